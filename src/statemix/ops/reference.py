@@ -1,0 +1,117 @@
+"""The definition of the three recurrences: plain loops over time, any float dtype, differentiable by autograd.
+
+Every other backend is tested against this file. Arguments are taken as already checked (see `checks.py`).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from statemix.ops.normalization import normalize
+
+
+def state_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype that carries the state: float64 for float64 inputs, else float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _affine_loop(transitions: Tensor, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """h_t = A_t h_{t-1} + b_t over [B, T, N, m, m] and [B, T, N, m]."""
+    states = []
+    for t in range(inputs.shape[1]):
+        state = (transitions[:, t] @ state.unsqueeze(-1)).squeeze(-1) + inputs[:, t]  # [B, N, m]
+        states.append(state)
+    return (torch.stack(states, dim=1) if states else torch.zeros_like(inputs)), state
+
+
+def _bdlru_loop(gates: Tensor, values: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """h_t = A_t h_{t-1} + a0_t * v_t with normalised gates [B, T, N, m, m+1] = (A_t, a0_t)."""
+    return _affine_loop(gates[..., :-1], gates[..., -1] * values, state)
+
+
+def _hlru_loop(gates: Tensor, values: Tensor, window: Tensor) -> tuple[Tensor, Tensor]:
+    """h_t = sum_i a_i h_{t-i} + a0 v_t with normalised gates [B, T, N, m+1]; window [B, N, m], newest first."""
+    states = []
+    for t in range(values.shape[1]):
+        state = (gates[:, t, :, :-1] * window).sum(-1) + gates[:, t, :, -1] * values[:, t]  # [B, N]
+        window = torch.cat([state.unsqueeze(-1), window[..., :-1]], dim=-1)  # [B, N, m]
+        states.append(state)
+    return (torch.stack(states, dim=1) if states else torch.zeros_like(values)), window
+
+
+_LOOPS = {"bdlru": _bdlru_loop, "hlru": _hlru_loop, "affine": _affine_loop}
+
+
+def scan(
+    recurrence: str,
+    gates: Tensor,
+    values: Tensor,
+    initial_state: Tensor,
+    cu_seqlens: Tensor | None = None,
+    normalization: str = "softmax",
+) -> tuple[Tensor, Tensor]:
+    """Run one recurrence ("bdlru", "hlru", "affine") as a loop. Shapes as in `statemix.ops.bdlru_scan`.
+
+    Returns (states in the dtype of `values`, final state in float32, or float64 for float64 inputs).
+    Source: arXiv 2602.12021, the definitions of BD-LRU and H-LRU.
+    """
+    dtype = state_dtype(values.dtype)
+    loop, state = _LOOPS[recurrence], initial_state.to(dtype)
+    gates, inputs = normalize(gates.to(dtype), normalization), values.to(dtype)
+    if cu_seqlens is None:
+        states, final_state = loop(gates, inputs, state)
+        return states.to(values.dtype), final_state
+    bounds = cu_seqlens.tolist()
+    parts = [
+        loop(gates[:, start:end], inputs[:, start:end], state[s : s + 1])
+        for s, (start, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True))
+    ]
+    if not parts:
+        return torch.zeros_like(values), state
+    states = torch.cat([part for part, _ in parts], dim=1)
+    return states.to(values.dtype), torch.cat([final for _, final in parts])
+
+
+def forward(
+    recurrence: str,
+    gates: Tensor,
+    values: Tensor,
+    initial_state: Tensor,
+    cu_seqlens: Tensor | None,
+    normalization: str,
+) -> tuple[Tensor, Tensor]:
+    """The loop as a backend's forward pass: no graph is kept."""
+    with torch.no_grad():
+        return scan(recurrence, gates, values, initial_state, cu_seqlens, normalization)
+
+
+def backward(
+    recurrence: str,
+    gates: Tensor,
+    values: Tensor,
+    states: Tensor,
+    initial_state: Tensor,
+    cu_seqlens: Tensor | None,
+    grad_states: Tensor,
+    grad_final: Tensor,
+    normalization: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The loop as a backend's backward pass: runs it again under autograd."""
+    with torch.enable_grad():
+        inputs = [x.detach().requires_grad_() for x in (gates, values, initial_state)]
+        outputs = scan(recurrence, *inputs, cu_seqlens, normalization)
+        pairs = [
+            (out, grad)
+            for out, grad in zip(outputs, (grad_states, grad_final), strict=True)
+            if out.requires_grad
+        ]
+        if not pairs:
+            return torch.zeros_like(gates), torch.zeros_like(values), torch.zeros_like(initial_state)
+        grads = torch.autograd.grad(
+            [out for out, _ in pairs], inputs, [grad for _, grad in pairs], allow_unused=True
+        )
+    d_gates, d_values, d_initial = (
+        torch.zeros_like(x) if grad is None else grad for x, grad in zip(inputs, grads, strict=True)
+    )
+    return d_gates, d_values, d_initial
