@@ -1,0 +1,79 @@
+"""The block-diagonal layer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from statemix.nn.layer import RecurrentLayer
+from statemix.nn.projection import check_size, join_fast
+from statemix.ops import bdlru_scan, bdlru_step, normalize
+
+
+class BDLRU(RecurrentLayer):
+    """Block-diagonal linear recurrent unit: N blocks of m channels, each with its own dense m×m transition.
+
+    x [B, T, dim] -> y [B, T, dim]; state [S, N, m]. `block_size` is m, `num_blocks` is N (default: dim / m,
+    rounded, so that the state has about `dim` numbers). `normalization`: a key of `statemix.ops.NORMALIZATIONS`.
+    `selective`: gates are a projection of the input, or free parameters, the same at every step. `gate_bias`: what
+    every input gate starts with (negative values make new blocks remember longer). `backend`: as `bdlru_scan`.
+    Parameters (selective): N·m·[(dim + 1)(m + 1) + 2·dim].
+    Errors: ValueError or TypeError naming the argument. Source: arXiv 2602.12021, BD-LRU.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        block_size: int,
+        num_blocks: int | None = None,
+        normalization: str = "softmax",
+        selective: bool = True,
+        gate_bias: float = 0.0,
+        backend: str = "auto",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        check_size("dim", dim)
+        m = check_size("block_size", block_size)
+        blocks = max(1, round(dim / m)) if num_blocks is None else check_size("num_blocks", num_blocks)
+        super().__init__(
+            dim, blocks=blocks, m=m, gate_shape=(m, m + 1), value_shape=(m,), readout_width=blocks * m,
+            normalization=normalization, selective=selective, gate_bias=gate_bias, backend=backend,
+            device=device, dtype=dtype,
+        )  # fmt: skip
+        self.block_size, self.num_blocks = m, blocks
+
+    def forward(
+        self, x: Tensor, state: Tensor | None = None, cu_seqlens: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """x [B, T, dim], state [S, N, m] or None (zeros), cu_seqlens [S+1] or None -> (y [B, T, dim], new state).
+
+        The state is float32 (float64 for float64 inputs) and carries gradients.
+        """
+        self._check_forward(x)
+        gates, values = self._gates_and_values(x)
+        states, state = bdlru_scan(
+            gates, values, state,
+            normalization=self.normalization, cu_seqlens=cu_seqlens, backend=self.backend,
+        )  # fmt: skip
+        return self.readout_projection(join_fast(states, 1)), state
+
+    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """One token: x [B, dim], state [B, N, m] -> (y [B, dim], new state). Equal to `forward` on T = 1."""
+        self._check_step(x)
+        gates, values = self._gates_and_values(x)
+        state = bdlru_step(gates, values, state, normalization=self.normalization, backend=self.backend)
+        return self.readout_projection(join_fast(state.to(values.dtype), 1)), state
+
+    def transitions(self, x: Tensor) -> Tensor:
+        """The normalised transition matrices A_t for x [B, T, dim]: [B, T, N, m, m] (for analysis)."""
+        self._check_forward(x)
+        return normalize(self.raw_gates(x), self.normalization)[..., :-1]
+
+    def extra_repr(self) -> str:
+        """The arguments, as they were given."""
+        return (
+            f"dim={self.dim}, block_size={self.block_size}, num_blocks={self.num_blocks}, "
+            f"normalization={self.normalization!r}, selective={self.selective}"
+        )

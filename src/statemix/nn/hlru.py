@@ -1,0 +1,88 @@
+"""The higher-order layer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from statemix.nn.layer import RecurrentLayer
+from statemix.nn.projection import check_size
+from statemix.nn.window import window_readout
+from statemix.ops import hlru_scan, hlru_step, normalize
+
+READOUTS = ("window", "newest")
+
+
+class HLRU(RecurrentLayer):
+    """Higher-order linear recurrent unit: N channels, each looking back over its own last m states.
+
+    x [B, T, dim] -> y [B, T, dim]; state [S, N, m], newest first. `order` is m, `num_channels` is N (default:
+    dim / m, rounded, so that the state has about `dim` numbers). `readout`: "window" projects the last m states
+    of every channel (the paper's layer; computed as an m-tap causal read-out), "newest" only h_t. The other
+    arguments are those of `BDLRU`. Parameters (selective, window): N·(m + 1)·(2·dim + 1).
+    Errors: ValueError or TypeError naming the argument. Source: arXiv 2602.12021, H-LRU.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        order: int,
+        num_channels: int | None = None,
+        readout: str = "window",
+        normalization: str = "softmax",
+        selective: bool = True,
+        gate_bias: float = 0.0,
+        backend: str = "auto",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        check_size("dim", dim)
+        m = check_size("order", order)
+        channels = max(1, round(dim / m)) if num_channels is None else check_size("num_channels", num_channels)
+        if readout not in READOUTS:
+            raise ValueError(f"readout: got {readout!r}, expected one of {', '.join(map(repr, READOUTS))}")
+        self_taps = m if readout == "window" else 1
+        super().__init__(
+            dim, blocks=channels, m=m, gate_shape=(m + 1,), value_shape=(), readout_width=channels * self_taps,
+            normalization=normalization, selective=selective, gate_bias=gate_bias, backend=backend,
+            device=device, dtype=dtype,
+        )  # fmt: skip
+        self.order, self.num_channels, self.readout = m, channels, readout
+        self._taps = self_taps
+
+    def forward(
+        self, x: Tensor, state: Tensor | None = None, cu_seqlens: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """x [B, T, dim], state [S, N, m] or None (zeros), cu_seqlens [S+1] or None -> (y [B, T, dim], new state).
+
+        The state is float32 (float64 for float64 inputs), newest first, and carries gradients.
+        """
+        self._check_forward(x)
+        gates, values = self._gates_and_values(x)
+        states, final_state = hlru_scan(
+            gates, values, state,
+            normalization=self.normalization, cu_seqlens=cu_seqlens, backend=self.backend,
+        )  # fmt: skip
+        y = window_readout(states, self.readout_projection.weight, self._taps, state, cu_seqlens)
+        return y, final_state
+
+    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """One token: x [B, dim], state [B, N, m] -> (y [B, dim], new state). Equal to `forward` on T = 1."""
+        self._check_step(x)
+        gates, values = self._gates_and_values(x)
+        state = hlru_step(gates, values, state, normalization=self.normalization, backend=self.backend)
+        window = state[..., : self._taps].transpose(-1, -2).flatten(-2)  # [B, taps * N]
+        return self.readout_projection(window.to(values.dtype)), state
+
+    def coefficients(self, x: Tensor) -> Tensor:
+        """The normalised gates for x [B, T, dim]: [B, T, N, m+1], lags 1 … m and the input gate (for analysis)."""
+        self._check_forward(x)
+        return normalize(self.raw_gates(x), self.normalization)
+
+    def extra_repr(self) -> str:
+        """The arguments, as they were given."""
+        return (
+            f"dim={self.dim}, order={self.order}, num_channels={self.num_channels}, readout={self.readout!r}, "
+            f"normalization={self.normalization!r}, selective={self.selective}"
+        )
