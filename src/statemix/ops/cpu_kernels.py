@@ -1,9 +1,12 @@
-"""The compiled CPU kernels (Numba): one work item owns LANES neighbouring blocks of one sequence for all of T.
+"""The compiled CPU kernels (Numba): one work item owns up to LANES neighbouring blocks of one sequence for all of T.
 
-Raw gates are normalised in a scratch row of (m+1) x LANES numbers and forgotten: neither the normalised gates nor
-the transition matrices ever exist in memory, in either direction. With f the weight of a gate (normalised p =
-f / S, S the sum of |f| over the row), u the numbers the row is contracted with and h = sum p u, the gradient of
-a raw gate is (s / S) (f' u - |f|' h), where s is the adjoint of h; see docs/kernels.md.
+It walks T in tiles of a few steps. A tile's raw gates go into scratch lines of at most WIDTH = steps x lanes numbers,
+one line for each (row, column); the element-wise work (normalisation, gradients of the gates) runs along whole
+lines, the recurrence itself along the lanes of one step. Lines are forgotten after their tile: neither the
+normalised gates nor the transition matrices ever exist in memory, in either direction.
+
+With f the weight of a gate, S the sum of |f| over its row, u the numbers the row is contracted with and
+h = sum f u / S, the gradient of a raw gate is (s / S) (f' u - |f|' h), where s is the adjoint of h.
 
 Arrays arrive flat with their strides in elements, so one compiled version serves every memory layout; a stride of
 1 along N takes the vectorised load. N is innermost in everything these kernels write.
@@ -18,7 +21,8 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-LANES = 16
+LANES = 64
+WIDTH = 128
 _FAST = {"contract", "reassoc", "nsz", "arcp", "afn"}  # NaN and infinity keep their meaning
 _OPTIONS = {"nogil": True, "fastmath": _FAST, "error_model": "numpy", "cache": True}
 
@@ -42,7 +46,7 @@ def _exp_overload(x):
     def exp32(x):
         y = np.float32(-104.0) if x < np.float32(-104.0) else x
         y = np.float32(88.72) if y > np.float32(88.72) else y
-        k = math.floor(y * np.float32(1.44269504088896341) + np.float32(0.5))
+        k = np.floor(y * np.float32(1.44269504088896341) + np.float32(0.5))
         r = y - k * np.float32(0.693359375)
         r = r - k * np.float32(-2.12194440e-4)
         p = np.float32(1.9875691500e-4)
@@ -84,114 +88,199 @@ def _tanh_overload(x):
     return tanh32
 
 
-@njit(**_OPTIONS)
-def _load(source, base, stride, lanes, target):
-    """target[:lanes] = source[base + stride * lane]."""
-    if stride == 1:
-        for n in range(lanes):
-            target[n] = source[base + n]
-    else:
-        for n in range(lanes):
-            target[n] = source[base + stride * n]
+TINY, TINY_DOUBLE = 3e-39, 6e-309
 
 
 @njit(**_OPTIONS)
-def _row_shift(code, g, shift):
-    """What is subtracted from the row before exponentials: its maximum (softmax), or that if negative."""
-    shift[:] = g[0]
+def _gather(source, base, step_stride, lane_stride, steps, lanes, line):
+    """line[t * lanes + n] = source[base + t * step_stride + n * lane_stride]."""
+    for t in range(steps):
+        at = base + t * step_stride
+        target = line[t * lanes : (t + 1) * lanes]
+        if lane_stride == 1:
+            part = source[at : at + lanes]
+            for n in range(lanes):
+                target[n] = part[n]
+        else:
+            for n in range(lanes):
+                target[n] = source[at + n * lane_stride]
+
+
+@njit(**_OPTIONS)
+def _scatter(line, target, base, step_stride, steps, lanes):
+    """target[base + t * step_stride + n] = line[t * lanes + n]."""
+    for t in range(steps):
+        at = base + t * step_stride
+        source = line[t * lanes : (t + 1) * lanes]
+        part = target[at : at + lanes]
+        for n in range(lanes):
+            part[n] = source[n]
+
+
+@njit(**_OPTIONS)
+def _row_shift(code, g, shift, size):
+    """What is subtracted from a row before exponentials: its maximum (softmax), or that if negative."""
+    for n in range(size):
+        shift[n] = g[0, n]
     for j in range(1, g.shape[0]):
-        for n in range(LANES):
-            shift[n] = g[j, n] if g[j, n] > shift[n] else shift[n]
+        line = g[j]
+        for n in range(size):
+            shift[n] = line[n] if line[n] > shift[n] else shift[n]
     if code != SOFTMAX:
-        for n in range(LANES):
+        for n in range(size):
             shift[n] = 0 if shift[n] > 0 else shift[n]
 
 
 @njit(**_OPTIONS)
-def _weights(code, g, f, df, ds, divisor, shift):
-    """The weights f of a row of gates g [columns, LANES], with f' in df, |f|' in ds, and the divisor S."""
-    columns = g.shape[0]
-    one = g.dtype.type(1)
-    zero = g.dtype.type(0)
+def _weights(code, f, inverse, shift, size):
+    """Turn a row of raw gates f [columns, size] into weights, in place, and put 1 / S into `inverse`."""
+    columns = f.shape[0]
+    one, zero = f.dtype.type(1), f.dtype.type(0)
+    for n in range(size):
+        inverse[n] = f.dtype.type(0.001 * columns) if code == RELU else zero
     if code == SOFTMAX or code == SIGMOID or code == SILU:
-        _row_shift(code, g, shift)
-    divisor[:] = one if code == NONE else zero
-    if code == RELU:
-        divisor[:] = g.dtype.type(0.001 * columns)
+        _row_shift(code, f, shift, size)
     for j in range(columns):
+        line = f[j]
         if code == SOFTMAX:
-            for n in range(LANES):
-                f[j, n] = _exp(g[j, n] - shift[n])
-            for n in range(LANES):
-                df[j, n] = f[j, n]
-                ds[j, n] = f[j, n]
-                divisor[n] += f[j, n]
+            for n in range(size):
+                line[n] = _exp(line[n] - shift[n])
         elif code == SIGMOID or code == SILU:
-            for n in range(LANES):
-                x = g[j, n]
-                negative = zero if x > zero else x
-                e = _exp(-abs(x))
-                w = _exp(negative - shift[n]) / (one + e)
-                rest = (e if x >= zero else one) / (one + e)
-                f[j, n] = w
-                df[j, n] = w * rest
-                ds[j, n] = w * rest
-                if code == SILU:
-                    f[j, n] = x * w
-                    df[j, n] = w * (one + x * rest)
-                    ds[j, n] = df[j, n] if x > zero else (-df[j, n] if x < zero else zero)
-                divisor[n] += abs(f[j, n])
+            for n in range(size):
+                x = line[n]
+                w = _exp((zero if x > zero else x) - shift[n]) / (one + _exp(-abs(x)))
+                line[n] = x * w if code == SILU else w
         elif code == RELU:
-            for n in range(LANES):
-                f[j, n] = zero if g[j, n] <= zero else g[j, n]
-                df[j, n] = zero if g[j, n] <= zero else one
-                ds[j, n] = df[j, n]
-                divisor[n] += f[j, n]
-        elif code == TANH or code == LINEAR:
-            for n in range(LANES):
-                w = _tanh(g[j, n]) if code == TANH else g[j, n]
-                f[j, n] = w
-                df[j, n] = one - w * w if code == TANH else one
-                ds[j, n] = df[j, n] if w > zero else (-df[j, n] if w < zero else zero)
-                divisor[n] += abs(w)
-        else:
-            for n in range(LANES):
-                f[j, n] = g[j, n]
-                df[j, n] = one
-                ds[j, n] = zero
+            for n in range(size):
+                line[n] = zero if line[n] <= zero else line[n]
+        elif code == TANH:
+            for n in range(size):
+                line[n] = _tanh(line[n])
+        for n in range(size):
+            inverse[n] += abs(line[n])
+    least = f.dtype.type(TINY if f.itemsize == 4 else TINY_DOUBLE)
+    for n in range(size):
+        x = inverse[n]
+        inverse[n] = one if code == NONE else (zero if x == zero else one / (least if x < least else x))
 
 
 @njit(**_OPTIONS)
-def _contract(f, u, v, divisor, gated, out):
-    """out = (sum_j f_j u_j + f_last v) / S over a row; a row whose divisor is zero gives zero."""
-    m = u.shape[0]
-    for n in range(LANES):
-        out[n] = f[m, n] * v[n] if gated else v[n]
-    for j in range(m):
-        for n in range(LANES):
-            out[n] += f[j, n] * u[j, n]
-    for n in range(LANES):
-        out[n] = out[n] * 0 if divisor[n] == 0 else out[n] / divisor[n]
-
-
-@njit(**_OPTIONS)
-def _row_gradient(scale, f, df, ds, u, v, h, gated, adjoint, d_gates, base, stride, lanes, d_v):
-    """Write dL/dg of one row, add p_j s to the adjoints of u, and put dL/dv into d_v; scale = s / S."""
-    m = u.shape[0]
-    for j in range(m):
-        for n in range(LANES):
-            adjoint[j, n] += f[j, n] * scale[n]
-        at = base + stride * j
-        for n in range(lanes):
-            d_gates[at + n] = scale[n] * (df[j, n] * u[j, n] - ds[j, n] * h[n])
-    if gated:
-        at = base + stride * m
-        for n in range(lanes):
-            d_gates[at + n] = scale[n] * (df[m, n] * v[n] - ds[m, n] * h[n])
-        for n in range(LANES):
-            d_v[n] = f[m, n] * scale[n]
+def _derivatives(code, f, g, shift, df, ds, size):
+    """f' and |f|' of one line of weights f that came from raw gates g (shift: that of its row)."""
+    one, zero = f.dtype.type(1), f.dtype.type(0)
+    if code == SIGMOID or code == SILU:
+        for n in range(size):
+            x = g[n]
+            e = _exp(-abs(x))
+            w = _exp((zero if x > zero else x) - shift[n]) / (one + e)
+            rest = (e if x >= zero else one) / (one + e)
+            df[n] = w * (one + x * rest) if code == SILU else w * rest
     else:
-        d_v[:] = scale
+        for n in range(size):
+            x = f[n]
+            if code == RELU:
+                df[n] = zero if x <= zero else one
+            else:
+                df[n] = one - x * x if code == TANH else one
+    for n in range(size):
+        x = f[n]
+        signed = df[n] if x > zero else (-df[n] if x < zero else zero)
+        ds[n] = zero if code == NONE else signed
+
+
+@njit(**_OPTIONS)
+def _gate_gradient(code, f, g, shift, r, u, h, df, ds, out, size):
+    """out = r (f' u - |f|' h) along one line; r = s / S."""
+    if code == SOFTMAX:
+        for n in range(size):
+            out[n] = r[n] * f[n] * (u[n] - h[n])
+    else:
+        _derivatives(code, f, g, shift, df, ds, size)
+        for n in range(size):
+            out[n] = r[n] * (df[n] * u[n] - ds[n] * h[n])
+
+
+@njit(**_OPTIONS)
+def _contract(f, first, at, u, value, inverse, gated, lanes, out):
+    """out = (sum_j f_j u_j + f_last v) / S for one row at one step; `first` is the row's first line in f."""
+    m = u.shape[0]
+    v = value[at : at + lanes]
+    if gated:
+        a0 = f[first + m, at : at + lanes]
+        for n in range(lanes):
+            out[n] = a0[n] * v[n]
+    else:
+        for n in range(lanes):
+            out[n] = v[n]
+    for j in range(m):
+        a, past = f[first + j, at : at + lanes], u[j]
+        for n in range(lanes):
+            out[n] += a[n] * past[n]
+    scale = inverse[at : at + lanes]
+    for n in range(lanes):
+        out[n] *= scale[n]
+
+
+@njit(**_OPTIONS)
+def _contract_line(f, u, value, inverse, gated, size, out):
+    """`_contract` for a whole line of steps whose past is known (the reverse pass): f is one row's lines."""
+    m = u.shape[0]
+    for n in range(size):
+        out[n] = f[m, n] * value[n] if gated else value[n]
+    for j in range(m):
+        a, past = f[j], u[j]
+        for n in range(size):
+            out[n] += a[n] * past[n]
+    for n in range(size):
+        out[n] *= inverse[n]
+
+
+@njit(**_OPTIONS)
+def _scale_adjoint(r, inverse, carry, at, lanes):
+    """r = (r + carry) / S at one step: the whole adjoint of a state component over its row's divisor."""
+    target, scale = r[at : at + lanes], inverse[at : at + lanes]
+    for n in range(lanes):
+        target[n] = (target[n] + carry[n]) * scale[n]
+
+
+@njit(**_OPTIONS)
+def _lagged(states, base, ss, h0, initial, blocks, start, t0, lag, steps, lanes, line):
+    """The states `lag` steps before t0, t0 + 1, ...; before `start` they come from the carried state, whose
+    entry k lies at initial + k * blocks and is the state k + 1 steps before `start`."""
+    carried = min(max(start - (t0 - lag), 0), steps)
+    for t in range(carried):
+        at = initial + (start - 1 - (t0 + t - lag)) * blocks
+        for n in range(lanes):
+            line[t * lanes + n] = h0[at + n]
+    at = base + (t0 + carried - lag) * ss[1]
+    _gather(states, at, ss[1], ss[2], steps - carried, lanes, line[carried * lanes :])
+
+
+@njit(**_OPTIONS)
+def _spread_adjoint(f, first, at, r, adjoint, lanes):
+    """adjoint_j += f_j r for one row at one step: what the row asks of the numbers it was contracted with."""
+    for j in range(adjoint.shape[0]):
+        a, target = f[first + j, at : at + lanes], adjoint[j]
+        for n in range(lanes):
+            target[n] += a[n] * r[n]
+
+
+@njit(**_OPTIONS)
+def _read_state(source, s, m, blocks, n0, lanes, target):
+    """Lanes n0 ... of a state [S, m, N] into target [m, lanes]."""
+    for i in range(m):
+        at = (s * m + i) * blocks + n0
+        for n in range(lanes):
+            target[i, n] = source[at + n]
+
+
+@njit(**_OPTIONS)
+def _write_state(source, s, m, blocks, n0, lanes, target):
+    """The reverse of `_read_state`."""
+    for i in range(m):
+        at = (s * m + i) * blocks + n0
+        for n in range(lanes):
+            target[at + n] = source[i, n]
 
 
 @njit(**_OPTIONS)
@@ -201,34 +290,36 @@ def block_forward(first, last, code, sizes, bounds, g, gs, v, vs, h0, states, fi
     length, blocks, m, columns = sizes
     gated = columns == m + 1
     tiles = (blocks + LANES - 1) // LANES
-    dtype = g.dtype
-    row = np.zeros((columns, LANES), dtype)
-    f, df, ds = np.zeros_like(row), np.zeros_like(row), np.zeros_like(row)
-    divisor, shift, value = np.zeros(LANES, dtype), np.zeros(LANES, dtype), np.zeros(LANES, dtype)
-    h, new = np.zeros((m, LANES), dtype), np.zeros((m, LANES), dtype)
+    f = np.zeros((m * columns, WIDTH), g.dtype)
+    value, inverse, out = np.zeros((3, m, WIDTH), g.dtype)
+    shift = np.zeros(WIDTH, g.dtype)
+    h, new = np.zeros((2, m, LANES), g.dtype)
     for work in range(first, last):
         s, n0 = work // tiles, (work % tiles) * LANES
         lanes = min(LANES, blocks - n0)
         b, start, end = bounds[s]
-        h[:] = 0
-        for i in range(m):
-            _load(h0, (s * m + i) * blocks + n0, 1, lanes, h[i])
-        for t in range(start, end):
+        _read_state(h0, s, m, blocks, n0, lanes, h)
+        for t0 in range(start, end, WIDTH // lanes):
+            steps = min(WIDTH // lanes, end - t0)
+            size = steps * lanes
             for i in range(m):
-                at = b * gs[0] + t * gs[1] + n0 * gs[2] + i * gs[3]
+                at = b * gs[0] + t0 * gs[1] + n0 * gs[2] + i * gs[3]
                 for j in range(columns):
-                    _load(g, at + j * gs[4], gs[2], lanes, row[j])
-                _load(v, b * vs[0] + t * vs[1] + n0 * vs[2] + i * vs[3], vs[2], lanes, value)
-                _weights(code, row, f, df, ds, divisor, shift)
-                _contract(f, h, value, divisor, gated, new[i])
-                at = ((b * length + t) * m + i) * blocks + n0
-                for n in range(lanes):
-                    states[at + n] = new[i, n]
-            h, new = new, h
-        for i in range(m):
-            at = (s * m + i) * blocks + n0
-            for n in range(lanes):
-                final[at + n] = h[i, n]
+                    _gather(g, at + j * gs[4], gs[1], gs[2], steps, lanes, f[i * columns + j])
+                at = b * vs[0] + t0 * vs[1] + n0 * vs[2] + i * vs[3]
+                _gather(v, at, vs[1], vs[2], steps, lanes, value[i])
+                _weights(code, f[i * columns : (i + 1) * columns], inverse[i], shift, size)
+            for t in range(steps):
+                at = t * lanes
+                for i in range(m):
+                    _contract(f, i * columns, at, h, value[i], inverse[i], gated, lanes, new[i])
+                    for n in range(lanes):
+                        out[i, at + n] = new[i, n]
+                h, new = new, h
+            for i in range(m):
+                at = ((b * length + t0) * m + i) * blocks + n0
+                _scatter(out[i], states, at, m * blocks, steps, lanes)
+        _write_state(h, s, m, blocks, n0, lanes, final)
 
 
 @njit(**_OPTIONS)
@@ -240,50 +331,57 @@ def block_backward(
     length, blocks, m, columns = sizes
     gated = columns == m + 1
     tiles = (blocks + LANES - 1) // LANES
-    dtype = g.dtype
-    row = np.zeros((columns, LANES), dtype)
-    f, df, ds = np.zeros_like(row), np.zeros_like(row), np.zeros_like(row)
-    divisor, shift, value = np.zeros(LANES, dtype), np.zeros(LANES, dtype), np.zeros(LANES, dtype)
-    out, scale, d_v = np.zeros(LANES, dtype), np.zeros(LANES, dtype), np.zeros(LANES, dtype)
-    h, adjoint, carry = np.zeros((m, LANES), dtype), np.zeros((m, LANES), dtype), np.zeros((m, LANES), dtype)
+    f, raw = np.zeros((2, m * columns, WIDTH), g.dtype)
+    value, inverse, past, h, r = np.zeros((5, m, WIDTH), g.dtype)
+    shift, df, ds, line = np.zeros((4, WIDTH), g.dtype)
+    adjoint, carry = np.zeros((2, m, LANES), g.dtype)
     for work in range(first, last):
         s, n0 = work // tiles, (work % tiles) * LANES
         lanes = min(LANES, blocks - n0)
+        tile = WIDTH // lanes
         b, start, end = bounds[s]
-        carry[:] = 0
-        for i in range(m):
-            _load(dfinal, (s * m + i) * blocks + n0, 1, lanes, carry[i])
-        for t in range(end - 1, start - 1, -1):
+        _read_state(dfinal, s, m, blocks, n0, lanes, carry)
+        for t0 in range(start + (end - start - 1) // tile * tile, start - 1, -tile):
+            steps = min(tile, end - t0)
+            size = steps * lanes
             for i in range(m):
-                if t > start:
-                    at = b * ss[0] + (t - 1) * ss[1] + n0 * ss[2] + i * ss[3]
-                    _load(states, at, ss[2], lanes, h[i])
-                else:
-                    _load(h0, (s * m + i) * blocks + n0, 1, lanes, h[i])
-            adjoint[:] = 0
+                _lagged(
+                    states, b * ss[0] + n0 * ss[2] + i * ss[3], ss, h0, (s * m + i) * blocks + n0, 0,
+                    start, t0, 1, steps, lanes, past[i],
+                )  # fmt: skip
             for i in range(m):
-                at = b * gs[0] + t * gs[1] + n0 * gs[2] + i * gs[3]
+                row = f[i * columns : (i + 1) * columns]
+                at = b * gs[0] + t0 * gs[1] + n0 * gs[2] + i * gs[3]
                 for j in range(columns):
-                    _load(g, at + j * gs[4], gs[2], lanes, row[j])
-                _load(v, b * vs[0] + t * vs[1] + n0 * vs[2] + i * vs[3], vs[2], lanes, value)
-                _load(dstates, b * dss[0] + t * dss[1] + n0 * dss[2] + i * dss[3], dss[2], lanes, scale)
-                _weights(code, row, f, df, ds, divisor, shift)
-                _contract(f, h, value, divisor, gated, out)
-                for n in range(LANES):
-                    scale[n] = scale[n] + carry[i, n]
-                    scale[n] = scale[n] * 0 if divisor[n] == 0 else scale[n] / divisor[n]
-                at = ((b * length + t) * m + i) * columns * blocks + n0
-                _row_gradient(
-                    scale, f, df, ds, h, value, out, gated, adjoint, dg, at, blocks, lanes, d_v
-                )
-                at = ((b * length + t) * m + i) * blocks + n0
-                for n in range(lanes):
-                    dv[at + n] = d_v[n]
-            carry, adjoint = adjoint, carry
-        for i in range(m):
-            at = (s * m + i) * blocks + n0
-            for n in range(lanes):
-                dh0[at + n] = carry[i, n]
+                    _gather(g, at + j * gs[4], gs[1], gs[2], steps, lanes, row[j])
+                    if code != SOFTMAX:
+                        raw[i * columns + j] = row[j]
+                _gather(v, b * vs[0] + t0 * vs[1] + n0 * vs[2] + i * vs[3], vs[1], vs[2], steps, lanes, value[i])
+                at = b * dss[0] + t0 * dss[1] + n0 * dss[2] + i * dss[3]
+                _gather(dstates, at, dss[1], dss[2], steps, lanes, r[i])
+                _weights(code, row, inverse[i], shift, size)
+                _contract_line(row, past, value[i], inverse[i], gated, size, h[i])
+            for t in range(steps - 1, -1, -1):
+                at = t * lanes
+                adjoint[:] = 0
+                for i in range(m):
+                    _scale_adjoint(r[i], inverse[i], carry[i], at, lanes)
+                    _spread_adjoint(f, i * columns, at, r[i, at : at + lanes], adjoint, lanes)
+                carry, adjoint = adjoint, carry
+            for i in range(m):
+                at = ((b * length + t0) * m + i) * columns * blocks + n0
+                if code == SIGMOID or code == SILU:
+                    _row_shift(code, raw[i * columns : (i + 1) * columns], shift, size)
+                for j in range(columns):
+                    k = i * columns + j
+                    u = past[j] if j < m else value[i]
+                    _gate_gradient(code, f[k], raw[k], shift, r[i], u, h[i], df, ds, line, size)
+                    _scatter(line, dg, at + j * blocks, m * columns * blocks, steps, lanes)
+                if gated:
+                    for n in range(size):
+                        r[i, n] *= f[i * columns + m, n]
+                _scatter(r[i], dv, ((b * length + t0) * m + i) * blocks + n0, m * blocks, steps, lanes)
+        _write_state(carry, s, m, blocks, n0, lanes, dh0)
 
 
 @njit(**_OPTIONS)
@@ -292,35 +390,32 @@ def order_forward(first, last, code, sizes, bounds, g, gs, v, vs, h0, states, fi
     contiguous."""
     length, channels, m, columns = sizes
     tiles = (channels + LANES - 1) // LANES
-    dtype = g.dtype
-    row = np.zeros((columns, LANES), dtype)
-    f, df, ds = np.zeros_like(row), np.zeros_like(row), np.zeros_like(row)
-    divisor, shift, value = np.zeros(LANES, dtype), np.zeros(LANES, dtype), np.zeros(LANES, dtype)
-    window, new = np.zeros((m, LANES), dtype), np.zeros(LANES, dtype)
+    f = np.zeros((columns, WIDTH), g.dtype)
+    value, inverse, out, shift = np.zeros((4, WIDTH), g.dtype)
+    window, new = np.zeros((m, LANES), g.dtype), np.zeros(LANES, g.dtype)
     for work in range(first, last):
         s, n0 = work // tiles, (work % tiles) * LANES
         lanes = min(LANES, channels - n0)
         b, start, end = bounds[s]
-        window[:] = 0
-        for i in range(m):
-            _load(h0, (s * m + i) * channels + n0, 1, lanes, window[i])
-        for t in range(start, end):
-            at = b * gs[0] + t * gs[1] + n0 * gs[2]
+        _read_state(h0, s, m, channels, n0, lanes, window)
+        for t0 in range(start, end, WIDTH // lanes):
+            steps = min(WIDTH // lanes, end - t0)
+            at = b * gs[0] + t0 * gs[1] + n0 * gs[2]
             for j in range(columns):
-                _load(g, at + j * gs[3], gs[2], lanes, row[j])
-            _load(v, b * vs[0] + t * vs[1] + n0 * vs[2], vs[2], lanes, value)
-            _weights(code, row, f, df, ds, divisor, shift)
-            _contract(f, window, value, divisor, True, new)
-            for i in range(m - 1, 0, -1):
-                window[i] = window[i - 1]
-            window[0] = new
-            at = (b * length + t) * channels + n0
-            for n in range(lanes):
-                states[at + n] = new[n]
-        for i in range(m):
-            at = (s * m + i) * channels + n0
-            for n in range(lanes):
-                final[at + n] = window[i, n]
+                _gather(g, at + j * gs[3], gs[1], gs[2], steps, lanes, f[j])
+            _gather(v, b * vs[0] + t0 * vs[1] + n0 * vs[2], vs[1], vs[2], steps, lanes, value)
+            _weights(code, f, inverse, shift, steps * lanes)
+            for t in range(steps):
+                at = t * lanes
+                _contract(f, 0, at, window, value, inverse, True, lanes, new)
+                for i in range(m - 1, 0, -1):
+                    for n in range(lanes):
+                        window[i, n] = window[i - 1, n]
+                for n in range(lanes):
+                    window[0, n] = new[n]
+                    out[at + n] = new[n]
+            _scatter(out, states, (b * length + t0) * channels + n0, channels, steps, lanes)
+        _write_state(window, s, m, channels, n0, lanes, final)
 
 
 @njit(**_OPTIONS)
@@ -331,46 +426,48 @@ def order_backward(
     adjoint, gathered so far, of the state k steps before the one in hand."""
     length, channels, m, columns = sizes
     tiles = (channels + LANES - 1) // LANES
-    dtype = g.dtype
-    row = np.zeros((columns, LANES), dtype)
-    f, df, ds = np.zeros_like(row), np.zeros_like(row), np.zeros_like(row)
-    divisor, shift, value = np.zeros(LANES, dtype), np.zeros(LANES, dtype), np.zeros(LANES, dtype)
-    out, scale, d_v = np.zeros(LANES, dtype), np.zeros(LANES, dtype), np.zeros(LANES, dtype)
-    window, carry = np.zeros((m, LANES), dtype), np.zeros((m, LANES), dtype)
+    f, raw = np.zeros((2, columns, WIDTH), g.dtype)
+    past = np.zeros((m, WIDTH), g.dtype)
+    value, inverse, h, r, shift, df, ds, line = np.zeros((8, WIDTH), g.dtype)
+    carry = np.zeros((m + 1, LANES), g.dtype)
     for work in range(first, last):
         s, n0 = work // tiles, (work % tiles) * LANES
         lanes = min(LANES, channels - n0)
+        tile = WIDTH // lanes
         b, start, end = bounds[s]
-        carry[:] = 0
-        for i in range(m):
-            _load(dfinal, (s * m + i) * channels + n0, 1, lanes, carry[i])
-        for t in range(end - 1, start - 1, -1):
+        _read_state(dfinal, s, m, channels, n0, lanes, carry)
+        for t0 in range(start + (end - start - 1) // tile * tile, start - 1, -tile):
+            steps = min(tile, end - t0)
+            size = steps * lanes
             for k in range(m):
-                if t - 1 - k >= start:
-                    _load(states, b * ss[0] + (t - 1 - k) * ss[1] + n0 * ss[2], ss[2], lanes, window[k])
-                else:
-                    _load(h0, (s * m + k - (t - start)) * channels + n0, 1, lanes, window[k])
-            at = b * gs[0] + t * gs[1] + n0 * gs[2]
+                _lagged(
+                    states, b * ss[0] + n0 * ss[2], ss, h0, s * m * channels + n0, channels,
+                    start, t0, k + 1, steps, lanes, past[k],
+                )  # fmt: skip
+            at = b * gs[0] + t0 * gs[1] + n0 * gs[2]
             for j in range(columns):
-                _load(g, at + j * gs[3], gs[2], lanes, row[j])
-            _load(v, b * vs[0] + t * vs[1] + n0 * vs[2], vs[2], lanes, value)
-            _load(dstates, b * dss[0] + t * dss[1] + n0 * dss[2], dss[2], lanes, scale)
-            _weights(code, row, f, df, ds, divisor, shift)
-            _contract(f, window, value, divisor, True, out)
-            for n in range(LANES):
-                scale[n] = scale[n] + carry[0, n]
-                scale[n] = scale[n] * 0 if divisor[n] == 0 else scale[n] / divisor[n]
-            for i in range(m - 1):
-                carry[i] = carry[i + 1]
-            carry[m - 1] = 0
-            at = (b * length + t) * columns * channels + n0
-            _row_gradient(
-                scale, f, df, ds, window, value, out, True, carry, dg, at, channels, lanes, d_v
-            )
-            at = (b * length + t) * channels + n0
-            for n in range(lanes):
-                dv[at + n] = d_v[n]
-        for i in range(m):
-            at = (s * m + i) * channels + n0
-            for n in range(lanes):
-                dh0[at + n] = carry[i, n]
+                _gather(g, at + j * gs[3], gs[1], gs[2], steps, lanes, f[j])
+                if code != SOFTMAX:
+                    raw[j] = f[j]
+            _gather(v, b * vs[0] + t0 * vs[1] + n0 * vs[2], vs[1], vs[2], steps, lanes, value)
+            _gather(dstates, b * dss[0] + t0 * dss[1] + n0 * dss[2], dss[1], dss[2], steps, lanes, r)
+            _weights(code, f, inverse, shift, size)
+            _contract_line(f, past, value, inverse, True, size, h)
+            for t in range(steps - 1, -1, -1):
+                at = t * lanes
+                _scale_adjoint(r, inverse, carry[0], at, lanes)
+                for i in range(m):
+                    for n in range(lanes):
+                        carry[i, n] = carry[i + 1, n]
+                _spread_adjoint(f, 0, at, r[at : at + lanes], carry[:m], lanes)
+            at = (b * length + t0) * columns * channels + n0
+            if code == SIGMOID or code == SILU:
+                _row_shift(code, raw, shift, size)
+            for j in range(columns):
+                u = past[j] if j < m else value
+                _gate_gradient(code, f[j], raw[j], shift, r, u, h, df, ds, line, size)
+                _scatter(line, dg, at + j * channels, columns * channels, steps, lanes)
+            for n in range(size):
+                r[n] *= f[m, n]
+            _scatter(r, dv, (b * length + t0) * channels + n0, channels, steps, lanes)
+        _write_state(carry, s, m, channels, n0, lanes, dh0)
