@@ -42,14 +42,14 @@ class HLRU(RecurrentLayer):
         channels = max(1, round(dim / m)) if num_channels is None else check_size("num_channels", num_channels)
         if readout not in READOUTS:
             raise ValueError(f"readout: got {readout!r}, expected one of {', '.join(map(repr, READOUTS))}")
-        self_taps = m if readout == "window" else 1
+        taps = m if readout == "window" else 1
         super().__init__(
-            dim, blocks=channels, m=m, gate_shape=(m + 1,), value_shape=(), readout_width=channels * self_taps,
+            dim, blocks=channels, m=m, gate_shape=(m + 1,), value_shape=(), readout_width=channels * taps,
             normalization=normalization, selective=selective, gate_bias=gate_bias, backend=backend,
             device=device, dtype=dtype,
         )  # fmt: skip
         self.order, self.num_channels, self.readout = m, channels, readout
-        self._taps = self_taps
+        self._taps = taps  # how many states of a channel are read out
 
     def forward(
         self, x: Tensor, state: Tensor | None = None, cu_seqlens: Tensor | None = None

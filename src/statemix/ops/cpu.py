@@ -1,7 +1,7 @@
 """The fast CPU backend: hands tensors to the compiled kernels, spread over torch's number of threads.
 
 Extra memory beyond inputs, outputs and gradients is a few rows of scratch a thread, independent of T.
-Half precision is widened to float32 copies first (the kernels compute in float32 or float64).
+Half precision is read and written as it is; the kernels compute in float32 (float64 for float64 tensors).
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from statemix.ops.normalization import NORMALIZATIONS
 from statemix.ops.reference import state_dtype
 
 CODES = {name: code for code, name in enumerate(NORMALIZATIONS)}
+
+BITS = {torch.bfloat16: "uint16", torch.float16: "int16"}
 
 _pool: ThreadPoolExecutor | None = None
 _pool_lock = threading.Lock()
@@ -73,7 +75,10 @@ def _flat(tensor: Tensor) -> Any:
     extent = 0 if tensor.numel() == 0 else 1 + sum(
         (size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
     )
-    return tensor.detach().as_strided((extent,), (1,)).numpy()
+    flat = tensor.detach().as_strided((extent,), (1,))
+    if tensor.dtype in BITS:  # numpy has no bfloat16, and Numba no float16: the kernels take their bits
+        return flat.view(torch.int16).numpy().view(BITS[tensor.dtype])
+    return flat.numpy()
 
 
 def _bounds(values: Tensor, cu_seqlens: Tensor | None) -> Any:
@@ -116,18 +121,17 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """states (N innermost, dtype of `values`) and the final state of one recurrence."""
     dtype = state_dtype(values.dtype)
-    gates_, values_ = gates.to(dtype), values.to(dtype)
-    states = empty_fast(values_.shape, values_, dtype)
+    states = empty_fast(values.shape, values, values.dtype)
     initial = initial_state.to(dtype).transpose(1, 2).contiguous()  # [S, m, N]
     final = torch.empty_like(initial)
     items, sizes = _work(recurrence, gates, initial_state)
     if items and sizes[2]:
         _spread(
             _kernels(recurrence)[0], items, gates.numel(), CODES[normalization], sizes,
-            _bounds(values, cu_seqlens), _flat(gates_), gates_.stride(), _flat(values_), values_.stride(),
+            _bounds(values, cu_seqlens), _flat(gates), gates.stride(), _flat(values), values.stride(),
             _flat(initial), _flat(states), _flat(final),
         )  # fmt: skip
-    return states.to(values.dtype), final.transpose(1, 2)
+    return states, final.transpose(1, 2)
 
 
 def backward(
@@ -143,8 +147,8 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of gates and values (N innermost) and of the initial state."""
     dtype = state_dtype(values.dtype)
-    gates_, values_, states_, grads_ = (x.to(dtype) for x in (gates, values, states, grad_states))
-    d_gates, d_values = empty_fast(gates_.shape, gates_, dtype), empty_fast(values_.shape, values_, dtype)
+    states, grads = states.to(values.dtype), grad_states.to(values.dtype)
+    d_gates, d_values = empty_fast(gates.shape, gates, gates.dtype), empty_fast(values.shape, values, values.dtype)
     initial = initial_state.to(dtype).transpose(1, 2).contiguous()  # [S, m, N]
     d_final = grad_final.to(dtype).transpose(1, 2).contiguous()
     d_initial = torch.empty_like(initial)
@@ -152,8 +156,8 @@ def backward(
     if items and sizes[2]:
         _spread(
             _kernels(recurrence)[1], items, gates.numel(), CODES[normalization], sizes,
-            _bounds(values, cu_seqlens), _flat(gates_), gates_.stride(), _flat(values_), values_.stride(),
-            _flat(initial), _flat(states_), states_.stride(), _flat(grads_), grads_.stride(),
+            _bounds(values, cu_seqlens), _flat(gates), gates.stride(), _flat(values), values.stride(),
+            _flat(initial), _flat(states), states.stride(), _flat(grads), grads.stride(),
             _flat(d_final), _flat(d_gates), _flat(d_values), _flat(d_initial),
         )  # fmt: skip
-    return d_gates.to(gates.dtype), d_values.to(values.dtype), d_initial.transpose(1, 2)
+    return d_gates, d_values, d_initial.transpose(1, 2)

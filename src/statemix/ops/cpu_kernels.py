@@ -92,6 +92,61 @@ def _tanh_overload(x):
 TINY, TINY_DOUBLE = 3e-39, 6e-309
 
 
+def _load(x):
+    return x
+
+
+@overload(_load)
+def _load_overload(x):
+    """A stored number as float32 or float64; bfloat16 arrives as uint16 bits, float16 as int16 bits."""
+    if x == types.uint16:
+        return lambda x: np.uint32(np.uint32(x) << np.uint32(16)).view(np.float32)
+    if x != types.int16:
+        return lambda x: x
+
+    def half(x):
+        bits = np.uint32(np.uint32(x & 0x7FFF) << np.uint32(13))
+        finite = bits.view(np.float32) * np.float32(2.0**112)
+        special = np.uint32(bits | np.uint32(0x7F800000)).view(np.float32)
+        y = special if bits >= np.uint32(0x0F800000) else finite
+        return -y if x < 0 else y
+
+    return half
+
+
+def _store(x, target):
+    return x
+
+
+@overload(_store)
+def _store_overload(x, target):
+    """A number as the bits of the target's elements, rounded to nearest, ties to even."""
+    if target.dtype == types.uint16:
+
+        def bfloat(x, target):
+            bits = np.float32(x).view(np.uint32)
+            odd = (bits >> np.uint32(16)) & np.uint32(1)
+            rounded = np.uint32(bits + np.uint32(0x7FFF) + odd) >> np.uint32(16)
+            return np.uint16(0x7FC0) if (bits & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000) else np.uint16(rounded)
+
+        return bfloat
+    if target.dtype != types.int16:
+        return lambda x, target: x
+
+    def half(x, target):
+        bits = np.float32(x).view(np.uint32)
+        size = bits & np.uint32(0x7FFFFFFF)
+        small = np.uint32(np.rint(np.uint32(size).view(np.float32) * np.float32(2.0**24)))
+        odd = (size >> np.uint32(13)) & np.uint32(1)
+        y = (np.uint32(size + np.uint32(0xFFF) + odd) >> np.uint32(13)) - np.uint32(112 << 10)
+        y = small if size < np.uint32(0x38800000) else y  # below 2^-14: fixed point
+        y = np.uint32(0x7C00) if size >= np.uint32(0x477FF000) else y  # 65520 and above: infinity
+        y = np.uint32(0x7E00) if size > np.uint32(0x7F800000) else y
+        return np.int16(y | ((bits >> np.uint32(16)) & np.uint32(0x8000)))
+
+    return half
+
+
 @njit(**_OPTIONS)
 def _gather(source, base, step_stride, lane_stride, steps, lanes, line):
     """line[t * lanes + n] = source[base + t * step_stride + n * lane_stride]."""
@@ -101,10 +156,10 @@ def _gather(source, base, step_stride, lane_stride, steps, lanes, line):
         if lane_stride == 1:
             part = source[at : at + lanes]
             for n in range(lanes):
-                target[n] = part[n]
+                target[n] = _load(part[n])
         else:
             for n in range(lanes):
-                target[n] = source[at + n * lane_stride]
+                target[n] = _load(source[at + n * lane_stride])
 
 
 @njit(**_OPTIONS)
@@ -115,7 +170,7 @@ def _scatter(line, target, base, step_stride, steps, lanes):
         source = line[t * lanes : (t + 1) * lanes]
         part = target[at : at + lanes]
         for n in range(lanes):
-            part[n] = source[n]
+            part[n] = _store(source[n], target)
 
 
 @njit(**_OPTIONS)
@@ -288,14 +343,15 @@ def _write_state(source, s, m, blocks, n0, lanes, target):
 def block_forward(first, last, code, sizes, bounds, g, gs, v, vs, h0, states, final):
     """BD-LRU and affine recurrences. g [b, t, n, i, j], v [b, t, n, i] with strides gs, vs; h0 and final
     [S, m, N], states [B, T, m, N] contiguous. bounds [S, 3]: batch row, first step, end of each sequence."""
+    real = h0.dtype
     length, blocks, m, columns = sizes
     gated = columns == m + 1
     tiles = (blocks + LANES - 1) // LANES
-    f = np.zeros((m * columns, WIDTH), g.dtype)
-    value, inverse = np.zeros((m, WIDTH), g.dtype), np.zeros((m, WIDTH), g.dtype)
-    out = np.zeros((m, WIDTH), g.dtype)
-    shift = np.zeros(WIDTH, g.dtype)
-    h, new = np.zeros((m, LANES), g.dtype), np.zeros((m, LANES), g.dtype)
+    f = np.zeros((m * columns, WIDTH), real)
+    value, inverse = np.zeros((m, WIDTH), real), np.zeros((m, WIDTH), real)
+    out = np.zeros((m, WIDTH), real)
+    shift = np.zeros(WIDTH, real)
+    h, new = np.zeros((m, LANES), real), np.zeros((m, LANES), real)
     for work in range(first, last):
         s, n0 = work // tiles, (work % tiles) * LANES
         lanes = min(LANES, blocks - n0)
@@ -330,15 +386,16 @@ def block_backward(
 ):
     """The reverse pass of `block_forward`. states and dstates [b, t, n, i] with strides; dg [B, T, m, columns, N],
     dv [B, T, m, N], dfinal and dh0 [S, m, N] contiguous."""
+    real = h0.dtype
     length, blocks, m, columns = sizes
     gated = columns == m + 1
     tiles = (blocks + LANES - 1) // LANES
-    f, raw = np.zeros((m * columns, WIDTH), g.dtype), np.zeros((m * columns, WIDTH), g.dtype)
-    value, inverse = np.zeros((m, WIDTH), g.dtype), np.zeros((m, WIDTH), g.dtype)
-    past, h, r = np.zeros((m, WIDTH), g.dtype), np.zeros((m, WIDTH), g.dtype), np.zeros((m, WIDTH), g.dtype)
-    shift, line = np.zeros(WIDTH, g.dtype), np.zeros(WIDTH, g.dtype)
-    df, ds = np.zeros(WIDTH, g.dtype), np.zeros(WIDTH, g.dtype)
-    adjoint, carry = np.zeros((m, LANES), g.dtype), np.zeros((m, LANES), g.dtype)
+    f, raw = np.zeros((m * columns, WIDTH), real), np.zeros((m * columns, WIDTH), real)
+    value, inverse = np.zeros((m, WIDTH), real), np.zeros((m, WIDTH), real)
+    past, h, r = np.zeros((m, WIDTH), real), np.zeros((m, WIDTH), real), np.zeros((m, WIDTH), real)
+    shift, line = np.zeros(WIDTH, real), np.zeros(WIDTH, real)
+    df, ds = np.zeros(WIDTH, real), np.zeros(WIDTH, real)
+    adjoint, carry = np.zeros((m, LANES), real), np.zeros((m, LANES), real)
     for work in range(first, last):
         s, n0 = work // tiles, (work % tiles) * LANES
         lanes = min(LANES, blocks - n0)
@@ -392,12 +449,13 @@ def block_backward(
 def order_forward(first, last, code, sizes, bounds, g, gs, v, vs, h0, states, final):
     """H-LRU. g [b, t, n, j], v [b, t, n] with strides; h0 and final [S, m, N] (newest first), states [B, T, N]
     contiguous."""
+    real = h0.dtype
     length, channels, m, columns = sizes
     tiles = (channels + LANES - 1) // LANES
-    f = np.zeros((columns, WIDTH), g.dtype)
-    value, inverse = np.zeros(WIDTH, g.dtype), np.zeros(WIDTH, g.dtype)
-    out, shift = np.zeros(WIDTH, g.dtype), np.zeros(WIDTH, g.dtype)
-    window, new = np.zeros((m, LANES), g.dtype), np.zeros(LANES, g.dtype)
+    f = np.zeros((columns, WIDTH), real)
+    value, inverse = np.zeros(WIDTH, real), np.zeros(WIDTH, real)
+    out, shift = np.zeros(WIDTH, real), np.zeros(WIDTH, real)
+    window, new = np.zeros((m, LANES), real), np.zeros(LANES, real)
     for work in range(first, last):
         s, n0 = work // tiles, (work % tiles) * LANES
         lanes = min(LANES, channels - n0)
@@ -429,15 +487,16 @@ def order_backward(
 ):
     """The reverse pass of `order_forward`. dg [B, T, columns, N], dv [B, T, N] contiguous. carry[k] is the
     adjoint, gathered so far, of the state k steps before the one in hand."""
+    real = h0.dtype
     length, channels, m, columns = sizes
     tiles = (channels + LANES - 1) // LANES
-    f, raw = np.zeros((columns, WIDTH), g.dtype), np.zeros((columns, WIDTH), g.dtype)
-    past = np.zeros((m, WIDTH), g.dtype)
-    value, inverse = np.zeros(WIDTH, g.dtype), np.zeros(WIDTH, g.dtype)
-    h, r = np.zeros(WIDTH, g.dtype), np.zeros(WIDTH, g.dtype)
-    shift, line = np.zeros(WIDTH, g.dtype), np.zeros(WIDTH, g.dtype)
-    df, ds = np.zeros(WIDTH, g.dtype), np.zeros(WIDTH, g.dtype)
-    carry = np.zeros((m + 1, LANES), g.dtype)
+    f, raw = np.zeros((columns, WIDTH), real), np.zeros((columns, WIDTH), real)
+    past = np.zeros((m, WIDTH), real)
+    value, inverse = np.zeros(WIDTH, real), np.zeros(WIDTH, real)
+    h, r = np.zeros(WIDTH, real), np.zeros(WIDTH, real)
+    shift, line = np.zeros(WIDTH, real), np.zeros(WIDTH, real)
+    df, ds = np.zeros(WIDTH, real), np.zeros(WIDTH, real)
+    carry = np.zeros((m + 1, LANES), real)
     for work in range(first, last):
         s, n0 = work // tiles, (work % tiles) * LANES
         lanes = min(LANES, channels - n0)

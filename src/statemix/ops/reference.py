@@ -5,6 +5,8 @@ Every other backend is tested against this file. Arguments are taken as already 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -73,6 +75,15 @@ def scan(
     return states.to(values.dtype), torch.cat([final for _, final in parts])
 
 
+def _autograd_on() -> Any:
+    """Undo, inside an operator, the exclusion of autograd that operators run under."""
+    include = torch._C._dispatch_tls_local_include_set()
+    exclude = torch._C._dispatch_tls_local_exclude_set()
+    for key in ("AutogradFunctionality", "AutogradOther", "AutogradNestedTensor"):
+        exclude = exclude.remove(getattr(torch._C.DispatchKey, key))
+    return torch._C._ForceDispatchKeyGuard(include, exclude)
+
+
 def forward(
     recurrence: str,
     gates: Tensor,
@@ -98,7 +109,7 @@ def backward(
     normalization: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The loop as a backend's backward pass: runs it again under autograd."""
-    with torch.enable_grad():
+    with _autograd_on(), torch.enable_grad():
         inputs = [x.detach().requires_grad_() for x in (gates, values, initial_state)]
         outputs = scan(recurrence, *inputs, cu_seqlens, normalization)
         pairs = [

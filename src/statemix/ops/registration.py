@@ -1,4 +1,4 @@
-"""The recurrences as PyTorch operators: schemas, fake tensors, autograd, vmap and the choice of a backend."""
+"""The recurrences as PyTorch operators: schemas, fake tensors, vmap and the choice of a backend."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from statemix.ops import cpu, reference
+from statemix.ops.autograd import Scan, ScanBackward, operator
 from statemix.ops.layout import empty_fast, from_fast_order, to_fast_order
 
 RECURRENCES = ("bdlru", "hlru", "affine")
@@ -65,8 +66,10 @@ def scan(
     backend: str,
 ) -> tuple[Tensor, Tensor]:
     """Call the registered operator of one recurrence; arguments already checked, the backend already chosen."""
-    operator = getattr(torch.ops.statemix, f"{recurrence}_scan")
-    return operator(gates, values, initial_state, cu_seqlens, normalization, backend)
+    arguments = (gates, values, initial_state, cu_seqlens, normalization, backend)
+    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+        return Scan.apply(recurrence, *arguments)  # torch.func sees autograd only from outside an operator
+    return operator(recurrence)(*arguments)
 
 
 def _forward(recurrence: str, *arguments: Any) -> tuple[Tensor, Tensor]:
@@ -107,33 +110,8 @@ def _empty_state(state: Tensor, dtype: torch.dtype) -> Tensor:
     return state.new_empty((sequences, m, blocks), dtype=dtype).transpose(1, 2)
 
 
-class _Scan(torch.autograd.Function):
-    """Gradients to gates, values and the initial state, from both outputs."""
-
-    @staticmethod
-    def forward(ctx: Any, recurrence: str, gates: Tensor, values: Tensor, initial_state: Tensor, *rest: Any):  # type: ignore[override]
-        with torch._C._AutoDispatchBelowAutograd():
-            states, final_state = scan(recurrence, gates, values, initial_state, *rest)
-        cu_seqlens, ctx.normalization, ctx.backend = rest
-        ctx.recurrence = recurrence
-        ctx.save_for_backward(gates, values, states, initial_state, cu_seqlens)
-        return states, final_state
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad_states: Tensor, grad_final: Tensor):  # type: ignore[override]
-        gates, values, states, initial_state, cu_seqlens = ctx.saved_tensors
-        operator = getattr(torch.ops.statemix, f"{ctx.recurrence}_scan_backward")
-        grads = operator(
-            gates, values, states, initial_state, cu_seqlens, grad_states, grad_final,
-            ctx.normalization, ctx.backend,
-        )  # fmt: skip
-        return None, *grads, None, None, None
-
-
 def _vmap(recurrence: str, backward: bool, info: Any, in_dims: Any, *arguments: Any) -> tuple[Any, Any]:
     """Fold the mapped dimension into N: blocks never speak to one another, packed or not."""
-    operator = getattr(torch.ops.statemix, f"{recurrence}_scan" + ("_backward" if backward else ""))
     size, folded, block_dims = info.batch_size, [], []
     for argument, dim in zip(arguments, in_dims, strict=True):
         if not isinstance(argument, Tensor) or not argument.is_floating_point():
@@ -145,7 +123,7 @@ def _vmap(recurrence: str, backward: bool, info: Any, in_dims: Any, *arguments: 
         blocks = 1 if len(block_dims) in _state_places(backward) else 2
         block_dims.append(blocks)
         folded.append(mapped.movedim(0, blocks).flatten(blocks, blocks + 1))
-    outputs = operator(*folded)
+    outputs = operator(recurrence, "_backward" if backward else "")(*folded)
     places = [2, 2, 1] if backward else [2, 1]
     split = tuple(
         out.unflatten(place, (size, -1 if size else 0)).movedim(place, 0)
@@ -166,7 +144,8 @@ def _register(recurrence: str) -> None:
     for key in ("CPU", "CUDA"):
         _LIBRARY.impl(name, partial(_forward, recurrence), key)
         _LIBRARY.impl(f"{name}_backward", partial(_backward, recurrence), key)
-    _LIBRARY.impl(name, partial(_Scan.apply, recurrence), "Autograd")
+    _LIBRARY.impl(name, partial(Scan.apply, recurrence), "Autograd")
+    _LIBRARY.impl(f"{name}_backward", partial(ScanBackward.apply, recurrence), "Autograd")
     torch.library.register_fake(f"statemix::{name}", _forward_fake, lib=_LIBRARY)
     torch.library.register_fake(f"statemix::{name}_backward", _backward_fake, lib=_LIBRARY)
     torch.library.register_vmap(f"statemix::{name}", partial(_vmap, recurrence, False), lib=_LIBRARY)
