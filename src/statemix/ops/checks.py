@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from statemix.ops.layout import state_dtype
 from statemix.ops.normalization import NORMALIZATIONS
-from statemix.ops.reference import state_dtype
 
 FLOAT_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -65,6 +65,8 @@ def check_cu_seqlens(cu_seqlens: Tensor, batch: int, length: int) -> None:
         raise ValueError(f"cu_seqlens: got shape {list(cu_seqlens.shape)}, expected [S+1] with S >= 0")
     if batch != 1:
         raise ValueError(f"cu_seqlens: got a batch of B = {batch}, expected B = 1 when sequences are packed")
+    if not torch.compiler.is_compiling() and torch._C._functorch.is_batchedtensor(cu_seqlens):
+        raise ValueError("cu_seqlens: got a tensor mapped by vmap, expected the same for all")
     if torch.compiler.is_compiling() or type(cu_seqlens) is not Tensor:
         return  # the numbers themselves are not known while tracing; every backend checks them again
     check_bounds(cu_seqlens.tolist(), length)

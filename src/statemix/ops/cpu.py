@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 
 from statemix.ops.checks import check_bounds
-from statemix.ops.layout import empty_fast
+from statemix.ops.layout import empty_fast, state_dtype
 from statemix.ops.normalization import NORMALIZATIONS
-from statemix.ops.reference import state_dtype
 
 CODES = {name: code for code, name in enumerate(NORMALIZATIONS)}
 
@@ -72,8 +71,10 @@ def _spread(kernel: Callable[..., None], items: int, work: int, *arguments: Any)
 
 def _flat(tensor: Tensor) -> Any:
     """The storage behind a tensor from its first element, as a flat numpy array (no copy)."""
-    extent = 0 if tensor.numel() == 0 else 1 + sum(
-        (size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
+    extent = (
+        0
+        if tensor.numel() == 0
+        else 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     )
     flat = tensor.detach().as_strided((extent,), (1,))
     if tensor.dtype in BITS:  # numpy has no bfloat16, and Numba no float16: the kernels take their bits
@@ -148,7 +149,10 @@ def backward(
     """Gradients of gates and values (N innermost) and of the initial state."""
     dtype = state_dtype(values.dtype)
     states, grads = states.to(values.dtype), grad_states.to(values.dtype)
-    d_gates, d_values = empty_fast(gates.shape, gates, gates.dtype), empty_fast(values.shape, values, values.dtype)
+    d_gates, d_values = (
+        empty_fast(gates.shape, gates, gates.dtype),
+        empty_fast(values.shape, values, values.dtype),
+    )
     initial = initial_state.to(dtype).transpose(1, 2).contiguous()  # [S, m, N]
     d_final = grad_final.to(dtype).transpose(1, 2).contiguous()
     d_initial = torch.empty_like(initial)

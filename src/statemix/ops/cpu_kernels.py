@@ -127,7 +127,11 @@ def _store_overload(x, target):
             bits = np.float32(x).view(np.uint32)
             odd = (bits >> np.uint32(16)) & np.uint32(1)
             rounded = np.uint32(bits + np.uint32(0x7FFF) + odd) >> np.uint32(16)
-            return np.uint16(0x7FC0) if (bits & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000) else np.uint16(rounded)
+            return (
+                np.uint16(0x7FC0)
+                if (bits & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
+                else np.uint16(rounded)
+            )
 
         return bfloat
     if target.dtype != types.int16:
@@ -417,7 +421,9 @@ def block_backward(
                     _gather(g, at + j * gs[4], gs[1], gs[2], steps, lanes, row[j])
                     if code != SOFTMAX:
                         raw[i * columns + j] = row[j]
-                _gather(v, b * vs[0] + t0 * vs[1] + n0 * vs[2] + i * vs[3], vs[1], vs[2], steps, lanes, value[i])
+                _gather(
+                    v, b * vs[0] + t0 * vs[1] + n0 * vs[2] + i * vs[3], vs[1], vs[2], steps, lanes, value[i]
+                )
                 at = b * dss[0] + t0 * dss[1] + n0 * dss[2] + i * dss[3]
                 _gather(dstates, at, dss[1], dss[2], steps, lanes, r[i])
                 _weights(code, row, inverse[i], shift, size)

@@ -1,4 +1,4 @@
-"""The fast memory format: N innermost, as channels_last is for images."""
+"""The fast memory format (N innermost, as channels_last is for images) and the dtype of the state."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+
+def state_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype that carries the state: float64 for float64 inputs, else float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def to_fast_order(tensor: Tensor) -> Tensor:

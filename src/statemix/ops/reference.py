@@ -10,12 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from statemix.ops.checks import check_bounds
+from statemix.ops.layout import state_dtype
 from statemix.ops.normalization import normalize
-
-
-def state_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype that carries the state: float64 for float64 inputs, else float32."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def _affine_loop(transitions: Tensor, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,6 +62,7 @@ def scan(
         states, final_state = loop(gates, inputs, state)
         return states.to(values.dtype), final_state
     bounds = cu_seqlens.tolist()
+    check_bounds(bounds, values.shape[1])
     parts = [
         loop(gates[:, start:end], inputs[:, start:end], state[s : s + 1])
         for s, (start, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True))

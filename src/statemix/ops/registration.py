@@ -11,7 +11,7 @@ from torch import Tensor
 
 from statemix.ops import cpu, reference
 from statemix.ops.autograd import Scan, ScanBackward, operator
-from statemix.ops.layout import empty_fast, from_fast_order, to_fast_order
+from statemix.ops.layout import empty_fast, from_fast_order, state_dtype, to_fast_order
 
 RECURRENCES = ("bdlru", "hlru", "affine")
 
@@ -90,7 +90,7 @@ def _in_layout(results: tuple[Tensor, ...]) -> Any:
 def _forward_fake(
     gates: Tensor, values: Tensor, initial_state: Tensor, cu_seqlens: Tensor | None, *_: str
 ) -> tuple[Tensor, Tensor]:
-    dtype = reference.state_dtype(values.dtype)
+    dtype = state_dtype(values.dtype)
     return empty_fast(values.shape, values, values.dtype), _empty_state(initial_state, dtype)
 
 
@@ -119,7 +119,9 @@ def _vmap(recurrence: str, backward: bool, info: Any, in_dims: Any, *arguments: 
                 raise ValueError("cu_seqlens: cannot be mapped by vmap, expected the same for all")
             folded.append(argument)
             continue
-        mapped = argument.unsqueeze(0).expand(size, *argument.shape) if dim is None else argument.movedim(dim, 0)
+        mapped = (
+            argument.unsqueeze(0).expand(size, *argument.shape) if dim is None else argument.movedim(dim, 0)
+        )
         blocks = 1 if len(block_dims) in _state_places(backward) else 2
         block_dims.append(blocks)
         folded.append(mapped.movedim(0, blocks).flatten(blocks, blocks + 1))

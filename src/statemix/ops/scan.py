@@ -7,7 +7,7 @@ from torch import Tensor
 
 from statemix.ops import registration
 from statemix.ops.checks import check_cu_seqlens, check_normalization, check_same, check_state, check_tensor
-from statemix.ops.reference import state_dtype
+from statemix.ops.layout import state_dtype
 
 
 def _same_dtype_under_autocast(gates: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,81 @@
+"""Random inputs for the scans, in every shape, dtype and memory layout."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from statemix.ops import affine_scan, bdlru_scan, hlru_scan
+
+BACKENDS = ("reference", "cpu")
+RECURRENCES = ("bdlru", "hlru", "affine")
+
+
+def inputs(
+    recurrence: str,
+    B: int = 2,
+    T: int = 7,
+    N: int = 3,
+    m: int = 2,
+    *,
+    sequences: int | None = None,
+    dtype: torch.dtype = torch.float64,
+    seed: int = 0,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(gates, values, initial_state) of one recurrence; affine transitions are kept small enough not to explode."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=torch.float64, generator=generator)
+
+    gate_shape = {"bdlru": (m, m + 1), "hlru": (m + 1,), "affine": (m, m)}[recurrence]
+    value_shape = () if recurrence == "hlru" else (m,)
+    gates, values = normal(B, T, N, *gate_shape), normal(B, T, N, *value_shape)
+    if recurrence == "affine":
+        gates = gates / (1 + gates.abs().sum(-1, keepdim=True))
+    state = normal(B if sequences is None else sequences, N, m)
+    return (
+        gates.to(dtype),
+        values.to(dtype),
+        state.to(torch.float64 if dtype == torch.float64 else torch.float32),
+    )
+
+
+def run(
+    recurrence: str, gates: Tensor, values: Tensor, state: Tensor | None, name: str = "softmax", **options
+):
+    """Call the public scan of a recurrence; affine knows no normalisation."""
+    if recurrence == "affine":
+        return affine_scan(gates, values, state, **options)
+    scan = {"bdlru": bdlru_scan, "hlru": hlru_scan}[recurrence]
+    return scan(gates, values, state, normalization=name, **options)
+
+
+def names(recurrence: str) -> tuple[str, ...]:
+    """The normalisations a recurrence takes."""
+    from tests.ops.loops import ALL
+
+    return ("none",) if recurrence == "affine" else ALL
+
+
+def restride(tensor: Tensor, kind: str) -> Tensor:
+    """The same numbers in another memory layout."""
+    if kind == "fast":  # N innermost
+        return tensor.movedim(2, -1).contiguous().movedim(-1, 2)
+    if kind == "sliced":  # every second element of a larger buffer, and an offset
+        buffer = tensor.new_full((*tensor.shape[:-1], 2 * tensor.shape[-1] + 1), float("nan"))
+        view = buffer[..., 1::2]
+        return view.copy_(tensor)
+    if kind == "time_outermost":
+        return tensor.transpose(0, 1).contiguous().transpose(0, 1)
+    assert kind == "contiguous"
+    return tensor.contiguous()
+
+
+LAYOUTS = ("contiguous", "fast", "sliced", "time_outermost")
+
+
+def relative(got: Tensor, want: Tensor) -> float:
+    """RMS of the difference over RMS of what was wanted."""
+    want = want.double()
+    return float((got.double() - want).norm() / want.norm().clamp(min=1e-300))
