@@ -77,5 +77,5 @@ LAYOUTS = ("contiguous", "fast", "sliced", "time_outermost")
 
 def relative(got: Tensor, want: Tensor) -> float:
     """RMS of the difference over RMS of what was wanted."""
-    want = want.double()
-    return float((got.double() - want).norm() / want.norm().clamp(min=1e-300))
+    want = want.detach().double()
+    return float((got.detach().double() - want).norm() / want.norm().clamp(min=1e-300))

@@ -39,7 +39,9 @@ class HLRU(RecurrentLayer):
     ) -> None:
         check_size("dim", dim)
         m = check_size("order", order)
-        channels = max(1, round(dim / m)) if num_channels is None else check_size("num_channels", num_channels)
+        channels = (
+            max(1, round(dim / m)) if num_channels is None else check_size("num_channels", num_channels)
+        )
         if readout not in READOUTS:
             raise ValueError(f"readout: got {readout!r}, expected one of {', '.join(map(repr, READOUTS))}")
         taps = m if readout == "window" else 1

@@ -87,7 +87,7 @@ class RecurrentLayer(nn.Module):
         return gates.to(values.dtype), values
 
     def _check_forward(self, x: Tensor) -> None:
-        check_input("x", x, ("B", "T", self.dim), "[B, T, dim]")
+        check_input("x", x, ("B", "T", self.dim), "[B, T, dim]", self.values.weight.dtype)
 
     def _check_step(self, x: Tensor) -> None:
-        check_input("x", x, ("B", self.dim), "[B, dim]")
+        check_input("x", x, ("B", self.dim), "[B, dim]", self.values.weight.dtype)

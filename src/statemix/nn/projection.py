@@ -35,12 +35,15 @@ def join_fast(states: Tensor, inner_dims: int) -> Tensor:
     return states.movedim(-1 - inner_dims, -1).flatten(-1 - inner_dims)
 
 
-def check_input(name: str, x: Tensor, shape: tuple[int | str, ...], letters: str) -> None:
-    """A float tensor [B, T, dim] or [B, dim]: TypeError or ValueError naming what came."""
+def check_input(name: str, x: Tensor, shape: tuple[int | str, ...], letters: str, dtype: torch.dtype) -> None:
+    """A float tensor [B, T, dim] or [B, dim], in the layer's dtype unless autocast reigns: TypeError or ValueError
+    naming what came."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{name}: got {type(x).__name__}, expected a tensor {letters}")
     if not torch.is_floating_point(x):
         raise TypeError(f"{name}: got dtype {x.dtype}, expected a floating-point tensor {letters}")
+    if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
+        raise TypeError(f"{name}: got dtype {x.dtype}, expected that of the layer's parameters, {dtype}")
     if x.dim() != len(shape) or x.shape[-1] != shape[-1]:
         wanted = ", ".join(str(size) for size in shape)
         raise ValueError(f"{name}: got shape {list(x.shape)}, expected {letters} = [{wanted}]")

@@ -21,8 +21,12 @@ def build_mixer(name: str, dim: int, **arguments: Any) -> nn.Module:
     """
     if name not in MIXERS:
         raise ValueError(f"mixer: got {name!r}, expected one of {', '.join(map(repr, MIXERS))}")
-    known = [p for p in inspect.signature(MIXERS[name]).parameters if p != "dim"]
+    parameters = inspect.signature(MIXERS[name]).parameters.values()
+    known = [p.name for p in parameters if p.name != "dim"]
     for argument in arguments:
         if argument not in known:
             raise ValueError(f"mixer.{argument}: unknown for {name!r}, expected one of {', '.join(known)}")
+    for parameter in parameters:
+        if parameter.default is parameter.empty and parameter.name not in ("dim", *arguments):
+            raise ValueError(f"mixer.{parameter.name}: missing, {name!r} needs it")
     return MIXERS[name](dim, **arguments)

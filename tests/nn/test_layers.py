@@ -1,0 +1,222 @@
+"""The two layers: parity with a plain loop over their own weights, carried state, packing, decoding, layout."""
+
+from __future__ import annotations
+
+import copy
+import io
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from statemix.nn import BDLRU, HLRU, MIXERS, build_mixer
+from tests.ops.cases import relative
+from tests.ops.loops import ALL, loop
+
+LAYERS = {
+    "bdlru": lambda **k: BDLRU(6, block_size=3, num_blocks=4, **k),
+    "bdlru-diagonal": lambda **k: BDLRU(6, block_size=1, num_blocks=4, **k),
+    "hlru-window": lambda **k: HLRU(6, order=3, num_channels=4, **k),
+    "hlru-newest": lambda **k: HLRU(6, order=3, num_channels=4, readout="newest", **k),
+    "bdlru-free": lambda **k: BDLRU(6, block_size=3, num_blocks=4, selective=False, **k),
+    "hlru-free": lambda **k: HLRU(6, order=3, num_channels=4, selective=False, **k),
+}
+
+
+def build(kind, seed=0, **options):
+    torch.manual_seed(seed)
+    return LAYERS[kind](**options).double()
+
+
+def by_hand(layer, x, state):
+    """The layer as its formulas say, from its parameters and the plain loop."""
+    m, N = layer.initial_state(1).shape[2], layer.initial_state(1).shape[1]
+    block = isinstance(layer, BDLRU)
+    inner = (m, m + 1) if block else (m + 1,)
+    if layer.selective:  # rows in memory order: the block is the fastest index
+        raw = x @ layer.gates.weight.T + layer.gates.bias
+    else:
+        raw = layer.free_gates.flatten().expand(*x.shape[:2], -1)
+    gates = raw.reshape(*x.shape[:2], *inner, N).movedim(-1, 2)
+    values = (x @ layer.values.weight.T).reshape(*x.shape[:2], *((m,) if block else ()), N).movedim(-1, 2)
+    states, final = loop("bdlru" if block else "hlru", gates, values, state, layer.normalization)
+    weight = layer.readout_projection.weight
+    if block:
+        return torch.einsum("btnm,dmn->btd", states, weight.reshape(6, m, N)), final
+    taps = weight.shape[1] // N
+    before = state[..., :taps].flip(-1).transpose(1, 2)  # [B, taps, N], oldest first
+    history = torch.cat([before, states], dim=1)
+    y = sum(
+        history[:, taps - k : taps - k + x.shape[1]] @ weight[:, k * N : (k + 1) * N].T for k in range(taps)
+    )
+    return y, final
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("kind", LAYERS)
+def test_the_layer_is_its_formula(kind, name):
+    layer = build(kind, normalization=name, gate_bias=-0.5)
+    x = torch.randn(2, 9, 6, dtype=torch.float64)
+    state = torch.randn_like(layer.initial_state(2))
+    y, final = layer(x, state)
+    want_y, want_final = by_hand(layer, x, state)
+    assert relative(y, want_y) < 1e-12
+    assert relative(final, want_final) < 1e-12
+    y, _ = layer(x)
+    assert relative(y, by_hand(layer, x, torch.zeros_like(state))[0]) < 1e-12
+
+
+@given(st.sampled_from(sorted(LAYERS)), st.lists(st.integers(0, 9), max_size=3), st.integers(0, 2**31))
+def test_any_cut_and_every_step_is_the_whole(kind, cuts, seed):
+    layer = build(kind, seed)
+    x = torch.randn(2, 9, 6, dtype=torch.float64)
+    start = torch.randn_like(layer.initial_state(2))
+    whole, final = layer(x, start)
+    parts, state = [], start
+    for begin, end in zip([0, *sorted(cuts)], [*sorted(cuts), 9], strict=True):
+        part, state = layer(x[:, begin:end], state)
+        parts.append(part)
+    torch.testing.assert_close(torch.cat(parts, 1), whole)
+    torch.testing.assert_close(state, final)
+    state = start
+    for t in range(9):
+        y, state = layer.step(x[:, t], state)
+        torch.testing.assert_close(y, whole[:, t])
+    torch.testing.assert_close(state, final)
+
+
+@given(st.sampled_from(sorted(LAYERS)), st.lists(st.integers(0, 6), min_size=1, max_size=5), st.booleans())
+def test_packed_is_separate(kind, lengths, carried):
+    layer = build(kind)
+    bounds = torch.tensor([0, *torch.tensor(lengths).cumsum(0).tolist()])
+    x = torch.randn(1, sum(lengths), 6, dtype=torch.float64)
+    states = torch.randn_like(layer.initial_state(len(lengths))) if carried else None
+    y, final = layer(x, states, cu_seqlens=bounds)
+    for s, (begin, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+        part, last = layer(x[:, begin:end], states[s : s + 1] if carried else None)
+        torch.testing.assert_close(y[:, begin:end], part)
+        torch.testing.assert_close(final[s : s + 1], last)
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_gradients_flow_everywhere(kind):
+    layer = build(kind)
+    x = torch.randn(2, 5, 6, dtype=torch.float64, requires_grad=True)
+    state = torch.randn_like(layer.initial_state(2)).requires_grad_()
+
+    def function(x, state, *parameters):
+        return torch.func.functional_call(layer, dict(zip(names, parameters, strict=True)), (x, state))
+
+    names, parameters = zip(*layer.named_parameters(), strict=True)
+    assert torch.autograd.gradcheck(function, (x, state, *parameters))
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_no_state_stays_on_the_module(kind):
+    layer = build(kind)
+    before = copy.deepcopy(layer.state_dict()), set(vars(layer))
+    x = torch.randn(2, 5, 6, dtype=torch.float64)
+    first, _ = layer(x)
+    assert torch.equal(layer(x)[0], first)
+    assert set(vars(layer)) == before[1]
+    assert all(torch.equal(a, b) for a, b in zip(layer.state_dict().values(), before[0].values(), strict=True))
+    assert list(layer.buffers()) == []
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_the_layers_emit_the_fast_format(kind):
+    """Gates, values and the states that reach the read-out have N innermost in memory: nothing is copied."""
+    layer = build(kind)
+    x = torch.randn(2, 5, 6, dtype=torch.float64)
+    values = layer.raw_values(x)
+    assert values.movedim(2, -1).is_contiguous()
+    if layer.selective:
+        assert layer.raw_gates(x).movedim(2, -1).is_contiguous()
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_half_precision_and_autocast(kind):
+    layer = build(kind).float()
+    x = torch.randn(2, 5, 6)
+    exact, _ = layer(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y, state = layer(x)
+        one, _ = layer.step(x[:, 0], layer.initial_state(2))
+    assert y.dtype == one.dtype == torch.bfloat16
+    assert state.dtype == torch.float32
+    assert relative(y, exact) < 0.05
+    y, state = layer.bfloat16()(x.bfloat16())
+    assert (y.dtype, state.dtype) == (torch.bfloat16, torch.float32)
+    assert relative(y, exact) < 0.05
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_compile_and_export(kind):
+    layer = build(kind).float()
+    torch._dynamo.reset()
+    compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")
+    for length in (4, 9):
+        x = torch.randn(2, length, 6)
+        torch.testing.assert_close(compiled(x), layer(x))
+    time = torch.export.Dim("T", min=4, max=4096)
+    program = torch.export.export(layer, (torch.randn(2, 8, 6),), dynamic_shapes=({1: time},))
+    torch.testing.assert_close(program.module()(x), layer(x))
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_save_load_copy_pickle(kind):
+    layer = build(kind)
+    x = torch.randn(1, 3, 6, dtype=torch.float64)
+    buffer = io.BytesIO()
+    torch.save(layer.state_dict(), buffer)
+    buffer.seek(0)
+    other = build(kind, seed=1)
+    other.load_state_dict(torch.load(buffer))
+    for twin in (other, copy.deepcopy(layer)):
+        assert torch.equal(twin(x)[0], layer(x)[0])
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_devices_and_dtypes(kind):
+    layer = LAYERS[kind](device="meta", dtype=torch.bfloat16)
+    assert {(p.device.type, p.dtype) for p in layer.parameters()} == {("meta", torch.bfloat16)}
+    assert layer.initial_state(2).device.type == "meta"
+    assert layer.initial_state(2).dtype == torch.float32
+
+
+def test_default_sizes_keep_the_state_near_dim():
+    assert BDLRU(64, block_size=4).num_blocks == 16
+    assert HLRU(64, order=3).num_channels == 21
+    assert BDLRU(2, block_size=8).num_blocks == 1
+
+
+def test_parameter_counts_are_the_papers():
+    count = lambda layer: sum(p.numel() for p in layer.parameters())  # noqa: E731
+    for d, N, m in ((128, 64, 2), (128, 26, 5), (7, 3, 1)):
+        assert count(BDLRU(d, block_size=m, num_blocks=N)) == N * m * ((d + 1) * (m + 1) + 2 * d)
+        assert count(HLRU(d, order=m, num_channels=N)) == N * (m + 1) * (2 * d + 1)
+        assert count(BDLRU(d, block_size=m, num_blocks=N, selective=False)) == 2 * d * N * m + N * m * (m + 1)
+
+
+def test_order_one_is_block_size_one():
+    block, order = build("bdlru-diagonal"), HLRU(6, order=1, num_channels=4).double()
+    order.load_state_dict(block.state_dict())
+    x = torch.randn(2, 5, 6, dtype=torch.float64)
+    torch.testing.assert_close(order(x), block(x))
+
+
+def test_gate_bias_reaches_the_input_gates_alone():
+    layer = BDLRU(6, block_size=3, num_blocks=4, gate_bias=-2.0)
+    bias = layer.gates.bias.reshape(3, 4, 4)  # row, column, block
+    assert (bias[:, 3] == -2).all()
+    assert (bias[:, :3] == 0).all()
+
+
+def test_registry_builds_every_mixer():
+    for name, size in (("bdlru", {"block_size": 2}), ("hlru", {"order": 2})):
+        layer = build_mixer(name, 8, **size)
+        assert isinstance(layer, MIXERS[name])
+        y, state = layer(torch.randn(2, 3, 8))
+        assert y.shape == (2, 3, 8)
+        assert state.shape == layer.initial_state(2).shape
