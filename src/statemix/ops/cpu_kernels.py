@@ -23,7 +23,7 @@ from numba import njit, types
 from numba.extending import overload
 
 LANES = 64
-WIDTH = 128
+WIDTH = 256
 _FAST = {"contract", "reassoc", "nsz", "arcp", "afn"}  # NaN and infinity keep their meaning
 _OPTIONS = {"nogil": True, "fastmath": _FAST, "error_model": "numpy", "cache": True}
 
