@@ -1,0 +1,179 @@
+"""What every task shares: options, splits, a call that generates instances, a rendering for people."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from statemix.tasks.options import IntOption, Option, OptionValue, resolve
+from statemix.tasks.splits import SMALLEST_BITS, SPLITS, belongs, seeded
+
+IGNORED = -100
+"""The target of a position that no loss and no accuracy counts."""
+
+
+class Examples(NamedTuple):
+    """Instances: inputs int64 [count, T] and targets int64 [count, T], IGNORED where nothing is asked."""
+
+    inputs: Tensor
+    targets: Tensor
+
+
+class Task(ABC):
+    """A synthetic task. Subclasses say what they accept (`OPTIONS`), draw rows and name their tokens.
+
+    vocab_size: tokens of inputs and targets are 0 … vocab_size - 1. length: the default length. backbone:
+    "language_model" or "autoencoder". options: every option with its value, the length among them.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    backbone: ClassVar[str] = "language_model"
+    OPTIONS: ClassVar[Mapping[str, Option]]
+
+    vocab_size: int
+
+    def __init__(self, **options: object) -> None:
+        """Options by name; ValueError for one that is unknown or out of range."""
+        self.options: dict[str, OptionValue] = resolve(self.name, self.OPTIONS, options)
+        self.length = self.integer("length")
+        with torch.device("cpu"):
+            self._prepare()
+        self.check_length(self.length)
+
+    def integer(self, name: str) -> int:
+        """The value of a whole-number option."""
+        return int(self.options[name])
+
+    @abstractmethod
+    def _prepare(self) -> None:
+        """Set `vocab_size` and whatever follows from the options."""
+
+    @abstractmethod
+    def _bits(self, length: int) -> float:
+        """The size of the space: -log2 of the probability of the likeliest inputs row, or a lower bound."""
+
+    @abstractmethod
+    def _draw(self, count: int, length: int, training: bool, generator: torch.Generator) -> Examples:
+        """`count` instances, without regard to splits."""
+
+    def _accepts_length(self, length: int) -> bool:
+        option = self.OPTIONS["length"]
+        return option.accepts(length)
+
+    def _expected_length(self) -> str:
+        return self.OPTIONS["length"].expected()
+
+    def check_length(self, length: object) -> int:
+        """`length` if the task has instances of it; otherwise ValueError."""
+        whole = isinstance(length, int) and not isinstance(length, bool)
+        if not whole or not self._accepts_length(length):  # type: ignore[arg-type]
+            raise ValueError(f"{self.name}.length: got {length!r}, expected {self._expected_length()}")
+        return length  # type: ignore[return-value]
+
+    def input_length(self, length: int | None = None) -> int:
+        """T, the number of columns of the inputs and targets of instances of `length` (None: the default)."""
+        return self.length if length is None else self.check_length(length)
+
+    def divides(self, length: int | None = None) -> bool:
+        """Whether the splits are disjoint at `length` (None: the default)."""
+        return self._bits(self.length if length is None else self.check_length(length)) >= SMALLEST_BITS
+
+    @property
+    def overlap(self) -> str:
+        """One sentence: can train, validation and test share instances at the default length?"""
+        return self.overlap_at(self.length)
+
+    def overlap_at(self, length: int) -> str:
+        """`overlap` for instances of another length."""
+        if self.divides(length):
+            return (
+                f"At length {length} train, validation and test never share an instance: "
+                "a hash of its inputs gives every instance to one split, 80/10/10."
+            )
+        return (
+            f"At length {length} train, validation and test can share instances: "
+            f"there are fewer than {2**SMALLEST_BITS:.0f} equally likely ones, too few to divide."
+        )
+
+    def generate(
+        self, count: int, *, length: int | None = None, seed: int = 0, split: str = "train"
+    ) -> Examples:
+        """`count` instances: inputs and targets int64 [count, T] on the CPU, T = input_length(length).
+
+        The same for the same options, length, seed and split on every call (a greater count adds rows at the
+        end); the global random state is neither used nor changed. Rows may repeat within a split; `overlap`
+        says whether they may between splits. Errors: ValueError naming count, length, seed or split.
+        """
+        if not IntOption(0, 0).accepts(count):
+            raise ValueError(f"count: got {count!r}, expected an integer of at least 0")
+        if not isinstance(seed, int) or isinstance(seed, bool):
+            raise ValueError(f"seed: got {seed!r}, expected an integer")
+        if split not in SPLITS:
+            raise ValueError(f"split: got {split!r}, expected one of {', '.join(map(repr, SPLITS))}")
+        length = self.length if length is None else self.check_length(length)
+        options = {name: value for name, value in self.options.items() if name != "length"}
+        generator = seeded(self.name, options, length, seed, split)
+        with torch.device("cpu"):
+            return self._collect(count, length, split, generator)
+
+    def _collect(self, count: int, length: int, split: str, generator: torch.Generator) -> Examples:
+        """Draw chunks of a size that depends on the length alone, and keep the rows of the split."""
+        rows = max(16, min(1024, 2**20 // length))
+        divided, parts, kept = self.divides(length), list[Examples](), 0
+        for _ in range(100 * (count // rows + 1)):
+            part = self._draw(rows, length, split == "train", generator)
+            if divided:
+                mine = belongs(part.inputs, split)
+                part = Examples(part.inputs[mine], part.targets[mine])
+            parts.append(part)
+            kept += len(part.inputs)
+            if kept >= count:
+                inputs, targets = (torch.cat(column)[:count] for column in zip(*parts, strict=True))
+                return Examples(inputs.contiguous(), targets.contiguous())
+        raise RuntimeError(f"{self.name}: too few of the rows drawn at length {length} belong to {split!r}")
+
+    def symbol(self, token: int) -> str:
+        """An input token as a person reads it."""
+        return str(token)
+
+    def answer_symbol(self, token: int) -> str:
+        """A target token as a person reads it."""
+        return self.symbol(token)
+
+    def _style(self, position: int, token: int) -> str:
+        """The style of an input token where something is asked (elsewhere it is dimmed)."""
+        return "cyan"
+
+    def render(
+        self, inputs_row: Tensor | Sequence[int], targets_row: Tensor | Sequence[int]
+    ) -> list[tuple[str, str]]:
+        """One instance as (text, style) pieces, to be joined without separator; styles are rich's.
+
+        inputs_row, targets_row: [T]. Each input is followed by an arrow and its target if it has one; inputs
+        without a target are dim.
+        """
+        inputs, targets = (
+            row.tolist() if isinstance(row, Tensor) else list(row) for row in (inputs_row, targets_row)
+        )
+        if len(inputs) != len(targets):
+            raise ValueError(
+                f"targets_row: got {len(targets)} positions, expected {len(inputs)} as in inputs_row"
+            )
+        pieces: list[tuple[str, str]] = []
+        for position, (token, target) in enumerate(zip(inputs, targets, strict=True)):
+            style = self._style(position, token)
+            if target == IGNORED:
+                pieces.append((self.symbol(token), f"dim {style}"))
+            else:
+                pieces += [
+                    (self.symbol(token), style),
+                    ("→", "dim"),
+                    (self.answer_symbol(target), "bold green"),
+                ]
+            pieces.append((" ", ""))
+        return pieces[:-1]

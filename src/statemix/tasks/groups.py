@@ -1,0 +1,159 @@
+"""State tracking: the running product of elements of a finite group."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+from itertools import permutations
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from statemix.tasks.base import Examples, Task
+from statemix.tasks.options import IntOption, Option
+from statemix.tasks.splits import integers
+
+SHORT = 32
+"""Sequences up to this length are multiplied step by step."""
+
+
+def permutation_table(elements: Tensor) -> Tensor:
+    """The multiplication table of permutations closed under composition: int64 [order, order].
+
+    elements: int64 [order, n], different rows, each a permutation of 0 … n - 1. Entry [a, b] is the number of
+    the row p∘q with (p∘q)[i] = p[q[i]] for p = elements[a], q = elements[b].
+    """
+    order, n = elements.shape
+    digits = n ** torch.arange(n)
+    codes, number = torch.sort((elements * digits).sum(dim=1))
+    table = torch.empty(order, order, dtype=torch.int64)
+    for a in range(order):
+        products = elements[a][elements]  # row b is p∘q
+        table[a] = number[torch.searchsorted(codes, (products * digits).sum(dim=1))]
+    return table
+
+
+def running_products(factors: Tensor, table: Tensor) -> Tensor:
+    """The products of the first 1, 2, … T factors: int64 [T, ...] of factors int64 [T, ...].
+
+    table: int64 [order, order], associative, with 0 as identity. A long sequence is cut into about √T blocks
+    that go on together, and each block then starts from the product of those before it.
+    """
+    length, flat, order = len(factors), table.flatten(), len(table)
+    if length > SHORT:
+        width = math.isqrt(length - 1) + 1
+        padding = torch.zeros(-length % width, *factors.shape[1:], dtype=torch.int64)
+        blocks = torch.cat([factors, padding]).reshape(-1, width, *factors.shape[1:]).transpose(0, 1)
+        within = running_products(blocks, table)  # [width, blocks, ...]
+        before = running_products(within[-1], table).roll(1, dims=0)
+        before[0] = 0
+        return flat[before * order + within].transpose(0, 1).flatten(0, 1)[:length]
+    products = torch.empty_like(factors)
+    running = torch.zeros_like(factors[0])
+    for t in range(length):
+        running = flat[running * order + factors[t]]
+        products[t] = running
+    return products
+
+
+def cycle_notation(permutation: tuple[int, ...]) -> str:
+    """A permutation of 0 … n - 1 as disjoint cycles of 1 … n; "e" for the identity."""
+    text, seen = "", set[int]()
+    for start in range(len(permutation)):
+        cycle, at = [], start
+        while at not in seen:
+            seen.add(at)
+            cycle.append(str(at + 1))
+            at = permutation[at]
+        if len(cycle) > 1:
+            text += f"({' '.join(cycle)})"
+    return text or "e"
+
+
+def is_even(permutation: tuple[int, ...]) -> bool:
+    """Whether a permutation has an even number of inversions."""
+    n = len(permutation)
+    return sum(permutation[i] > permutation[j] for i in range(n) for j in range(i + 1, n)) % 2 == 0
+
+
+class GroupTask(Task):
+    """Base of the group tasks. Inputs: T uniform elements x_1 … x_T of the group, one token each; 0 is e.
+
+    Targets, at every position t: x_1·x_2·…·x_t, that is running ← running·x_t from the identity.
+    """
+
+    def _prepare(self) -> None:
+        self.table = self._table()
+        """The product of element a (row) by element b (column): int64 [order, order]."""
+        self.vocab_size = len(self.table)
+
+    @abstractmethod
+    def _table(self) -> Tensor: ...
+
+    def _bits(self, length: int) -> float:
+        return length * math.log2(self.vocab_size)
+
+    def _draw(self, count: int, length: int, training: bool, generator: torch.Generator) -> Examples:
+        factors = integers(self.vocab_size, (length, count), generator)
+        products = running_products(factors, self.table)
+        return Examples(factors.T.contiguous(), products.T.contiguous())
+
+
+class PermutationTask(GroupTask):
+    """Base of the groups of permutations: the elements in lexicographic order of their one-line notation.
+
+    The product is composition, (p·q)[i] = p[q[i]]: the newer factor acts first. People see cycles.
+    """
+
+    def _elements(self) -> list[tuple[int, ...]]:
+        return list(permutations(range(self.integer("n"))))
+
+    def _table(self) -> Tensor:
+        self.elements = self._elements()
+        return permutation_table(torch.tensor(self.elements, dtype=torch.int64))
+
+    def symbol(self, token: int) -> str:
+        """The element as disjoint cycles, such as (1 2)(3 4); "e" for the identity."""
+        return cycle_notation(self.elements[token])
+
+
+class Permutation(PermutationTask):
+    """The symmetric group S_n of all permutations of n things; n! tokens (720 at n = 6, a table of 4 MB)."""
+
+    name = "permutation"
+    summary = "Track the product of random permutations of n things (S_n)"
+    OPTIONS: ClassVar[Mapping[str, Option]] = {
+        "n": IntOption(3, 2, 6, meaning="things permuted; n! tokens"),
+        "length": IntOption(16, 1, meaning="positions"),
+    }
+
+
+class Alternating(PermutationTask):
+    """The alternating group A_n of even permutations of n things; n!/2 tokens."""
+
+    name = "alternating"
+    summary = "Track the product of random even permutations of n things (A_n)"
+    OPTIONS: ClassVar[Mapping[str, Option]] = {
+        "n": IntOption(4, 3, 6, meaning="things permuted; n!/2 tokens"),
+        "length": IntOption(16, 1, meaning="positions"),
+    }
+
+    def _elements(self) -> list[tuple[int, ...]]:
+        return [permutation for permutation in super()._elements() if is_even(permutation)]
+
+
+class Cyclic(GroupTask):
+    """The cyclic group Z_n: token k is the number k, the product is addition modulo n."""
+
+    name = "cyclic"
+    summary = "Track the sum of random numbers modulo n (Z_n)"
+    OPTIONS: ClassVar[Mapping[str, Option]] = {
+        "n": IntOption(6, 2, 1024, meaning="the modulus; n tokens"),
+        "length": IntOption(16, 1, meaning="positions"),
+    }
+
+    def _table(self) -> Tensor:
+        numbers = torch.arange(self.integer("n"))
+        return (numbers[:, None] + numbers) % len(numbers)
