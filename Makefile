@@ -1,0 +1,49 @@
+# Needs Python 3.10 or newer and make; everything else goes into .venv.
+# make demo PYTHON=python3.12                                   another interpreter
+# TORCH_INDEX=https://download.pytorch.org/whl/cpu make demo    the CPU build of torch on Linux (no CUDA libraries)
+
+CANDIDATES := python3 python3.13 python3.12 python3.11 python3.10 python
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 10))
+PYTHON ?= $(shell for p in $(CANDIDATES); do "$$p" -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
+TORCH_INDEX ?=
+TORCH_FROM := $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX))
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: $(STAMP)  ## train three small models and write demo/index.html
+	$(BIN)/statemix demo
+
+test: check  ## everything that is checked: make check, then the tests
+	$(BIN)/python -m pytest -n $(WORKERS) -q
+
+check: $(STAMP)  ## style, types and the direction of imports
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: $(STAMP)  ## put the code into its standard form
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:  ## remove the environment and every cache (runs and demo/ stay)
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# torch first and alone, from the pins: no later step may bring another one.
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "error: no Python found, expected Python 3.10 or newer (make PYTHON=/path/to/python)" >&2; exit 1; }
+	@"$(PYTHON)" -c '$(NEW_ENOUGH)' || { echo "error: $(PYTHON) is $$("$(PYTHON)" -V 2>&1), expected Python 3.10 or newer" >&2; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt $(TORCH_FROM) torch
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[all,dev]"
+	@touch $@

@@ -1,0 +1,17 @@
+"""Block-diagonal and higher-order linear recurrences for PyTorch (BD-LRU and H-LRU, arXiv 2602.12021)."""
+
+from statemix.nn import BDLRU, HLRU
+from statemix.ops import affine_scan, bdlru_scan, bdlru_step, hlru_scan, hlru_step
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BDLRU",
+    "HLRU",
+    "__version__",
+    "affine_scan",
+    "bdlru_scan",
+    "bdlru_step",
+    "hlru_scan",
+    "hlru_step",
+]
