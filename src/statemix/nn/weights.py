@@ -45,7 +45,7 @@ def load_block_major(
     def rows(inner: int) -> Callable[[Tensor], Tensor]:
         return lambda tensor: memory_major(tensor, blocks, inner)
 
-    plan = {
+    plan: dict[str, tuple[Tensor, Tensor, tuple[int, ...], Callable[[Tensor], Tensor]]] = {
         "value_weight": (value_weight, layer.values.weight, (blocks * values, dim), rows(values)),
         "output_weight": (output_weight, readout, (dim, blocks * taps), lambda w: rows(taps)(w.t()).t()),
     }

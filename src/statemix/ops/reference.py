@@ -108,8 +108,10 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The loop as a backend's backward pass: runs it again under autograd."""
     with _autograd_on(), torch.enable_grad():
-        inputs = [x.detach().requires_grad_() for x in (gates, values, initial_state)]
-        outputs = scan(recurrence, *inputs, cu_seqlens, normalization)
+        inputs = gates, values, initial_state = (
+            gates.detach().requires_grad_(), values.detach().requires_grad_(), initial_state.detach().requires_grad_()
+        )  # fmt: skip
+        outputs = scan(recurrence, gates, values, initial_state, cu_seqlens, normalization)
         pairs = [
             (out, grad)
             for out, grad in zip(outputs, (grad_states, grad_final), strict=True)

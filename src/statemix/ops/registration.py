@@ -112,7 +112,9 @@ def _empty_state(state: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _vmap(recurrence: str, backward: bool, info: Any, in_dims: Any, *arguments: Any) -> tuple[Any, Any]:
     """Fold the mapped dimension into N: blocks never speak to one another, packed or not."""
-    size, folded, block_dims = info.batch_size, [], []
+    size = info.batch_size
+    folded: list[Any] = []
+    floats = 0
     for argument, dim in zip(arguments, in_dims, strict=True):
         if not isinstance(argument, Tensor) or not argument.is_floating_point():
             if dim is not None:
@@ -122,8 +124,8 @@ def _vmap(recurrence: str, backward: bool, info: Any, in_dims: Any, *arguments: 
         mapped = (
             argument.unsqueeze(0).expand(size, *argument.shape) if dim is None else argument.movedim(dim, 0)
         )
-        blocks = 1 if len(block_dims) in _state_places(backward) else 2
-        block_dims.append(blocks)
+        blocks = 1 if floats in _state_places(backward) else 2
+        floats += 1
         folded.append(mapped.movedim(0, blocks).flatten(blocks, blocks + 1))
     outputs = operator(recurrence, "_backward" if backward else "")(*folded)
     places = [2, 2, 1] if backward else [2, 1]
