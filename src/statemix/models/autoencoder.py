@@ -1,0 +1,52 @@
+"""Sequence through one vector: only the last position's encoding reaches the decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from statemix.models.backbone import NORMS, Backbone
+
+
+class Autoencoder(Backbone):
+    """Tokens [B, T] -> logits [B, T, V] of the same tokens, decoded from the last position's encoding alone.
+
+    The encoding plus the embedding of every position goes through norm, linear, GELU, norm, linear, GELU, norm
+    and the head; the same position embedding is added to the tokens' on the way in. max_length: the longest T.
+    Other arguments and errors as `Backbone`. Source: arXiv 2602.12021, the autoencoder backbone (compression).
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        dim: int,
+        mixer: Callable[[int], nn.Module],
+        *,
+        max_length: int,
+        depth: int = 2,
+        norm: str = "layer",
+    ) -> None:
+        super().__init__(vocab_size, dim, mixer, depth=depth, norm=norm)
+        if isinstance(max_length, bool) or not isinstance(max_length, int) or max_length < 1:
+            raise ValueError(f"max_length: got {max_length!r}, expected a whole number of at least 1")
+        self.max_length = max_length
+        self.positions = nn.Embedding(max_length, dim)
+        half = [(NORMS[norm](dim), nn.Linear(dim, dim), nn.GELU()) for _ in range(2)]
+        self.decoder = nn.Sequential(*half[0], *half[1])
+        self.norm = NORMS[norm](dim)
+        self.head = nn.Linear(dim, vocab_size)
+        self._initialize()
+
+    def forward(self, tokens: Tensor, states: None = None) -> tuple[Tensor, None]:
+        """tokens [B, T] with T <= max_length -> (logits [B, T, V], None): nothing can be carried on."""
+        self._check_tokens(tokens, 2, "[B, T]")
+        if states is not None:
+            raise ValueError("states: got states, expected None (an autoencoder carries nothing on)")
+        length = tokens.shape[1]
+        if not 1 <= length <= self.max_length:
+            raise ValueError(f"tokens: got T = {length}, expected 1 to max_length = {self.max_length}")
+        places = self.positions(torch.arange(length, device=tokens.device))  # [T, D]
+        encoded, _ = self._run(self.embedding(tokens) + places, None)  # [B, T, D]
+        return self.head(self.norm(self.decoder(encoded[:, -1:] + places))), None
