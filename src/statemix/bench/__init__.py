@@ -1,0 +1,1 @@
+"""Measurements of speed: what is measured, against whom, and how it is recorded."""
