@@ -1,0 +1,81 @@
+"""From a configuration to the things it names: device, task, model, optimiser, autocast, learning rate."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import nn
+
+from statemix.models import MODELS
+from statemix.nn import build_mixer
+from statemix.tasks import Task, get_task
+from statemix.training.config import Config, TrainingConfig
+
+
+def device_of(config: Config) -> torch.device:
+    """The device named by the configuration. ValueError when it does not exist here."""
+    name = config.training.device
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"training.device: got {name!r}, which cannot be used here: {reason}") from None
+    return device
+
+
+def task_of(config: Config) -> Task:
+    """The task of a configuration."""
+    return get_task(**config.task)
+
+
+def eval_lengths(config: Config, task: Task) -> list[int]:
+    """The training length and the configured lengths, ascending."""
+    return sorted({task.length, *config.training.eval_lengths})
+
+
+def model_of(config: Config, task: Task) -> nn.Module:
+    """The model of a configuration, its first weights drawn from the seed; the global random state is kept."""
+    options: dict[str, Any] = {"depth": config.model.depth, "norm": config.model.norm}
+    if task.backbone == "autoencoder":
+        options["max_length"] = max(task.input_length(length) for length in eval_lengths(config, task))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(config.training.seed)
+        return MODELS[task.backbone](
+            task.vocab_size, config.model.dim, lambda dim: build_mixer(**config.mixer, dim=dim), **options
+        )
+
+
+def optimizer_of(model: nn.Module, training: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW; matrices and embeddings decay, vectors do not."""
+    matrices = [p for p in model.parameters() if p.dim() > 1]
+    vectors = [p for p in model.parameters() if p.dim() <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": training.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=training.lr, betas=training.betas)
+
+
+def learning_rate(training: TrainingConfig, step: int) -> float:
+    """The rate of a step (from 0): a linear rise over `warmup` steps, then constant or a cosine to `min_lr`."""
+    if step < training.warmup:
+        return training.lr * (step + 1) / training.warmup
+    if training.schedule == "constant":
+        return training.lr
+    progress = (step - training.warmup) / max(1, training.steps - training.warmup)
+    return training.min_lr + 0.5 * (training.lr - training.min_lr) * (1 + math.cos(math.pi * progress))
+
+
+def autocast_of(training: TrainingConfig, device: torch.device) -> AbstractContextManager[Any]:
+    """bfloat16 autocast where the configuration or, for "auto", the device asks for it."""
+    automatic = training.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
+    if automatic or training.precision == "bfloat16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return contextlib.nullcontext()

@@ -1,0 +1,47 @@
+"""TensorBoard events beside the metrics, when asked for or when TensorBoard is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+
+class NoEvents:
+    """Writes nothing."""
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+class Events:
+    """Scalars of every metrics line."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # type: ignore[attr-defined]
+
+        self._writer = SummaryWriter(str(folder), purge_step=step + 1)
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """The numbers of one line, under "train/…" or "test/length 16/…"."""
+        place = f"{entry['split']}/length {entry['length']}" if "split" in entry else entry["kind"]
+        for name in ("loss", "accuracy", "macro_accuracy", "lr"):
+            if entry.get(name) is not None:
+                self._writer.add_scalar(f"{place}/{name}", entry[name], entry["step"])
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._writer.close()
+
+
+def events_of(wanted: str, folder: Path, step: int) -> Events | NoEvents:
+    """ "on", "off", or "auto": when TensorBoard is installed. ImportError when "on" and it is not."""
+    installed = importlib.util.find_spec("tensorboard") is not None
+    if wanted == "on" and not installed:
+        raise ImportError(
+            'training.tensorboard is "on" and it is not installed: pip install "statemix[tensorboard]"'
+        )
+    return Events(folder, step) if installed and wanted != "off" else NoEvents()

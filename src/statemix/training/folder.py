@@ -1,0 +1,92 @@
+"""The folder of a run: what lies where, who may use it, and what is wrong with a stranger's."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from statemix.training.config import Config
+from statemix.training.files import RunError, read_json, write_json, writing
+
+FINAL = ("finished", "stopped_early", "diverged")
+"""The statuses of a run that has nothing left to do."""
+
+
+class RunFolder:
+    """Paths of one run."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.summary = self.path / "summary.json"
+        self.weights = self.path / "model.safetensors"
+        self.checkpoint = self.path / "checkpoint" / "state.safetensors"
+
+    def prepare(self, config: Config, resume: bool) -> None:
+        """Make the folder and put the configuration in, or check that it is this run's. RunError otherwise."""
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError(f"{self.path} is a file, expected a folder for the run")
+        if self.config.exists():
+            if not resume:
+                raise RunError(f"{self.path} already holds a run, and resume is off: choose another folder")
+            self._compare(config)
+        elif self.path.is_dir() and any(child.name != "lock" for child in self.path.iterdir()):
+            raise RunError(f"{self.path} is not empty and not a run folder (no config.json): choose another")
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        if not self.config.exists():
+            write_json(self.config, config.to_dict())
+        elif not os.access(self.path, os.W_OK):
+            raise RunError(f"cannot write into {self.path}: permission denied")
+
+    def _compare(self, config: Config) -> None:
+        here, wanted = _flat(read_json(self.config)), _flat(config.to_dict())
+        different = sorted(
+            key for key in here.keys() | wanted.keys()
+            if key != "version" and here.get(key) != wanted.get(key)
+        )  # fmt: skip
+        if different:
+            listed = "; ".join(
+                f"{key}: {here.get(key)!r} there, {wanted.get(key)!r} asked" for key in different
+            )
+            raise RunError(f"{self.path} holds another run: {listed}")
+
+    def finished(self) -> dict[str, Any] | None:
+        """The summary of a run that has nothing left to do, else None."""
+        if not self.summary.exists():
+            return None
+        summary = read_json(self.summary)
+        return summary if summary.get("status") in FINAL else None
+
+    def remove_checkpoint(self) -> None:
+        """Called when the weights and the summary are safe."""
+        shutil.rmtree(self.checkpoint.parent, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody else trains here meanwhile. The lock dies with the process. RunError when it is taken."""
+        try:
+            import fcntl
+        except ImportError:  # no such locks on this system
+            yield
+            return
+        path = self.path / "lock"
+        with writing(path), path.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(f"{self.path} is being trained by another process") from None
+            yield
+
+
+def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
