@@ -91,6 +91,14 @@ class Config:
         return _from_dict(cls, content, "")
 
 
+def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat
+
+
 _SECTIONS = {"model": ModelConfig, "training": TrainingConfig}
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from statemix.training.config import Config
+from statemix.training.config import Config, flatten
 from statemix.training.files import RunError, read_json, write_json, writing
 
 FINAL = ("finished", "stopped_early", "diverged")
@@ -45,7 +45,7 @@ class RunFolder:
             raise RunError(f"cannot write into {self.path}: permission denied")
 
     def _compare(self, config: Config) -> None:
-        here, wanted = _flat(read_json(self.config)), _flat(config.to_dict())
+        here, wanted = flatten(read_json(self.config)), flatten(config.to_dict())
         different = sorted(
             key for key in here.keys() | wanted.keys()
             if key != "version" and here.get(key) != wanted.get(key)
@@ -82,11 +82,3 @@ class RunFolder:
             except BlockingIOError:
                 raise RunError(f"{self.path} is being trained by another process") from None
             yield
-
-
-def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}."""
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat

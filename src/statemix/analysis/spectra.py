@@ -1,0 +1,55 @@
+"""Eigenvalues of the transitions a trained model makes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from statemix.analysis.accounting import mixers
+from statemix.nn import BDLRU, HLRU
+
+
+def companion(coefficients: Tensor) -> Tensor:
+    """Lag coefficients [..., m] (lag 1 first) -> companion matrices [..., m, m] of the window, newest first."""
+    m = coefficients.shape[-1]
+    shift = torch.eye(m, dtype=coefficients.dtype, device=coefficients.device)[:-1]
+    shift = shift.expand(*coefficients.shape[:-1], m - 1, m)
+    return torch.cat([coefficients.unsqueeze(-2), shift], dim=-2)
+
+
+TRANSITIONS = {
+    BDLRU: lambda layer, x: layer.transitions(x),
+    HLRU: lambda layer, x: companion(layer.coefficients(x)[..., :-1]),
+}
+"""For each class of mixer, its transition matrices [B, T, N, m, m] on an input x [B, T, D]."""
+
+
+@torch.no_grad()
+def transition_eigenvalues(model: nn.Module, tokens: Tensor, *, max_matrices: int = 4096) -> list[Tensor]:
+    """The eigenvalues of every mixer's A_t while the model reads tokens [B, T].
+
+    Returns one complex tensor [count, m] per mixer, in order; count = B·T·N, or `max_matrices` evenly spaced
+    ones if that is less. H-LRU: those of its companion matrices. Source: arXiv 2602.12021, figure 3.
+    """
+    if max_matrices < 1:
+        raise ValueError(f"max_matrices: got {max_matrices}, expected at least 1")
+    seen: dict[nn.Module, Tensor] = {}
+    found = mixers(model)
+    hooks = [
+        mixer.register_forward_pre_hook(lambda layer, arguments: seen.__setitem__(layer, arguments[0]))
+        for mixer in found
+    ]
+    try:
+        model(tokens)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [_eigenvalues(TRANSITIONS[type(mixer)](mixer, seen[mixer]), max_matrices) for mixer in found]
+
+
+def _eigenvalues(matrices: Tensor, most: int) -> Tensor:
+    """Eigenvalues [count, m] of matrices [..., m, m]."""
+    flat = matrices.flatten(0, -3)
+    if len(flat) > most:
+        flat = flat[torch.linspace(0, len(flat) - 1, most, device=flat.device).round().long()]
+    return torch.linalg.eigvals(flat.to("cpu", torch.float64))

@@ -1,0 +1,126 @@
+"""The page: one HTML file that needs nothing beside it, and the figures as files of their own."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import io
+import json
+import shlex
+from collections.abc import Iterable
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from statemix.report.figures import FIGURES, STYLE, draw_lengths, draw_spectrum, group_eigenvalues, new_figure
+from statemix.report.groups import Group, read_groups
+from statemix.report.table import lengths_of, row, text, to_csv
+from statemix.training.files import replace_file
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PNG_DPI = 160
+
+TITLES = {
+    "permutation": "permutation group S",
+    "alternating": "alternating group A",
+    "cyclic": "cyclic group Z",
+}
+"""Tasks whose name and n read better another way."""
+
+
+def write_report(folders: Iterable[str | Path], out: str | Path) -> Path:
+    """Write index.html, its figures (SVG and PNG) and runs.csv into `out`; returns the page's path.
+
+    folders: run folders, or folders that hold some. The page embeds its figures and opens from disk without a
+    network. Runs that diverged, were interrupted or still go on are listed as such. Every file is written whole
+    or not at all. Errors: ValueError naming a folder that is no run; ImportError for a missing extra; RunError
+    for a file that cannot be read or written.
+    """
+    folders, out = [Path(folder) for folder in folders], Path(out)
+    template = _template()
+    groups = read_groups(folders)
+    rows = [row(group, lengths_of(groups)) for group in groups]
+    images = {}
+    for name, (make, caption) in FIGURES.items():
+        svg, png = render(lambda make=make: make(groups))
+        _write(out / f"{name}.svg", svg)
+        _write(out / f"{name}.png", png)
+        images[name] = {"data": base64.b64encode(svg).decode(), "caption": caption}
+    _write(out / "runs.csv", to_csv(rows).encode())
+    page = template.render(
+        title=_title(groups),
+        groups=groups,
+        columns=list(rows[0]),
+        rows=[[text(value, column) for column, value in cells.items()] for cells in rows],
+        images=images,
+        configurations=[json.dumps(group.config, indent=2) for group in groups],
+        command=shlex.join(["statemix", "report", *map(str, folders), "--out", str(out)]),
+        date=datetime.date.today().isoformat(),
+        runs=sum(len(group.runs) for group in groups),
+        torch=torch.__version__,
+        version=groups[0].config.get("version", ""),
+    )
+    _write(out / "index.html", page.encode())
+    return out / "index.html"
+
+
+def write_readme_picture(folders: Iterable[str | Path], out: str | Path) -> Path:
+    """One wide PNG of the same runs: accuracy against length, and the eigenvalues of two configurations at most.
+
+    Errors as `write_report`.
+    """
+    groups = read_groups(folders)
+    _, png = render(lambda: _picture(groups))
+    _write(Path(out), png)
+    return Path(out)
+
+
+def _picture(groups: list[Group]) -> Figure:
+    figure = new_figure(11, 4.2)
+    shown = groups[:2]
+    axes, *panels = figure.subplots(1, 1 + len(shown), width_ratios=[1.5, *[1] * len(shown)])
+    draw_lengths(axes, groups)
+    axes.set_title(_title(groups), fontsize=11)
+    axes.legend(loc="upper right", bbox_to_anchor=(1.0, 0.97), fontsize=9.5)
+    for panel, group in zip(panels, shown, strict=True):
+        draw_spectrum(panel, group_eigenvalues(group), group.color)
+        panel.set_title(f"eigenvalues of A, {group.label}", fontsize=10.5)
+    return figure
+
+
+def render(make: Any) -> tuple[bytes, bytes]:
+    """A figure, made and saved under `STYLE`, as SVG (the same bytes for the same figure) and as PNG."""
+    try:
+        import matplotlib
+    except ImportError:
+        raise ImportError('matplotlib is not installed: pip install "statemix[report]"') from None
+    with matplotlib.rc_context(STYLE):
+        figure, svg, png = make(), io.BytesIO(), io.BytesIO()
+        figure.savefig(svg, format="svg", dpi=PNG_DPI, metadata={"Date": None})
+        figure.savefig(png, format="png", dpi=PNG_DPI)
+    return svg.getvalue(), png.getvalue()
+
+
+def _title(groups: list[Group]) -> str:
+    """The tasks of a page, as its heading."""
+    tasks = [group.runs[0].task() for group in groups]
+    names = (f"{TITLES.get(task.name, task.name)}{task.options.get('n', '')}" for task in tasks)
+    title = ", ".join(dict.fromkeys(names)).replace("_", " ")
+    return title[0].upper() + title[1:]
+
+
+def _template() -> Any:
+    try:
+        import jinja2
+    except ImportError:
+        raise ImportError('jinja2 is not installed: pip install "statemix[report]"') from None
+    source = files("statemix.report").joinpath("templates/page.html").read_text(encoding="utf-8")
+    return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
+
+
+def _write(path: Path, content: bytes) -> None:
+    replace_file(path, lambda temporary: temporary.write_bytes(content))
