@@ -85,7 +85,7 @@ def _picture(groups: list[Group]) -> Figure:
     axes, *panels = figure.subplots(1, 1 + len(shown), width_ratios=[1.5, *[1] * len(shown)])
     draw_lengths(axes, groups)
     axes.set_title(_title(groups), fontsize=11)
-    axes.legend(loc="upper right", bbox_to_anchor=(1.0, 0.97), fontsize=9.5)
+    axes.legend(loc="upper left", bbox_to_anchor=(0.3, 0.42), fontsize=9.5)
     for panel, group in zip(panels, shown, strict=True):
         draw_spectrum(panel, group_eigenvalues(group), group.color)
         panel.set_title(f"eigenvalues of A, {group.label}", fontsize=10.5)

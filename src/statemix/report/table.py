@@ -29,12 +29,12 @@ def row(group: Group, lengths: list[int]) -> dict[str, Any]:
         "task": config["task"]["name"],
         "m": group.m,
         "N": _blocks(config),
-        "parameters": costs.get("parameters"),
-        "mixer parameters": costs.get("mixer_parameters"),
+        "n": len(runs),
+        **{f"accuracy at {length}": _spread_at(group, length) for length in lengths},
         "state size": costs.get("state_size"),
         "FLOPs per step": costs.get("flops_per_step"),
-        "n": len(runs),
-        **{f"accuracy {length}": _spread_at(group, length) for length in lengths},
+        "mixer parameters": costs.get("mixer_parameters"),
+        "parameters": costs.get("parameters"),
         "best validation": spread(
             run.summary["best_accuracy"] for run in runs if run.summary.get("best_accuracy") is not None
         ),
