@@ -1,0 +1,111 @@
+"""The commands, assembled; one file each beside this one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+import statemix
+from statemix.cli import bench, demo, doctor, evaluate, report, tasks, train
+from statemix.cli.errors import BAD, INTERRUPTED, OK
+from statemix.cli.errors import report as report_error
+
+Command = Callable[..., None]
+
+COMMANDS: dict[str, tuple[Command, str]] = {
+    "demo": (demo.demo, "statemix demo --out demo --seeds 0"),
+    "train": (train.train, "statemix train demo-bdlru training.steps=200 --out runs/first"),
+    "eval": (evaluate.evaluate, "statemix eval runs/first --lengths 16,32,64"),
+    "report": (report.report, "statemix report runs/first --out report"),
+    "doctor": (doctor.doctor, "statemix doctor"),
+}
+"""Name -> the function and an example that works, in the order of the examples."""
+
+TASKS: dict[str, tuple[Command, str]] = {
+    "list": (tasks.list_tasks, "statemix tasks list"),
+    "show": (tasks.show, "statemix tasks show parity length=12 --count 2"),
+}
+BENCHES: dict[str, tuple[Command, str]] = {
+    "scan": (bench.scan, "statemix bench scan --shapes bdlru:2,hlru:2 --length 64 --repeats 3"),
+}
+
+
+def _group(commands: dict[str, tuple[Command, str]], **settings: Any) -> typer.Typer:
+    group = typer.Typer(add_completion=False, rich_markup_mode=None, **settings)
+    for name, (function, example) in commands.items():
+        group.command(name, epilog=f"Example: {example}")(function)
+    return group
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"statemix {statemix.__version__}")
+        raise typer.Exit
+
+
+def build() -> typer.Typer:
+    """The whole command line."""
+    app = _group(COMMANDS, epilog="Example: statemix demo")
+    task_group = _group(
+        TASKS, help="The synthetic tasks, listed and shown.", epilog="Example: statemix tasks",
+        invoke_without_command=True,
+    )  # fmt: skip
+    app.add_typer(task_group, name="tasks")
+    bench_group = _group(
+        BENCHES, help="Measure speed.", epilog="Example: statemix bench scan --shapes hlru:4 --repeats 3 --length 64",
+        no_args_is_help=True,
+    )  # fmt: skip
+    app.add_typer(bench_group, name="bench")
+
+    @app.callback()
+    def options(
+        debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+        version: Annotated[
+            bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        ] = False,
+    ) -> None:
+        """Block-diagonal and higher-order linear recurrences for PyTorch."""
+
+    @task_group.callback()
+    def without_command(context: typer.Context) -> None:
+        if context.invoked_subcommand is None:
+            tasks.list_tasks()
+
+    return app
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code; without any, show the help. `--debug` is understood anywhere."""
+    debug = "--debug" in arguments
+    command = typer.main.get_command(build())
+    try:
+        code = command.main(
+            [a for a in arguments if a != "--debug"] or ["--help"],
+            prog_name="statemix",
+            standalone_mode=False,
+        )
+    except typer.Abort:
+        return report_error(KeyboardInterrupt(), debug)
+    except BaseException as error:
+        if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # the parser's own, bad usage
+            return _usage(error)
+        if isinstance(error, SystemExit):
+            raise
+        return report_error(error, debug)
+    if code == INTERRUPTED:  # the parser catches Ctrl-C itself
+        return report_error(KeyboardInterrupt(), debug)
+    return code if isinstance(code, int) else OK
+
+
+def _usage(error: Any) -> int:
+    message = error.format_message()
+    if "\n" in message:  # a group without a command: its help
+        print(message, file=sys.stderr)
+        return BAD
+    return report_error(ValueError(message), debug=False)
+
+
+__all__ = ["build", "run"]

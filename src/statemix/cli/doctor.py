@@ -1,0 +1,77 @@
+"""`statemix doctor`: what is here, what "auto" picks, and whether it computes the right numbers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from statemix.bench.environment import cpu_model, versions
+from statemix.cli import selfcheck
+from statemix.cli.console import output, progress
+from statemix.cli.errors import Failure
+from statemix.ops import BACKENDS, explain_backend
+
+
+def doctor() -> None:
+    """Show devices, versions and the chosen backends, and check the scans' numbers; exit code 1 if one is wrong."""
+    console = output()
+    console.print(_environment())
+    console.print(_choices())
+    with progress().status("checking every backend (the first time, kernels are compiled)"):
+        results = [check for device in devices() for check in selfcheck.checks(device)]
+    _show(console, results)
+    failed = [check for check in results if not check.passed]
+    if failed:
+        worst = failed[0]
+        raise Failure(
+            f"{len(failed)} checks failed, the first: {worst.backend} {worst.recurrence} {worst.dtype}"
+        )
+
+
+def devices() -> list[torch.device]:
+    """The CPU and every CUDA device."""
+    return [torch.device("cpu"), *(torch.device("cuda", k) for k in range(torch.cuda.device_count()))]
+
+
+def _name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model()
+
+
+def _environment() -> Table:
+    table = Table.grid(padding=(0, 2))
+    for device in devices():
+        table.add_row(str(device), _name(device))
+    table.add_row("threads", f"{torch.get_num_threads()} of {os.cpu_count()} cores")
+    for package, version in versions().items():
+        table.add_row(package, version or "not installed")
+    return table
+
+
+def _choices() -> Table:
+    table = Table(title='backend="auto"', title_justify="left")
+    for column in ("device", "picks", "because"):
+        table.add_column(column)
+    for device in devices():
+        table.add_row(str(device), *explain_backend(device))
+        for backend in BACKENDS:
+            reason = selfcheck.unavailable(backend, device)
+            if reason is not None:
+                table.add_row("", f"not {backend}", reason)
+    return table
+
+
+def _show(console: Console, results: Iterable[selfcheck.Check]) -> None:
+    table = Table(title="largest relative error, states and gradients", title_justify="left")
+    for column in ("backend", "recurrence", "dtype", "error", "allowed", ""):
+        table.add_column(column)
+    for check in results:
+        verdict = "[green]ok[/]" if check.passed else "[red]WRONG[/]"
+        dtype = str(check.dtype).removeprefix("torch.")
+        table.add_row(
+            check.backend, check.recurrence, dtype, f"{check.error:.1e}", f"{check.bound:.0e}", verdict
+        )
+    console.print(table)

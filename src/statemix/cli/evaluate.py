@@ -1,0 +1,35 @@
+"""`statemix eval`: the accuracy of a trained run at other lengths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from statemix.cli.console import output
+from statemix.cli.lists import whole_numbers
+from statemix.cli.tables import percent
+
+
+def evaluate(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A run folder.")],
+    lengths: Annotated[
+        str | None, typer.Option(help="Comma-separated; the training length if left out.")
+    ] = None,
+    examples: Annotated[
+        int | None, typer.Option(help="Instances at each length; as many as in training if left out.")
+    ] = None,
+) -> None:
+    """Evaluate a run's final weights on its task's test split. Nothing is written."""
+    from statemix.training import evaluate_run
+
+    chosen = [] if lengths is None else whole_numbers("lengths", lengths)
+    table = Table(title=f"test split, {folder}", title_justify="left")
+    for column in ("length", "accuracy", "macro accuracy", "loss"):
+        table.add_column(column, justify="right")
+    for length, scores in evaluate_run(folder, chosen, examples).items():
+        accuracy, macro = percent(scores["accuracy"]), percent(scores["macro_accuracy"])
+        table.add_row(str(length), accuracy, macro, f"{scores['loss']:.4f}")
+    output().print(table)

@@ -1,0 +1,68 @@
+"""`statemix tasks`: the synthetic tasks, listed and shown."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from statemix.cli.console import output
+from statemix.tasks import SPLITS, TASKS, get_task
+
+
+def parse_value(text: str) -> object:
+    """A value from the command line: a whole number, a float, true or false, or the text itself."""
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def parse_options(items: list[str]) -> dict[str, object]:
+    """["length=16", ...] -> {"length": 16, ...}; ValueError for an item without "="."""
+    options: dict[str, object] = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            raise ValueError(f"option: got {item!r}, expected key=value")
+        options[key] = parse_value(value)
+    return options
+
+
+def list_tasks() -> None:
+    """List every task."""
+    table = Table()
+    for column in ("task", "length", "symbols", "model", "what is asked"):
+        table.add_column(column)
+    for name, kind in TASKS.items():
+        task = get_task(name)
+        table.add_row(name, str(task.length), str(task.vocab_size), task.backbone, kind.summary)
+    output().print(table)
+
+
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A task that `statemix tasks` lists.")],
+    options: Annotated[
+        list[str] | None, typer.Argument(metavar="OPTION", help="key=value options of the task.")
+    ] = None,
+    count: Annotated[int, typer.Option(help="How many instances.")] = 3,
+    seed: Annotated[int, typer.Option(help="Of the instances.")] = 0,
+    split: Annotated[str, typer.Option(help=", ".join(SPLITS))] = "train",
+) -> None:
+    """Show a task: its options, whether splits overlap, and a few instances with their answers."""
+    task = get_task(name, **parse_options(options or []))
+    examples = task.generate(count, seed=seed, split=split)
+    console = output()
+    console.print(f"[bold]{name}[/]  {task.summary}", soft_wrap=True)
+    settings = "  ".join(f"{key}={value}" for key, value in task.options.items())
+    console.print(Text(settings, style="dim"), soft_wrap=True)
+    console.print(Text(task.overlap, style="dim"), soft_wrap=True)
+    for inputs, targets in zip(examples.inputs, examples.targets, strict=True):
+        console.print()
+        console.print(Text.assemble(*task.render(inputs, targets)))

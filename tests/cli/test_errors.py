@@ -1,0 +1,145 @@
+"""What a person is told when something is wrong, and the exit codes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import statemix.cli
+from statemix.cli import app, errors, selfcheck
+from tests.cli.conftest import TINY
+
+BAD_INPUT = {
+    "frob": "No such command 'frob'",
+    "tasks show nope": "task: got 'nope', expected one of",
+    "tasks show parity length": "option: got 'length', expected key=value",
+    "tasks show parity length=x": "parity.length: got 'x'",
+    "tasks show parity --count -1": "count: got -1",
+    "bench scan --shapes bdlru": "shapes: got 'bdlru', expected bdlru:m or hlru:m",
+    "bench scan --device cuda": "device: got 'cuda', expected 'cpu'",
+    "bench scan --repeats x": "'--repeats'",
+    "train nope": "preset: got 'nope', expected one of demo-diagonal",
+    "train demo-bdlru mixer.block_size=0": "block_size: got 0",
+    "train demo-bdlru training.stepz=3": "training.stepz",
+    "train demo-bdlru --config none.toml": "none.toml: No such file",
+    "demo --seeds a": "seeds: got 'a', expected whole numbers",
+    "eval": "Missing argument 'FOLDER'",
+    "report": "Missing argument",
+}
+
+
+@pytest.mark.parametrize("line", BAD_INPUT)
+def test_bad_input(statemix, line):
+    done = statemix(line)
+    assert done.code == 2
+    assert done.err.startswith("error: ")
+    assert BAD_INPUT[line] in done.err
+    assert done.err.count("\n") == 1
+    assert done.out == ""
+
+
+def test_a_group_alone_shows_its_help(statemix):
+    done = statemix("bench")
+    assert done.code == 2
+    assert "scan" in done.err
+
+
+def test_a_folder_that_is_no_run(statemix, tmp_path):
+    done = statemix(f"eval {tmp_path}/none")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("error: ")
+    assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("line", ["--debug tasks show nope", "tasks show nope --debug"])
+def test_debug_shows_the_traceback(statemix, line):
+    done = statemix(line)
+    assert done.code == 2
+    assert "Traceback" in done.err
+    assert "error: task: got 'nope'" in done.err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (ValueError("a:\n  b"), 2, "error: a: b"),
+        (TypeError("t"), 2, "error: t"),
+        (ModuleNotFoundError("no", name="jinja2.x"), 1, 'error: jinja2 is not installed: pip install "statemix[rep'),
+        (ImportError('rich is not installed: pip install "statemix[train]"'), 1, 'error: rich is not installed'),
+        (PermissionError(13, "Permission denied", "x/y"), 1, "error: x/y: Permission denied"),
+        (errors.Failure("worse"), 1, "error: worse"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (errors.Interrupted("saved at step 3"), 130, "interrupted: saved at step 3"),
+    ],
+    ids=lambda x: type(x).__name__,
+)  # fmt: skip
+def test_exceptions(statemix, monkeypatch, error, code, words):
+    def fail():
+        raise error
+
+    monkeypatch.setitem(app.COMMANDS, "doctor", (fail, "statemix doctor"))
+    done = statemix("doctor")
+    assert done.code == code
+    assert done.err.startswith(words)
+    assert "Traceback" not in done.err
+
+
+def test_a_defect_keeps_its_traceback(statemix, monkeypatch):
+    def fail():
+        raise AssertionError("a defect")
+
+    monkeypatch.setitem(app.COMMANDS, "doctor", (fail, "statemix doctor"))
+    with pytest.raises(AssertionError, match="a defect"):
+        statemix("doctor")
+
+
+def test_doctor_finds_a_wrong_backend(statemix, monkeypatch):
+    right = selfcheck.checks
+
+    def off(device):
+        return (c._replace(error=float("nan")) if c.recurrence == "hlru" else c for c in right(device))
+
+    monkeypatch.setattr(selfcheck, "checks", off)
+    done = statemix("doctor")
+    assert done.code == 1
+    assert "WRONG" in done.out
+    assert "checks failed" in done.err
+
+
+@pytest.mark.parametrize("name", statemix.cli.NEEDED)
+def test_without_the_extra(monkeypatch, capsys, name):
+    monkeypatch.setattr(statemix.cli, "find_spec", lambda module: None if module == name else module)
+    assert statemix.cli.main() == 1
+    assert capsys.readouterr().err == f'error: {name} is not installed: pip install "statemix[train]"\n'
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path):
+    """In a process of its own: SIGINT -> 130 with a checkpoint; again -> the end."""
+    folder = tmp_path / "run"
+    line = [sys.executable, "-m", "statemix.cli", "train", "demo-hlru", *TINY, "--out", str(folder)]
+    slow = [word if word != "training.steps=4" else "training.steps=300" for word in line] + [
+        "training.log_every=1"
+    ]
+    process = subprocess.Popen(
+        slow,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    metrics = folder / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and metrics.stat().st_size):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    assert process.returncode == 130, err
+    assert "interrupted: saved at step" in err
+    assert "Traceback" not in err
+    done = subprocess.run(slow, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "finished" in done.stdout

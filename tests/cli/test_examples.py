@@ -1,0 +1,55 @@
+"""Every example in the help texts works."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from statemix.cli.app import BENCHES, COMMANDS, TASKS
+from tests.cli.conftest import TINY
+
+SHRUNK = {"train": TINY, "demo": TINY}
+HELPS = [
+    "", *COMMANDS, "tasks", *(f"tasks {name}" for name in TASKS), "bench", *(f"bench {name}" for name in BENCHES),
+]  # fmt: skip
+
+
+def test_every_help_has_an_example_and_every_example_works(statemix):
+    seen = []
+    for command in HELPS:
+        help_text = statemix(f"{command} --help")
+        assert help_text.code == 0
+        (example,) = re.findall(r"Example: statemix (.+)", help_text.out)
+        assert example.startswith(command)
+        seen.append(example)
+    assert statemix("").out.endswith("Example: statemix demo\n")
+    for example in sorted(seen, key=lambda line: not line.startswith(("train", "demo"))):
+        done = statemix(example, SHRUNK.get(example.split()[0], ()))
+        assert done.code == 0, (example, done.err)
+        assert done.out.strip(), example
+
+
+def test_help_shows_every_command(statemix):
+    shown = statemix("--help").out
+    for name in [*COMMANDS, "tasks", "bench"]:
+        assert re.search(rf"^  {name} ", shown, re.MULTILINE)
+
+
+def test_bench_records(statemix, tmp_path):
+    line = "bench scan --shapes bdlru:2 --batch 2 --length 8 --blocks 3 --repeats 3 --out new/scan.json"
+    done = statemix(line)
+    assert done.code == 0
+    assert "associative_scan" in done.out
+    assert "×" in done.out
+    record = json.loads((tmp_path / "new" / "scan.json").read_text())
+    assert record["bench"] == "scan"
+    assert record["command"].startswith("statemix")
+
+
+def test_tasks(statemix):
+    assert "permutation" in statemix("tasks").out
+    assert statemix("tasks").out == statemix("tasks list").out
+    shown = statemix("tasks show parity length=12 --count 2 --seed 3")
+    assert shown.out.count("→") == 2
+    assert shown.out == statemix("tasks show parity length=12 --count 2 --seed 3").out
+    assert shown.out != statemix("tasks show parity length=12 --count 2 --seed 4").out
