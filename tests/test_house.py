@@ -34,6 +34,7 @@ y, state = layer(torch.ones(1, 3, 8))
 print(tuple(y.shape), tuple(state.shape))
 """
 
+
 def python(code, *arguments):
     """Run code in a fresh interpreter and return what it prints."""
     done = subprocess.run(
@@ -90,7 +91,9 @@ def pins():
 
 
 def test_constraints_pin_exactly_and_pin_what_is_required():
-    assert all(re.fullmatch(r"[a-z0-9.-]+==[0-9][0-9.]*(; python_version (>=|<) '3\.11')?", p) for p in pins())
+    assert all(
+        re.fullmatch(r"[a-z0-9.-]+==[0-9][0-9.]*(; python_version (>=|<) '3\.11')?", p) for p in pins()
+    )
     assert "torch==2.13.0" in pins()
     named = {pin.partition("==")[0] for pin in pins()}
     wanted = {re.match(r"[A-Za-z0-9_-]+", line).group().lower() for line in requires("statemix")}
@@ -121,7 +124,9 @@ def test_licence_is_complete():
 
 
 def test_make_shows_every_target():
-    shown = subprocess.run(["make", "--no-print-directory"], capture_output=True, text=True, cwd=ROOT, check=True)
+    shown = subprocess.run(
+        ["make", "--no-print-directory"], capture_output=True, text=True, cwd=ROOT, check=True
+    )
     phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE).group(1).split()
     assert sorted(re.findall(r"^make (\w+)", shown.stdout, re.MULTILINE)) == sorted(phony)
 

@@ -142,4 +142,4 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path):
     assert "Traceback" not in err
     done = subprocess.run(slow, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "finished" in done.stdout
+    assert "300" in done.stdout

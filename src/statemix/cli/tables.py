@@ -15,20 +15,20 @@ def accuracies(summaries: Mapping[str, Mapping[str, Any]], training_length: int 
     """Test accuracy of runs by length: one row a run; lengths also as multiples of the training length if given."""
     lengths = sorted({int(length) for s in summaries.values() for length in s["accuracy"]})
     table = Table(title="test accuracy by length", title_justify="left")
-    for column in ("run", "status", "steps", "parameters"):
-        table.add_column(column)
+    for column in ("run", "steps", "weights"):
+        table.add_column(column, no_wrap=True)
     for length in lengths:
-        table.add_column(_length(length, training_length), justify="right")
+        table.add_column(_length(length, training_length), justify="right", no_wrap=True)
     for name, summary in summaries.items():
         numbers = [percent(summary["accuracy"].get(str(length))) for length in lengths]
-        table.add_row(name, summary["status"], str(summary["step"]), str(summary["parameters"]), *numbers)
+        table.add_row(name, str(summary["step"]), str(summary["parameters"]), *numbers)
     return table
 
 
 def _length(length: int, training_length: int | None) -> str:
     if not training_length or length % training_length:
         return str(length)
-    return f"{length // training_length}× ({length})"
+    return f"{length}\n{length // training_length}×"
 
 
 def percent(value: float | None) -> str:
