@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Any
 
 
+TEMPORARY = ".*.tmp"
+"""The names of files that are not whole yet."""
+
+
 class RunError(RuntimeError):
     """A run folder, a checkpoint or the disk is not as it must be. The message names the file."""
 
@@ -74,11 +78,10 @@ class MetricsFile:
     def __init__(self, path: Path, length: int) -> None:
         self.path = path
         with writing(path):
+            here = path.stat().st_size if path.exists() else 0
+            if here < length:
+                raise RunError(f"{path} has {here} bytes, the checkpoint was made after {length}")
             self._file = path.open("ab")
-            if self._file.tell() < length:
-                raise RunError(
-                    f"{path} has {self._file.tell()} bytes, the checkpoint was made after {length}"
-                )
             self._file.truncate(length)
 
     def append(self, **entry: Any) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from statemix.training.config import Config, flatten
-from statemix.training.files import RunError, read_json, write_json, writing
+from statemix.training.files import TEMPORARY, RunError, read_json, write_json, writing
 
 FINAL = ("finished", "stopped_early", "diverged")
 """The statuses of a run that has nothing left to do."""
@@ -35,7 +35,7 @@ class RunFolder:
             if not resume:
                 raise RunError(f"{self.path} already holds a run, and resume is off: choose another folder")
             self._compare(config)
-        elif self.path.is_dir() and any(child.name != "lock" for child in self.path.iterdir()):
+        elif self.path.is_dir() and any(not _ours(child) for child in self.path.iterdir()):
             raise RunError(f"{self.path} is not empty and not a run folder (no config.json): choose another")
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -67,6 +67,11 @@ class RunFolder:
         """Called when the weights and the summary are safe."""
         shutil.rmtree(self.checkpoint.parent, ignore_errors=True)
 
+    def remove_leftovers(self) -> None:
+        """Temporary files of a process that was killed while it wrote. Called under the lock."""
+        for leftover in self.path.rglob(TEMPORARY):
+            leftover.unlink(missing_ok=True)
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Nobody else trains here meanwhile. The lock dies with the process. RunError when it is taken."""
@@ -82,3 +87,8 @@ class RunFolder:
             except BlockingIOError:
                 raise RunError(f"{self.path} is being trained by another process") from None
             yield
+
+
+def _ours(path: Path) -> bool:
+    """Whether a file may lie in a folder that has no configuration yet."""
+    return path.name == "lock" or path.match(TEMPORARY)

@@ -50,8 +50,12 @@ def train(
     run = RunFolder(folder)
     run.prepare(config, resume)
     with run.locked():
+        run.remove_leftovers()
         done = run.finished()
-        return done if done is not None else _Run(config, run, device).go(progress)
+        if done is None:
+            return _Run(config, run, device).go(progress)
+        run.remove_checkpoint()  # a kill may have come between the summary and this
+        return done
 
 
 class _Run:
@@ -70,8 +74,8 @@ class _Run:
         if folder.checkpoint.exists():
             self.position = load_checkpoint(folder.checkpoint, self.model, self.optimizer)
             self.totals += torch.tensor(self.position["totals"], dtype=torch.float64)
-        self.metrics = MetricsFile(folder.metrics, self.position["metrics"])
         self.events = events_of(config.training.tensorboard, folder.path / "tensorboard", self.step)
+        self.metrics = MetricsFile(folder.metrics, self.position["metrics"])
         self.started = time.perf_counter() - self.position["seconds"]
 
     @property

@@ -1,0 +1,37 @@
+"""A configuration that trains in a second, and a way to run it in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from statemix.training import Config, resolve_config
+
+SETTINGS = (
+    "task.name=cyclic", "task.n=3", "task.length=6", "mixer.name=bdlru", "mixer.block_size=3", "mixer.num_blocks=4",
+    "model.dim=8", "model.depth=1", "training.steps=60", "training.batch_size=16", "training.warmup=5",
+    "training.lr=0.01", "training.train_examples=200", "training.eval_examples=40", "training.eval_every=20",
+    "training.log_every=8", "training.checkpoint_every=10", "training.eval_lengths=[12]",
+    "training.tensorboard=off",
+)  # fmt: skip
+
+
+def small(*settings: str) -> Config:
+    return resolve_config(overrides=[*SETTINGS, *settings])
+
+
+PREAMBLE = f"""
+import os, signal, sys
+import torch
+torch.set_num_threads(1)
+from statemix.training import RunError, resolve_config, train
+import statemix.training.loop as loop
+settings = {SETTINGS!r}
+"""
+
+
+def python(code: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run `code` after the preamble; `sys.argv[1:]` are the arguments."""
+    command = [sys.executable, "-c", PREAMBLE + code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)

@@ -1,0 +1,206 @@
+"""A disk that is full, folders that are not ours, files that are damaged: a clear error, and nothing lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from statemix.training import RunError, load_run, train
+from statemix.training import checkpoint as checkpoints
+from tests.training.small import python, small
+
+STOPPED = """
+step = loop._Run._step
+def asking(self, *batch):
+    step(self, *batch)
+    if self.step == 23:
+        os.kill(os.getpid(), signal.SIGTERM)
+loop._Run._step = asking
+train(resolve_config(overrides=settings), sys.argv[1])
+"""
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("interrupted")
+    assert python(STOPPED, folder).returncode == 0
+    return folder
+
+
+@pytest.fixture
+def half(interrupted, tmp_path):
+    """A run that stopped at step 23, to be damaged."""
+    return shutil.copytree(interrupted, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    train(small(), folder)
+    return folder
+
+
+@pytest.mark.parametrize("damage", ["truncated", "garbage", "empty"])
+def test_a_damaged_checkpoint(half, damage):
+    path = half / "checkpoint" / "state.safetensors"
+    content = path.read_bytes()
+    path.write_bytes({"truncated": content[:-100], "garbage": b"\xff" * 500, "empty": b""}[damage])
+    with pytest.raises(RunError, match=r"state.safetensors is damaged or no safetensors file"):
+        train(small(), half)
+
+
+def test_a_foreign_checkpoint(half):
+    path = half / "checkpoint" / "state.safetensors"
+    save_file({"weight": torch.zeros(3)}, path, metadata={"format": "pt"})
+    with pytest.raises(RunError, match=r"format 'pt', expected 'statemix-checkpoint-1'"):
+        train(small(), half)
+
+
+def test_a_checkpoint_of_another_model(half, finished):
+    other = small("model.dim=16")
+    (half / "config.json").write_text(json.dumps(other.to_dict()))
+    with pytest.raises(RunError, match=r"shape .* expected .*: another model's"):
+        train(other, half)
+
+
+def test_metrics_that_are_shorter_than_the_checkpoint_says(half):
+    (half / "metrics.jsonl").write_text("")
+    with pytest.raises(RunError, match=r"metrics.jsonl has 0 bytes, the checkpoint was made after \d+"):
+        train(small(), half)
+
+
+def test_a_folder_of_another_run_names_what_differs(half):
+    with pytest.raises(
+        RunError, match=r"another run: mixer.num_blocks: 4 there, 5 asked; training.lr: 0.01 there"
+    ):
+        train(small("mixer.num_blocks=5", "training.lr=0.5"), half)
+    with pytest.raises(RunError, match="already holds a run, and resume is off"):
+        train(small(), half, resume=False)
+
+
+def test_places_that_cannot_be_a_run(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RunError, match="file is a file, expected a folder"):
+        train(small(), tmp_path / "file")
+    with pytest.raises(RunError, match="cannot write .*inside"):
+        train(small(), tmp_path / "file" / "inside")
+    with pytest.raises(RunError, match=r"is not empty and not a run folder"):
+        train(small(), tmp_path)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission(tmp_path):
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(RunError, match="Permission denied"):
+            train(small(), tmp_path / "run")
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_a_read_only_file_system():
+    """/proc takes no folders, not even from root."""
+    with pytest.raises(RunError, match="cannot write /proc/statemix"):
+        train(small(), "/proc/statemix")
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"task": 3}', '{"nothing": {}}'])
+def test_a_damaged_configuration(half, content):
+    (half / "config.json").write_text(content)
+    with pytest.raises(RunError, match=r"config.json"):
+        load_run(half)
+
+
+def test_weights_that_are_missing_damaged_or_foreign(finished, half, tmp_path):
+    with pytest.raises(RunError, match="config.json does not exist: .* is not a run folder"):
+        load_run(tmp_path / "nowhere")
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    (copy / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(RunError, match=r"model.safetensors is damaged"):
+        load_run(copy)
+    save_file({"weight": torch.zeros(3)}, copy / "model.safetensors")
+    with pytest.raises(RunError, match=r"model.safetensors: format None, expected"):
+        load_run(copy)
+    save_file({"weight": torch.zeros(3)}, copy / "model.safetensors", {"format": checkpoints.WEIGHTS_FORMAT})
+    with pytest.raises(RunError, match=r"model.safetensors lacks weight|has the unknown weight"):
+        load_run(copy)
+    (copy / "model.safetensors").unlink()
+    with pytest.raises(RunError, match="has no model.safetensors yet"):
+        load_run(copy)
+
+
+def test_a_missing_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    with pytest.raises(ImportError, match=r'pip install "statemix\[train\]"'):
+        train(small(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+QUOTA = """
+import resource
+if sys.argv[2] != "0":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+try:
+    print(train(resolve_config(overrides=settings), sys.argv[1])["status"])
+except RunError as error:
+    print("RunError:", error)
+"""
+
+
+def test_a_quota_stops_the_run_and_room_lets_it_go_on(tmp_path, finished):
+    """Files may not grow beyond 4 KB: the first checkpoint does not fit; later it does."""
+    result = python(QUOTA, tmp_path, "4096")
+    assert result.returncode == 0, result.stderr
+    assert "RunError: cannot write" in result.stdout
+    assert "state.safetensors" in result.stdout
+    assert not list(tmp_path.rglob(".*.tmp"))
+    assert python(QUOTA, tmp_path, "0").stdout.split() == ["finished"]
+    assert (tmp_path / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
+
+
+@pytest.fixture
+def tiny_disk(tmp_path):
+    """A file system of 256 KB."""
+    place = tmp_path / "tiny"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a file system is not permitted here")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(tiny_disk, finished):
+    """The disk fills up between two checkpoints; once there is room, the run goes on to the same bytes."""
+    code = """
+count = 0
+save = loop.save_checkpoint
+def filling(path, *rest):
+    global count
+    save(path, *rest)
+    count += 1
+    if count == 2:
+        filler = open(os.path.join(os.path.dirname(sys.argv[1]), "filler"), "wb", buffering=0)
+        try:
+            while True:
+                filler.write(bytes(1024))
+        except OSError:
+            pass
+loop.save_checkpoint = filling
+""" + QUOTA.replace("import resource", "")
+    run = tiny_disk / "run"
+    result = python(code, run, "0")
+    assert "No space left on device" in result.stdout, (result.stdout, result.stderr)
+    assert not list(run.rglob(".*.tmp"))
+    (tiny_disk / "filler").unlink()
+    assert python(QUOTA, run, "0").stdout.split() == ["finished"]
+    assert (run / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
