@@ -92,5 +92,5 @@ def test_bad_files(tmp_path):
     broken.write_text("steps = = 3")
     with pytest.raises(ValueError, match=r"config: .*broken.toml is not TOML"):
         resolve_config(None, broken)
-    with pytest.raises(OSError, match="absent.toml"):
+    with pytest.raises(OSError, match=r"absent.toml"):
         resolve_config(None, tmp_path / "absent.toml")

@@ -89,7 +89,7 @@ def test_places_that_cannot_be_a_run(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(RunError, match="file is a file, expected a folder"):
         train(small(), tmp_path / "file")
-    with pytest.raises(RunError, match="cannot write .*inside"):
+    with pytest.raises(RunError, match=r"cannot write .*inside"):
         train(small(), tmp_path / "file" / "inside")
     with pytest.raises(RunError, match=r"is not empty and not a run folder"):
         train(small(), tmp_path)
@@ -120,7 +120,7 @@ def test_a_damaged_configuration(half, content):
 
 
 def test_weights_that_are_missing_damaged_or_foreign(finished, half, tmp_path):
-    with pytest.raises(RunError, match="config.json does not exist: .* is not a run folder"):
+    with pytest.raises(RunError, match=r"config.json does not exist: .* is not a run folder"):
         load_run(tmp_path / "nowhere")
     copy = shutil.copytree(finished, tmp_path / "copy")
     (copy / "model.safetensors").write_bytes(b"damaged")
@@ -133,7 +133,7 @@ def test_weights_that_are_missing_damaged_or_foreign(finished, half, tmp_path):
     with pytest.raises(RunError, match=r"model.safetensors lacks weight|has the unknown weight"):
         load_run(copy)
     (copy / "model.safetensors").unlink()
-    with pytest.raises(RunError, match="has no model.safetensors yet"):
+    with pytest.raises(RunError, match=r"has no model.safetensors yet"):
         load_run(copy)
 
 

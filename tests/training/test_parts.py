@@ -95,9 +95,9 @@ def test_building_a_model_leaves_the_global_random_state_alone():
 
 
 def test_an_unusable_device_is_named():
-    with pytest.raises(ValueError, match="training.device: got 'cuda:7', which cannot be used here"):
+    with pytest.raises(ValueError, match=r"training.device: got 'cuda:7', which cannot be used here"):
         build.device_of(small("training.device=cuda:7"))
-    with pytest.raises(ValueError, match="training.device: got 'nowhere'"):
+    with pytest.raises(ValueError, match=r"training.device: got 'nowhere'"):
         build.device_of(small("training.device=nowhere"))
 
 
