@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -15,6 +13,8 @@ settings.load_profile("statemix")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Workers share the cores among themselves: threads of one would only wait for those of the others."""
-    if os.environ.get("PYTEST_XDIST_WORKER"):
-        torch.set_num_threads(1)
+    """The tensors are small, and the workers share the cores: more threads would only wait for one another.
+
+    One thread also makes runs of this process equal, bit for bit, to those of the processes that tests start.
+    """
+    torch.set_num_threads(1)
