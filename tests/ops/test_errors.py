@@ -67,7 +67,7 @@ def test_error(case):
 
 
 def test_a_missing_extra_says_how_to_mend_it(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(cpu, "INSTALLED", False)
     assert explain_backend("cpu") == ("reference", cpu.unavailable())
     with pytest.raises(ValueError, match=r'backend: .cpu. cannot run: .*pip install "statemix\[cpu\]"'):
         bdlru_scan(G, V, S, backend="cpu")

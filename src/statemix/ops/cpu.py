@@ -22,6 +22,9 @@ from statemix.ops.normalization import NORMALIZATIONS
 
 CODES = {name: code for code, name in enumerate(NORMALIZATIONS)}
 
+INSTALLED = importlib.util.find_spec("numba") is not None
+"""Looked up once: torch.compile traces through the choice of a backend."""
+
 BITS = {torch.bfloat16: "uint16", torch.float16: "int16"}
 
 _pool: ThreadPoolExecutor | None = None
@@ -30,7 +33,7 @@ _pool_lock = threading.Lock()
 
 def unavailable() -> str | None:
     """Why this backend cannot run here, or None."""
-    if importlib.util.find_spec("numba") is None:
+    if not INSTALLED:
         return 'numba is not installed: pip install "statemix[cpu]"'
     return None
 
