@@ -13,7 +13,7 @@ SETTINGS = (
     "model.dim=8", "model.depth=1", "training.steps=60", "training.batch_size=16", "training.warmup=5",
     "training.lr=0.01", "training.train_examples=200", "training.eval_examples=40", "training.eval_every=20",
     "training.log_every=8", "training.checkpoint_every=10", "training.eval_lengths=[12]",
-    "training.tensorboard=off",
+    "training.tensorboard=off", "training.device=cpu",
 )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import random
 import signal
 
 import pytest
+import torch
 
 from statemix.training import train
 from tests.training.small import python, small
@@ -95,6 +96,14 @@ def test_asked_to_stop_it_saves_and_leaves(tmp_path, untouched, name):
     assert (tmp_path / "checkpoint" / "state.safetensors").exists()
     assert train(small(), tmp_path)["status"] == "finished"
     assert_same(tmp_path, untouched)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_run_on_a_gpu_goes_on(tmp_path):
+    code = ASKED.replace("overrides=settings", "overrides=[*settings, 'training.device=cuda']")
+    result = python(code, tmp_path, "SIGTERM")
+    assert result.stdout.split() == ["interrupted", "23"], result.stderr
+    assert train(small("training.device=cuda"), tmp_path)["status"] == "finished"
 
 
 def test_two_processes_do_not_share_a_folder(tmp_path):

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-
 TEMPORARY = ".*.tmp"
 """The names of files that are not whole yet."""
 

@@ -67,13 +67,12 @@ class _Run:
         self.model: nn.Module = model_of(config, self.task).to(device)
         self.optimizer = optimizer_of(self.model, config.training)
         self.autocast = autocast_of(config.training, device)
-        self.totals = torch.zeros(
-            3, dtype=torch.float64, device=device
-        )  # loss, correct, counted since the last log
+        # loss, correct positions and counted positions since the last log
+        self.totals = torch.zeros(3, dtype=torch.float64, device=device)
         self.position: dict[str, Any] = {"step": 0, "metrics": 0, "best_accuracy": None, "seconds": 0.0}
         if folder.checkpoint.exists():
             self.position = load_checkpoint(folder.checkpoint, self.model, self.optimizer)
-            self.totals += torch.tensor(self.position["totals"], dtype=torch.float64)
+            self.totals += torch.tensor(self.position["totals"], dtype=torch.float64, device=device)
         self.events = events_of(config.training.tensorboard, folder.path / "tensorboard", self.step)
         self.metrics = MetricsFile(folder.metrics, self.position["metrics"])
         self.started = time.perf_counter() - self.position["seconds"]
