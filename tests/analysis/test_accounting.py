@@ -72,3 +72,24 @@ def test_frozen_parameters_and_modules_without_mixers():
     layer.bias.requires_grad_(False)
     assert parameters(layer) == 6
     assert flops_per_step(layer) == state_size(layer) == mixer_parameters(layer) == 0
+
+
+@pytest.mark.parametrize("selective", [True, False])
+@pytest.mark.parametrize("m", [1, 3])
+def test_parameters_are_those_of_the_paper(m, selective):
+    """d(values + read-out) for both; gates d·G + G when they follow the input, G when they are free."""
+    d, N = 8, 5
+    gates = {"bdlru": N * m * (m + 1), "hlru": N * (m + 1)}
+    gates = {name: G * (d + 1) if selective else G for name, G in gates.items()}
+    block = BDLRU(d, block_size=m, num_blocks=N, selective=selective)
+    assert parameters(block) == gates["bdlru"] + 2 * d * N * m
+    order = HLRU(d, order=m, num_channels=N, selective=selective)
+    assert parameters(order) == gates["hlru"] + d * N + d * N * m
+
+
+def test_a_subclass_of_a_mixer_costs_the_same():
+    class Mine(BDLRU):
+        pass
+
+    sizes = {"block_size": 2, "num_blocks": 3}
+    assert flops_per_step(Mine(8, **sizes)) == flops_per_step(BDLRU(8, **sizes)) > 0

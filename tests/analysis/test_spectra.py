@@ -51,6 +51,44 @@ def test_a_layer_that_permutes_has_roots_of_unity():
     assert (values.imag.abs() > 0.8).sum() == 8
 
 
+def test_known_transitions_through_the_model():
+    """Free gates without normalisation are the matrices themselves: a triangular block, a two-tap recurrence."""
+    options = {"selective": False, "normalization": "none"}
+    cases = (
+        (
+            BDLRU(4, block_size=2, num_blocks=1, **options),
+            [[0.5, 0.25, 1.0], [0.0, -0.75, 1.0]],
+            [-0.75, 0.5],
+        ),
+        (HLRU(4, order=2, num_channels=1, **options), [0.0, -0.25, 1.0], [-0.5j, 0.5j]),  # z² = -1/4
+    )
+    for layer, gates, expected in cases:
+        model = LanguageModel(5, 4, lambda dim, layer=layer: layer, depth=1)
+        with torch.no_grad():
+            layer.free_gates.copy_(torch.tensor(gates).unsqueeze(-1))
+        (values,) = transition_eigenvalues(model, TOKENS, max_matrices=1)
+        assert sorted(values[0].tolist(), key=lambda z: (z.real, z.imag)) == pytest.approx(expected)
+
+
+def test_the_subsample_is_the_same_every_time():
+    model = LanguageModel(5, 8, lambda dim: BDLRU(dim, block_size=2, num_blocks=3))
+    first, again = (transition_eigenvalues(model, TOKENS, max_matrices=7) for _ in range(2))
+    assert [len(values) for values in first] == [7, 7]
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize("m", [1, 3])
+def test_nan_weights_give_nan_and_leave_the_others_alone(m):
+    """LAPACK never sees them: it may crash the process."""
+    model = LanguageModel(5, 8, lambda dim: BDLRU(dim, block_size=m, num_blocks=2, selective=False), depth=1)
+    with torch.no_grad():
+        model.layers[0].mixer.free_gates[..., 0] = float("nan")
+    (values,) = transition_eigenvalues(model, TOKENS)
+    broken = values.unflatten(0, (-1, 2))
+    assert broken[:, 0].isnan().all()
+    assert broken[:, 1].abs().isfinite().all()
+
+
 def test_errors():
     model = LanguageModel(5, 8, lambda dim: BDLRU(dim, block_size=2))
     with pytest.raises(ValueError, match="max_matrices: got 0"):

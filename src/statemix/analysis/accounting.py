@@ -5,12 +5,14 @@ A formula per class of mixer, in one table; everything else sums over the mixers
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 from torch import nn
 
 from statemix.nn import BDLRU, HLRU
+
+Entry = TypeVar("Entry")
 
 
 class Formulas(NamedTuple):
@@ -38,9 +40,20 @@ FORMULAS: dict[type[nn.Module], Formulas] = {
 """What each class of mixer costs."""
 
 
+def entry_of(table: Mapping[type[nn.Module], Entry], part: nn.Module) -> Entry | None:
+    """What a table keyed by class holds for a module: for its class or the nearest ancestor, else None."""
+    return next((table[kind] for kind in type(part).__mro__ if kind in table), None)
+
+
+def _formulas(mixer: nn.Module) -> Formulas:
+    found = entry_of(FORMULAS, mixer)
+    assert found is not None
+    return found
+
+
 def mixers(module: nn.Module) -> list[nn.Module]:
-    """The mixers in a module, itself included, in order."""
-    return [part for part in module.modules() if type(part) in FORMULAS]
+    """The mixers in a module, itself included, in order. A subclass of a mixer is one."""
+    return [part for part in module.modules() if entry_of(FORMULAS, part)]
 
 
 def parameters(module: nn.Module) -> int:
@@ -55,7 +68,7 @@ def mixer_parameters(module: nn.Module) -> int:
 
 def state_size(module: nn.Module) -> int:
     """Numbers carried from token to token per sequence: the sum of N·m over the mixers."""
-    return sum(FORMULAS[type(mixer)].state_size(mixer) for mixer in mixers(module))
+    return sum(_formulas(mixer).state_size(mixer) for mixer in mixers(module))
 
 
 def flops_per_step(module: nn.Module) -> int:
@@ -63,4 +76,4 @@ def flops_per_step(module: nn.Module) -> int:
 
     Projections and the normalisation of the gates are not counted. Source: arXiv 2602.12021, figure 1C.
     """
-    return sum(FORMULAS[type(mixer)].flops_per_step(mixer) for mixer in mixers(module))
+    return sum(_formulas(mixer).flops_per_step(mixer) for mixer in mixers(module))

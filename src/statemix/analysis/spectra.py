@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from statemix.analysis.accounting import mixers
+from statemix.analysis.accounting import entry_of, mixers
 from statemix.nn import BDLRU, HLRU
 
 
@@ -17,7 +20,7 @@ def companion(coefficients: Tensor) -> Tensor:
     return torch.cat([coefficients.unsqueeze(-2), shift], dim=-2)
 
 
-TRANSITIONS = {
+TRANSITIONS: dict[type[nn.Module], Callable[[Any, Tensor], Tensor]] = {
     BDLRU: lambda layer, x: layer.transitions(x),
     HLRU: lambda layer, x: companion(layer.coefficients(x)[..., :-1]),
 }
@@ -29,7 +32,8 @@ def transition_eigenvalues(model: nn.Module, tokens: Tensor, *, max_matrices: in
     """The eigenvalues of every mixer's A_t while the model reads tokens [B, T].
 
     Returns one complex tensor [count, m] per mixer, in order; count = B·T·N, or `max_matrices` evenly spaced
-    ones if that is less. H-LRU: those of its companion matrices. Source: arXiv 2602.12021, figure 3.
+    ones if that is less. H-LRU: those of its companion matrices. A matrix that is not finite has NaN for
+    eigenvalues. Source: arXiv 2602.12021, figure 3.
     """
     if max_matrices < 1:
         raise ValueError(f"max_matrices: got {max_matrices}, expected at least 1")
@@ -44,7 +48,13 @@ def transition_eigenvalues(model: nn.Module, tokens: Tensor, *, max_matrices: in
     finally:
         for hook in hooks:
             hook.remove()
-    return [_eigenvalues(TRANSITIONS[type(mixer)](mixer, seen[mixer]), max_matrices) for mixer in found]
+    return [_eigenvalues(_transitions(mixer, seen[mixer]), max_matrices) for mixer in found]
+
+
+def _transitions(mixer: nn.Module, x: Tensor) -> Tensor:
+    transitions = entry_of(TRANSITIONS, mixer)
+    assert transitions is not None
+    return transitions(mixer, x)
 
 
 def _eigenvalues(matrices: Tensor, most: int) -> Tensor:
@@ -52,4 +62,8 @@ def _eigenvalues(matrices: Tensor, most: int) -> Tensor:
     flat = matrices.flatten(0, -3)
     if len(flat) > most:
         flat = flat[torch.linspace(0, len(flat) - 1, most, device=flat.device).round().long()]
-    return torch.linalg.eigvals(flat.to("cpu", torch.float64))
+    flat = flat.to("cpu", torch.float64)
+    finite = flat.isfinite().flatten(1).all(1)  # LAPACK may crash the process on anything else
+    values = torch.full(flat.shape[:-1], complex("nan+nanj"), dtype=torch.complex128)
+    values[finite] = torch.linalg.eigvals(flat[finite])
+    return values

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from statemix.analysis.spectra import transition_eigenvalues
 from statemix.analysis.statistics import spread
 from statemix.report.groups import Group
-from statemix.training import load_run
+from statemix.report.spectrum import draw_spectrum
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,11 +23,12 @@ STYLE: Any = {
     "legend.frameon": False,
     "figure.facecolor": "white",
     "svg.hashsalt": "statemix",
+    "text.parse_math": False,
 }
 """Applied while a figure is made and saved; nothing of it stays."""
 
-SPECTRUM_SEQUENCES = 32
-SPECTRUM_MATRICES = 3000
+EQUALLY_LIKELY = ("permutation", "cyclic", "alternating")
+"""Tasks whose answers are equally likely by symmetry, so that chance is 1 / vocabulary."""
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -102,45 +100,22 @@ def _mark_training(axes: Axes, groups: list[Group]) -> None:
         axes.axvline(tasks[0].length, color="#888888", linestyle=":", linewidth=1.2)
         axes.annotate("trained here", (tasks[0].length, 0.02), xytext=(4, 0), textcoords="offset points",
                       color="#666666", fontsize=9)  # fmt: skip
-    if {task.name for task in tasks} <= {"permutation", "cyclic", "alternating"}:
+    if all(task.name in EQUALLY_LIKELY for task in tasks):
         chances = {1 / task.vocab_size for task in tasks}
         if len(chances) == 1:
             chance = chances.pop()
             axes.axhline(chance, color="#888888", linestyle="--", linewidth=1)
-            axes.annotate("chance", (1, chance), xycoords=("axes fraction", "data"), xytext=(0, 3),
-                          textcoords="offset points", ha="right", color="#666666", fontsize=9)  # fmt: skip
+            axes.annotate("chance", (1, chance), xycoords=("axes fraction", "data"), xytext=(0, -3),
+                          textcoords="offset points", ha="right", va="top", color="#666666", fontsize=9)  # fmt: skip
 
 
 def accuracy_length(groups: list[Group]) -> Figure:
     """Test accuracy against test length."""
-    figure = new_figure(7.5, 4.4)
+    figure = new_figure(6.4, 4.2)
     axes = figure.subplots()
     draw_lengths(axes, groups)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=min(3, len(groups)))
     return figure
-
-
-def group_eigenvalues(group: Group) -> list[torch.Tensor]:
-    """The eigenvalues of every mixer of the group's first seed with weights, on test sequences; or nothing."""
-    for run in group.runs:
-        if run.has_weights:
-            _, model = load_run(run.folder)
-            tokens = run.task().generate(SPECTRUM_SEQUENCES, seed=run.seed, split="test").inputs
-            return transition_eigenvalues(model, tokens, max_matrices=SPECTRUM_MATRICES)
-    return []
-
-
-def draw_spectrum(axes: Axes, eigenvalues: list[torch.Tensor], color: str) -> None:
-    """Eigenvalues in the complex plane, inside the unit circle."""
-    from matplotlib.patches import Circle
-
-    axes.add_patch(Circle((0, 0), 1, fill=False, edgecolor="#888888", linewidth=1))
-    for values in eigenvalues:
-        points = values.flatten()
-        axes.plot(points.real, points.imag, ".", color=color, alpha=0.12, markersize=3, rasterized=True)
-    axes.set(xlim=(-1.08, 1.08), ylim=(-1.08, 1.08), aspect="equal", xlabel="Re λ", ylabel="Im λ")
-    axes.set_xticks([-1, 0, 1])
-    axes.set_yticks([-1, 0, 1])
 
 
 def eigenvalues(groups: list[Group]) -> Figure:
@@ -150,9 +125,7 @@ def eigenvalues(groups: list[Group]) -> Figure:
     figure = new_figure(3.3 * columns, 3.5 * rows)
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes, group in zip(panels, groups, strict=False):
-        found = group_eigenvalues(group)
-        draw_spectrum(axes, found, group.color)
-        axes.set_title(group.label if found else f"{group.label}: no weights yet", fontsize=10.5)
+        draw_spectrum(axes, group)
     for axes in panels[len(groups) :]:
         axes.remove()
     return figure
@@ -161,7 +134,7 @@ def eigenvalues(groups: list[Group]) -> Figure:
 FIGURES: dict[str, tuple[Callable[[list[Group]], Figure], str]] = {
     "learning_curves": (
         learning_curves,
-        "Training loss and validation accuracy. Faint: single seeds. Strong: mean.",
+        "Training loss and validation accuracy. Faint: single seeds. Strong: their mean, as far as all of them go.",
     ),
     "accuracy_length": (
         accuracy_length,
@@ -170,8 +143,8 @@ FIGURES: dict[str, tuple[Callable[[list[Group]], Figure], str]] = {
     ),
     "eigenvalues": (
         eigenvalues,
-        "Eigenvalues of the learned transitions A_t on test sequences, every layer, first seed. "
-        "The circle has radius 1.",
+        "Eigenvalues of the learned transitions A_t on test sequences, every layer, of one seed "
+        "(the first that has weights and did not diverge). The circle has radius 1.",
     ),
 }
 """Every figure of the page by file name: how it is made, and its caption."""

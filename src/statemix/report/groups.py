@@ -14,7 +14,8 @@ from statemix.training.config import flatten
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#44AA99", "#999933")
 """Distinguishable by colour-blind readers (Okabe and Ito, then Tol)."""
 
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "h")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+"""Fewer than the colours, so that beyond nine configurations the pairs still differ."""
 
 SIZES = {"bdlru": ("block_size", "num_blocks"), "hlru": ("order", "num_channels")}
 """Which arguments of a mixer are m and N."""
@@ -73,16 +74,24 @@ def mixer_label(mixer: dict[str, Any]) -> str:
 
 
 def _labels(configs: list[dict[str, Any]]) -> list[str]:
-    """The mixer's label; where that is taken twice, with the settings that tell the configurations apart."""
+    """The mixer's label; with the task's settings where tasks differ, and where a label is taken twice with the
+    settings that tell its configurations apart."""
     plain = [mixer_label(config["mixer"]) for config in configs]
     flat = [flatten(config) for config in configs]
+    tasks = [{key: value for key, value in one.items() if key.startswith("task.")} for one in flat]
     labels = []
     for mine, label in zip(flat, plain, strict=True):
         same = [other for other, theirs in zip(flat, plain, strict=True) if theirs == label]
         differing = [
             key for key in mine
-            if key not in IGNORED and any(other.get(key) != mine[key] for other in same)
+            if key not in IGNORED and (
+                any(other.get(key) != mine[key] for other in same)
+                or (key.startswith("task.") and any(other.get(key) != mine[key] for other in tasks))
+            )
         ]  # fmt: skip
-        details = ", ".join(f"{key.rpartition('.')[2]} {mine[key]}" for key in differing)
+        details = ", ".join(
+            str(mine[key]) if key == "task.name" else f"{key.rpartition('.')[2]} {mine[key]}"
+            for key in differing
+        )
         labels.append(f"{label} ({details})" if details else label)
     return labels

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from statemix.report.figures import FIGURES, STYLE, draw_lengths, draw_spectrum, group_eigenvalues, new_figure
+from statemix import __version__
+from statemix.report.figures import FIGURES, STYLE, draw_lengths, new_figure
 from statemix.report.groups import Group, read_groups
-from statemix.report.table import lengths_of, row, text, to_csv
+from statemix.report.spectrum import draw_spectrum
+from statemix.report.table import lengths_of, row, statuses, text, to_csv
 from statemix.training.files import replace_file
 
 if TYPE_CHECKING:
@@ -37,35 +39,44 @@ def write_report(folders: Iterable[str | Path], out: str | Path) -> Path:
 
     folders: run folders, or folders that hold some. The page embeds its figures and opens from disk without a
     network. Runs that diverged, were interrupted or still go on are listed as such. Every file is written whole
-    or not at all. Errors: ValueError naming a folder that is no run; ImportError for a missing extra; RunError
-    for a file that cannot be read or written.
+    or not at all, and none before all are made. Errors: ValueError naming a folder that is no run; ImportError
+    for a missing extra; RunError for weights that cannot be read and a file that cannot be written.
     """
     folders, out = [Path(folder) for folder in folders], Path(out)
     template = _template()
     groups = read_groups(folders)
     rows = [row(group, lengths_of(groups)) for group in groups]
+    made: dict[str, bytes] = {}
     images = {}
     for name, (make, caption) in FIGURES.items():
-        svg, png = render(lambda make=make: make(groups))
-        _write(out / f"{name}.svg", svg)
-        _write(out / f"{name}.png", png)
-        images[name] = {"data": base64.b64encode(svg).decode(), "caption": caption}
-    _write(out / "runs.csv", to_csv(rows).encode())
-    page = template.render(
-        title=_title(groups),
-        groups=groups,
-        columns=list(rows[0]),
-        rows=[[text(value, column) for column, value in cells.items()] for cells in rows],
-        images=images,
-        configurations=[json.dumps(group.config, indent=2) for group in groups],
-        command=shlex.join(["statemix", "report", *map(str, folders), "--out", str(out)]),
-        date=datetime.date.today().isoformat(),
-        runs=sum(len(group.runs) for group in groups),
-        torch=torch.__version__,
-        version=groups[0].config.get("version", ""),
-    )
-    _write(out / "index.html", page.encode())
+        made[f"{name}.svg"], made[f"{name}.png"] = render(lambda make=make: make(groups))
+        images[name] = {"data": base64.b64encode(made[f"{name}.svg"]).decode(), "caption": caption}
+    made["runs.csv"] = to_csv(rows).encode()
+    command = shlex.join(["statemix", "report", *map(str, folders), "--out", str(out)])
+    made["index.html"] = template.render(
+        images=images, command=command, **_words(groups, rows), date=datetime.date.today().isoformat(),
+        torch=torch.__version__, version=__version__,
+    ).encode()  # fmt: skip
+    for name, content in made.items():
+        _write(out / name, content)
     return out / "index.html"
+
+
+def _words(groups: list[Group], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the page says of the runs, besides the figures."""
+    runs = [run for group in groups for run in group.runs]
+    tasks = [group.runs[0].task() for group in groups]
+    return {
+        "title": _title(groups),
+        "groups": groups,
+        "runs": len(runs),
+        "statuses": statuses(runs),
+        "trained": ", ".join(map(str, sorted({task.length for task in tasks}))),
+        "overlaps": list(dict.fromkeys(task.overlap for task in tasks)),
+        "columns": list(rows[0]),
+        "rows": [[text(value, column, cells["n"]) for column, value in cells.items()] for cells in rows],
+        "configurations": [json.dumps(group.config, indent=2) for group in groups],
+    }
 
 
 def write_readme_picture(folders: Iterable[str | Path], out: str | Path) -> Path:
@@ -84,11 +95,11 @@ def _picture(groups: list[Group]) -> Figure:
     shown = groups[:2]
     axes, *panels = figure.subplots(1, 1 + len(shown), width_ratios=[1.5, *[1] * len(shown)])
     draw_lengths(axes, groups)
-    axes.set_title(_title(groups), fontsize=11)
-    axes.legend(loc="upper left", bbox_to_anchor=(0.3, 0.42), fontsize=9.5)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=9.5, ncols=3, columnspacing=1.2)
+    axes.set_title(_title(groups), fontsize=11, pad=20 + 14 * (-(-len(groups) // 3)))
     for panel, group in zip(panels, shown, strict=True):
-        draw_spectrum(panel, group_eigenvalues(group), group.color)
-        panel.set_title(f"eigenvalues of A, {group.label}", fontsize=10.5)
+        draw_spectrum(panel, group)
+        panel.set_title(f"{group.label}\neigenvalues of its transitions", fontsize=10.5)
     return figure
 
 

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
+from torch import nn
+
+from statemix.analysis.accounting import flops_per_step, mixer_parameters, mixers, parameters, state_size
 from statemix.analysis.statistics import Spread, spread
 from statemix.report.groups import SIZES, Group
+from statemix.report.records import Record
 from statemix.training.build import model_of, task_of
 from statemix.training.config import Config
+
+COSTS = {
+    "state_size": ("state size", state_size),
+    "flops_per_step": ("FLOPs per step", flops_per_step),
+    "mixer_parameters": ("mixer parameters", mixer_parameters),
+    "parameters": ("parameters", parameters),
+}
+"""What a model costs: the key in a summary, the column, and how it is counted when no summary says."""
 
 
 def lengths_of(groups: list[Group]) -> list[int]:
@@ -20,10 +34,6 @@ def lengths_of(groups: list[Group]) -> list[int]:
 def row(group: Group, lengths: list[int]) -> dict[str, Any]:
     """What the table says of one configuration; accuracies are `Spread`s."""
     config, runs = group.config, group.runs
-    costs = next((run.summary for run in runs if "parameters" in run.summary), {})
-    statuses: dict[str, int] = {}
-    for run in runs:
-        statuses[run.status] = statuses.get(run.status, 0) + 1
     return {
         "configuration": group.label,
         "task": config["task"]["name"],
@@ -31,17 +41,34 @@ def row(group: Group, lengths: list[int]) -> dict[str, Any]:
         "N": _blocks(config),
         "n": len(runs),
         **{f"accuracy at {length}": _spread_at(group, length) for length in lengths},
-        "state size": costs.get("state_size"),
-        "FLOPs per step": costs.get("flops_per_step"),
-        "mixer parameters": costs.get("mixer_parameters"),
-        "parameters": costs.get("parameters"),
+        **_costs(group),
         "best validation": spread(
             run.summary["best_accuracy"] for run in runs if run.summary.get("best_accuracy") is not None
         ),
-        "steps": max((run.summary.get("step", 0) for run in runs), default=0),
+        "steps": max(run.step for run in runs),
         "seconds": spread(run.summary["seconds"] for run in runs if "seconds" in run.summary),
-        "status": ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in statuses.items()),
+        "status": statuses(runs),
     }
+
+
+def statuses(runs: Iterable[Record]) -> str:
+    """ "2 finished, 1 diverged"."""
+    counts = Counter(run.status for run in runs)
+    return ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.items())
+
+
+def _costs(group: Group) -> dict[str, int]:
+    """The costs of a group's model, from a summary or, while all its runs go on, from the model itself."""
+    told = next((run.summary for run in group.runs if COSTS.keys() <= run.summary.keys()), None)
+    if told is not None:
+        return {column: told[key] for key, (column, _) in COSTS.items()}
+    model = _model(group.config)
+    return {column: count(model) for column, count in COSTS.values()}
+
+
+def _model(config: dict[str, Any]) -> nn.Module:
+    whole = Config.from_dict(config)
+    return model_of(whole, task_of(whole))
 
 
 def _spread_at(group: Group, length: int) -> Spread:
@@ -56,19 +83,17 @@ def _blocks(config: dict[str, Any]) -> int | None:
     name = SIZES[mixer["name"]][1]
     if mixer.get(name) is not None:
         return int(mixer[name])
-    whole = Config.from_dict(config)
-    layer: Any = model_of(whole, task_of(whole)).layers[0]  # type: ignore[index, union-attr]
-    return int(getattr(layer.mixer, name))
+    return int(getattr(mixers(_model(config))[0], name))
 
 
-def text(value: Any, column: str = "") -> str:
-    """A cell as people read it."""
+def text(value: Any, column: str = "", n: int | None = None) -> str:
+    """A cell as people read it; a spread over fewer than the row's n runs says over how many."""
     if value is None:
         return "–"
     if isinstance(value, Spread):
         if column == "seconds":
             return f"{value.mean:.0f}" if value.n else "–"
-        return str(value)
+        return str(value) if value.n in (0, n) or n is None else f"{value} (n = {value.n})"
     return f"{value:,}".replace(",", "\u2009") if isinstance(value, int) else str(value)
 
 

@@ -1,0 +1,33 @@
+"""A page, taken apart."""
+
+from __future__ import annotations
+
+import html.parser
+
+
+class Page(html.parser.HTMLParser):
+    """Everything a page would load, its cells, its open tags."""
+
+    VOID = ("meta", "img", "br", "link", "input")
+
+    def __init__(self, text):
+        super().__init__()
+        self.loads, self.cells, self.open, self.row = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.loads += [value for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if tag in ("td", "th"):
+            self.row.append("")
+        if tag == "tr":
+            self.row = []
+            self.cells.append(self.row)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if {"td", "th"} & set(self.open):
+            self.row[-1] += data.strip()

@@ -1,0 +1,110 @@
+"""Runs of every kind: how they are found, grouped, labelled and shown when they did not finish."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import torch
+
+from statemix.report import write_report
+from statemix.report.groups import COLORS, MARKERS, read_groups
+from statemix.report.records import find_runs
+from statemix.report.spectrum import group_eigenvalues
+from statemix.training import resolve_config, train
+from tests.report.page import Page
+from tests.training.small import small
+
+
+def test_runs_that_did_not_finish_are_listed(runs, tmp_path):
+    path = runs / "block-2" / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "diverged", "accuracy": {}}))
+    (runs / "block-1" / "summary.json").unlink()
+    (runs / "block-1" / "model.safetensors").unlink()
+    with (runs / "block-1" / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "train", "st')  # in the middle of a line
+    page = write_report([runs], tmp_path / "out")
+    cells = Page(page.read_text()).cells
+    row = dict(zip(cells[0], cells[1], strict=True))
+    assert row["n"] == "3"
+    assert row["status"] == "1 finished, 1 running, 1 diverged"
+    assert row["accuracy at 6"] == "0.900 (n = 1)"  # not the three that the row is about
+    assert row["steps"] == "60"
+    assert "(2 finished, 1 running, 1 diverged)" in " ".join(page.read_text().split())
+
+
+def test_a_run_without_weights_yet(runs, trained, tmp_path):
+    for name in ("summary.json", "model.safetensors"):
+        (runs / "order-0" / name).unlink()
+    summary = json.loads((trained / "order-0" / "summary.json").read_text())
+    header, cells = Page(write_report([runs / "order-0"], tmp_path / "out").read_text()).cells
+    row = dict(zip(header, cells, strict=True))
+    assert (row["status"], row["steps"], row["seconds"]) == ("1 running", "60", "–")
+    assert row["FLOPs per step"] == str(summary["flops_per_step"])  # counted from the configuration
+    assert row["state size"] == str(summary["state_size"])
+
+
+def test_a_run_whose_weights_are_nan(tmp_path, capfd):
+    """As a real divergence leaves them: shown as diverged, never given to LAPACK, another seed preferred."""
+    train(small("training.lr=1e30", "training.gradient_clip=0.0", "training.warmup=1"), tmp_path / "run")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["status"] == "diverged"
+    cells = Page(write_report([tmp_path / "run"], tmp_path / "out").read_text()).cells
+    assert cells[1][cells[0].index("status")] == "1 diverged"
+    (group,) = read_groups([tmp_path / "run"])
+    assert all(values.isnan().all() for values in group_eigenvalues(group))
+    assert "ERROR" not in "".join(capfd.readouterr())
+
+
+def test_the_spectrum_is_of_a_seed_that_did_not_diverge(runs):
+    path = runs / "block-0" / "summary.json"
+    first = read_groups([runs / "block-0", runs / "block-1"])
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "diverged", "accuracy": {}}))
+    shown = read_groups([runs / "block-0", runs / "block-1"])
+    alone = read_groups([runs / "block-1"])
+    assert torch.equal(group_eigenvalues(shown[0])[0], group_eigenvalues(alone[0])[0])
+    assert not torch.equal(group_eigenvalues(shown[0])[0], group_eigenvalues(first[0])[0])
+
+
+def test_a_run_named_twice_counts_once(runs, monkeypatch):
+    monkeypatch.chdir(runs)
+    assert len(find_runs([runs / "block-0", "block-0", runs])) == 4
+
+
+def test_tasks_that_differ_are_in_the_labels(trained, tmp_path):
+    train(small("training.steps=8", "task.n=4", "mixer.name=hlru", "mixer.order=2"), tmp_path / "four")
+    labels = [group.label for group in read_groups([trained / "block-0", tmp_path / "four"])]
+    assert labels == ["BD-LRU m = 3 (n 3)", "H-LRU m = 2 (n 4)"]
+
+
+def test_one_colour_and_marker_for_each_configuration(runs, tmp_path):
+    groups = read_groups([runs])
+    assert len({(group.color, group.marker) for group in groups}) == len(groups)
+    assert math.gcd(len(COLORS), len(MARKERS)) == 1
+    text = write_report([runs], tmp_path / "out").read_text()
+    for group in groups:
+        assert text.count(f"background:{group.color}") == 1
+        for figure in ("learning_curves", "accuracy_length"):
+            assert group.color.lower() in (tmp_path / "out" / f"{figure}.svg").read_text().lower()
+
+
+def test_configurations_that_look_alike_are_told_apart(trained, tmp_path):
+    for name, lr in (("a", 0.01), ("b", 0.02)):
+        train(small("training.steps=8", f"training.lr={lr}"), tmp_path / name)
+    text = write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "out").read_text()
+    assert "BD-LRU m = 3 (lr 0.01)" in text
+    assert "BD-LRU m = 3 (lr 0.02)" in text
+
+
+def test_a_default_number_of_blocks_is_shown(tmp_path):
+    settings = [f"mixer.{k}={v}" for k, v in (("name", "hlru"), ("order", 3))]
+    train(small(*settings, "training.steps=8"), tmp_path / "run")
+    cells = Page(write_report([tmp_path / "run"], tmp_path / "out").read_text()).cells
+    assert dict(zip(cells[0], cells[1], strict=True))["N"] == "3"  # round(8 / 3)
+
+
+def test_the_demo_presets_have_their_labels():
+    from statemix.report.groups import mixer_label
+
+    names = [mixer_label(resolve_config(f"demo-{kind}").mixer) for kind in ("diagonal", "bdlru", "hlru")]
+    assert names == ["diagonal (m = 1)", "BD-LRU m = 3", "H-LRU m = 3"]
