@@ -38,8 +38,9 @@ def interleaved(
 ) -> dict[str, Timing]:
     """Time every contestant `repeats` times in turns, after warming up; who begins a turn changes.
 
-    One that would take longer than `budget` seconds for all its turns gets fewer, but at least three
-    (`repeats` if that is smaller).
+    A timed run follows an untimed one of the same contestant, so that it finds its memory and caches as in a
+    training loop and not as another contestant left them. One that would take longer than `budget` seconds for
+    all its timed runs gets fewer, but at least three (`repeats` if that is smaller).
     """
     rounds = {}
     for name, run in contestants.items():
@@ -53,6 +54,7 @@ def interleaved(
         shift = turn % len(order)
         for name in order[shift:] + order[:shift]:
             if turn < rounds[name]:
+                _once(contestants[name])
                 seconds[name].append(_once(contestants[name]))
     return {name: summarize(times) for name, times in seconds.items()}
 

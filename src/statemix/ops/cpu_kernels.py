@@ -178,6 +178,34 @@ def _scatter(line, target, base, step_stride, steps, lanes):
 
 
 @njit(**_OPTIONS)
+def _gather_rows(source, base, step_stride, lane_stride, row_stride, column_stride, steps, lanes, columns, f):
+    """Line i * columns + j of f from row i and column j, in the order of memory (N innermost), so that it streams."""
+    for t in range(steps):
+        for k in range(f.shape[0]):
+            at = base + t * step_stride + k // columns * row_stride + k % columns * column_stride
+            target = f[k, t * lanes : (t + 1) * lanes]
+            if lane_stride == 1:
+                part = source[at : at + lanes]
+                for n in range(lanes):
+                    target[n] = _load(part[n])
+            else:
+                for n in range(lanes):
+                    target[n] = _load(source[at + n * lane_stride])
+
+
+@njit(**_OPTIONS)
+def _scatter_rows(f, target, base, step_stride, line_stride, steps, lanes):
+    """target[base + t * step_stride + k * line_stride + n] = f[k, t * lanes + n], in the order of memory."""
+    for t in range(steps):
+        for k in range(f.shape[0]):
+            at = base + t * step_stride + k * line_stride
+            source = f[k, t * lanes : (t + 1) * lanes]
+            part = target[at : at + lanes]
+            for n in range(lanes):
+                part[n] = _store(source[n], target)
+
+
+@njit(**_OPTIONS)
 def _row_shift(code, g, shift, size):
     """What is subtracted from a row before exponentials: its maximum (softmax), or that if negative."""
     for n in range(size):
@@ -364,10 +392,9 @@ def block_forward(first, last, code, sizes, bounds, g, gs, v, vs, h0, states, fi
         for t0 in range(start, end, WIDTH // lanes):
             steps = min(WIDTH // lanes, end - t0)
             size = steps * lanes
+            at = b * gs[0] + t0 * gs[1] + n0 * gs[2]
+            _gather_rows(g, at, gs[1], gs[2], gs[3], gs[4], steps, lanes, columns, f)
             for i in range(m):
-                at = b * gs[0] + t0 * gs[1] + n0 * gs[2] + i * gs[3]
-                for j in range(columns):
-                    _gather(g, at + j * gs[4], gs[1], gs[2], steps, lanes, f[i * columns + j])
                 at = b * vs[0] + t0 * vs[1] + n0 * vs[2] + i * vs[3]
                 _gather(v, at, vs[1], vs[2], steps, lanes, value[i])
                 _weights(code, f[i * columns : (i + 1) * columns], inverse[i], shift, size)
@@ -414,13 +441,12 @@ def block_backward(
                     states, b * ss[0] + n0 * ss[2] + i * ss[3], ss, h0, (s * m + i) * blocks + n0, 0,
                     start, t0, 1, steps, lanes, past[i],
                 )  # fmt: skip
+            at = b * gs[0] + t0 * gs[1] + n0 * gs[2]
+            _gather_rows(g, at, gs[1], gs[2], gs[3], gs[4], steps, lanes, columns, f)
+            if code != SOFTMAX:
+                raw[:] = f
             for i in range(m):
                 row = f[i * columns : (i + 1) * columns]
-                at = b * gs[0] + t0 * gs[1] + n0 * gs[2] + i * gs[3]
-                for j in range(columns):
-                    _gather(g, at + j * gs[4], gs[1], gs[2], steps, lanes, row[j])
-                    if code != SOFTMAX:
-                        raw[i * columns + j] = row[j]
                 _gather(
                     v, b * vs[0] + t0 * vs[1] + n0 * vs[2] + i * vs[3], vs[1], vs[2], steps, lanes, value[i]
                 )
@@ -436,18 +462,18 @@ def block_backward(
                     _spread_adjoint(f, i * columns, at, r[i, at : at + lanes], adjoint, lanes)
                 carry, adjoint = adjoint, carry
             for i in range(m):
-                at = ((b * length + t0) * m + i) * columns * blocks + n0
                 if code == SIGMOID or code == SILU:
                     _row_shift(code, raw[i * columns : (i + 1) * columns], shift, size)
                 for j in range(columns):
                     k = i * columns + j
                     u = past[j] if j < m else value[i]
-                    _gate_gradient(code, f[k], raw[k], shift, r[i], u, h[i], df, ds, line, size)
-                    _scatter(line, dg, at + j * blocks, m * columns * blocks, steps, lanes)
+                    _gate_gradient(code, f[k], raw[k], shift, r[i], u, h[i], df, ds, raw[k], size)
                 if gated:
                     for n in range(size):
                         r[i, n] *= f[i * columns + m, n]
-                _scatter(r[i], dv, ((b * length + t0) * m + i) * blocks + n0, m * blocks, steps, lanes)
+            at = ((b * length + t0) * m * columns) * blocks + n0
+            _scatter_rows(raw, dg, at, m * columns * blocks, blocks, steps, lanes)
+            _scatter_rows(r, dv, ((b * length + t0) * m) * blocks + n0, m * blocks, blocks, steps, lanes)
         _write_state(carry, s, m, blocks, n0, lanes, dh0)
 
 
