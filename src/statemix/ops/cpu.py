@@ -97,14 +97,9 @@ def _bounds(values: Tensor, cu_seqlens: Tensor | None) -> Any:
 
 
 def _kernels(recurrence: str) -> tuple[Any, Any]:
-    from statemix.ops import cpu_kernels as kernels
+    from statemix.ops.cpu_kernels import KERNELS
 
-    table = {
-        "bdlru": (kernels.block_forward, kernels.block_backward),
-        "affine": (kernels.block_forward, kernels.block_backward),
-        "hlru": (kernels.order_forward, kernels.order_backward),
-    }
-    return table[recurrence]
+    return KERNELS[recurrence]
 
 
 def _work(recurrence: str, gates: Tensor, state: Tensor) -> tuple[int, tuple[int, int, int, int]]:

@@ -1,0 +1,124 @@
+"""BD-LRU and affine recurrences, forward and backward."""
+
+# mypy: ignore-errors
+from __future__ import annotations
+
+import numpy as np
+
+from statemix.ops.cpu_kernels.gates import SIGMOID, SILU, SOFTMAX, gate_gradient, row_shift, weights
+from statemix.ops.cpu_kernels.lanes import (
+    LANES,
+    WIDTH,
+    gather,
+    gather_rows,
+    lagged,
+    read_state,
+    scatter,
+    write_state,
+)
+from statemix.ops.cpu_kernels.numbers import compiled
+from statemix.ops.cpu_kernels.rows import contract, contract_line, scale_adjoint, spread_adjoint
+
+
+@compiled
+def block_forward(first, last, code, sizes, bounds, g, gs, v, vs, h0, states, final):
+    """BD-LRU and affine recurrences. g [b, t, n, i, j], v [b, t, n, i] with strides gs, vs; h0 and final
+    [S, m, N], states [B, T, m, N] contiguous. bounds [S, 3]: batch row, first step, end of each sequence."""
+    real = h0.dtype
+    length, blocks, m, columns = sizes
+    gated = columns == m + 1
+    tiles = (blocks + LANES - 1) // LANES
+    f = np.zeros((m * columns, WIDTH), real)
+    value, inverse = np.zeros((m, WIDTH), real), np.zeros((m, WIDTH), real)
+    out = np.zeros((m, WIDTH), real)
+    shift = np.zeros(WIDTH, real)
+    h, new = np.zeros((m, LANES), real), np.zeros((m, LANES), real)
+    for work in range(first, last):
+        s, n0 = work // tiles, (work % tiles) * LANES
+        lanes = min(LANES, blocks - n0)
+        b, start, end = bounds[s]
+        read_state(h0, s, m, blocks, n0, lanes, h)
+        for t0 in range(start, end, WIDTH // lanes):
+            steps = min(WIDTH // lanes, end - t0)
+            size = steps * lanes
+            at = b * gs[0] + t0 * gs[1] + n0 * gs[2]
+            gather_rows(g, at, gs[1], gs[2], gs[3], gs[4], steps, lanes, columns, f)
+            for i in range(m):
+                at = b * vs[0] + t0 * vs[1] + n0 * vs[2] + i * vs[3]
+                gather(v, at, vs[1], vs[2], steps, lanes, value[i])
+                weights(code, f[i * columns : (i + 1) * columns], inverse[i], shift, size)
+            for t in range(steps):
+                at = t * lanes
+                for i in range(m):
+                    contract(f, i * columns, at, h, value[i], inverse[i], gated, lanes, new[i])
+                    for n in range(lanes):
+                        out[i, at + n] = new[i, n]
+                h, new = new, h
+            at = (b * length + t0) * m * blocks + n0
+            scatter(out, states, at, m * blocks, blocks, steps, lanes)
+        write_state(h, s, m, blocks, n0, lanes, final)
+
+
+@compiled
+def block_backward(
+    first, last, code, sizes, bounds, g, gs, v, vs, h0, states, ss, dstates, dss, dfinal, dg, dv, dh0
+):
+    """The reverse pass of `block_forward`. states and dstates [b, t, n, i] with strides; dg [B, T, m, columns, N],
+    dv [B, T, m, N], dfinal and dh0 [S, m, N] contiguous."""
+    real = h0.dtype
+    length, blocks, m, columns = sizes
+    gated = columns == m + 1
+    tiles = (blocks + LANES - 1) // LANES
+    f, raw = np.zeros((m * columns, WIDTH), real), np.zeros((m * columns, WIDTH), real)
+    value, inverse = np.zeros((m, WIDTH), real), np.zeros((m, WIDTH), real)
+    past, h, r = np.zeros((m, WIDTH), real), np.zeros((m, WIDTH), real), np.zeros((m, WIDTH), real)
+    shift, df, ds = np.zeros(WIDTH, real), np.zeros(WIDTH, real), np.zeros(WIDTH, real)
+    adjoint, carry = np.zeros((m, LANES), real), np.zeros((m, LANES), real)
+    for work in range(first, last):
+        s, n0 = work // tiles, (work % tiles) * LANES
+        lanes = min(LANES, blocks - n0)
+        tile = WIDTH // lanes
+        b, start, end = bounds[s]
+        read_state(dfinal, s, m, blocks, n0, lanes, carry)
+        for t0 in range(start + (end - start - 1) // tile * tile, start - 1, -tile):
+            steps = min(tile, end - t0)
+            size = steps * lanes
+            for i in range(m):
+                lagged(
+                    states, b * ss[0] + n0 * ss[2] + i * ss[3], ss, h0, (s * m + i) * blocks + n0, 0,
+                    start, t0, 1, steps, lanes, past[i],
+                )  # fmt: skip
+            at = b * gs[0] + t0 * gs[1] + n0 * gs[2]
+            gather_rows(g, at, gs[1], gs[2], gs[3], gs[4], steps, lanes, columns, f)
+            if code != SOFTMAX:
+                raw[:] = f
+            for i in range(m):
+                row = f[i * columns : (i + 1) * columns]
+                gather(
+                    v, b * vs[0] + t0 * vs[1] + n0 * vs[2] + i * vs[3], vs[1], vs[2], steps, lanes, value[i]
+                )
+                at = b * dss[0] + t0 * dss[1] + n0 * dss[2] + i * dss[3]
+                gather(dstates, at, dss[1], dss[2], steps, lanes, r[i])
+                weights(code, row, inverse[i], shift, size)
+                contract_line(row, past, value[i], inverse[i], gated, size, h[i])
+            for t in range(steps - 1, -1, -1):
+                at = t * lanes
+                adjoint[:] = 0
+                for i in range(m):
+                    scale_adjoint(r[i], inverse[i], carry[i], at, lanes)
+                    spread_adjoint(f, i * columns, at, r[i, at : at + lanes], adjoint, lanes)
+                carry, adjoint = adjoint, carry
+            for i in range(m):
+                if code == SIGMOID or code == SILU:
+                    row_shift(code, raw[i * columns : (i + 1) * columns], shift, size)
+                for j in range(columns):
+                    k = i * columns + j
+                    u = past[j] if j < m else value[i]
+                    gate_gradient(code, f[k], raw[k], shift, r[i], u, h[i], df, ds, raw[k], size)
+                if gated:
+                    for n in range(size):
+                        r[i, n] *= f[i * columns + m, n]
+            at = (b * length + t0) * m * columns * blocks + n0
+            scatter(raw, dg, at, m * columns * blocks, blocks, steps, lanes)
+            scatter(r, dv, (b * length + t0) * m * blocks + n0, m * blocks, blocks, steps, lanes)
+        write_state(carry, s, m, blocks, n0, lanes, dh0)

@@ -1,0 +1,112 @@
+"""H-LRU, forward and backward."""
+
+# mypy: ignore-errors
+from __future__ import annotations
+
+import numpy as np
+
+from statemix.ops.cpu_kernels.gates import SIGMOID, SILU, SOFTMAX, gate_gradient, row_shift, weights
+from statemix.ops.cpu_kernels.lanes import (
+    LANES,
+    WIDTH,
+    gather,
+    gather_rows,
+    lagged,
+    read_state,
+    scatter,
+    write_state,
+)
+from statemix.ops.cpu_kernels.numbers import compiled
+from statemix.ops.cpu_kernels.rows import contract, contract_line, scale_adjoint, spread_adjoint
+
+
+@compiled
+def order_forward(first, last, code, sizes, bounds, g, gs, v, vs, h0, states, final):
+    """H-LRU. g [b, t, n, j], v [b, t, n] with strides; h0 and final [S, m, N] (newest first), states [B, T, N]
+    contiguous."""
+    real = h0.dtype
+    length, channels, m, columns = sizes
+    tiles = (channels + LANES - 1) // LANES
+    f = np.zeros((columns, WIDTH), real)
+    value, inverse = np.zeros(WIDTH, real), np.zeros(WIDTH, real)
+    out, shift = np.zeros((1, WIDTH), real), np.zeros(WIDTH, real)
+    window, new = np.zeros((m, LANES), real), np.zeros(LANES, real)
+    for work in range(first, last):
+        s, n0 = work // tiles, (work % tiles) * LANES
+        lanes = min(LANES, channels - n0)
+        b, start, end = bounds[s]
+        read_state(h0, s, m, channels, n0, lanes, window)
+        for t0 in range(start, end, WIDTH // lanes):
+            steps = min(WIDTH // lanes, end - t0)
+            at = b * gs[0] + t0 * gs[1] + n0 * gs[2]
+            gather_rows(g, at, gs[1], gs[2], 0, gs[3], steps, lanes, columns, f)
+            gather(v, b * vs[0] + t0 * vs[1] + n0 * vs[2], vs[1], vs[2], steps, lanes, value)
+            weights(code, f, inverse, shift, steps * lanes)
+            for t in range(steps):
+                at = t * lanes
+                contract(f, 0, at, window, value, inverse, True, lanes, new)
+                for i in range(m - 1, 0, -1):
+                    for n in range(lanes):
+                        window[i, n] = window[i - 1, n]
+                for n in range(lanes):
+                    window[0, n] = new[n]
+                    out[0, at + n] = new[n]
+            scatter(out, states, (b * length + t0) * channels + n0, channels, 0, steps, lanes)
+        write_state(window, s, m, channels, n0, lanes, final)
+
+
+@compiled
+def order_backward(
+    first, last, code, sizes, bounds, g, gs, v, vs, h0, states, ss, dstates, dss, dfinal, dg, dv, dh0
+):
+    """The reverse pass of `order_forward`. dg [B, T, columns, N], dv [B, T, N] contiguous. carry[k] is the
+    adjoint, gathered so far, of the state k steps before the one in hand."""
+    real = h0.dtype
+    length, channels, m, columns = sizes
+    tiles = (channels + LANES - 1) // LANES
+    f, raw = np.zeros((columns, WIDTH), real), np.zeros((columns, WIDTH), real)
+    past = np.zeros((m, WIDTH), real)
+    value, inverse = np.zeros(WIDTH, real), np.zeros(WIDTH, real)
+    h, r = np.zeros(WIDTH, real), np.zeros((1, WIDTH), real)
+    shift, df, ds = np.zeros(WIDTH, real), np.zeros(WIDTH, real), np.zeros(WIDTH, real)
+    carry = np.zeros((m + 1, LANES), real)
+    for work in range(first, last):
+        s, n0 = work // tiles, (work % tiles) * LANES
+        lanes = min(LANES, channels - n0)
+        tile = WIDTH // lanes
+        b, start, end = bounds[s]
+        read_state(dfinal, s, m, channels, n0, lanes, carry)
+        for t0 in range(start + (end - start - 1) // tile * tile, start - 1, -tile):
+            steps = min(tile, end - t0)
+            size = steps * lanes
+            for k in range(m):
+                lagged(
+                    states, b * ss[0] + n0 * ss[2], ss, h0, s * m * channels + n0, channels,
+                    start, t0, k + 1, steps, lanes, past[k],
+                )  # fmt: skip
+            at = b * gs[0] + t0 * gs[1] + n0 * gs[2]
+            gather_rows(g, at, gs[1], gs[2], 0, gs[3], steps, lanes, columns, f)
+            if code != SOFTMAX:
+                raw[:] = f
+            gather(v, b * vs[0] + t0 * vs[1] + n0 * vs[2], vs[1], vs[2], steps, lanes, value)
+            gather(dstates, b * dss[0] + t0 * dss[1] + n0 * dss[2], dss[1], dss[2], steps, lanes, r[0])
+            weights(code, f, inverse, shift, size)
+            contract_line(f, past, value, inverse, True, size, h)
+            for t in range(steps - 1, -1, -1):
+                at = t * lanes
+                scale_adjoint(r[0], inverse, carry[0], at, lanes)
+                for i in range(m):
+                    for n in range(lanes):
+                        carry[i, n] = carry[i + 1, n]
+                spread_adjoint(f, 0, at, r[0, at : at + lanes], carry[:m], lanes)
+            if code == SIGMOID or code == SILU:
+                row_shift(code, raw, shift, size)
+            for j in range(columns):
+                u = past[j] if j < m else value
+                gate_gradient(code, f[j], raw[j], shift, r[0], u, h, df, ds, raw[j], size)
+            for n in range(size):
+                r[0, n] *= f[m, n]
+            at = (b * length + t0) * columns * channels + n0
+            scatter(raw, dg, at, columns * channels, channels, steps, lanes)
+            scatter(r, dv, (b * length + t0) * channels + n0, channels, 0, steps, lanes)
+        write_state(carry, s, m, channels, n0, lanes, dh0)
