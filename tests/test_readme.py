@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -98,3 +99,15 @@ def test_every_command_is_shown():
 
     for name in [*known, "tasks", "bench"]:
         assert f"statemix {name}" in README
+
+
+def test_the_figures_of_speed_are_the_recorded_ones():
+    recorded = json.loads((ROOT / "benchmarks" / "scan_cpu.json").read_text())
+    assert recorded["command"] in README
+    for case in recorded["cases"]:
+        name = {"bdlru": "BD-LRU", "hlru": "H-LRU"}[case["recurrence"]]
+        line = next(line for line in README.splitlines() if line.startswith(f"| {name}, m = {case['m']} |"))
+        medians = [case["results"][who]["ms"]["median"] for who in recorded["contestants"]]
+        told = [float(number) for number in re.findall(r"[\d.]+", line.partition("|")[2].partition("|")[2])]
+        expected = [medians[0]] + [value for ms in medians[1:] for value in (ms, ms / medians[0])]
+        assert told == pytest.approx(expected, rel=6e-3)

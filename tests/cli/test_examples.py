@@ -6,6 +6,7 @@ import json
 import re
 
 from statemix.cli.app import BENCHES, COMMANDS, TASKS
+from statemix.training import PRESETS
 from tests.cli.conftest import TINY
 
 SHRUNK = {"train": TINY, "demo": TINY}
@@ -33,6 +34,11 @@ def test_help_shows_every_command(statemix):
     shown = statemix("--help").out
     for name in [*COMMANDS, "tasks", "bench"]:
         assert re.search(rf"^  {name} ", shown, re.MULTILINE)
+
+
+def test_help_of_train_names_every_preset(statemix):
+    shown = statemix("train --help").out
+    assert [name for name in PRESETS if not re.search(rf"\b{name}\b", shown)] == []
 
 
 def test_bench_records(statemix, tmp_path):

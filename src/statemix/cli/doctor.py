@@ -28,7 +28,8 @@ def doctor() -> None:
     if failed:
         worst = failed[0]
         raise Failure(
-            f"{len(failed)} checks failed, the first: {worst.backend} {worst.recurrence} {worst.dtype}"
+            f"{len(failed)} checks failed, the first: {worst.device} {worst.backend} {worst.recurrence} "
+            f"{worst.dtype}"
         )
 
 
@@ -66,12 +67,11 @@ def _choices() -> Table:
 
 def _show(console: Console, results: Iterable[selfcheck.Check]) -> None:
     table = Table(title="largest relative error, states and gradients", title_justify="left")
-    for column in ("backend", "recurrence", "dtype", "error", "allowed", ""):
+    for column in ("device", "backend", "recurrence", "dtype", "error", "allowed", ""):
         table.add_column(column)
     for check in results:
         verdict = "[green]ok[/]" if check.passed else "[red]WRONG[/]"
         dtype = str(check.dtype).removeprefix("torch.")
-        table.add_row(
-            check.backend, check.recurrence, dtype, f"{check.error:.1e}", f"{check.bound:.0e}", verdict
-        )
+        what = (check.device, check.backend, check.recurrence, dtype)
+        table.add_row(*what, f"{check.error:.1e}", f"{check.bound:.0e}", verdict)
     console.print(table)

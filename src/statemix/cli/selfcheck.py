@@ -29,6 +29,7 @@ Tensors = tuple[Tensor, ...]
 class Check(NamedTuple):
     """One comparison: the largest error relative to the largest number, and what is allowed."""
 
+    device: str
     backend: str
     recurrence: str
     dtype: torch.dtype
@@ -62,7 +63,7 @@ def checks(device: torch.device) -> Iterator[Check]:
                 here = tuple(x.to(device, dtype) for x in inputs)
                 got = _outputs_and_gradients(recurrence, here, backend)
                 error = max(_relative(g.cpu(), w) for g, w in zip(got, want, strict=True))
-                yield Check(backend, recurrence, dtype, error, bound)
+                yield Check(str(device), backend, recurrence, dtype, error, bound)
 
 
 def _inputs(recurrence: str) -> Tensors:
