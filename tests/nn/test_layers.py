@@ -120,7 +120,9 @@ def test_no_state_stays_on_the_module(kind):
     first, _ = layer(x)
     assert torch.equal(layer(x)[0], first)
     assert set(vars(layer)) == before[1]
-    assert all(torch.equal(a, b) for a, b in zip(layer.state_dict().values(), before[0].values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(layer.state_dict().values(), before[0].values(), strict=True)
+    )
     assert list(layer.buffers()) == []
 
 

@@ -53,7 +53,7 @@ def show(
     ] = None,
     count: Annotated[int, typer.Option(help="How many instances.")] = 3,
     seed: Annotated[int, typer.Option(help="Of the instances.")] = 0,
-    split: Annotated[str, typer.Option(help=", ".join(SPLITS))] = "train",
+    split: Annotated[str, typer.Option(help=", ".join(SPLITS))] = "test",
 ) -> None:
     """Show a task: its options, whether splits overlap, and a few instances with their answers."""
     task = get_task(name, **parse_options(options or []))
