@@ -55,7 +55,7 @@ def test_turns():
     calls = []
     timings = interleaved({name: lambda name=name: calls.append(name) for name in "abc"}, repeats=4)
     assert calls[:6] == list("aabbcc")  # warming up
-    assert "".join(calls[6:]) == "abcbcacababc"
+    assert "".join(calls[6:]) == "aabbccbbccaaccaabbaabbcc"  # untimed, timed; who begins changes
     assert {t["samples"] for t in timings.values()} == {4}
 
 
