@@ -39,7 +39,8 @@ def train(
 
     progress: True shows a bar, False none, None one when standard error is a terminal. resume: False refuses a
     folder that holds a run. A finished run returns its summary at once. On the CPU a run killed at any moment and
-    resumed writes the same metrics and weights, bit for bit, as one that was not. SIGINT and SIGTERM save and
+    resumed writes the same metrics and weights, bit for bit, as one that was not (on the CPU, with
+    the same number of threads). SIGINT and SIGTERM save and
     return with status "interrupted"; a loss that is not finite ends the run with status "diverged".
     Files: see docs/design.md, "Runs". Errors: ValueError for the configuration, ImportError for a missing extra,
     RunError for the folder, a checkpoint or the disk.
