@@ -44,7 +44,7 @@ def test_a_layer_that_permutes_has_roots_of_unity():
     with torch.no_grad():
         layer.free_gates.fill_(-100)
         for row, column in ((0, 1), (1, 2), (2, 0)):
-            layer.free_gates[row, column] = 100
+            layer.free_gates[column, :, row] = 100
     (values,) = transition_eigenvalues(model, TOKENS, max_matrices=4)
     assert values.shape == (4, 3)
     torch.testing.assert_close(values**3, torch.ones_like(values), atol=1e-6, rtol=0)
@@ -65,7 +65,7 @@ def test_known_transitions_through_the_model():
     for layer, gates, expected in cases:
         model = LanguageModel(5, 4, lambda dim, layer=layer: layer, depth=1)
         with torch.no_grad():
-            layer.free_gates.copy_(torch.tensor(gates).unsqueeze(-1))
+            layer.free_gates.copy_(torch.tensor([gates]).movedim(-1, 0))
         (values,) = transition_eigenvalues(model, TOKENS, max_matrices=1)
         assert sorted(values[0].tolist(), key=lambda z: (z.real, z.imag)) == pytest.approx(expected)
 
@@ -82,7 +82,7 @@ def test_nan_weights_give_nan_and_leave_the_others_alone(m):
     """LAPACK never sees them: it may crash the process."""
     model = LanguageModel(5, 8, lambda dim: BDLRU(dim, block_size=m, num_blocks=2, selective=False), depth=1)
     with torch.no_grad():
-        model.layers[0].mixer.free_gates[..., 0] = float("nan")
+        model.layers[0].mixer.free_gates[:, 0] = float("nan")
     (values,) = transition_eigenvalues(model, TOKENS)
     broken = values.unflatten(0, (-1, 2))
     assert broken[:, 0].isnan().all()

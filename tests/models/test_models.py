@@ -47,9 +47,9 @@ def test_first_weights(name):
         if isinstance(module, (nn.Linear, nn.Embedding)):
             assert 0.017 < module.weight.std() < 0.023
     layer = model.layers[0].mixer
-    bias = layer.gates.bias.reshape(4, 5, -1)  # row, column, block
-    assert (bias[:, -1] == -1.5).all()
-    assert (bias[:, :-1] == 0).all()
+    bias = layer.gates.bias.reshape(5, -1, 4)  # column, block, row
+    assert (bias[-1] == -1.5).all()
+    assert (bias[:-1] == 0).all()
     assert (model.head.bias == 0).all()
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from statemix.nn import BDLRU, HLRU, MIXERS, build_mixer
 from tests.ops.cases import relative
@@ -24,6 +25,20 @@ LAYERS = {
 }
 
 
+class CountOperators(TorchDispatchMode):
+    """The operators that do work: views, and what only says that it is one, are left out."""
+
+    def __enter__(self):
+        self.calls = []
+        return super().__enter__()
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        name = function.overloadpacket.__name__
+        if not function.is_view and name not in ("_unsafe_view", "detach"):
+            self.calls.append(name)
+        return function(*arguments, **(options or {}))
+
+
 def build(kind, seed=0, **options):
     torch.manual_seed(seed)
     return LAYERS[kind](**options).double()
@@ -33,17 +48,17 @@ def by_hand(layer, x, state):
     """The layer as its formulas say, from its parameters and the plain loop."""
     m, N = layer.initial_state(1).shape[2], layer.initial_state(1).shape[1]
     block = isinstance(layer, BDLRU)
-    inner = (m, m + 1) if block else (m + 1,)
-    if layer.selective:  # rows in memory order: the block is the fastest index
+    rows = (N, m) if block else (N,)
+    if layer.selective:  # rows ordered (column, block, row)
         raw = x @ layer.gates.weight.T + layer.gates.bias
     else:
         raw = layer.free_gates.flatten().expand(*x.shape[:2], -1)
-    gates = raw.reshape(*x.shape[:2], *inner, N).movedim(-1, 2)
-    values = (x @ layer.values.weight.T).reshape(*x.shape[:2], *((m,) if block else ()), N).movedim(-1, 2)
+    gates = raw.reshape(*x.shape[:2], m + 1, *rows).movedim(2, -1)
+    values = (x @ layer.values.weight.T).reshape(*x.shape[:2], *rows)
     states, final = loop("bdlru" if block else "hlru", gates, values, state, layer.normalization)
     weight = layer.readout_projection.weight
     if block:
-        return torch.einsum("btnm,dmn->btd", states, weight.reshape(6, m, N)), final
+        return states.flatten(-2) @ weight.T, final
     taps = weight.shape[1] // N
     before = state[..., :taps].flip(-1).transpose(1, 2)  # [B, taps, N], oldest first
     history = torch.cat([before, states], dim=1)
@@ -127,14 +142,48 @@ def test_no_state_stays_on_the_module(kind):
 
 
 @pytest.mark.parametrize("kind", LAYERS)
-def test_the_layers_emit_the_fast_format(kind):
+def test_on_the_cpu_n_is_innermost(kind):
     """Gates, values and the states that reach the read-out have N innermost in memory: nothing is copied."""
     layer = build(kind)
     x = torch.randn(2, 5, 6, dtype=torch.float64)
-    values = layer.raw_values(x)
-    assert values.movedim(2, -1).is_contiguous()
+    assert layer.raw_values(x).movedim(2, -1).is_contiguous()
+    gates = layer.raw_gates(x)
     if layer.selective:
-        assert layer.raw_gates(x).movedim(2, -1).is_contiguous()
+        assert gates.movedim(2, -1).is_contiguous()
+    assert gates.stride(2) == 1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", LAYERS)
+def test_elsewhere_gate_planes_are_outermost(kind):
+    """Parameters are used as they are kept, projections come out in the fast format, states are not copied."""
+    layer = LAYERS[kind](device="meta")
+    x = torch.empty(2, 5, 6, device="meta")
+    with CountOperators() as counted:
+        values, gates = layer.raw_values(x), layer.raw_gates(x)
+    assert counted.calls == (["mm", "addmm"] if layer.selective else ["mm"])
+    assert values.is_contiguous()
+    assert gates[:1, :1].movedim(-1, 2).is_contiguous()
+    with CountOperators() as counted:
+        y, state = layer(x)
+    assert y.shape == x.shape
+    assert state.is_contiguous()
+    if isinstance(layer, BDLRU):
+        assert set(counted.calls) <= {"mm", "addmm", "new_zeros", "bdlru_scan"}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_step_elsewhere_launches_little(kind, dtype):
+    """The projections, the scan, the read-out, and for a window of several states its transposition."""
+    layer = LAYERS[kind](device="meta", dtype=dtype)
+    x, state = torch.empty(2, 6, device="meta", dtype=dtype), layer.initial_state(2)
+    with CountOperators() as counted:
+        y, state = layer.step(x, state)
+    assert (y.shape, y.dtype, state.dtype) == ((2, 6), dtype, torch.float32)
+    assert state.is_contiguous()
+    assert len(counted.calls) == 3 + layer.selective + (kind in ("hlru-window", "hlru-free")), counted.calls
 
 
 @pytest.mark.parametrize("kind", LAYERS)
@@ -210,9 +259,9 @@ def test_order_one_is_block_size_one():
 
 def test_gate_bias_reaches_the_input_gates_alone():
     layer = BDLRU(6, block_size=3, num_blocks=4, gate_bias=-2.0)
-    bias = layer.gates.bias.reshape(3, 4, 4)  # row, column, block
-    assert (bias[:, 3] == -2).all()
-    assert (bias[:, :3] == 0).all()
+    bias = layer.gates.bias.reshape(4, 4, 3)  # column, block, row
+    assert (bias[3] == -2).all()
+    assert (bias[:3] == 0).all()
 
 
 def test_registry_builds_every_mixer():

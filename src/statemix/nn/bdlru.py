@@ -6,20 +6,23 @@ import torch
 from torch import Tensor
 
 from statemix.nn.layer import RecurrentLayer
-from statemix.nn.projection import check_size, join_fast
-from statemix.ops import bdlru_scan, bdlru_step, normalize
+from statemix.nn.projection import check_size, default_blocks, read_out
+from statemix.ops import bdlru_scan, normalize
 
 
 class BDLRU(RecurrentLayer):
     """Block-diagonal linear recurrent unit: N blocks of m channels, each with its own dense m×m transition.
 
     x [B, T, dim] -> y [B, T, dim]; state [S, N, m]. `block_size` is m, `num_blocks` is N (default: dim / m,
-    rounded, so that the state has about `dim` numbers). `normalization`: a key of `statemix.ops.NORMALIZATIONS`.
-    `selective`: gates are a projection of the input, or free parameters, the same at every step. `gate_bias`: what
+    rounded, from 64 on to a multiple of 8, so that the state has about `dim` numbers). `normalization`: a key of
+    `statemix.ops.NORMALIZATIONS`. `selective`: gates are a projection of the input, or free parameters, the same at
+    every step. `gate_bias`: what
     every input gate starts with (negative values make new blocks remember longer). `backend`: as `bdlru_scan`.
     Parameters (selective): N·m·[(dim + 1)(m + 1) + 2·dim].
     Errors: ValueError or TypeError naming the argument. Source: arXiv 2602.12021, BD-LRU.
     """
+
+    scan = staticmethod(bdlru_scan)
 
     def __init__(
         self,
@@ -36,7 +39,7 @@ class BDLRU(RecurrentLayer):
     ) -> None:
         check_size("dim", dim)
         m = check_size("block_size", block_size)
-        blocks = max(1, round(dim / m)) if num_blocks is None else check_size("num_blocks", num_blocks)
+        blocks = default_blocks(dim, m) if num_blocks is None else check_size("num_blocks", num_blocks)
         super().__init__(
             dim, blocks=blocks, m=m, gate_shape=(m, m + 1), value_shape=(m,), readout_width=blocks * m,
             normalization=normalization, selective=selective, gate_bias=gate_bias, backend=backend,
@@ -51,20 +54,13 @@ class BDLRU(RecurrentLayer):
 
         The state is float32 (float64 for float64 inputs) and carries gradients.
         """
-        self._check_forward(x)
-        gates, values = self._gates_and_values(x)
-        states, state = bdlru_scan(
-            gates, values, state,
-            normalization=self.normalization, cu_seqlens=cu_seqlens, backend=self.backend,
-        )  # fmt: skip
-        return self.readout_projection(join_fast(states, 1)), state
+        states, state = self._forward(x, state, cu_seqlens)
+        return read_out(self.readout_projection, states), state
 
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """One token: x [B, dim], state [B, N, m] -> (y [B, dim], new state). Equal to `forward` on T = 1."""
-        self._check_step(x)
-        gates, values = self._gates_and_values(x)
-        state = bdlru_step(gates, values, state, normalization=self.normalization, backend=self.backend)
-        return self.readout_projection(join_fast(state.to(values.dtype), 1)), state
+        states, state = self._step(x, state)
+        return read_out(self.readout_projection, states)[:, 0], state
 
     def transitions(self, x: Tensor) -> Tensor:
         """The normalised transition matrices A_t for x [B, T, dim]: [B, T, N, m, m] (for analysis)."""

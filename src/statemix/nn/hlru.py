@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from statemix.nn.layer import RecurrentLayer
-from statemix.nn.projection import check_size
+from statemix.nn.projection import check_size, default_blocks
 from statemix.nn.window import window_readout
-from statemix.ops import hlru_scan, hlru_step, normalize
+from statemix.ops import hlru_scan, normalize
 
 READOUTS = ("window", "newest")
 
@@ -17,11 +17,14 @@ class HLRU(RecurrentLayer):
     """Higher-order linear recurrent unit: N channels, each looking back over its own last m states.
 
     x [B, T, dim] -> y [B, T, dim]; state [S, N, m], newest first. `order` is m, `num_channels` is N (default:
-    dim / m, rounded, so that the state has about `dim` numbers). `readout`: "window" projects the last m states
+    dim / m, rounded, from 64 on to a multiple of 8, so that the state has about `dim` numbers).
+    `readout`: "window" projects the last m states
     of every channel (the paper's layer; computed as an m-tap causal read-out), "newest" only h_t. The other
     arguments are those of `BDLRU`. Parameters (selective, window): N·(m + 1)·(2·dim + 1).
     Errors: ValueError or TypeError naming the argument. Source: arXiv 2602.12021, H-LRU.
     """
+
+    scan = staticmethod(hlru_scan)
 
     def __init__(
         self,
@@ -40,7 +43,7 @@ class HLRU(RecurrentLayer):
         check_size("dim", dim)
         m = check_size("order", order)
         channels = (
-            max(1, round(dim / m)) if num_channels is None else check_size("num_channels", num_channels)
+            default_blocks(dim, m) if num_channels is None else check_size("num_channels", num_channels)
         )
         if readout not in READOUTS:
             raise ValueError(f"readout: got {readout!r}, expected one of {', '.join(map(repr, READOUTS))}")
@@ -60,22 +63,17 @@ class HLRU(RecurrentLayer):
 
         The state is float32 (float64 for float64 inputs), newest first, and carries gradients.
         """
-        self._check_forward(x)
-        gates, values = self._gates_and_values(x)
-        states, final_state = hlru_scan(
-            gates, values, state,
-            normalization=self.normalization, cu_seqlens=cu_seqlens, backend=self.backend,
-        )  # fmt: skip
+        states, final_state = self._forward(x, state, cu_seqlens)
         y = window_readout(states, self.readout_projection.weight, self._taps, state, cu_seqlens)
         return y, final_state
 
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """One token: x [B, dim], state [B, N, m] -> (y [B, dim], new state). Equal to `forward` on T = 1."""
-        self._check_step(x)
-        gates, values = self._gates_and_values(x)
-        state = hlru_step(gates, values, state, normalization=self.normalization, backend=self.backend)
-        window = state[..., : self._taps].transpose(-1, -2).flatten(-2)  # [B, taps * N]
-        return self.readout_projection(window.to(values.dtype)), state
+        states, state = self._step(x, state)
+        window = states[:, 0]  # [B, N]
+        if self._taps > 1:  # [B, taps, N], cast and reordered at once
+            window = state.transpose(1, 2).to(states.dtype, memory_format=torch.contiguous_format)
+        return self.readout_projection(window.flatten(1)), state
 
     def coefficients(self, x: Tensor) -> Tensor:
         """The normalised gates for x [B, T, dim]: [B, T, N, m+1], lags 1 … m and the input gate (for analysis)."""

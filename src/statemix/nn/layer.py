@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from statemix.nn.projection import check_input, check_size, split_fast
+from statemix.nn.projection import check_input, check_size, project, turn
 from statemix.ops import BACKENDS
-from statemix.ops.checks import check_normalization
+from statemix.ops.checks import check_normalization, check_state
+from statemix.ops.layout import in_fast_format
 
 
 class RecurrentLayer(nn.Module):
     """Base of `BDLRU` and `HLRU`: gates and values from the input, a recurrence, a linear read-out.
 
-    Subclasses give the shape of one block's gates and values (`gate_shape`, `value_shape`), run their scan and
-    their read-out. No state is kept on the module between calls.
+    Subclasses give the shape of one block's gates and values (`gate_shape`, `value_shape`), their scan and their
+    read-out. Parameters are ordered as is fast on a GPU (see `projection`): gates (column, block[, row]),
+    values (block[, row]). No state is kept on the module between calls.
     """
+
+    scan: ClassVar[Callable[..., tuple[Tensor, Tensor]]]
+    """The operation of `statemix.ops` that the layer runs."""
 
     def __init__(
         self,
@@ -43,13 +50,14 @@ class RecurrentLayer(nn.Module):
         self.dim, self.normalization, self.selective = dim, normalization, bool(selective)
         self.gate_bias, self.backend = float(gate_bias), backend
         self._blocks, self._m = blocks, m
-        self._gate_shape, self._value_shape = gate_shape, value_shape
+        self._kept_gates = (gate_shape[-1], blocks, *gate_shape[:-1])
+        self._kept_values = (blocks, *value_shape)
         kwargs = {"device": device, "dtype": dtype}
         if self.selective:
-            self.gates = nn.Linear(dim, math.prod(gate_shape) * blocks, bias=True, **kwargs)  # type: ignore[arg-type]
+            self.gates = nn.Linear(dim, math.prod(self._kept_gates), bias=True, **kwargs)  # type: ignore[arg-type]
         else:
-            self.free_gates = nn.Parameter(torch.empty(*gate_shape, blocks, **kwargs))  # type: ignore[arg-type]
-        self.values = nn.Linear(dim, math.prod(value_shape) * blocks, bias=False, **kwargs)  # type: ignore[arg-type]
+            self.free_gates = nn.Parameter(torch.empty(*self._kept_gates, **kwargs))  # type: ignore[arg-type]
+        self.values = nn.Linear(dim, math.prod(self._kept_values), bias=False, **kwargs)  # type: ignore[arg-type]
         self.readout_projection = nn.Linear(readout_width, dim, bias=False, **kwargs)  # type: ignore[arg-type]
         self.reset_gates()
 
@@ -59,7 +67,7 @@ class RecurrentLayer(nn.Module):
         with torch.no_grad():
             if self.selective:
                 self.gates.bias.zero_()
-                self.gates.bias.unflatten(0, (*self._gate_shape, self._blocks))[..., -1, :] = self.gate_bias
+                self.gates.bias.unflatten(0, self._kept_gates)[-1] = self.gate_bias
             else:
                 self.free_gates.uniform_(0.0, 1.0)
 
@@ -71,23 +79,40 @@ class RecurrentLayer(nn.Module):
         dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
         return torch.zeros(batch_size, self._blocks, self._m, dtype=dtype, device=weight.device)
 
-    def raw_gates(self, x: Tensor) -> Tensor:
-        """The gates before normalisation, N innermost in memory: [..., N, *gate_shape] for x [..., dim]."""
+    def raw_gates(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """The gates before normalisation: [..., N, *gate_shape] for x [..., dim], in the fast memory format.
+
+        `dtype`: that of free gates, cast before they are expanded; a projection has that of its product.
+        """
         if self.selective:
-            return split_fast(self.gates(x), *self._gate_shape)
-        free = self.free_gates.movedim(-1, 0)  # [N, *gate_shape]
+            return project(self.gates, x, self._kept_gates, gates=True)
+        free = turn(self.free_gates, self.free_gates.dim()).to(dtype or self.free_gates.dtype)
+        free = in_fast_format(free[None, None], "gates")[0, 0]  # [N, *gate_shape]
         return free.expand(*x.shape[:-1], *free.shape)
 
     def raw_values(self, x: Tensor) -> Tensor:
-        """The values: [..., N, *value_shape] for x [..., dim]."""
-        return split_fast(self.values(x), *self._value_shape)
+        """The values: [..., N, *value_shape] for x [..., dim], in the fast memory format."""
+        return project(self.values, x, self._kept_values, gates=False)
 
-    def _gates_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        gates, values = self.raw_gates(x), self.raw_values(x)
-        return gates.to(values.dtype), values
+    def _forward(self, x: Tensor, state: Tensor | None, cu_seqlens: Tensor | None) -> tuple[Tensor, Tensor]:
+        """States and final state of x [B, T, dim]."""
+        self._check_forward(x)
+        return self._run(x, self.raw_values(x), state, cu_seqlens)
+
+    def _step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """States [B, 1, ...] and new state of one token x [B, dim]: a scan of T = 1, whose states need no cast."""
+        check_input("x", x, ("B", self.dim), "[B, dim]", self.values.weight.dtype)
+        x = x.unsqueeze(1)
+        values = self.raw_values(x)
+        check_state("state", state, (x.shape[0], self._blocks, self._m), values)
+        return self._run(x, values, state, None)
+
+    def _run(
+        self, x: Tensor, values: Tensor, state: Tensor | None, cu_seqlens: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        gates = self.raw_gates(x, values.dtype)
+        options = {"normalization": self.normalization, "backend": self.backend}
+        return self.scan(gates, values, state, cu_seqlens=cu_seqlens, **options)
 
     def _check_forward(self, x: Tensor) -> None:
         check_input("x", x, ("B", "T", self.dim), "[B, T, dim]", self.values.weight.dtype)
-
-    def _check_step(self, x: Tensor) -> None:
-        check_input("x", x, ("B", self.dim), "[B, dim]", self.values.weight.dtype)

@@ -1,38 +1,56 @@
-"""Linear projections whose outputs come out in the fast memory format (N innermost).
+"""Linear projections whose outputs come out in the fast memory format of their device.
 
-A projection's rows are kept in memory order (rows of a block outermost, blocks innermost); `block_major` and
-`memory_major` translate to and from the field's usual order (block, row, column).
+A projection's rows are kept in the order that is fast on a GPU, gate planes outermost: (j, block, i) for gates
+[N, i, j], (block, i) for values [N, i]; its output then only needs another view. Where N innermost is fast, the
+rows are reordered on the way: cheap beside the product, which runs over all steps.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from statemix.ops.layout import n_innermost
 
 
-def memory_major(weight: Tensor, blocks: int, inner: int) -> Tensor:
-    """Reorder the first dimension from (block, inner) to (inner, block)."""
-    return weight.unflatten(0, (blocks, inner)).transpose(0, 1).flatten(0, 1)
+def turn(tensor: Tensor, dims: int, start: int = 0) -> Tensor:
+    """A view whose dimension `start` comes after the `dims` - 1 that follow it.
+
+    Turns gates as they are kept (j, N, i) into (N, i, j), and these, as values (N, i), into N innermost.
+    """
+    return tensor.movedim(start, start + dims - 1)
 
 
-def block_major(weight: Tensor, blocks: int, inner: int) -> Tensor:
-    """Reorder the first dimension from (inner, block) to (block, inner)."""
-    return weight.unflatten(0, (inner, blocks)).transpose(0, 1).flatten(0, 1)
+def reorders(x: Tensor) -> bool:
+    """Whether weights are reordered for x [B, T, ...]: not for one step, whose product reads them only once itself."""
+    return n_innermost(x.device) and x.dim() > 2 and x.shape[1] > 1
 
 
-def split_fast(projected: Tensor, *inner: int) -> Tensor:
-    """[..., inner * N] with N innermost -> a view [..., N, *inner]."""
-    shape = projected.shape[:-1]
-    count = 1
-    for size in inner:
-        count *= size
-    blocks = projected.shape[-1] // count
-    return projected.reshape(*shape, *inner, blocks).movedim(-1, len(shape))
+def project(linear: nn.Linear, x: Tensor, kept: tuple[int, ...], *, gates: bool) -> Tensor:
+    """linear(x) for x [..., dim]: a view [..., N, *inner] in the fast format. `kept`: what the rows stand for."""
+    lead, dims = x.dim() - 1, len(kept)
+    if not reorders(x):
+        out = linear(x).unflatten(-1, kept)
+        return turn(out, dims, lead) if gates else out
+
+    def n_last(rows: Tensor) -> Tensor:
+        rows = turn(rows.unflatten(0, kept), dims)
+        return turn(rows, dims) if gates else rows
+
+    weight = n_last(linear.weight)  # [*inner, N, dim]
+    bias = None if linear.bias is None else n_last(linear.bias).flatten()
+    out = F.linear(x, weight.flatten(0, -2), bias)
+    return out.unflatten(-1, weight.shape[:-1]).movedim(-1, lead)
 
 
-def join_fast(states: Tensor, inner_dims: int) -> Tensor:
-    """[..., N, *inner] -> [..., inner * N] with N innermost: no copy when the memory is in the fast format."""
-    return states.movedim(-1 - inner_dims, -1).flatten(-1 - inner_dims)
+def read_out(linear: nn.Linear, states: Tensor) -> Tensor:
+    """linear applied to all numbers of states [B, T, N, m], columns kept as (block, i): [B, T, dim], no copy of the
+    states when they are in the fast format."""
+    if not reorders(states):
+        return linear(states.flatten(-2))
+    weight = linear.weight.unflatten(1, states.shape[-2:]).transpose(1, 2)  # [dim, m, N]
+    return F.linear(states.transpose(-1, -2).flatten(-2), weight.flatten(1))
 
 
 def check_input(name: str, x: Tensor, shape: tuple[int | str, ...], letters: str, dtype: torch.dtype) -> None:
@@ -56,3 +74,10 @@ def check_size(name: str, size: int, least: int = 1) -> int:
     if size < least:
         raise ValueError(f"{name}: got {size}, expected at least {least}")
     return size
+
+
+def default_blocks(dim: int, m: int) -> int:
+    """dim / m, rounded, so that the state has about `dim` numbers; from 64 on to a multiple of 8, which GPUs read in
+    wide copies."""
+    unit = 8 if dim >= 64 * m else 1
+    return max(1, round(dim / m / unit)) * unit

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from statemix.nn.layer import RecurrentLayer
-from statemix.nn.projection import memory_major
 
 
 def load_block_major(
@@ -37,25 +36,30 @@ def load_block_major(
         if not layer.selective:
             came = "a tensor, expected None (the layer is not selective)"
         raise ValueError(f"gate_bias: got {came}")
-    blocks, dim = layer._blocks, layer.dim
-    gates, values = math.prod(layer._gate_shape), math.prod(layer._value_shape)
+    columns, *rows = layer._kept_gates
+    gates, values, dim = math.prod(layer._kept_gates), math.prod(layer._kept_values), layer.dim
     readout = layer.readout_projection.weight
-    taps = readout.shape[1] // blocks
+    taps = readout.shape[1] // values
 
-    def rows(inner: int) -> Callable[[Tensor], Tensor]:
-        return lambda tensor: memory_major(tensor, blocks, inner)
+    def last_first(size: int) -> Callable[[Tensor], Tensor]:
+        """Reorders rows from (..., last) to (last, ...), `size` of them along last."""
+        return lambda rows: rows.unflatten(0, (-1, size)).transpose(0, 1).flatten(0, 1)
 
     plan: dict[str, tuple[Tensor, Tensor, tuple[int, ...], Callable[[Tensor], Tensor]]] = {
-        "value_weight": (value_weight, layer.values.weight, (blocks * values, dim), rows(values)),
-        "output_weight": (output_weight, readout, (dim, blocks * taps), lambda w: rows(taps)(w.t()).t()),
+        "value_weight": (value_weight, layer.values.weight, (values, dim), lambda w: w),
+        "output_weight": (
+            output_weight,
+            readout,
+            (dim, values * taps),
+            lambda w: last_first(taps)(w.t()).t(),
+        ),
     }
     if layer.selective:
         assert gate_bias is not None
-        plan["gate_weight"] = (gate_weight, layer.gates.weight, (blocks * gates, dim), rows(gates))
-        plan["gate_bias"] = (gate_bias, layer.gates.bias, (blocks * gates,), rows(gates))
+        plan["gate_weight"] = (gate_weight, layer.gates.weight, (gates, dim), last_first(columns))
+        plan["gate_bias"] = (gate_bias, layer.gates.bias, (gates,), last_first(columns))
     else:
-        shape = (blocks, *layer._gate_shape)
-        plan["gate_weight"] = (gate_weight, layer.free_gates, shape, lambda g: g.movedim(0, -1))
+        plan["gate_weight"] = (gate_weight, layer.free_gates, (*rows, columns), lambda g: g.movedim(-1, 0))
     for name, (tensor, _, shape, _) in plan.items():
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name}: got {type(tensor).__name__}, expected a tensor {list(shape)}")

@@ -68,7 +68,9 @@ def check_cu_seqlens(cu_seqlens: Tensor, batch: int, length: int) -> None:
     if not torch.compiler.is_compiling() and torch._C._functorch.is_batchedtensor(cu_seqlens):
         raise ValueError("cu_seqlens: got a tensor mapped by vmap, expected the same for all")
     if torch.compiler.is_compiling() or type(cu_seqlens) is not Tensor:
-        return  # the numbers themselves are not known while tracing; every backend checks them again
+        return  # the numbers themselves are not known while tracing
+    if cu_seqlens.is_cuda:
+        return  # reading them waits for the GPU: once is enough, and every backend does it
     check_bounds(cu_seqlens.tolist(), length)
 
 

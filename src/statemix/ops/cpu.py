@@ -31,8 +31,10 @@ _pool: ThreadPoolExecutor | None = None
 _pool_lock = threading.Lock()
 
 
-def unavailable() -> str | None:
-    """Why this backend cannot run here, or None."""
+def unavailable(device: torch.device, dtype: torch.dtype | None = None) -> str | None:
+    """Why this backend cannot run on tensors of a device and a dtype (None: any it takes), or None."""
+    if device.type != "cpu":
+        return f"the compiled CPU kernels need tensors on the CPU, got {device}"
     if not INSTALLED:
         return 'numba is not installed: pip install "statemix[cpu]"'
     return None
@@ -120,7 +122,7 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """states (N innermost, dtype of `values`) and the final state of one recurrence."""
     dtype = state_dtype(values.dtype)
-    states = empty_fast(values.shape, values, values.dtype)
+    states = empty_fast(values, "values")
     initial = initial_state.to(dtype).transpose(1, 2).contiguous()  # [S, m, N]
     final = torch.empty_like(initial)
     items, sizes = _work(recurrence, gates, initial_state)
@@ -147,10 +149,7 @@ def backward(
     """Gradients of gates and values (N innermost) and of the initial state."""
     dtype = state_dtype(values.dtype)
     states, grads = states.to(values.dtype), grad_states.to(values.dtype)
-    d_gates, d_values = (
-        empty_fast(gates.shape, gates, gates.dtype),
-        empty_fast(values.shape, values, values.dtype),
-    )
+    d_gates, d_values = empty_fast(gates, "gates"), empty_fast(values, "values")
     initial = initial_state.to(dtype).transpose(1, 2).contiguous()  # [S, m, N]
     d_final = grad_final.to(dtype).transpose(1, 2).contiguous()
     d_initial = torch.empty_like(initial)

@@ -1,11 +1,23 @@
-"""The fast memory format (N innermost, as channels_last is for images) and the dtype of the state."""
+"""The fast memory formats, one for each kind of device, and the dtype of the state.
+
+On the CPU the blocks N are innermost in everything, as channels are in channels_last images: vectors run along N.
+Elsewhere gate planes are outermost: the gates of one column j lie together, laid out like the values, which are
+plainly contiguous. Threads that read neighbouring values then read neighbouring gates as well.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+Role = Literal["gates", "values", "state"]
+"""What a tensor is: gates [B, T, N, ..., j], values or states [B, T, N, ...], or a carried state [S, N, m]."""
+
+N_INNERMOST: dict[Role, tuple[int, int]] = {"gates": (2, -1), "values": (2, -1), "state": (1, -1)}
+PLANES_OUTERMOST: dict[Role, tuple[int, int]] = {"gates": (-1, 2), "values": (0, 0), "state": (0, 0)}
+"""A format: for each role the one dimension that moves between the logical order and the order of memory."""
 
 
 def state_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -13,17 +25,36 @@ def state_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def to_fast_order(tensor: Tensor) -> Tensor:
-    """A view [B, T, N, ...] -> [B, T, ..., N]: contiguous exactly when the tensor is in the fast format."""
-    return tensor.movedim(2, -1)
+def n_innermost(device: torch.device) -> bool:
+    """Whether the fast format of a device has N innermost; else it has gate planes outermost."""
+    return device.type == "cpu"
 
 
-def from_fast_order(tensor: Tensor) -> Tensor:
-    """A view [B, T, ..., N] -> [B, T, N, ...]."""
-    return tensor.movedim(-1, 2)
+def _move(role: Role, device: torch.device) -> tuple[int, int]:
+    return (N_INNERMOST if n_innermost(device) else PLANES_OUTERMOST)[role]
 
 
-def empty_fast(shape: Sequence[int], like: Tensor, dtype: torch.dtype) -> Tensor:
-    """An uninitialised tensor of logical shape [B, T, N, ...] whose memory has N innermost."""
-    batch, length, blocks, *rest = shape
-    return from_fast_order(like.new_empty((batch, length, *rest, blocks), dtype=dtype))
+def to_fast_order(tensor: Tensor, role: Role) -> Tensor:
+    """A view in the order of memory: contiguous exactly when the tensor is in its device's fast format."""
+    return tensor.movedim(*_move(role, tensor.device))
+
+
+def from_fast_order(tensor: Tensor, role: Role) -> Tensor:
+    """The way back: a view in the logical order."""
+    memory, logical = reversed(_move(role, tensor.device))
+    return tensor.movedim(memory, logical)
+
+
+def in_fast_format(tensor: Tensor, role: Role) -> Tensor:
+    """The tensor itself when it is in the fast format, else a copy that is."""
+    ordered = to_fast_order(tensor, role)
+    return tensor if ordered.is_contiguous() else from_fast_order(ordered.contiguous(), role)
+
+
+def empty_fast(like: Tensor, role: Role, dtype: torch.dtype | None = None) -> Tensor:
+    """An uninitialised tensor of the shape and device of `like`, in the fast format."""
+    source, target = _move(role, like.device)
+    sizes = list(like.shape)
+    size = sizes.pop(source)
+    sizes.insert(target % like.dim(), size)
+    return from_fast_order(like.new_empty(sizes, dtype=dtype), role)

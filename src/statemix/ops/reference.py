@@ -73,6 +73,11 @@ def scan(
     return states.to(values.dtype), torch.cat([final for _, final in parts])
 
 
+def unavailable(device: torch.device, dtype: torch.dtype | None = None) -> str | None:
+    """Why this backend cannot run on a device: it runs on all."""
+    return None
+
+
 def _autograd_on() -> Any:
     """Undo, inside an operator, the exclusion of autograd that operators run under."""
     include = torch._C._dispatch_tls_local_include_set()
@@ -92,7 +97,8 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     """The loop as a backend's forward pass: no graph is kept."""
     with torch.no_grad():
-        return scan(recurrence, gates, values, initial_state, cu_seqlens, normalization)
+        states, final = scan(recurrence, gates, values, initial_state, cu_seqlens, normalization)
+    return states, final.clone() if final is initial_state else final  # an operator never returns its input
 
 
 def backward(
@@ -125,4 +131,4 @@ def backward(
     d_gates, d_values, d_initial = (
         torch.zeros_like(x) if grad is None else grad for x, grad in zip(inputs, grads, strict=True)
     )
-    return d_gates, d_values, d_initial
+    return d_gates, d_values, d_initial.clone() if d_initial is grad_final else d_initial

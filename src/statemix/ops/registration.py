@@ -9,14 +9,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from statemix.ops import cpu, reference
+from statemix.ops import cpu, reference, triton
 from statemix.ops.autograd import Scan, ScanBackward, operator
-from statemix.ops.layout import empty_fast, from_fast_order, state_dtype, to_fast_order
+from statemix.ops.layout import Role, empty_fast, in_fast_format, state_dtype
 
 RECURRENCES = ("bdlru", "hlru", "affine")
 
-BACKENDS: dict[str, ModuleType] = {"reference": reference, "cpu": cpu}
-"""Backends by name: a module with forward(...) and backward(...)."""
+BACKENDS: dict[str, ModuleType] = {"reference": reference, "cpu": cpu, "triton": triton}
+"""Backends by name: a module with forward(...), backward(...) and unavailable(device, dtype), the reason why not."""
+
+COMPILED = {
+    "cpu": ("cpu", "compiled kernels (Numba) are installed"),
+    "cuda": ("triton", "Triton is installed and compiles kernels for this device"),
+}
+"""What "auto" picks by type of device where it can run, and the reason to show."""
+
+FORWARD_ROLES: tuple[Role, ...] = ("values", "state")
+BACKWARD_ROLES: tuple[Role, ...] = ("gates", "values", "state")
+"""What the operators return."""
 
 _LIBRARY = torch.library.Library("statemix", "DEF")
 _FORWARD = (
@@ -29,30 +39,26 @@ _BACKWARD = (
 )
 
 
-def explain_backend(device: torch.device | str = "cpu") -> tuple[str, str]:
-    """What "auto" picks on a device, and why: (backend, reason)."""
+def explain_backend(device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> tuple[str, str]:
+    """What "auto" picks for tensors of a device and a dtype (None: any it takes), and why: (backend, reason)."""
     device = torch.device(device)
-    if device.type != "cpu":
+    if device.type not in COMPILED:
         return "reference", f"no compiled kernels for {device.type} tensors in this version"
-    reason = cpu.unavailable()
-    if reason is None:
-        return "cpu", "compiled kernels (Numba) are installed"
-    return "reference", reason
+    name, why = COMPILED[device.type]
+    reason = BACKENDS[name].unavailable(device, dtype)
+    return (name, why) if reason is None else ("reference", reason)
 
 
-def choose_backend(backend: str, device: torch.device) -> str:
+def choose_backend(backend: str, device: torch.device, dtype: torch.dtype | None = None) -> str:
     """The backend to run: "auto" resolved, an explicit one checked. ValueError if unknown or unable to run."""
     if backend == "auto":
-        return explain_backend(device)[0]
+        return explain_backend(device, dtype)[0]
     if backend not in BACKENDS:
         known = ", ".join(map(repr, ("auto", *BACKENDS)))
         raise ValueError(f"backend: got {backend!r}, expected one of {known}")
-    if backend == "cpu":
-        if device.type != "cpu":
-            raise ValueError(f"backend: 'cpu' needs tensors on the CPU, got {device}")
-        reason = cpu.unavailable()
-        if reason is not None:
-            raise ValueError(f"backend: 'cpu' cannot run: {reason}")
+    reason = BACKENDS[backend].unavailable(device, dtype)
+    if reason is not None:
+        raise ValueError(f"backend: {backend!r} cannot run: {reason}")
     return backend
 
 
@@ -72,42 +78,26 @@ def scan(
     return operator(recurrence)(*arguments)
 
 
-def _forward(recurrence: str, *arguments: Any) -> tuple[Tensor, Tensor]:
-    return _in_layout(BACKENDS[arguments[-1]].forward(recurrence, *arguments[:-1]))
+def _forward(recurrence: str, *arguments: Any) -> Any:
+    results = BACKENDS[arguments[-1]].forward(recurrence, *arguments[:-1])
+    return tuple(map(in_fast_format, results, FORWARD_ROLES))  # as the fakes say
 
 
-def _backward(recurrence: str, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return _in_layout(BACKENDS[arguments[-1]].backward(recurrence, *arguments[:-1]))
-
-
-def _in_layout(results: tuple[Tensor, ...]) -> Any:
-    """The last result is a state [S, N, m], the others [B, T, N, ...]: all with N innermost, as the fakes say."""
-    *sequences, state = results
-    fast = (from_fast_order(to_fast_order(x).contiguous()) for x in sequences)
-    return (*fast, state.transpose(1, 2).contiguous().transpose(1, 2))
+def _backward(recurrence: str, *arguments: Any) -> Any:
+    results = BACKENDS[arguments[-1]].backward(recurrence, *arguments[:-1])
+    return tuple(map(in_fast_format, results, BACKWARD_ROLES))
 
 
 def _forward_fake(
     gates: Tensor, values: Tensor, initial_state: Tensor, cu_seqlens: Tensor | None, *_: str
 ) -> tuple[Tensor, Tensor]:
-    dtype = state_dtype(values.dtype)
-    return empty_fast(values.shape, values, values.dtype), _empty_state(initial_state, dtype)
+    return empty_fast(values, "values"), empty_fast(initial_state, "state", state_dtype(values.dtype))
 
 
 def _backward_fake(
     gates: Tensor, values: Tensor, states: Tensor, initial_state: Tensor, *_: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return (
-        empty_fast(gates.shape, gates, gates.dtype),
-        empty_fast(values.shape, values, values.dtype),
-        _empty_state(initial_state, initial_state.dtype),
-    )
-
-
-def _empty_state(state: Tensor, dtype: torch.dtype) -> Tensor:
-    """[S, N, m] with N innermost in memory."""
-    sequences, blocks, m = state.shape
-    return state.new_empty((sequences, m, blocks), dtype=dtype).transpose(1, 2)
+    return empty_fast(gates, "gates"), empty_fast(values, "values"), empty_fast(initial_state, "state")
 
 
 def _vmap(recurrence: str, backward: bool, info: Any, in_dims: Any, *arguments: Any) -> tuple[Any, Any]:

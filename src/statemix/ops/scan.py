@@ -45,7 +45,7 @@ def _run(
     else:
         check_state("initial_state", initial_state, (sequences, blocks, m), values)
         initial_state = initial_state.to(dtype)
-    chosen = registration.choose_backend(backend, values.device)
+    chosen = registration.choose_backend(backend, values.device, values.dtype)
     return registration.scan(recurrence, gates, values, initial_state, cu_seqlens, normalization, chosen)
 
 
@@ -63,7 +63,8 @@ def bdlru_scan(
     gates: [B, T, N, m, m+1] raw; row i holds the m transition gates of component i, then its input gate.
     values: [B, T, N, m], same dtype (float32, float64, bfloat16, float16). initial_state: [S, N, m] or None (zeros).
     normalization: a key of `statemix.ops.NORMALIZATIONS`. cu_seqlens: [S+1] integers 0 … T that pack S sequences
-    into one row (B = 1). backend: "auto", "cpu" or "reference".
+    into one row (B = 1). backend: "auto" (the compiled kernels of the device, else the loop), "cpu",
+    "triton" or "reference"; one named explicitly runs or raises.
     Returns states [B, T, N, m] (dtype of values) and final_state [S, N, m] (float32; float64 for float64 inputs).
     Gradients flow to gates, values and initial_state from both outputs.
     Errors: ValueError or TypeError naming the argument. Source: arXiv 2602.12021, BD-LRU.

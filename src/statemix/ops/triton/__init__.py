@@ -1,0 +1,85 @@
+"""The GPU backend: Triton kernels, compiled on first use. Importing this module does not import Triton."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import torch
+from torch import Tensor
+
+from statemix.ops.checks import check_bounds
+from statemix.ops.layout import empty_fast
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+INSTALLED = importlib.util.find_spec("triton") is not None
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+"""Whether Triton's interpreter stands in for a GPU, for tests. Both are looked up once: torch.compile traces
+through the choice of a backend."""
+
+
+def unavailable(device: torch.device, dtype: torch.dtype | None = None) -> str | None:
+    """Why this backend cannot run on tensors of a device and a dtype (None: any it takes), or None."""
+    if device.type != "cuda" and not (INTERPRETED and device.type == "cpu"):
+        return f"the Triton kernels need tensors on a CUDA or ROCm GPU, got {device}"
+    if not INSTALLED:
+        return "triton is not installed: pip install triton (it comes with the CUDA builds of torch)"
+    if dtype is not None and dtype not in DTYPES:
+        return f"the Triton kernels compute float32, bfloat16 and float16, got {dtype}"
+    return None
+
+
+def _checked_bounds(cu_seqlens: Tensor | None, length: int) -> None:
+    """Look at the bounds themselves, unless a CUDA graph is being captured: then nothing may wait for the GPU."""
+    if cu_seqlens is not None and not (cu_seqlens.is_cuda and torch.cuda.is_current_stream_capturing()):
+        check_bounds(cu_seqlens.tolist(), length)
+
+
+def forward(
+    recurrence: str,
+    gates: Tensor,
+    values: Tensor,
+    initial_state: Tensor,
+    cu_seqlens: Tensor | None,
+    normalization: str,
+) -> tuple[Tensor, Tensor]:
+    """states (plain, dtype of `values`) and the final state (plain, float32) of one recurrence."""
+    _checked_bounds(cu_seqlens, values.shape[1])
+    states = torch.empty_like(values, memory_format=torch.contiguous_format)
+    initial = initial_state.float().contiguous()
+    if values.numel() == 0:
+        return states, initial.clone()
+    from statemix.ops.triton import dispatch
+
+    final = torch.empty_like(initial)
+    with torch.cuda.device_of(values):
+        dispatch.forward(recurrence, normalization, gates, values, initial, states, final, cu_seqlens)
+    return states, final
+
+
+def backward(
+    recurrence: str,
+    gates: Tensor,
+    values: Tensor,
+    states: Tensor,
+    initial_state: Tensor,
+    cu_seqlens: Tensor | None,
+    grad_states: Tensor,
+    grad_final: Tensor,
+    normalization: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of gates (planes outermost), values and the initial state (plain)."""
+    d_gates = empty_fast(gates, "gates")
+    d_values = torch.empty_like(values, memory_format=torch.contiguous_format)
+    initial, d_final = initial_state.float().contiguous(), grad_final.float().contiguous()
+    if values.numel() == 0:
+        return d_gates, d_values, d_final.clone()
+    from statemix.ops.triton import dispatch
+
+    d_initial = torch.empty_like(initial)
+    states, grads = states.to(values.dtype), grad_states.to(values.dtype)
+    with torch.cuda.device_of(values):
+        inputs, outputs = (gates, values, states, initial, grads, d_final), (d_gates, d_values, d_initial)
+        dispatch.backward(recurrence, normalization, inputs, outputs, cu_seqlens)
+    return d_gates, d_values, d_initial
