@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from statemix.bench import scan
+from statemix.bench.cases import Case, parse_cases
 from statemix.bench.contestants import CONTESTANTS
 from statemix.bench.files import write_json
 from statemix.bench.timing import interleaved, summarize
 
-CASES = [scan.Case(recurrence, m, 3, 7, 5) for recurrence in ("bdlru", "hlru") for m in (1, 2, 4)]
+CASES = [Case(recurrence, m, 3, 7, 5) for recurrence in ("bdlru", "hlru") for m in (1, 2, 4)]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -74,7 +75,7 @@ def test_statistics():
 @pytest.mark.parametrize("text", ["", "bdlru", "bdlru:0", "affine:2", "bdlru:x", "bdlru:4,,"])
 def test_bad_shapes(text):
     with pytest.raises(ValueError, match="shapes: got"):
-        scan.parse_cases(text)
+        parse_cases(text)
 
 
 @pytest.mark.parametrize(
@@ -91,4 +92,4 @@ def test_bad_arguments(arguments, words):
 
 def test_bad_sizes():
     with pytest.raises(ValueError, match="length: got 0"):
-        scan.parse_cases("bdlru:1", length=0)
+        parse_cases("bdlru:1", length=0)

@@ -13,7 +13,6 @@ from torch import Tensor
 from torch._higher_order_ops.associative_scan import associative_scan
 
 from statemix.ops import bdlru_scan, hlru_scan
-from statemix.ops.layout import from_fast_order, to_fast_order
 from statemix.ops.reference import scan as loop
 
 Scan = Callable[[Tensor, Tensor], Tensor]
@@ -42,7 +41,7 @@ def _combine_fast(left: tuple[Tensor, Tensor], right: tuple[Tensor, Tensor]) -> 
     return product, (after_a * before_b.unsqueeze(-3)).sum(-2) + after_b
 
 
-def _associative(transitions: Tensor, inputs: Tensor) -> Tensor:
+def associative(transitions: Tensor, inputs: Tensor) -> Tensor:
     """The states of h_t = A_t h_{t-1} + b_t from h = 0, by torch's associative scan over T."""
     pairs = (transitions.contiguous(), inputs.contiguous())
     return associative_scan(_combine, pairs, dim=1, combine_mode="generic")[1]
@@ -50,8 +49,8 @@ def _associative(transitions: Tensor, inputs: Tensor) -> Tensor:
 
 def _associative_fast(transitions: Tensor, inputs: Tensor) -> Tensor:
     """`_associative` with N innermost in memory."""
-    pairs = (to_fast_order(transitions).contiguous(), to_fast_order(inputs).contiguous())
-    return from_fast_order(associative_scan(_combine_fast, pairs, dim=1, combine_mode="generic")[1])
+    pairs = (transitions.movedim(2, -1).contiguous(), inputs.movedim(2, -1).contiguous())
+    return associative_scan(_combine_fast, pairs, dim=1, combine_mode="generic")[1].movedim(-1, 2)
 
 
 def _bdlru(affine: Scan) -> Scan:
@@ -97,7 +96,7 @@ CONTESTANTS: dict[str, Contestant] = {
     "associative_scan": Contestant(
         "torch's generic associative scan over (A, b), matrix products, differentiated by autograd",
         False,
-        {"bdlru": _bdlru(_associative), "hlru": _hlru(_associative)},
+        {"bdlru": _bdlru(associative), "hlru": _hlru(associative)},
     ),
     "associative_scan_fast": Contestant(
         "the same with N innermost in memory, products and sums along N",

@@ -8,16 +8,31 @@ from pathlib import Path
 from typing import Any
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON whole or not at all; folders are made."""
+def write_text(path: Path, text: str) -> None:
+    """Write text whole or not at all; folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("w", encoding="utf-8") as file:
-            json.dump(content, file, indent=2, ensure_ascii=False)
-            file.write("\n")
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON whole or not at all; folders are made."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A recorded measurement. FileNotFoundError without the file, ValueError for one that is not a record."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        content = None
+    if not isinstance(content, dict) or "bench" not in content:
+        raise ValueError(f"{path}: expected a record of `statemix bench` (JSON)")
+    return content

@@ -4,65 +4,32 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from statemix.bench.cases import Case
 from statemix.bench.contestants import CONTESTANTS, Contestant
 from statemix.bench.environment import describe
 from statemix.bench.timing import interleaved
-from statemix.ops.layout import from_fast_order, to_fast_order
+from statemix.ops.layout import Role, in_fast_format
 from statemix.ops.registration import choose_backend
 
 DEVICES = ("cpu",)
-DEFAULT_CASES = "bdlru:1,bdlru:2,bdlru:4,bdlru:8,hlru:4"
 TOLERANCE = 2e-5
 """How far a contestant's float32 states and gradients may be from float64, relative to the largest."""
-
-
-class Case(NamedTuple):
-    """One measured shape: a recurrence ("bdlru" or "hlru") and its sizes."""
-
-    recurrence: str
-    m: int
-    batch: int = 32
-    length: int = 256
-    blocks: int = 32
-
-    def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Of the gates and of the values."""
-        inner = {"bdlru": (self.m,), "hlru": ()}[self.recurrence]
-        values = (self.batch, self.length, self.blocks, *inner)
-        return (*values, self.m + 1), values
-
-
-def parse_cases(text: str, **sizes: int) -> list[Case]:
-    """ "bdlru:4,hlru:2" -> cases; `sizes` are batch, length and blocks. ValueError names what is wrong."""
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{name}: got {size}, expected at least 1")
-    cases = []
-    for part in text.split(","):
-        recurrence, _, m = part.strip().partition(":")
-        if recurrence not in ("bdlru", "hlru") or not m.isdecimal() or int(m) < 1:
-            raise ValueError(
-                f"shapes: got {part.strip()!r}, expected bdlru:m or hlru:m, such as {DEFAULT_CASES}"
-            )
-        cases.append(Case(recurrence, int(m), **sizes))
-    return cases
 
 
 def draw(case: Case, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """Raw gates, values and the gradient of the states: float32, standard normal, N innermost in memory."""
     generator = torch.Generator().manual_seed(seed)
-    gates_shape, values_shape = case.shapes()
-    shapes = (gates_shape, values_shape, values_shape)
-    return tuple(_fast(torch.randn(shape, generator=generator)) for shape in shapes)  # type: ignore[return-value]
+    gates, values = case.shapes()
 
+    def fast(shape: tuple[int, ...], role: Role) -> Tensor:
+        return in_fast_format(torch.randn(shape, generator=generator), role)
 
-def _fast(tensor: Tensor) -> Tensor:
-    return from_fast_order(to_fast_order(tensor).contiguous())
+    return fast(gates, "gates"), fast(values, "values"), fast(values, "values")
 
 
 def prepare(contestant: Contestant, case: Case, inputs: tuple[Tensor, ...]) -> Callable[[], list[Tensor]]:
@@ -115,7 +82,7 @@ def run(cases: list[Case], *, device: str = "cpu", repeats: int = 15) -> Iterato
     """Measure the cases one after another. ValueError for a device that has no compiled kernels."""
     if device not in DEVICES:
         raise ValueError(
-            f"device: got {device!r}, expected 'cpu' (compiled kernels for it alone in this version)"
+            f"device: got {device!r}, expected 'cpu' (a GPU's scans are measured in two passes: bench.passes)"
         )
     if repeats < 1:
         raise ValueError(f"repeats: got {repeats}, expected at least 1")

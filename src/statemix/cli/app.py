@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 import statemix
-from statemix.cli import bench, demo, doctor, evaluate, report, tasks, train
+from statemix.cli import bench, demo, doctor, evaluate, report, tasks, train, tune
 from statemix.cli.errors import BAD, INTERRUPTED, OK
 from statemix.cli.errors import report as report_error
 
@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "eval": (evaluate.evaluate, "statemix eval runs/first --lengths 16,32,64"),
     "report": (report.report, "statemix report runs/first --out report"),
     "doctor": (doctor.doctor, "statemix doctor"),
+    "tune": (tune.tune, "statemix tune --list"),
 }
 """Name -> the function and an example that works, in the order of the examples."""
 
@@ -29,7 +30,11 @@ TASKS: dict[str, tuple[Command, str]] = {
     "show": (tasks.show, "statemix tasks show parity length=12 --count 2"),
 }
 BENCHES: dict[str, tuple[Command, str]] = {
-    "scan": (bench.scan, "statemix bench scan --shapes bdlru:2,hlru:2 --length 64 --repeats 3"),
+    "scan": (bench.scan, "statemix bench scan --shapes hlru:2 --sizes 2x64x8 --out scan.json"),
+    "layer": (bench.layer, "statemix bench layer --dim 32 --batch 2 --length 9 --out layer.json"),
+    "decode": (bench.decode, "statemix bench decode --layers hlru:4 --positions 1,99 --out d.json"),
+    "picture": (bench.picture, "statemix bench picture scan.json --out speed.png"),
+    "report": (bench.report, "statemix bench report scan.json layer.json d.json --out speed.md"),
 }
 
 

@@ -1,4 +1,4 @@
-"""`statemix bench scan`: how fast the scans are, beside what PyTorch offers."""
+"""`statemix bench …`: how fast the scans are, beside what PyTorch and others offer."""
 
 from __future__ import annotations
 
@@ -7,58 +7,269 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
-from rich.table import Table
 
-from statemix.bench import scan as bench
-from statemix.bench.contestants import CONTESTANTS
-from statemix.bench.files import write_json
+from statemix.bench import decode as decoding
+from statemix.bench import layer_rivals, layers
+from statemix.bench import passes as two_passes
+from statemix.bench import rivals as scan_rivals
+from statemix.bench import scan as comparison
+from statemix.bench.cases import DEFAULT_CASES, Case, check_sizes, parse_cases, parse_shapes, parse_sizes
+from statemix.bench.clock import check_repeats, copy_bandwidth, resolve_device
+from statemix.bench.files import read_json, write_json
+from statemix.bench.page import write_page
+from statemix.bench.picture import draw_picture
+from statemix.cli import bench_tables as tables
 from statemix.cli.console import output, progress
+from statemix.cli.errors import Failure
+
+Device = Annotated[str | None, typer.Option(help="cpu or cuda; without it, cuda where there is one.")]
+Out = Annotated[
+    Path | None, typer.Option(help="Record the measurement as JSON, such as benchmarks/scan.json.")
+]
+Repeats = Annotated[int, typer.Option(help="Samples of each; the slowest get fewer.")]
+Dtype = Annotated[
+    str | None,
+    typer.Option(help=f"{', '.join(two_passes.DTYPES)}; without it, bfloat16 on cuda, else float32."),
+]
+Rivals = Annotated[str, typer.Option(help="all, none, or names, comma-separated.")]
+
+
+def command() -> str:
+    """The command line, as it was given."""
+    return shlex.join(["statemix", *sys.argv[1:]])
+
+
+def keep(record: dict[str, Any], out: Path | None) -> None:
+    """Write the record where it is wanted, and say so."""
+    if out is not None:
+        write_json(out, record)
+    tell(out)
+
+
+def tell(out: Path | None) -> None:
+    """Say where the record is."""
+    if out is not None:
+        output().print(f"recorded in {out}", soft_wrap=True)
+
+
+def resolve_dtype(name: str | None, device: torch.device) -> torch.dtype:
+    """A measured dtype by name, or the device's usual one. ValueError for an unknown name."""
+    name = name or {"cuda": "bfloat16"}.get(device.type, "float32")
+    two_passes.check_dtype(name)
+    return two_passes.DTYPES[name]
+
+
+def fail_if_any(rows: list[dict[str, Any]]) -> None:
+    """The command fails if one of our own rows did; everything has been written by then."""
+    failed = [row for row in rows if "failed" in row]
+    if failed:
+        raise Failure(f"{len(failed)} of {len(rows)} failed, the first: {failed[0]['failed']}")
 
 
 def scan(
-    device: Annotated[str, typer.Option(help="cpu (the only one with compiled kernels).")] = "cpu",
-    out: Annotated[
-        Path | None, typer.Option(help="Record the measurement as JSON, such as benchmarks/scan_cpu.json.")
+    device: Device = None,
+    out: Out = None,
+    repeats: Repeats = 15,
+    shapes: Annotated[
+        str | None,
+        typer.Option(help="recurrence:m, comma-separated; in two passes also affine:m, and :N to set N."),
     ] = None,
-    repeats: Annotated[int, typer.Option(help="Timed runs of each; the slowest get fewer.")] = 15,
-    shapes: Annotated[str, typer.Option(help="recurrence:m, comma-separated.")] = bench.DEFAULT_CASES,
-    batch: Annotated[int, typer.Option(help="B, sequences.")] = 32,
-    length: Annotated[int, typer.Option(help="T, steps.")] = 256,
-    blocks: Annotated[int, typer.Option(help="N, blocks or channels.")] = 32,
+    batch: Annotated[int | None, typer.Option(help="B, sequences.")] = None,
+    length: Annotated[int | None, typer.Option(help="T, steps.")] = None,
+    blocks: Annotated[int | None, typer.Option(help="N, blocks or channels.")] = None,
+    sizes: Annotated[
+        str | None, typer.Option(help="BxTxH, comma-separated; N is H / m; forward and backward apart.")
+    ] = None,
+    dtype: Dtype = None,
+    rivals: Rivals = "all",
 ) -> None:
-    """Time the scans forward + backward, in turns with torch's associative scan and a plain loop.
+    """Time the scans.
 
-    Every contestant is checked against float64 first. Times are milliseconds: the median and, below, the quartiles.
+    On the CPU: forward + backward, in turns with torch's associative scan and a plain loop. On a GPU, or at
+    --sizes: forward and backward apart, in percent of the speed of a plain copy measured in the same run, and other
+    people's scans where they are installed. Everyone is checked against float64 first. Medians, with quartiles.
     """
-    cases = bench.parse_cases(shapes, batch=batch, length=length, blocks=blocks)
+    place = resolve_device(device)
+    check_repeats(repeats)
+    given = {"batch": batch, "length": length, "blocks": blocks}
+    check_sizes(**{name: size for name, size in given.items() if size is not None})
+    if place.type == "cuda" or sizes is not None:
+        name = str(resolve_dtype(dtype, place)).removeprefix("torch.")
+        _scan_passes(_cases(shapes, sizes, given), place, name, repeats, rivals, out)
+        return
+    if dtype not in (None, "float32"):
+        raise ValueError(f"dtype: got {dtype!r}, expected float32 on the CPU, or --sizes beside it")
+    defaults = {"batch": 32, "length": 256, "blocks": 32}
+    wanted = {name: defaults[name] if size is None else size for name, size in given.items()}
+    _scan_comparison(parse_cases(shapes or DEFAULT_CASES, **wanted), repeats, out)
+
+
+def _scan_comparison(cases: list[Case], repeats: int, out: Path | None) -> None:
     rows = []
     with progress().status("measuring") as status:
-        for row in bench.run(cases, device=device, repeats=repeats):
+        for row in comparison.run(cases, repeats=repeats):
             rows.append(row)
             status.update(f"measured {len(rows)} of {len(cases)}")
-    command = shlex.join(["statemix", *sys.argv[1:]])
-    console, record = output(), bench.record(rows, command=command, device=device)
-    console.print(table(rows, record))
-    if out is not None:
-        write_json(out, record)
-        console.print(f"recorded in {out}", soft_wrap=True)
+    record = comparison.record(rows, command=command())
+    output().print(tables.comparison(record))
+    keep(record, out)
 
 
-def table(rows: list[dict[str, Any]], record: dict[str, Any]) -> Table:
-    """One line a case; each rival also as a multiple of the first contestant's median."""
-    where = f"{record['device']}, {record['threads']} threads, torch {record['versions']['torch']}"
-    shown = Table(title=f"forward + backward, ms; {where}", title_justify="left")
-    for column in ("recurrence", "m", "B×T×N", *CONTESTANTS):
-        shown.add_column(column, justify="right")
-    for row in rows:
-        ours = row["results"][next(iter(CONTESTANTS))]["ms"]["median"]
-        sizes = f"{row['batch']}×{row['length']}×{row['blocks']}"
-        cells = [_cell(row["results"][name]["ms"], ours) for name in CONTESTANTS]
-        shown.add_row(row["recurrence"], str(row["m"]), sizes, *cells)
-    return shown
+def _cases(shapes: str | None, sizes: str | None, given: dict[str, int | None]) -> list[Case]:
+    """The cases of a scan in two passes: at --sizes, or at --batch, --length and --blocks where one is given."""
+    text = shapes or two_passes.DEFAULT_SHAPES
+    if all(size is None for size in given.values()):
+        if shapes is None and sizes is None:
+            return two_passes.default_cases()
+        return parse_shapes(text, parse_sizes(sizes or two_passes.DEFAULT_SIZES))
+    if sizes is not None:
+        raise ValueError(
+            f"sizes: got {sizes!r} beside --batch, --length or --blocks, expected one or the other"
+        )
+    cases = parse_shapes(text, [(given["batch"] or 8, given["length"] or 2048, 1024)])
+    return [case if given["blocks"] is None else case._replace(blocks=given["blocks"]) for case in cases]
 
 
-def _cell(ms: dict[str, float], ours: float) -> str:
-    ratio = "" if ms["median"] == ours else f" [bold]{ms['median'] / ours:.3g}×[/]"
-    return f"{ms['median']:.3g}{ratio}\n[dim]{ms['lower_quartile']:.3g}-{ms['upper_quartile']:.3g}[/]"
+def _scan_passes(
+    cases: list[Case], device: torch.device, dtype: str, repeats: int, rivals: str, out: Path | None
+) -> None:
+    names = scan_rivals.choose(rivals)
+    rows: list[dict[str, Any]] = []
+    others: dict[str, dict[str, Any]] = {}
+    copy = copy_bandwidth(device, repeats)
+
+    def save() -> dict[str, Any]:
+        """After every row: what has been measured is not lost when the command is stopped."""
+        record = two_passes.record(rows, others, copy=copy, dtype=dtype, command=command(), device=device)
+        if out is not None:
+            write_json(out, record)
+        return record
+
+    for row in two_passes.run(cases, dtype=dtype, device=device, repeats=repeats, copy=copy):
+        rows.append(row)
+        save()
+        progress().print(f"{len(rows)} of {len(cases)}: {tables.one_scan(row)}", soft_wrap=True)
+    for name, row in scan_rivals.run(names, rows, device, repeats):
+        others[name] = row
+        save()
+        progress().print(f"{name}: {tables.outcome(row)}", soft_wrap=True)
+    record = save()
+    for table in tables.passes(record):
+        output().print(table)
+    tell(out)
+    fail_if_any(rows)
+
+
+def layer(
+    device: Device = None,
+    out: Out = None,
+    repeats: Repeats = 15,
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="layer: m = 4 as wide as the model; paper: every m and the rivals at 33 M parameters."
+        ),
+    ] = "layer",
+    dim: Annotated[int, typer.Option(help="Width of the model.")] = 1024,
+    batch: Annotated[int, typer.Option(help="B, sequences.")] = 8,
+    length: Annotated[int, typer.Option(help="T, steps.")] = 2048,
+    parameters: Annotated[
+        int | None, typer.Option(help="Parameters of each layer, instead of the preset's.")
+    ] = None,
+    dtype: Dtype = None,
+    rivals: Rivals = "all",
+) -> None:
+    """Time whole layers, forward and backward: ours, its matrix products alone, and other people's layers.
+
+    Rivals have as many parameters as ours, to 5 %; a rival that cannot be sized is compared with one of ours that is.
+    """
+    place = resolve_device(device)
+    check_repeats(repeats)
+    check_sizes(
+        dim=dim, batch=batch, length=length, **({} if parameters is None else {"parameters": parameters})
+    )
+    if preset not in layers.PRESETS:
+        raise ValueError(f"preset: got {preset!r}, expected one of {', '.join(layers.PRESETS)}")
+    names = layer_rivals.choose(rivals)
+    wanted = layers.PRESETS[preset]
+    wanted = wanted if parameters is None else wanted._replace(parameters=parameters)
+    setting = layers.Setting(dim, batch, length, resolve_dtype(dtype, place), place, repeats)
+    ours: list[dict[str, Any]] = []
+    others: dict[str, dict[str, Any]] = {}
+
+    def save() -> dict[str, Any]:
+        record = layers.record(ours, others, preset=preset, setting=setting, command=command())
+        if out is not None:
+            write_json(out, record)
+        return record
+
+    for row in layers.run_ours(wanted, setting):
+        ours.append(row)
+        save()
+        progress().print(f"{row['name']}: {tables.outcome(row)}", soft_wrap=True)
+    for name, row in layers.run_rivals(wanted, names, ours, setting):
+        others[name] = row
+        save()
+        progress().print(f"{name}: {tables.outcome(row)}", soft_wrap=True)
+    for table in tables.layers(save()):
+        output().print(table)
+    tell(out)
+    fail_if_any(ours)
+
+
+def decode(
+    device: Device = None,
+    out: Out = None,
+    repeats: Repeats = 15,
+    measured: Annotated[
+        str, typer.Option("--layers", help="name:m, comma-separated.")
+    ] = decoding.DEFAULT_LAYERS,
+    dim: Annotated[int, typer.Option(help="Width of the model.")] = 1024,
+    batch: Annotated[int, typer.Option(help="B, sequences.")] = 128,
+    positions: Annotated[str, typer.Option(help="Where a layer is timed.")] = decoding.DEFAULT_POSITIONS,
+    run_on: Annotated[
+        str, typer.Option(help=f"Layers that run on to every position; the others stop at {decoding.NEAR}.")
+    ] = "bdlru:4",
+    dtype: Dtype = None,
+) -> None:
+    """Time one token at a time: microseconds of a layer's step, in a stack of layers and at far positions.
+
+    On a GPU the steps are replayed as a CUDA graph. The stack is deep enough that its weights come from memory.
+    """
+    place = resolve_device(device)
+    check_repeats(repeats)
+    check_sizes(dim=dim, batch=batch)
+    setting = decoding.Setting(
+        dim, batch, resolve_dtype(dtype, place), place, repeats,
+        decoding.parse_positions(positions), decoding.parse_layers(run_on),
+    )  # fmt: skip
+    rows = []
+    for row in decoding.run(decoding.parse_layers(measured), setting):
+        rows.append(row)
+        if out is not None:
+            write_json(out, decoding.record(rows, command=command(), device=place))
+        progress().print(f"{row['layer']} {row['m']}: {tables.outcome(row)}", soft_wrap=True)
+    output().print(tables.decode(decoding.record(rows, command=command(), device=place)))
+    tell(out)
+    fail_if_any(rows)
+
+
+def picture(
+    files: Annotated[list[Path], typer.Argument(help="Records of bench scan in two passes.")],
+    out: Annotated[Path, typer.Option(help="The picture, PNG or SVG.")] = Path("docs/speed.png"),
+) -> None:
+    """Draw how near the scans come to the speed of a plain copy, beside what was asked for."""
+    output().print(f"wrote {draw_picture([read_json(path) for path in files], out)}", soft_wrap=True)
+
+
+def report(
+    files: Annotated[list[Path], typer.Argument(help="Records of bench scan, layer and decode.")],
+    out: Annotated[Path, typer.Option(help="The page, Markdown.")] = Path("docs/speed.md"),
+    notes: Annotated[Path | None, typer.Option(help="Markdown that follows the tables.")] = None,
+) -> None:
+    """Write a table of every figure asked for: asked, reached, the command and its record."""
+    more = "" if notes is None else notes.read_text(encoding="utf-8")
+    records = {str(path): read_json(path) for path in files}
+    output().print(f"wrote {write_page(records, out, more)}", soft_wrap=True)

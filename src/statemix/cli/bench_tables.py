@@ -1,0 +1,179 @@
+"""The tables that `statemix bench` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from statemix.bench.contestants import CONTESTANTS
+
+Row = dict[str, Any]
+
+
+def _table(title: str, *columns: str, left: int = 1) -> Table:
+    """A table whose first `left` columns are flush left and whose others are numbers."""
+    table = Table(title=title, title_justify="left")
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="left" if place < left else "right", no_wrap=place >= left)
+    return table
+
+
+def where(record: Row) -> str:
+    """Where a record was taken."""
+    return f"{record['device']}, torch {record['versions']['torch']}"
+
+
+def comparison(record: Row) -> Table:
+    """One line a case; each rival also as a multiple of the first contestant's median."""
+    place = f"{record['device']}, {record['threads']} threads, torch {record['versions']['torch']}"
+    shown = Table(title=f"forward + backward, ms; {place}", title_justify="left")
+    for column in ("recurrence", "m", "B×T×N", *CONTESTANTS):
+        shown.add_column(column, justify="right")
+    for row in record["cases"]:
+        ours = row["results"][next(iter(CONTESTANTS))]["ms"]["median"]
+        cells = [_cell(row["results"][name]["ms"], ours) for name in CONTESTANTS]
+        shown.add_row(row["recurrence"], str(row["m"]), sizes(row), *cells)
+    return shown
+
+
+def _cell(ms: dict[str, float], ours: float) -> str:
+    ratio = "" if ms["median"] == ours else f" [bold]{ms['median'] / ours:.3g}×[/]"
+    return f"{ms['median']:.3g}{ratio}\n[dim]{ms['lower_quartile']:.3g}-{ms['upper_quartile']:.3g}[/]"
+
+
+def sizes(row: Row) -> str:
+    """B×T×N of a case."""
+    return f"{row['batch']}×{row['length']}×{row['blocks']}"
+
+
+def milliseconds(timed: Row) -> str:
+    """A median, and its quartiles when they say more."""
+    ms = timed["ms"]
+    return f"{ms['median']:.4g} [dim]{ms['lower_quartile']:.4g}-{ms['upper_quartile']:.4g}[/]"
+
+
+def one_scan(row: Row) -> str:
+    """A measured case in one line."""
+    name = f"{row['recurrence']} {row['m']} {sizes(row)}"
+    if "failed" in row:
+        return f"{name} {outcome(row)}"
+    passes = (
+        f"{one} {milliseconds(row[one])} ms {row[one]['percent_of_copy']:.3g} %"
+        for one in ("forward", "backward")
+    )
+    return f"{name} {', '.join(passes)}"
+
+
+def outcome(row: Row) -> str:
+    """How the measurement of a row went, in one line."""
+    note = row.get("left_out") or row.get("failed")
+    if note:
+        return escape(note)
+    if "us" in row:
+        return f"{row['us']['median']:.4g} µs"
+    return f"{milliseconds(row['both'])} ms"
+
+
+def passes(record: Row) -> Iterator[Table]:
+    """Our cases, then the rivals."""
+    copy = f"copy {record['copy']['tb_per_s']:.3g} TB/s"
+    shown = _table(
+        f"scan, {record['dtype']}, ms and % of copy; {where(record)}, {copy}",
+        "", "B×T×N", "forward", "%", "backward", "%", "extra memory", "error",
+    )  # fmt: skip
+    for row in record["cases"]:
+        name = f"{row['recurrence']} {row['m']}"
+        if "failed" in row:
+            shown.add_row(name, sizes(row), "[red]failed[/]", *[""] * 5)
+            continue
+        cells = [
+            cell
+            for one in ("forward", "backward")
+            for cell in (milliseconds(row[one]), f"[bold]{row[one]['percent_of_copy']:.3g}[/]")
+        ]
+        extra = row.get("extra_memory", {}).get("percent_of_gates")
+        memory = "" if extra is None else f"{extra:.2g} %"
+        shown.add_row(name, sizes(row), *cells, memory, f"{max(row['errors'].values()):.1e}")
+    yield shown
+    if record["rivals"]:
+        yield _rivals(record["rivals"])
+
+
+def _rivals(rivals: dict[str, Row]) -> Table:
+    shown = _table(
+        "rivals, ms; × is against ours, forward + backward", "", "forward", "forward + backward", "×", ""
+    )
+    for name, row in rivals.items():
+        note = escape(row.get("left_out") or row.get("failed") or "")
+        timed = [milliseconds(row[one]) if one in row else "" for one in ("forward", "both")]
+        ratio = f"{row['times_ours']:.3g}" if "times_ours" in row else ""
+        shown.add_row(name, *timed, ratio, note)
+    return shown
+
+
+def layers(record: Row) -> Iterator[Table]:
+    """Our layers with their matrix products, then the rivals."""
+    shape = f"d={record['dim']}, B{record['batch']} T{record['length']}, {record['dtype']}"
+    shown = _table(
+        f"our layers, {shape}, ms; {where(record)}",
+        "", "N", "parameters", "forward", "forward + backward", "tokens/s", "products", "× products",
+    )  # fmt: skip
+    for row in record["ours"]:
+        if "failed" in row:
+            shown.add_row(row["name"], "[red]failed[/]", *[""] * 6)
+            continue
+        shown.add_row(
+            row["name"], str(row["blocks"]), f"{row['parameters']:,}", milliseconds(row["forward"]),
+            milliseconds(row["both"]), f"{row['tokens_per_s']:.3g}", milliseconds(row["products"]["both"]),
+            f"[bold]{row['times_products']:.3g}[/]",
+        )  # fmt: skip
+    yield shown
+    if record["rivals"]:
+        yield _layer_rivals(record["rivals"])
+
+
+def _layer_rivals(rivals: dict[str, Row]) -> Table:
+    shown = _table(
+        "rivals; × is against ours", "", "parameters", "forward", "forward + backward", "tokens/s", "×", ""
+    )
+    for name, row in rivals.items():
+        note = row.get("left_out") or row.get("failed")
+        if note:
+            shown.add_row(name, *[""] * 5, escape(note))
+            continue
+        against = f"{row['against']['name']}, {row['against']['parameters']:,}"
+        shown.add_row(
+            name, f"{row['parameters']:,}", milliseconds(row["forward"]), milliseconds(row["both"]),
+            f"{row['tokens_per_s']:.3g}", f"[bold]{row['times_ours']:.3g}[/]", against,
+        )  # fmt: skip
+    return shown
+
+
+def decode(record: Row) -> Table:
+    """One line a layer: microseconds of a step in the stack, then alone at each position."""
+    shown = _table(
+        f"one step, µs; {where(record)}", "", "d", "B", "parameters", "stack of", "per layer", "alone, at position: µs",
+    )  # fmt: skip
+    for row in record["layers"]:
+        name = f"{row['layer']} {row['m']}"
+        if "failed" in row:
+            shown.add_row(name, "[red]failed[/]", *[""] * 5)
+            continue
+        us = row["us"]
+        alone = ", ".join(f"{one['position']}: {one['us']['median']:.3g}" for one in row["one_layer"])
+        per_layer = (
+            f"[bold]{us['median']:.3g}[/] [dim]{us['lower_quartile']:.3g}-{us['upper_quartile']:.3g}[/]"
+        )
+        shown.add_row(
+            name,
+            str(row["dim"]),
+            str(row["batch"]),
+            f"{row['parameters']:,}",
+            str(row["stack"]),
+            per_layer,
+            alone,
+        )
+    return shown
