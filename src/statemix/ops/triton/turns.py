@@ -1,0 +1,259 @@
+"""Launching the kernels that take turns (`turns_forward`, `turns_backward`)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from statemix.ops.layout import empty_fast, in_fast_format
+from statemix.ops.triton.table import Turns
+
+
+class Products(NamedTuple):
+    """Warps of a program, steps of a tile, stages in shared memory."""
+
+    warps: int
+    steps: int
+    stages: int
+
+
+LANES = {3: 24, 5: 20, 6: 24, 7: 28, 9: 18, 10: 20, 11: 22, 12: 24, 13: 26, 14: 28, 15: 30}
+"""Lanes of a warp in use for block sizes that do not divide 32: whole blocks, in bfloat16 a multiple of 4 bytes."""
+
+PRODUCTS = {
+    1: Products(2, 16, 3),
+    2: Products(2, 8, 3),
+    4: Products(2, 4, 4),
+    8: Products(2, 2, 4),
+    16: Products(2, 1, 4),
+}
+"""Launches of the products of segments, for m up to the number given."""
+
+ALIGNMENT = 16
+"""Bytes that divide every address."""
+
+DIRECT = 0
+"""The width that means: no copies, every number is loaded by the lane that wants it."""
+
+LARGEST = {"bdlru": 16, "affine": 16, "hlru": 16}
+"""The largest block size or order that these kernels take."""
+
+
+def lanes(recurrence: str, m: int, width: int) -> int:
+    """How many lanes of a warp own a row or a channel; whole blocks."""
+    if recurrence == "hlru":
+        return 32
+    return 32 // m * m if width == DIRECT else LANES.get(m, 32)
+
+
+def _channels(values: Tensor) -> int:
+    """Rows of all blocks, or channels."""
+    return values.shape[2:].numel()
+
+
+def prepare(recurrence: str, gates: Tensor, values: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Gates and values as the kernels read them, and how many neighbouring numbers one copy takes.
+
+    Rows that no copy of 4 bytes can take are read number by number (DIRECT).
+    """
+    laid_out, rows = planes(gates), rows_of(values)
+    width = vector(recurrence, laid_out, rows)
+    if width:
+        return laid_out, rows, width
+    return in_fast_format(gates, "gates"), values.contiguous(), DIRECT
+
+
+def vector(recurrence: str, gates: Tensor, values: Tensor) -> int:
+    """How many neighbouring numbers one copy may take: all strides and the lanes are multiples of it. 0: not even 4
+    bytes."""
+    used = lanes(recurrence, _size(recurrence, gates), 1)
+    sizes = (used, _channels(values), *_row_strides(gates), gates.stride(-1), *_row_strides(values))
+    width = 16 // values.element_size()
+    while any(size % width for size in sizes):
+        width //= 2
+    return width if width * values.element_size() >= 4 else 0
+
+
+def _size(recurrence: str, gates: Tensor) -> int:
+    """m."""
+    return gates.shape[-1] - (recurrence != "affine")
+
+
+def _row_strides(tensor: Tensor) -> tuple[int, int]:
+    """Of batch rows and steps; a dimension of one element has none that matters."""
+    batch, step = (0 if tensor.shape[d] == 1 else tensor.stride(d) for d in (0, 1))
+    return batch, step
+
+
+def _side_by_side(tensor: Tensor) -> bool:
+    """Whether the numbers of every step lie side by side from an aligned address, rows and steps anywhere."""
+    inner = 1
+    for d in range(tensor.dim() - 1, 1, -1):
+        if tensor.shape[d] != 1 and tensor.stride(d) != inner:
+            return False
+        inner *= tensor.shape[d]
+    return tensor.data_ptr() % ALIGNMENT == 0
+
+
+def rows_of(tensor: Tensor) -> Tensor:
+    """Values as the kernels read them: as they are, or a plain copy."""
+    return tensor if _side_by_side(tensor) else tensor.clone(memory_format=torch.contiguous_format)
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """A contiguous tensor from an aligned address: as it is, or a copy."""
+    tensor = tensor.contiguous()
+    return tensor if tensor.data_ptr() % ALIGNMENT == 0 else tensor.clone()
+
+
+def planes(gates: Tensor) -> Tensor:
+    """Gates as the kernels read them, every plane like the values: as they are, or a copy in the fast format."""
+    return gates if _side_by_side(gates[..., 0]) else empty_fast(gates, "gates").copy_(gates)
+
+
+@lru_cache(maxsize=1024)
+def _shape(launch: Turns) -> dict[str, Any]:
+    """A launch as the kernels' arguments."""
+    sizes = {"W": launch.workers, "G": launch.warps, "U": launch.steps, "S": launch.stages}
+    split = {
+        "WARPS": (launch.warps,) * launch.workers,
+        "REGS": (launch.worker_registers,) * launch.workers,
+    }
+    return {**sizes, **split, "num_warps": 4, "maxnreg": launch.registers, "enable_fp_fusion": False}
+
+
+class Phase(NamedTuple):
+    """Which steps of its segments a launch walks (`turns_common`), and the segments' horizons [B K, H]."""
+
+    number: int
+    horizons: Tensor | None
+
+
+WHOLE_SEQUENCES = Phase(0, None)
+
+
+def blind(horizons: Tensor) -> Phase:
+    """The segments that forget, from a zero state."""
+    return Phase(1, horizons)
+
+
+def correct(horizons: Tensor) -> Phase:
+    """Segments from their true states, as far as their horizons."""
+    return Phase(2, horizons)
+
+
+class Kernels(NamedTuple):
+    """The kernels that take turns, bound to a recurrence, a normalisation's code, a launch and the width of copies.
+
+    All tensors of numbers are of one dtype; `gates` and `values` come from `prepare`, the others are `plain`.
+    """
+
+    recurrence: str
+    code: int
+    launch: Turns
+    width: int
+
+    def forward(
+        self, gates: Tensor, values: Tensor, initial: Tensor, states: Tensor, final: Tensor,
+        cu_seqlens: Tensor | None, segment: int | None, phase: Phase = WHOLE_SEQUENCES,
+    ) -> None:  # fmt: skip
+        """Fill states and final [S, N, m] (contiguous); with segments, `initial` is [B K, N, m].
+
+        In the phase BLIND, `final` is [B K, N, m] too; in the phase CORRECT it is not written.
+        """
+        from statemix.ops.triton.turns_forward import forward
+
+        programs, integers, fixed = self._arguments(gates, values, cu_seqlens, segment)
+        bounds = initial if cu_seqlens is None else cu_seqlens
+        forward[(programs,)](
+            gates,
+            values,
+            initial,
+            states,
+            final,
+            bounds,
+            phase.horizons,
+            *integers,
+            **fixed,
+            **_shape(self.launch),
+            PHASE=phase.number,
+        )
+
+    def backward(
+        self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], cu_seqlens: Tensor | None,
+        segment: int | None, phase: Phase = WHOLE_SEQUENCES,
+    ) -> None:  # fmt: skip
+        """Fill (d_gates, d_values, d_initial) from (gates, values, states, initial, grad_states, grad_final); with
+        segments, `grad_final` is [B K, N, m].
+
+        In the phase BLIND, d_initial is [B K, N, m] too; in the phase CORRECT it is not written.
+        """
+        from statemix.ops.triton.turns_backward import backward
+
+        gates, values, states, initial, grad_states, grad_final = inputs
+        programs, integers, fixed = self._arguments(gates, values, cu_seqlens, segment)
+        rows = self.launch.steps + (fixed["m"] - 1 if fixed["ORDER"] else 0)
+        bounds = initial if cu_seqlens is None else cu_seqlens
+        backward[(programs,)](
+            gates, values, states, initial, grad_states, grad_final, *outputs, bounds,
+            phase.horizons, *integers, PHASE=phase.number, R=1 << (rows - 1).bit_length(), **fixed,
+            **_shape(self.launch),
+        )  # fmt: skip
+
+    def products(
+        self, gates: Tensor, drives: Tensor, segment: int, reverse: bool
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What each segment does to the state (or, reverse, to the carry) it begins with: [B K, N, m, m], [B K, N, m],
+        and its horizons [B K, H], or None where every offset is there.
+
+        `drives` are the values, or (reverse) the gradients of the states.
+        """
+        from statemix.ops.triton import portable_chunks
+        from statemix.ops.triton.turns_products import products
+
+        launch = PRODUCTS[next(limit for limit in PRODUCTS if _size(self.recurrence, gates) <= limit)]
+        width = vector(self.recurrence, gates, drives)
+        if not width:
+            matrices, offsets = portable_chunks.products(
+                self.recurrence, self.code, gates, drives, segment, reverse=reverse
+            )
+            return matrices, offsets, None
+        copying = self._replace(width=width)
+        programs, integers, fixed = copying._arguments(gates, drives, None, segment, launch.warps)
+        sequences, blocks, m = drives.shape[0] * integers[2], drives.shape[2], fixed["m"]
+        matrices = gates.new_empty((sequences, blocks, m, m), dtype=torch.float32)
+        offsets = gates.new_empty((sequences, blocks, m), dtype=torch.float32)
+        horizons = gates.new_empty((sequences, fixed["H"]), dtype=torch.int32)
+        del fixed["PACKED"]
+        products[(programs,)](
+            gates, drives, matrices, offsets, horizons, *integers, **fixed, REVERSE=reverse, G=launch.warps,
+            U=launch.steps, S=launch.stages, num_warps=launch.warps, enable_fp_fusion=False,
+        )  # fmt: skip
+        return matrices, offsets, horizons
+
+    def _arguments(
+        self,
+        gates: Tensor,
+        values: Tensor,
+        cu_seqlens: Tensor | None,
+        segment: int | None,
+        warps: int | None = None,
+    ) -> tuple[int, tuple[int, ...], dict[str, Any]]:
+        """Programs, the integers, and what is fixed at compilation."""
+        batch, length = values.shape[:2]
+        m = _size(self.recurrence, gates)
+        used, channels = lanes(self.recurrence, m, self.width), _channels(values)
+        groups = -(-channels // ((warps or self.launch.warps) * used))
+        segment = segment or length
+        segments = -(-length // segment)
+        sequences = batch * segments if cu_seqlens is None else cu_seqlens.shape[0] - 1
+        strides = (*_row_strides(gates), gates.stride(-1), *_row_strides(values))
+        units = (stride // max(1, self.width) for stride in strides)
+        fixed = {
+            "H": channels, "m": m, "LANES": used, "CODE": self.code, "GATED": self.recurrence != "affine",
+            "ORDER": self.recurrence == "hlru", "PACKED": cu_seqlens is not None, "VEC": self.width,
+        }  # fmt: skip
+        return sequences * groups, (length, segment, segments, groups, *units), fixed
