@@ -59,6 +59,12 @@ def check(recurrence, tensors, name="softmax", **options):
     return got
 
 
+def cut(monkeypatch, length):
+    from statemix.ops.triton import split
+
+    monkeypatch.setattr(split, "segment_length", lambda lanes, steps: length)
+
+
 def launches():
     """Every entry of the measured table once, with an m that it is for."""
     from statemix.ops.triton.table import HOPPER
@@ -83,6 +89,22 @@ def test_every_launch_of_the_table(kind, direction, m, launch, dtype, monkeypatc
     recurrence = "hlru" if kind == "order" else "bdlru"
     tensors = inputs(recurrence, B=2, T=3 * launch.steps * launch.workers + 5, N=24, m=m, dtype=dtype, seed=m)
     check(recurrence, on_gpu(tensors))
+
+
+@pytest.mark.parametrize("m", [1, 3, 4, 8, 16])
+@pytest.mark.parametrize("recurrence", RECURRENCES)
+def test_portable_kernels(recurrence, m, monkeypatch):
+    """What runs on every other GPU, here: whole, packed, in segments."""
+    from statemix.ops.triton import dispatch
+
+    monkeypatch.setattr(dispatch, "choose", lambda *key: None)
+    for dtype in (torch.float32, torch.bfloat16):
+        check(recurrence, on_gpu(inputs(recurrence, B=2, T=37, N=20, m=m, dtype=dtype)))
+    bounds = torch.tensor([0, 5, 5, 37], device="cuda")
+    packed = inputs(recurrence, B=1, T=37, N=20, m=m, sequences=3, dtype=torch.float32)
+    check(recurrence, on_gpu(packed), cu_seqlens=bounds)
+    cut(monkeypatch, 64)
+    check(recurrence, on_gpu(inputs(recurrence, B=1, T=150, N=20, m=m, dtype=torch.float32)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -148,12 +170,6 @@ def test_packed(recurrence, lengths):
         )
         check(recurrence, on_gpu(tensors), cu_seqlens=bounds)
         check(recurrence, on_gpu(tensors), cu_seqlens=bounds.int())
-
-
-def cut(monkeypatch, length):
-    from statemix.ops.triton import split
-
-    monkeypatch.setattr(split, "segment_length", lambda lanes, steps: length)
 
 
 @pytest.mark.parametrize("bias", [-5.0, 0.0, 4.0], ids=["keeping", "neutral", "forgetting"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -49,58 +50,33 @@ def lanes(recurrence: str, m: int, width: int) -> int:
     return 32 // m * m if width == DIRECT else LANES.get(m, 32)
 
 
-def _channels(values: Tensor) -> int:
-    """Rows of all blocks, or channels."""
-    return values.shape[2:].numel()
-
-
 def prepare(recurrence: str, gates: Tensor, values: Tensor) -> tuple[Tensor, Tensor, int]:
     """Gates and values as the kernels read them, and how many neighbouring numbers one copy takes.
 
-    Rows that no copy of 4 bytes can take are read number by number (DIRECT).
+    Tensors whose every step lies side by side are read in place, others are copied into the fast format. Rows that no
+    copy of 4 bytes can take are read number by number (DIRECT).
     """
-    laid_out, rows = planes(gates), rows_of(values)
+    laid_out = gates if _side_by_side(gates, gates.dim() - 2) else empty_fast(gates, "gates").copy_(gates)
+    rows = values if _side_by_side(values, values.dim() - 1) else plain(values)
     width = vector(recurrence, laid_out, rows)
-    if width:
-        return laid_out, rows, width
-    return in_fast_format(gates, "gates"), values.contiguous(), DIRECT
+    return (laid_out, rows, width) if width else (in_fast_format(gates, "gates"), plain(values), DIRECT)
 
 
 def vector(recurrence: str, gates: Tensor, values: Tensor) -> int:
     """How many neighbouring numbers one copy may take: all strides and the lanes are multiples of it. 0: not even 4
     bytes."""
-    used = lanes(recurrence, _size(recurrence, gates), 1)
-    sizes = (used, _channels(values), *_row_strides(gates), gates.stride(-1), *_row_strides(values))
-    width = 16 // values.element_size()
-    while any(size % width for size in sizes):
-        width //= 2
-    return width if width * values.element_size() >= 4 else 0
+    shapes = (gates.shape, gates.stride(), values.shape, values.stride())
+    return _vector(recurrence, values.element_size(), *shapes)
 
 
-def _size(recurrence: str, gates: Tensor) -> int:
-    """m."""
-    return gates.shape[-1] - (recurrence != "affine")
-
-
-def _row_strides(tensor: Tensor) -> tuple[int, int]:
-    """Of batch rows and steps; a dimension of one element has none that matters."""
-    batch, step = (0 if tensor.shape[d] == 1 else tensor.stride(d) for d in (0, 1))
-    return batch, step
-
-
-def _side_by_side(tensor: Tensor) -> bool:
-    """Whether the numbers of every step lie side by side from an aligned address, rows and steps anywhere."""
-    inner = 1
-    for d in range(tensor.dim() - 1, 1, -1):
-        if tensor.shape[d] != 1 and tensor.stride(d) != inner:
+def _side_by_side(tensor: Tensor, last: int) -> bool:
+    """Whether dimensions 2 … last lie side by side from an aligned address, rows, steps and planes anywhere."""
+    inner, sizes, strides = 1, tensor.shape, tensor.stride()
+    for d in range(last, 1, -1):
+        if sizes[d] != 1 and strides[d] != inner:
             return False
-        inner *= tensor.shape[d]
+        inner *= sizes[d]
     return tensor.data_ptr() % ALIGNMENT == 0
-
-
-def rows_of(tensor: Tensor) -> Tensor:
-    """Values as the kernels read them: as they are, or a plain copy."""
-    return tensor if _side_by_side(tensor) else tensor.clone(memory_format=torch.contiguous_format)
 
 
 def plain(tensor: Tensor) -> Tensor:
@@ -109,9 +85,57 @@ def plain(tensor: Tensor) -> Tensor:
     return tensor if tensor.data_ptr() % ALIGNMENT == 0 else tensor.clone()
 
 
-def planes(gates: Tensor) -> Tensor:
-    """Gates as the kernels read them, every plane like the values: as they are, or a copy in the fast format."""
-    return gates if _side_by_side(gates[..., 0]) else empty_fast(gates, "gates").copy_(gates)
+Sizes = tuple[int, ...]
+"""A shape, or strides."""
+
+
+def _size(recurrence: str, gates: Sizes) -> int:
+    """m, from the shape of the gates."""
+    return gates[-1] - (recurrence != "affine")
+
+
+def _strides(gates: Sizes, gate_strides: Sizes, values: Sizes, value_strides: Sizes) -> Sizes:
+    """Of rows, steps and planes of the gates, of rows and steps of the values; of one element none matters."""
+    gb, gt = (0 if gates[d] == 1 else gate_strides[d] for d in (0, 1))
+    vb, vt = (0 if values[d] == 1 else value_strides[d] for d in (0, 1))
+    return gb, gt, gate_strides[-1], vb, vt
+
+
+@lru_cache(maxsize=4096)
+def _vector(
+    recurrence: str, element: int, gates: Sizes, gate_strides: Sizes, values: Sizes, value_strides: Sizes
+) -> int:
+    used = lanes(recurrence, _size(recurrence, gates), 1)
+    sizes = (used, math.prod(values[2:]), *_strides(gates, gate_strides, values, value_strides))
+    width = 16 // element
+    while any(size % width for size in sizes):
+        width //= 2
+    return width if width * element >= 4 else 0
+
+
+@lru_cache(maxsize=4096)
+def _arguments(
+    kernels: Kernels, warps: int, sequences: int | None, segment: int | None,
+    gates: Sizes, gate_strides: Sizes, values: Sizes, value_strides: Sizes,
+) -> tuple[int, Sizes, dict[str, Any]]:  # fmt: skip
+    """Programs, the integers, and what is fixed at compilation; `sequences` is the number of packed ones."""
+    batch, length = values[:2]
+    recurrence, m = kernels.recurrence, _size(kernels.recurrence, gates)
+    used, channels = lanes(recurrence, m, kernels.width), math.prod(values[2:])
+    groups = -(-channels // (warps * used))
+    segment = segment or length
+    segments = -(-length // segment)
+    strides = _strides(gates, gate_strides, values, value_strides)
+    fixed = {
+        "H": channels, "m": m, "LANES": used, "CODE": kernels.code, "GATED": recurrence != "affine",
+        "ORDER": recurrence == "hlru", "PACKED": sequences is not None, "VEC": kernels.width,
+    }  # fmt: skip
+    programs = groups * (batch * segments if sequences is None else sequences)
+    return (
+        programs,
+        (length, segment, segments, groups, *(s // max(1, kernels.width) for s in strides)),
+        fixed,
+    )
 
 
 @lru_cache(maxsize=1024)
@@ -214,7 +238,7 @@ class Kernels(NamedTuple):
         from statemix.ops.triton import portable_chunks
         from statemix.ops.triton.turns_products import products
 
-        launch = PRODUCTS[next(limit for limit in PRODUCTS if _size(self.recurrence, gates) <= limit)]
+        launch = PRODUCTS[next(limit for limit in PRODUCTS if _size(self.recurrence, gates.shape) <= limit)]
         width = vector(self.recurrence, gates, drives)
         if not width:
             matrices, offsets = portable_chunks.products(
@@ -227,7 +251,7 @@ class Kernels(NamedTuple):
         matrices = gates.new_empty((sequences, blocks, m, m), dtype=torch.float32)
         offsets = gates.new_empty((sequences, blocks, m), dtype=torch.float32)
         horizons = gates.new_empty((sequences, fixed["H"]), dtype=torch.int32)
-        del fixed["PACKED"]
+        fixed = {name: value for name, value in fixed.items() if name != "PACKED"}
         products[(programs,)](
             gates, drives, matrices, offsets, horizons, *integers, **fixed, REVERSE=reverse, G=launch.warps,
             U=launch.steps, S=launch.stages, num_warps=launch.warps, enable_fp_fusion=False,
@@ -241,19 +265,7 @@ class Kernels(NamedTuple):
         cu_seqlens: Tensor | None,
         segment: int | None,
         warps: int | None = None,
-    ) -> tuple[int, tuple[int, ...], dict[str, Any]]:
-        """Programs, the integers, and what is fixed at compilation."""
-        batch, length = values.shape[:2]
-        m = _size(self.recurrence, gates)
-        used, channels = lanes(self.recurrence, m, self.width), _channels(values)
-        groups = -(-channels // ((warps or self.launch.warps) * used))
-        segment = segment or length
-        segments = -(-length // segment)
-        sequences = batch * segments if cu_seqlens is None else cu_seqlens.shape[0] - 1
-        strides = (*_row_strides(gates), gates.stride(-1), *_row_strides(values))
-        units = (stride // max(1, self.width) for stride in strides)
-        fixed = {
-            "H": channels, "m": m, "LANES": used, "CODE": self.code, "GATED": self.recurrence != "affine",
-            "ORDER": self.recurrence == "hlru", "PACKED": cu_seqlens is not None, "VEC": self.width,
-        }  # fmt: skip
-        return sequences * groups, (length, segment, segments, groups, *units), fixed
+    ) -> tuple[int, Sizes, dict[str, Any]]:
+        sequences = None if cu_seqlens is None else cu_seqlens.shape[0] - 1
+        shapes = (gates.shape, gates.stride(), values.shape, values.stride())
+        return _arguments(self, warps or self.launch.warps, sequences, segment, *shapes)
