@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format clean
+.PHONY: help demo test check format kernels clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -34,6 +34,9 @@ check: $(STAMP)  ## style, types and the direction of imports
 format: $(STAMP)  ## put the code into its standard form
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+kernels: $(STAMP)  ## compile every GPU kernel for every target, no GPU needed, and record what it takes
+	$(BIN)/python -m statemix.ops.triton.ahead --all --jobs $(WORKERS) --write benchmarks/kernel_resources.json
 
 clean:  ## remove the environment and every cache (runs and demo/ stay)
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis

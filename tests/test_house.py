@@ -25,7 +25,8 @@ print(json.dumps(sorted({name.partition(".")[0] for name in set(sys.modules) - b
 """
 WITHOUT_EXTRAS = """
 import sys
-for name in ("numba", "numpy", "typer", "rich", "matplotlib", "jinja2", "safetensors", "pandas", "tensorboard"):
+EXTRAS = "numba numpy typer rich matplotlib jinja2 safetensors pandas tensorboard triton"
+for name in EXTRAS.split():
     sys.modules[name] = None
 import torch
 import statemix, statemix.models, statemix.tasks
@@ -78,10 +79,12 @@ def extra_requirements(extra):
 
 def test_extras():
     assert extra_requirements("cpu") == {"numba"}
+    assert extra_requirements("gpu") == {"triton"}
     assert extra_requirements("train") == {"typer", "rich", "safetensors", "tomli"}
     assert extra_requirements("report") == {"matplotlib", "jinja2"}
+    assert extra_requirements("rivals") == {"flash-linear-attention", "accelerated-scan"}
     assert set(metadata("statemix").get_all("Provides-Extra")) == {
-        "cpu", "train", "tensorboard", "report", "all", "dev"
+        "cpu", "gpu", "train", "tensorboard", "report", "rivals", "all", "dev"
     }  # fmt: skip
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from statemix.bench import tuning
+from statemix.bench import passes, tuning, tuning_gpu
 from statemix.bench.cases import Case
 from statemix.ops.triton import table
 from statemix.ops.triton.table import Key, Turns, default
@@ -148,3 +151,49 @@ def test_a_damaged_table_is_left_alone(path):
         tuning.save(path, "made up", [choose(Machine())])
     assert path.read_text() == '{"devices": 3}'
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """`tuning_gpu.Gpu` on the CPU, with the loop for kernels: it obeys no launch, but it computes the right numbers."""
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda place: "made up")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda place: HERE)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda place: SimpleNamespace())
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda place: None)
+    monkeypatch.setattr(torch.cuda, "device", lambda place: contextlib.nullcontext())
+    monkeypatch.setattr(tuning_gpu, "BACKEND", "reference")
+    return tuning_gpu.Gpu(Case("hlru", 2, 2, 5, 8), "float32", torch.device("cpu"), repeats=1, threads=2)
+
+
+@pytest.mark.parametrize("direction", tuning.DIRECTIONS)
+def test_a_launch_is_checked_and_timed(gpu, direction):
+    gpu.compile(direction, [QUICK, None])
+    assert 0 < gpu.milliseconds(direction, QUICK) < 10_000
+    assert gpu.key(direction) is None  # the loop asks no table
+    assert (gpu.device, gpu.capability, gpu.turns) == ("made up", HERE, True)
+
+
+@pytest.mark.parametrize("direction", tuning.DIRECTIONS)
+@pytest.mark.parametrize(
+    ("spoil", "words"), [(float("nan"), "not finite"), (1.1, r"error .* against float64")]
+)
+def test_wrong_numbers_are_not_timed(gpu, monkeypatch, direction, spoil, words):
+    right = getattr(passes, direction)
+    monkeypatch.setattr(passes, direction, lambda *x: [tensor * spoil for tensor in right(*x)])
+    with pytest.raises(RuntimeError, match=words):
+        gpu.milliseconds(direction, QUICK)
+
+
+def test_a_launch_that_does_not_compile_is_told_when_its_turn_comes(gpu, monkeypatch):
+    def broken(*_):
+        raise NotImplementedError("out of resources")
+
+    monkeypatch.setattr(passes, "backward", broken)
+    gpu.compile("backward", [QUICK])
+    with pytest.raises(RuntimeError, match="NotImplementedError: out of resources"):
+        gpu.milliseconds("backward", QUICK)
+
+
+def test_blocks_are_aligned():
+    assert tuning_gpu.aligned(CASE._replace(blocks=341)).blocks == 336
+    assert tuning_gpu.aligned(CASE._replace(blocks=5)).blocks == 5

@@ -12,6 +12,7 @@ OK, FAILED, BAD, INTERRUPTED = 0, 1, 2, 130
 
 EXTRAS = {
     "numba": "cpu",
+    "triton": "gpu",
     "safetensors": "train",
     "tomli": "train",
     "tensorboard": "tensorboard",

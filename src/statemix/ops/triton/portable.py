@@ -19,10 +19,9 @@ KINDS = {"bdlru": "block", "affine": "block", "hlru": "order"}
 LARGEST = 1024
 """A tile holds at most 2**20 numbers."""
 
-
 STEPS: dict[tuple[str, str], dict[int, int]] = {
     ("block", "forward"): {1: 16, 4: 8, 8: 4, 16: 2},
-    ("block", "backward"): {1: 8, 2: 4, 8: 2, 16: 1},
+    ("block", "backward"): {1: 8, 8: 2, 16: 1},
     ("order", "forward"): {4: 8, 8: 4},
     ("order", "backward"): {1: 4, 4: 2, 8: 1},
 }
@@ -39,6 +38,9 @@ KERNELS: dict[tuple[str, str], tuple[Any, Any]] = {
 }
 """For each recurrence and direction the kernel that walks and the one for large m."""
 
+Layout = tuple[int, int, dict[str, Any]]
+"""Blocks a program, its threads, and the kernel's own constants."""
+
 
 def find(table: dict[int, int], m: int) -> int | None:
     """The entry of a launch table for m, or None beyond the last."""
@@ -50,16 +52,16 @@ def count_segments(length: int, segment: int | None) -> int:
     return max(1, triton.cdiv(length, segment)) if segment else 1
 
 
-def _walk_constants(kind: str, steps: int, m: int, columns: int, lanes: int) -> tuple[int, int, dict[str, Any]]:
-    """(blocks a program, threads, the kernel's own constants) of a program that is one warp."""
+def _walk_layout(kind: str, steps: int, m: int, columns: int, lanes: int) -> Layout:
+    """A program is one warp."""
     constants = {"STEPS": steps, "LANES": lanes, "FAST": False}
     if kind == "order":
         return lanes, lanes, constants
     return lanes // m, lanes, {**constants, "COLUMNS": columns}
 
 
-def _tile_constants(kind: str, m: int, columns: int) -> tuple[int, int, dict[str, Any]]:
-    """The same for large m: 32 numbers of a tile a thread, as long as there are threads."""
+def _tile_layout(kind: str, m: int, columns: int) -> Layout:
+    """For large m: 32 numbers of a tile a thread, as long as there are threads."""
     if m > LARGEST:
         raise ValueError(f"m: got {m}, expected at most {LARGEST} on the triton backend")
     size = triton.next_power_of_2(m)
@@ -79,9 +81,9 @@ def _run(
     steps = find(STEPS[kind, direction], m)
     if steps:
         lanes = warp_size(tensors[0].device)
-        function, (each, threads, constants) = walk, _walk_constants(kind, steps, m, columns, lanes)
+        function, (each, threads, constants) = walk, _walk_layout(kind, steps, m, columns, lanes)
     else:
-        function, (each, threads, constants) = tile, _tile_constants(kind, m, columns)
+        function, (each, threads, constants) = tile, _tile_layout(kind, m, columns)
     cuts = count_segments(length, segment)
     strides = encode(tuple(x.stride() for x in tensors))
     arguments = (*tensors, strides, cu_seqlens, length, blocks, segment or length, cuts)

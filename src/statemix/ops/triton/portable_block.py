@@ -24,7 +24,7 @@ from statemix.ops.triton.portable_parts import (
     unstack,
     unstack_all,
 )
-from statemix.ops.triton.rows import row_weights
+from statemix.ops.triton.rows import rotate, row_weights
 
 
 @triton.jit
@@ -78,26 +78,14 @@ def block_forward(
 
 
 @triton.jit
-def _rotate(row, i, M: tl.constexpr):
-    """Turn each lane's row by its own i: afterwards entry q is the weight of column (i + q) mod M.
-
-    One round for each bit of i, so that what a lane sends lies under the same entry, in the same register, in all.
-    """
-    for bit in tl.static_range(4):
-        if (1 << bit) < M:
-            turned = ()
-            for q in tl.static_range(M):
-                turned = turned + (tl.where((i >> bit) & 1 == 1, row[(q + (1 << bit)) % M], row[q]),)
-            row = turned
-    return row
-
-
-@triton.jit
 def _step_back(adjoint, turned, k: tl.constexpr, i, base, M: tl.constexpr):
-    """The transposed transition: lane j receives the sum over the rows i of p[i][j] adjoint_i."""
+    """The transposed transition: lane j receives the sum over the rows i of p[i][j] adjoint_i.
+
+    Rows are turned by their i, so that what a lane sends lies under the same entry, in the same register, in all.
+    """
     carry = adjoint * 0.0
     for q in tl.static_range(M):
-        carry += tl.gather(turned[q][k] * adjoint, base + tl.where(i >= q, i - q, i - q + M), 0)
+        carry += tl.gather(turned[q][k] * adjoint, base + tl.where(i + q < M, i + q, i + q - M), 0)
     return carry
 
 
@@ -153,7 +141,7 @@ def block_backward(
         for j in tl.static_range(M):
             h += p[j] * u[j]
         slopes = row_slopes(x, p, inverse, u + (value,), h, CODE, COLUMNS)
-        turned = unstack_all(_rotate(p, component[None, :], M), M, STEPS, LANES)
+        turned = unstack_all(rotate(p, component[None, :], M), M, STEPS, LANES)
         gradient = unstack(gradient, STEPS, LANES)
         adjoints = ()
         for k in tl.static_range(STEPS):

@@ -17,13 +17,11 @@ from statemix.ops.triton.portable_parts import (
     decode,
     floats,
     kernel,
-    load_columns,
     span,
-    store,
     unstack,
     unstack_all,
 )
-from statemix.ops.triton.portable_wide import load, tile_weights
+from statemix.ops.triton.portable_wide import tile_weights
 from statemix.ops.triton.rows import row_weights
 
 
@@ -49,10 +47,23 @@ def _move_block(columns, p, k: tl.constexpr, base, M: tl.constexpr, COUNT: tl.co
 
 @triton.jit
 def _add_products(gathered, columns, gradient, M: tl.constexpr):
+    """What a step adds to the adjoint at the segment's start."""
     added = ()
     for c in tl.static_range(M):
         added = added + (gathered[c] + columns[c] * gradient,)
     return added
+
+
+@triton.jit
+def _sum_rows(gathered, i, base, M: tl.constexpr):
+    """Entry c of the tuple, summed over the rows of the block, in the lane of component c."""
+    total = gathered[0] * 0.0
+    for c in tl.static_range(M):
+        one = tl.gather(gathered[c], base, 0)
+        for j in tl.static_range(1, M):
+            one += tl.gather(gathered[c], base + j, 0)
+        total = tl.where(i == c, one, total)
+    return total
 
 
 @kernel
@@ -95,23 +106,8 @@ def block_products(
     products += work.to(tl.int64) * ps[0] + n * ps[1] + i * ps[2]
     for c in tl.static_range(M):
         tl.store(products + c * ps[3], columns[c], mask=live)
-    if REVERSE:
-        offset = _sum_rows(gathered, i, base, M)
-    else:
-        offset = columns[M]
+    offset = _sum_rows(gathered, i, base, M) if REVERSE else columns[M]
     tl.store(offsets + work.to(tl.int64) * os[0] + n * os[1] + i * os[2], offset, mask=live)
-
-
-@triton.jit
-def _sum_rows(gathered, i, base, M: tl.constexpr):
-    """Entry c of the tuple, summed over the rows of the block, in the lane of component c."""
-    total = gathered[0] * 0.0
-    for c in tl.static_range(M):
-        one = tl.gather(gathered[c], base, 0)
-        for j in tl.static_range(1, M):
-            one += tl.gather(gathered[c], base + j, 0)
-        total = tl.where(i == c, one, total)
-    return total
 
 
 @triton.jit
@@ -172,7 +168,7 @@ def ring_products(
     g, v, products, offsets, strides, T, N, segment, segments,
     CODE: tl.constexpr, M: tl.constexpr, REVERSE: tl.constexpr, SIZE: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
-    """The same for higher orders: a program moves one column, so that gates are read once for each; see `ring_forward`."""
+    """The same for higher orders, as in `ring_forward`: a program moves one column, and reads all gates for it."""
     gs, vs, ps, os = decode(strides)
     tiles, count = tl.cdiv(N, LANES), M if REVERSE else M + 1
     work, column = tl.program_id(0) // tiles // count, tl.program_id(0) // tiles % count
@@ -185,7 +181,9 @@ def ring_products(
     v += row * vs[0] + n * vs[2]
     window = tl.where(inside & (portable_ring.lag(start * 0, c, M) == column), 1.0, 0.0)
     gathered = tl.zeros([LANES], tl.float32)
-    asked = portable_ring.ask_rows(g, gs, v, vs, start, start, c, inside & (start < end), live & (start < end), M)
+    asked = portable_ring.ask_rows(
+        g, gs, v, vs, start, start, c, inside & (start < end), live & (start < end), M
+    )
     for t in range(start, end):
         x, gate, value = asked[0].to(tl.float32), asked[1].to(tl.float32), asked[2].to(tl.float32)
         more = t + 1 < end
@@ -205,35 +203,3 @@ def ring_products(
         tl.store(offsets + column * os[2], gathered, mask=live)
     else:
         tl.store(offsets[None, :] + place * os[2], window, mask=inside & (column == M))
-
-
-@kernel
-def carry_states(
-    products, offsets, initial, starts, final, strides, N, segments,
-    M: tl.constexpr, REVERSE: tl.constexpr, LANES: tl.constexpr,
-):  # fmt: skip
-    """The state before every segment, and the last; with REVERSE from the last segment on, with P transposed."""
-    ps, os, ins, ss, fs = decode(strides)
-    tiles = tl.cdiv(N, LANES // M)
-    row = (tl.program_id(0) // tiles).to(tl.int64)
-    n, i, base, live = block_lanes(tl.program_id(0) % tiles, N, M, LANES)
-    STEP: tl.constexpr = -1 if REVERSE else 1
-    segment = row * segments + (segments - 1 if REVERSE else 0)
-    along, across = (ps[3], ps[2]) if REVERSE else (ps[2], ps[3])
-    products += segment * ps[0] + n * ps[1] + i * along
-    offsets += segment * os[0] + n * os[1] + i * os[2]
-    starts += segment * ss[0] + n * ss[1] + i * ss[2]
-    h = load(initial + row * ins[0] + n * ins[1] + i * ins[2], live)
-    asked = load_columns(products, across, live, M) + (tl.load(offsets, mask=live, other=0.0),)
-    for k in range(0, segments):
-        x = asked
-        products, offsets = products + STEP * ps[0], offsets + STEP * os[0]
-        more = live & (k + 1 < segments)
-        asked = load_columns(products, across, more, M) + (tl.load(offsets, mask=more, other=0.0),)
-        tl.store(starts, h, mask=live)
-        starts += STEP * ss[0]
-        new = x[M]
-        for j in tl.static_range(M):
-            new += x[j] * tl.gather(h, base + j, 0)
-        h = new
-    tl.store(final + row * fs[0] + n * fs[1] + i * fs[2], h, mask=live)

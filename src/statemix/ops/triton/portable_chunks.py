@@ -1,9 +1,8 @@
 """Long rows cut into segments that are walked side by side: what each segment does to the state, in plain Triton.
 
-A segment maps the state before it to the state after it as h -> P h + o. `products` finds P and o of every segment,
-`carry` runs through the segments and yields the state before each, and `portable.forward` with `segment` does the
-rest. Backward the same with P transposed: `products(reverse=True)`, `carry(reverse=True)`, `portable.backward`.
-For an H-LRU the state is the window, and P a product of companion matrices.
+A segment maps the state before it to the state after it as h -> P h + o. `products` finds P and o of every segment;
+from them follows the state before each (`carry`), with which `portable.forward` walks all segments side by side.
+Backward the same with P transposed. For an H-LRU the state is the window, and P a product of companion matrices.
 """
 
 from __future__ import annotations
@@ -25,7 +24,9 @@ STEPS = {"block": {1: 8, 4: 4, 8: 2, 16: 1}, "order": {2: 4, 4: 2, 8: 1}}
 """The launch table of `products`: steps a tile, by the largest m that the entry is for."""
 
 
-def _constants(kind: str, m: int, columns: int, reverse: bool, warp: int) -> tuple[Any, int, int, dict[str, Any]]:
+def _constants(
+    kind: str, m: int, columns: int, reverse: bool, warp: int
+) -> tuple[Any, int, int, dict[str, Any]]:
     """(kernel, blocks a program, programs that share them, the kernel's own constants)."""
     steps = find(STEPS[kind], m)
     constants = {"M": m, "REVERSE": reverse, "LANES": warp, "STEPS": steps, "FAST": False}
@@ -60,20 +61,3 @@ def products(
     programs = batch * cuts * triton.cdiv(blocks, each) * shared
     launch(kernel, programs, arguments, warp, {"CODE": code, **constants})
     return matrices, offsets
-
-
-def carry(
-    matrices: Tensor, offsets: Tensor, initial: Tensor, segments: int, *, reverse: bool = False
-) -> tuple[Tensor, Tensor]:
-    """(the state before every segment [B*K, N, m], the state after the last [B, N, m]), from `initial` [B, N, m].
-
-    With `reverse`: the adjoint carried into the end of every segment, and out of the start of the first.
-    """
-    batch, blocks, m = initial.shape
-    starts, final = torch.empty_like(offsets), torch.empty_like(initial, dtype=torch.float32)
-    tensors = (matrices, offsets, initial, starts, final)
-    arguments = (*tensors, encode(tuple(x.stride() for x in tensors)), blocks, segments)
-    warp = warp_size(initial.device)
-    programs = batch * triton.cdiv(blocks, warp // m)
-    launch(portable_chunk_kernels.carry_states, programs, arguments, warp, {"M": m, "REVERSE": reverse, "LANES": warp})
-    return starts, final

@@ -17,6 +17,7 @@ import triton.language as tl
 
 from statemix.ops.triton.rows import gate_gradient, row_shift
 
+
 def kernel(function: Callable[..., None]) -> Any:
     """A kernel that is compiled once for all sizes, strides and alignments: none of them would make it faster."""
     parameters = inspect.signature(function).parameters.values()

@@ -54,10 +54,7 @@ def _rows(g, gs, v, vs, t, i, live, M: tl.constexpr, COLUMNS: tl.constexpr):
     at = g + t * gs[1]
     x = load(at[None, :] + i[:, None] * gs[4], live[:, None] & live[None, :])
     value = load(v + t * vs[1], live)
-    if COLUMNS > M:
-        gate = load(column(at, gs[4], M), live)
-    else:
-        gate = value * 0.0 + 1.0
+    gate = load(column(at, gs[4], M), live) if COLUMNS > M else tl.full(value.shape, 1.0, tl.float32)
     return x, gate, value
 
 

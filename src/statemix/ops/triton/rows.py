@@ -97,7 +97,8 @@ def _reciprocal(x, FAST: tl.constexpr):
         y = tl.inline_asm_elementwise(
             "rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
         )
-        y = tl.fma(y, tl.fma(-x, y, 1.0), y)  # a bias in the last bit would add up over steps that forget little
+        # One Newton step: a bias in the last bit would add up over steps that forget little.
+        y = tl.fma(y, tl.fma(-x, y, 1.0), y)
     else:
         y = 1.0 / x
     return y

@@ -20,7 +20,7 @@ from statemix.ops.triton.portable_parts import (
 from statemix.ops.triton.portable_wide import column, load, tile_weights
 from statemix.ops.triton.rows import row_weights
 
-IN_REGISTERS = 32
+IN_REGISTERS = 16
 """The largest m whose rows lie in the registers of one lane; larger ones lie along a tile's first axis."""
 LANES, TILE = 128, 2048
 """Rows a program, and numbers in the tile of a program when m is larger."""
@@ -80,9 +80,7 @@ def tile_step(
     x = load(g[None, :] + j * gs[3], inside)
     u = load((initial + b * ins[0] + n * ins[1])[None, :] + j * ins[2], inside)
     value = load(v + b * vs[0] + n * vs[1] + i * vs[2], live)
-    gate = value * 0.0 + 1.0
-    if COLUMNS > M:
-        gate = load(column(g, gs[3], M), live)
+    gate = load(column(g, gs[3], M), live) if COLUMNS > M else tl.full([LANES], 1.0, tl.float32)
     p, p_last, inverse, shift = tile_weights(x, gate, inside, CODE, COLUMNS)
     h = tl.sum(p * u, 0) + p_last * value
     store(states + b * ss[0] + n * ss[1] + i * ss[2], h, live)
@@ -103,16 +101,17 @@ def step(
 ) -> None:
     """One token of every sequence: fills `states` (T = 1) and `final`, of any strides, from tensors of any strides."""
     batch, blocks, m = initial.shape
-    columns, single = gates.shape[-1], recurrence == "hlru"
+    single = recurrence == "hlru"
     rows = 1 if single else m
     gs, vs, ss = (_row_strides(x, single) for x in (gates, values, states))
     strides = encode((gs, vs, initial.stride(), ss, final.stride()))
     arguments = (gates, values, initial, states, final, strides, blocks)
-    constants = {"CODE": code, "M": m, "COLUMNS": columns, "ROWS": rows, "N_INNERMOST": single or gs[1] < gs[2]}
+    constants = {"CODE": code, "M": m, "COLUMNS": gates.shape[-1], "ROWS": rows}
     if m <= IN_REGISTERS:
         function, lanes, rest = row_step, LANES, {"FAST": False}
     else:
         size = triton.next_power_of_2(m)
         function, lanes, rest = tile_step, max(1, TILE // size), {"SIZE": size}
     programs = batch * triton.cdiv(blocks * rows, lanes)
-    launch(function, programs, arguments, LANES, {**constants, **rest, "LANES": lanes})
+    constants.update(rest, LANES=lanes, N_INNERMOST=single or gs[1] < gs[2])
+    launch(function, programs, arguments, LANES, constants)

@@ -119,11 +119,9 @@ class Machine:
         """What is called to launch a compiled kernel."""
 
         def launch(x: int, y: int, z: int, stream: int, function: tuple[str, Resources], *_: Any) -> None:
-            launched = (
-                driver.active.launched
-            )  # a kernel that was compiled for an earlier machine is launched here
-            if not any(function is other for other in launched):
-                launched.append(function)
+            here = driver.active  # not self, if the kernel was compiled on an earlier machine of the target
+            if not any(function is other for other in here.launched):
+                here.launched.append(function)
 
         return launch
 

@@ -16,7 +16,7 @@ from statemix.ops.triton.ahead.machine import TARGETS
 from statemix.ops.triton.ahead.resources import Resources
 
 TOLERANCE = 8
-"""Registers that a launch may take more or fewer than recorded."""
+"""Registers that a call may take more or fewer than recorded."""
 
 Launched = Sequence[tuple[str, Resources]]
 Record = dict[str, dict[str, dict[str, dict[str, Resources]]]]
@@ -31,8 +31,8 @@ def read(path: Path) -> Record:
         return {
             version: {
                 target: {
-                    kernel: {launch: Resources(*numbers) for launch, numbers in launches.items()}
-                    for kernel, launches in kernels.items()
+                    kernel: {call: Resources(*numbers) for call, numbers in calls.items()}
+                    for kernel, calls in kernels.items()
                 }
                 for target, kernels in targets.items()
             }
@@ -43,9 +43,9 @@ def read(path: Path) -> Record:
 
 
 def write(path: Path, record: Record) -> None:
-    """Write a record, whole or not at all: sorted, one line a launch."""
+    """Write a record, whole or not at all: sorted, one line a call."""
     text = json.dumps({"numbers": Resources._fields, "versions": record}, indent=1, sort_keys=True)
-    text = re.sub(r"\[[^\]]*\]", lambda found: json.dumps(json.loads(found[0])), text)  # a launch on one line
+    text = re.sub(r"\[[^\]]*\]", lambda found: json.dumps(json.loads(found[0])), text)  # a call on one line
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("w", encoding="utf-8") as file:
@@ -58,27 +58,35 @@ def write(path: Path, record: Record) -> None:
 
 
 def enter(record: Record, case: Case, launched: Launched) -> None:
-    """Put down what a case took."""
+    """Put down what a case took, in place of what it took before."""
     kernels = record.setdefault(triton.__version__, {}).setdefault(case.target, {})
+    _forget(kernels, {case.call})
     for kernel, took in _numbered(launched):
         kernels.setdefault(kernel, {})[case.call] = took
 
 
 def keep(record: Record, cases: Iterable[Case]) -> None:
-    """Forget, for this version of Triton, launches that are no cases any more."""
+    """Forget, for this version of Triton, calls that are no cases any more."""
     wanted: dict[str, set[str]] = {}
     for case in cases:
         wanted.setdefault(case.target, set()).add(case.call)
     for target, kernels in record.get(triton.__version__, {}).items():
-        for launches in kernels.values():
-            for launch in set(launches) - wanted.get(target, set()):
-                del launches[launch]
+        recorded = {call for calls in kernels.values() for call in calls}
+        _forget(kernels, recorded - wanted.get(target, set()))
+
+
+def _forget(kernels: dict[str, dict[str, Resources]], calls: set[str]) -> None:
+    for kernel in list(kernels):
+        for call in calls & set(kernels[kernel]):
+            del kernels[kernel][call]
+        if not kernels[kernel]:
+            del kernels[kernel]
 
 
 def holds(record: Record, case: Case) -> bool:
     """Whether there is an entry for a case."""
     kernels = record.get(triton.__version__, {}).get(case.target, {})
-    return any(case.call in launches for launches in kernels.values())
+    return any(case.call in calls for calls in kernels.values())
 
 
 def problems(case: Case, launched: Launched, record: Record) -> Iterator[str]:

@@ -1,0 +1,326 @@
+"""The portable kernels against the definition in float64. Run by `test_triton_interpreter.py` (TRITON_INTERPRET=1).
+
+A step of a program takes milliseconds here: few steps, few blocks. Every output is filled with NaN before.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from statemix.ops import reference
+from statemix.ops.triton import portable, portable_chunks
+from statemix.ops.triton.carry import carry
+from statemix.ops.triton.rows import CODES
+from statemix.ops.triton.step import step
+from tests.ops.cases import LAYOUTS, inputs, names, relative, restride
+from tests.ops.loops import SIGNED
+
+RECURRENCES = ("bdlru", "hlru", "affine")
+OUTPUTS, GRADIENTS = 2e-6, 5e-6
+
+
+def problem(recurrence, name="softmax", *, dtype=torch.float32, **sizes):
+    """(gates, values, initial state, gradient of the states, gradient of the final state)."""
+    gates, values, state = inputs(recurrence, dtype=dtype, **sizes)
+    if name == "none" and recurrence != "affine":
+        gates = gates / 4
+    generator = torch.Generator().manual_seed(1)
+    grad_states = torch.randn(values.shape, generator=generator).to(dtype)
+    return gates, values, state, grad_states, torch.randn(state.shape, generator=generator)
+
+
+def poisoned(tensor):
+    return torch.full_like(tensor, float("nan"))
+
+
+def forward(recurrence, name, gates, values, state, bounds=None, segment=None):
+    states, final, starts, code = poisoned(values), poisoned(state), state, CODES[name]
+    if segment:
+        products = portable_chunks.products(recurrence, code, gates, values, segment)
+        starts, carried = carry(*products, state, reverse=False)
+        assert relative(carried, reference_forward(recurrence, name, gates, values, state)[1]) < OUTPUTS
+    portable.forward(recurrence, code, gates, values, starts, states, final, bounds, segment)
+    return states, final
+
+
+def backward(
+    recurrence, name, gates, values, state, states, grad_states, grad_final, bounds=None, segment=None
+):
+    outputs = poisoned(gates), poisoned(values), poisoned(state)
+    ends, code = grad_final, CODES[name]
+    if segment:
+        products = portable_chunks.products(recurrence, code, gates, grad_states, segment, reverse=True)
+        ends, carried = carry(*products, grad_final, reverse=True)
+    portable.backward(
+        recurrence, code, gates, values, states, state, grad_states, ends, *outputs, bounds, segment
+    )
+    if segment:
+        assert relative(carried, outputs[2]) < GRADIENTS
+    return outputs
+
+
+def reference_forward(recurrence, name, gates, values, state, bounds=None):
+    wide = (x.double() for x in (gates, values, state))
+    return reference.forward(recurrence, *wide, bounds, name)
+
+
+def reference_backward(recurrence, name, gates, values, state, states, grads, grad_final, bounds=None):
+    gates, values, state, states, grads, grad_final = (
+        x.double() for x in (gates, values, state, states, grads, grad_final)
+    )
+    return reference.backward(recurrence, gates, values, states, state, bounds, grads, grad_final, name)
+
+
+def check(recurrence, name, tensors, bounds=None, segment=None, outputs=OUTPUTS, gradients=GRADIENTS):
+    """Forward and backward against the definition; returns all five results."""
+    *given, grad_states, grad_final = tensors
+    got = forward(recurrence, name, *given, bounds, segment)
+    want = reference_forward(recurrence, name, *given, bounds)
+    for have, exact in zip(got, want, strict=True):
+        assert relative(have, exact) <= outputs
+    states = want[0].to(got[0].dtype)
+    rest = (*given, states, grad_states, grad_final, bounds)
+    grads = backward(recurrence, name, *rest, segment)
+    for have, exact in zip(grads, reference_backward(recurrence, name, *rest), strict=True):
+        assert relative(have, exact) <= gradients
+    return *got, *grads
+
+
+@pytest.mark.parametrize(("recurrence", "name"), [(r, n) for r in RECURRENCES for n in names(r)])
+def test_definition(recurrence, name):
+    check(recurrence, name, problem(recurrence, name, B=2, T=6, N=2, m=3))
+
+
+@pytest.mark.parametrize(("recurrence", "name"), [("bdlru", n) for n in CODES] + [("hlru", n) for n in CODES])
+def test_definition_when_m_is_large(recurrence, name):
+    check(recurrence, name, problem(recurrence, name, B=1, T=3, N=2, m=17))
+
+
+@pytest.mark.parametrize("recurrence", RECURRENCES)
+def test_definition_over_several_tiles_of_time(recurrence):
+    """T = 17 is not a multiple of any tile."""
+    check(recurrence, names(recurrence)[0], problem(recurrence, B=1, T=17, N=2, m=1))
+    check(recurrence, names(recurrence)[0], problem(recurrence, B=1, T=11, N=2, m=4))
+
+
+@pytest.mark.parametrize("m", [1, 2, 3, 4, 5, 7, 8, 16, 33])
+def test_every_m_of_blocks(m):
+    check("bdlru", "softmax", problem("bdlru", B=1, T=5, N=2, m=m))
+
+
+@pytest.mark.parametrize("m", [*range(1, 10), 16, 32, 33])
+def test_every_m_of_orders(m):
+    check("hlru", "softmax", problem("hlru", B=1, T=6, N=2, m=m))
+
+
+@pytest.mark.parametrize("m", [1, 2, 16, 33])
+def test_every_m_of_affine(m):
+    check("affine", "none", problem("affine", B=1, T=4, N=2, m=m))
+
+
+@pytest.mark.parametrize("recurrence", RECURRENCES)
+def test_every_m_has_its_step(recurrence):
+    """Step by step is the scan, and the states are the window."""
+    name = names(recurrence)[0]
+    for m in (1, 3, 16, 33):
+        gates, values, state, *_ = problem(recurrence, B=2, T=3, N=2, m=m)
+        states, final = forward(recurrence, name, gates, values, state)
+        for t in range(3):
+            now, new = slice(t, t + 1), poisoned(state)
+            token = poisoned(values[:, now])
+            step(recurrence, CODES[name], gates[:, now], values[:, now], state, token, new)
+            assert relative(token, states[:, now]) < 1e-6
+            state = new
+        assert relative(state, final) < 1e-6
+
+
+@pytest.mark.parametrize("recurrence", RECURRENCES)
+def test_every_m_but_not_more(recurrence):
+    gates, values, state, *_ = (torch.empty_like(x) for x in problem(recurrence, B=1, T=1, N=1, m=1025))
+    with pytest.raises(ValueError, match="m: got 1025"):
+        portable.forward(recurrence, 0, gates, values, state, values, state)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS[1:])
+@pytest.mark.parametrize(
+    ("recurrence", "m"), [("bdlru", 3), ("hlru", 3), ("affine", 3), ("bdlru", 17), ("hlru", 9)]
+)
+def test_memory_layouts(recurrence, m, layout):
+    """Any strides, in and out: every result is bit for bit that of contiguous tensors."""
+    name = names(recurrence)[0]
+    tensors = problem(recurrence, B=2, T=3, N=2, m=m)
+    want = check(recurrence, name, tensors)
+    strided = [restride(x, layout) for x in tensors]
+    got = check(recurrence, name, strided)
+    for have, exact in zip(got, want, strict=True):
+        assert torch.equal(have, exact)
+
+
+@pytest.mark.parametrize("recurrence", RECURRENCES)
+def test_memory_of_expanded_inputs(recurrence):
+    """Stride 0: one row of gates for all steps, one value for all blocks, one gradient for everything.
+
+    The outputs are every second element of larger ones.
+    """
+    gates, values, state, grads, grad_final = problem(recurrence, B=2, T=5, N=3, m=2)
+    gates, values = gates[:, :1].expand_as(gates), values[:, :, :1].expand_as(values)
+    grads, state = grads.flatten()[0].expand_as(grads), state[:1].expand_as(state)
+    outputs = [restride(poisoned(x), "sliced") for x in (gates, values, grad_final)]
+    states, final = (restride(poisoned(x), "sliced") for x in (values, grad_final))
+    code, name = CODES[names(recurrence)[0]], names(recurrence)[0]
+    portable.forward(recurrence, code, gates, values, state, states, final)
+    want, want_final = reference_forward(recurrence, name, gates, values, state)
+    assert max(relative(states, want), relative(final, want_final)) < OUTPUTS
+    portable.backward(recurrence, code, gates, values, states, state, grads, grad_final, *outputs)
+    exact = reference_backward(recurrence, name, gates, values, state, states, grads, grad_final)
+    assert max(relative(a, b) for a, b in zip(outputs, exact, strict=True)) < GRADIENTS
+
+
+@pytest.mark.parametrize("recurrence", ["bdlru", "hlru"])
+def test_memory_layouts_of_a_step(recurrence):
+    gates, values, state, *_ = problem(recurrence, B=2, T=1, N=3, m=3)
+    want, _ = reference_forward(recurrence, "softmax", gates, values, state)
+    for layout in LAYOUTS:
+        token, new = poisoned(restride(values, layout)), poisoned(state.transpose(0, 2)).transpose(0, 2)
+        arguments = (restride(gates, layout), restride(values, layout), state, token, new)
+        step(recurrence, CODES["softmax"], *arguments)
+        assert relative(token, want) < OUTPUTS
+        assert torch.equal(new if recurrence == "bdlru" else new[..., 0], token[:, 0])
+
+
+@pytest.mark.parametrize(("dtype", "outputs", "gradients"), [
+    # The interpreter cuts float32 to bfloat16 instead of rounding, which a GPU does not: twice the error.
+    (torch.bfloat16, 7e-3, 1e-2),
+    (torch.float16, 5e-4, 1e-3),
+], ids=str)  # fmt: skip
+@pytest.mark.parametrize("recurrence", RECURRENCES)
+def test_memory_of_half_precision(recurrence, dtype, outputs, gradients):
+    for m in (3, 17):
+        tensors = problem(recurrence, B=1, T=6, N=2, m=m, dtype=dtype)
+        states, final, *grads = check(
+            recurrence, names(recurrence)[0], tensors, outputs=outputs, gradients=gradients
+        )
+        assert [x.dtype for x in (states, final, *grads)] == [
+            dtype,
+            torch.float32,
+            dtype,
+            dtype,
+            torch.float32,
+        ]
+        assert relative(final, reference_forward(recurrence, names(recurrence)[0], *tensors[:3])[1]) < OUTPUTS
+
+
+@pytest.mark.parametrize(
+    ("recurrence", "m"), [("bdlru", 3), ("hlru", 3), ("affine", 2), ("bdlru", 17), ("hlru", 9)]
+)
+def test_laws_packed_is_separate(recurrence, m):
+    """To the bit; empty sequences keep their state."""
+    bounds, name = [0, 0, 3, 3, 4, 6, 6], names(recurrence)[0]
+    tensors = problem(recurrence, B=1, T=6, N=2, m=m, sequences=6)
+    packed = check(
+        recurrence, name, tensors, torch.tensor(bounds, dtype=torch.int32 if m == 3 else torch.int64)
+    )
+    gates, values, state, grads, grad_final = tensors
+    want, _ = reference_forward(recurrence, name, *tensors[:3], torch.tensor(bounds))
+    for s, (start, end) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+        if s in (1, 3):
+            continue  # there is another empty one, and another of one step
+        time, one = slice(start, end), slice(s, s + 1)
+        states, final = forward(recurrence, name, gates[:, time], values[:, time], state[one])
+        arguments = (gates[:, time], values[:, time], state[one], want[:, time].float(), grads[:, time])
+        alone = (states, final, *backward(recurrence, name, *arguments, grad_final[one]))
+        for together, apart in zip(packed, alone, strict=True):
+            assert torch.equal(together[:, time] if together.shape[1] == 6 else together[one], apart)
+    assert torch.equal(packed[1][0], state[0])
+    assert torch.equal(packed[4][0], grad_final[0])
+
+
+@pytest.mark.parametrize(("recurrence", "m", "T", "segment"), [
+    ("bdlru", 1, 5, 3), ("bdlru", 3, 5, 2), ("bdlru", 8, 3, 2), ("bdlru", 3, 5, 8), ("bdlru", 2, 0, 4),
+    ("hlru", 1, 5, 3), ("hlru", 3, 5, 2), ("hlru", 8, 5, 3), ("hlru", 9, 3, 2), ("hlru", 3, 5, 8), ("hlru", 2, 0, 4),
+    ("affine", 3, 5, 3),
+])  # fmt: skip
+def test_laws_segments_are_the_whole(recurrence, m, T, segment):
+    check(
+        recurrence,
+        names(recurrence)[0],
+        problem(recurrence, B=2 if m < 4 else 1, T=T, N=2, m=m),
+        segment=segment,
+    )
+
+
+def test_laws_segments_of_large_blocks_are_refused():
+    for recurrence, m in (("bdlru", 17), ("affine", 17), ("hlru", 33)):
+        gates, values, *_ = problem(recurrence, B=1, T=2, N=1, m=m)
+        with pytest.raises(ValueError, match=f"m: got {m}"):
+            portable_chunks.products(recurrence, 0, gates, values, 1)
+
+
+@pytest.mark.parametrize(("recurrence", "m"), [("bdlru", 5), ("hlru", 3), ("hlru", 9)])
+def test_laws_neighbours_do_not_matter(recurrence, m):
+    """More blocks than one program takes; a sequence and a block alone give the same bits."""
+    N = 8 if recurrence == "bdlru" else 34
+    tensors = problem(recurrence, B=2, T=3, N=N, m=m)
+    together = check(recurrence, "softmax", tensors)
+    states = reference_forward(recurrence, "softmax", *tensors[:3])[0].float()
+    row, blocks = slice(1, 2), slice(N - 2, N - 1)
+    gates, values, grads, states = (x[row, :, blocks] for x in (tensors[0], tensors[1], tensors[3], states))
+    state, grad_final = tensors[2][row, blocks], tensors[4][row, blocks]
+    alone = (
+        *forward(recurrence, "softmax", gates, values, state),
+        *backward(recurrence, "softmax", gates, values, state, states, grads, grad_final),
+    )
+    for many, one in zip(together, alone, strict=True):
+        assert torch.equal(many[row, :, blocks] if many.shape[1] == 3 else many[row, blocks], one)
+
+
+@pytest.mark.parametrize("size", [{"B": 0}, {"N": 0}, {"T": 0}], ids=str)
+@pytest.mark.parametrize("recurrence", RECURRENCES)
+def test_laws_of_empty_tensors(recurrence, size):
+    for m in (2, 17):
+        tensors = problem(recurrence, **{"B": 2, "T": 2, "N": 2, "m": m, **size})
+        _, final, *_, d_initial = check(recurrence, names(recurrence)[0], tensors)
+        if "T" in size:
+            assert torch.equal(final, tensors[2])
+            assert torch.equal(d_initial, tensors[4])
+
+
+@pytest.mark.parametrize("name", SIGNED)
+@pytest.mark.parametrize(("recurrence", "m"), [("bdlru", 2), ("hlru", 2), ("hlru", 9)])
+def test_laws_of_rows_of_zeros(recurrence, m, name):
+    gates, values, state, grads, grad_final = problem(recurrence, B=1, T=3, N=2, m=m)
+    gates[:, 1] = 0
+    results = check(recurrence, name, (gates, values, state, grads, grad_final))
+    assert (results[0][:, 1] == 0).all()
+    assert (results[2][:, 1] == 0).all()
+
+
+@pytest.mark.parametrize(("recurrence", "m", "name"), [
+    *(("bdlru", 2, name) for name in CODES), *(("hlru", 2, name) for name in CODES),
+    ("bdlru", 17, "softmax"), ("bdlru", 17, "silu"), ("hlru", 9, "softmax"), ("hlru", 9, "silu"),
+])  # fmt: skip
+def test_laws_of_nan(recurrence, m, name):
+    """A NaN among the gates reaches its own block from its step on, and no other; so do gradients of all before."""
+    gates, values, state, grads, grad_final = problem(recurrence, B=1, T=4, N=3, m=m)
+    gates[0, 2, 1].view(-1)[0] = float("nan")
+    states, final = forward(recurrence, name, gates, values, state)
+    bad = states.isnan().view(1, 4, 3, -1)
+    assert bad[:, 2:, 1].any(-1).all()
+    assert final[:, 1].isnan().any()
+    assert not bad[:, :2].any()
+    assert not bad[:, :, ::2].any()
+    d_gates, _, d_initial = backward(recurrence, name, gates, values, state, states, grads, grad_final)
+    assert d_gates[0, :, 1].isnan().any()
+    assert d_initial[0, 1].isnan().any()
+    assert torch.isfinite(d_gates[:, :, ::2]).all()
+
+
+@pytest.mark.parametrize(("recurrence", "m"), [("bdlru", 2), ("hlru", 9)])
+def test_laws_of_large_gates(recurrence, m):
+    gates, values, state, grads, grad_final = problem(recurrence, B=1, T=2, N=2, m=m)
+    for name in ("softmax", "sigmoid", "tanh", "silu"):
+        arguments = (recurrence, name, gates * 1e3, values, state)
+        states, _ = forward(*arguments)
+        assert torch.isfinite(states).all()
+        assert all(torch.isfinite(x).all() for x in backward(*arguments, states, grads, grad_final))
