@@ -70,7 +70,7 @@ def test_shared_memory_is_within_every_targets_limit(recorded):
                 assert most <= TARGETS[target].shared, (version, target, kernel)
 
 
-def test_what_every_run_compiles():
+def test_what_the_spread_covers():
     """Every entry of the table as it was measured, every m, normalisation and shape of a call."""
     cases = spread()
     assert len(set(cases)) == len(cases)

@@ -111,7 +111,7 @@ def user_table(device: str) -> dict[str, Turns | None]:
         return {key: None if launch is None else Turns(*map(int, launch)) for key, launch in entries.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{path}: not a launch table ({error!r}); run `statemix tune` again or remove it"
+            f"{path}: not a launch table ({error!r}); remove it, then `statemix tune` can make another"
         ) from error
 
 
