@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -15,6 +16,12 @@ def operator(recurrence: str, suffix: str = "") -> Any:
     return getattr(torch.ops.statemix, f"{recurrence}_scan{suffix}")
 
 
+def below(recurrence: str, suffix: str, *arguments: Any) -> Any:
+    """The operator below autograd: its results have no history."""
+    with torch._C._AutoDispatchBelowAutograd():
+        return operator(recurrence, suffix)(*arguments)
+
+
 class Scan(torch.autograd.Function):
     """Gradients to gates, values and the initial state, from both outputs."""
 
@@ -23,8 +30,7 @@ class Scan(torch.autograd.Function):
     @staticmethod
     def forward(recurrence: str, *arguments: Any) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """The operator below autograd."""
-        with torch._C._AutoDispatchBelowAutograd():
-            return operator(recurrence)(*arguments)
+        return below(recurrence, "", *arguments)  # type: ignore[no-any-return]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -51,8 +57,7 @@ class ScanBackward(torch.autograd.Function):
     @staticmethod
     def forward(recurrence: str, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
         """The gradient operator below autograd."""
-        with torch._C._AutoDispatchBelowAutograd():
-            return operator(recurrence, "_backward")(*arguments)
+        return below(recurrence, "_backward", *arguments)  # type: ignore[no-any-return]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -74,3 +79,17 @@ class ScanBackward(torch.autograd.Function):
 
         d_gates, d_values, d_state, *d_grads = torch.func.vjp(gradient, *inputs)[1](grads)
         return None, d_gates, d_values, None, d_state, None, *d_grads, None, None
+
+
+def recorded(function: type[torch.autograd.Function], suffix: str, recurrence: str, *arguments: Any) -> Any:
+    """An operator with its history where one is kept, else the operator alone: a step without gradients, and the
+    gradient of a plain training step, spare themselves an autograd function of Python."""
+    wanted = torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in arguments)
+    return function.apply(recurrence, *arguments) if wanted else below(recurrence, suffix, *arguments)
+
+
+for _forward in (
+    Scan.forward,
+    ScanBackward.forward,
+):  # else their signatures are worked out anew in every call
+    _forward.__signature__ = inspect.signature(_forward)  # type: ignore[attr-defined]

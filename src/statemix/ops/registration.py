@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from statemix.ops import cpu, reference, triton
-from statemix.ops.autograd import Scan, ScanBackward, operator
+from statemix.ops.autograd import Scan, ScanBackward, operator, recorded
 from statemix.ops.layout import Role, empty_fast, in_fast_format, state_dtype
 
 RECURRENCES = ("bdlru", "hlru", "affine")
@@ -138,8 +138,8 @@ def _register(recurrence: str) -> None:
     for key in ("CPU", "CUDA"):
         _LIBRARY.impl(name, partial(_forward, recurrence), key)
         _LIBRARY.impl(f"{name}_backward", partial(_backward, recurrence), key)
-    _LIBRARY.impl(name, partial(Scan.apply, recurrence), "Autograd")
-    _LIBRARY.impl(f"{name}_backward", partial(ScanBackward.apply, recurrence), "Autograd")
+    _LIBRARY.impl(name, partial(recorded, Scan, "", recurrence), "Autograd")
+    _LIBRARY.impl(f"{name}_backward", partial(recorded, ScanBackward, "_backward", recurrence), "Autograd")
     torch.library.register_fake(f"statemix::{name}", _forward_fake, lib=_LIBRARY)
     torch.library.register_fake(f"statemix::{name}_backward", _backward_fake, lib=_LIBRARY)
     torch.library.register_vmap(f"statemix::{name}", partial(_vmap, recurrence, False), lib=_LIBRARY)

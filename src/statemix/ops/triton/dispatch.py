@@ -69,11 +69,14 @@ def _kernels(
     return Portable(recurrence, code), gates, values
 
 
-def _plan(values: Tensor, initial: Tensor, cu_seqlens: Tensor | None) -> tuple[int | None, int]:
+def _plan(
+    recurrence: str, values: Tensor, initial: Tensor, cu_seqlens: Tensor | None
+) -> tuple[int | None, int]:
     """Steps of a segment (None: no cut), and the lanes that then run side by side."""
     lanes, length = initial.shape[0] * values.shape[2:].numel(), values.shape[1]
-    cuttable = cu_seqlens is None and initial.shape[-1] <= split.LARGEST
-    segment = split.segment_length(lanes, length) if cuttable else None
+    segment = None
+    if cu_seqlens is None:
+        segment = split.segment_length(KINDS[recurrence], initial.shape[-1], lanes, length)
     return segment, lanes * (-(-length // segment) if segment else 1)
 
 
@@ -85,7 +88,7 @@ def forward(
     if values.shape[1] == 1 and cu_seqlens is None:
         step.step(recurrence, CODES[normalization], gates, values, initial, states, final)
         return
-    segment, lanes = _plan(values, initial, cu_seqlens)
+    segment, lanes = _plan(recurrence, values, initial, cu_seqlens)
     kernels, gates, values = _kernels(
         recurrence, normalization, "forward", gates, values, initial.shape[-1], lanes
     )
@@ -101,7 +104,7 @@ def backward(
 ) -> None:  # fmt: skip
     """Fill (d_gates, d_values, d_initial) from (gates, values, states, initial, grad_states, grad_final)."""
     gates, values, states, initial, grad_states, grad_final = inputs
-    segment, lanes = _plan(values, initial, cu_seqlens)
+    segment, lanes = _plan(recurrence, values, initial, cu_seqlens)
     kernels, gates, values = _kernels(
         recurrence, normalization, "backward", gates, values, initial.shape[-1], lanes
     )

@@ -9,7 +9,7 @@ states. Nothing of the size of the gates is kept.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,22 +23,43 @@ LANES = 2048
 LENGTH = 1024
 """The shortest sequence worth cutting."""
 
-SIDE_BY_SIDE = 16_384
-"""Lanes of all segments together: enough to fill a GPU."""
+SIDE_BY_SIDE = 8192
+"""Lanes of all segments together: enough to fill a GPU; more would make segments shorter, and gates need time to
+forget."""
 
-SHORTEST = 128
+SHORTEST = 192
 """The shortest segment."""
+
+BALLAST = 64
+"""A segment has at least m times as many steps: its matrix is then a few percent of its gates."""
 
 LARGEST = 16
 """The largest block size or order whose matrices are worth taking."""
 
 
-def segment_length(lanes: int, length: int) -> int | None:
+class Worth(NamedTuple):
+    """When cutting is faster: from so many segments a sequence on it is even where every matrix has to be taken;
+    segments of so many steps rarely need one, since gates of the usual size have forgotten before."""
+
+    segments: int
+    forgetting: int
+
+
+WORTH: dict[str, dict[int, Worth]] = {
+    "block": {1: Worth(4, 128), 2: Worth(5, 128), 4: Worth(6, 256), 8: Worth(8, 512), 16: Worth(14, 1024)},
+    "order": {1: Worth(4, 128), 2: Worth(5, 256), 4: Worth(6, 1024), 8: Worth(8, 2048), 16: Worth(20, 8192)},
+}
+"""By recurrence ("order" is H-LRU), for m up to the number given; measured on an H100."""
+
+
+def segment_length(kind: str, m: int, lanes: int, length: int) -> int | None:
     """Steps of a segment, or None if the sequences are walked whole."""
-    if lanes == 0 or lanes > LANES or length < LENGTH:
+    if lanes == 0 or lanes > LANES or length < LENGTH or m > LARGEST:
         return None
     even = -(-length * lanes // SIDE_BY_SIDE)
-    return max(SHORTEST, -(-even // 64) * 64)
+    steps = -(-max(SHORTEST, BALLAST * m, even) // 64) * 64
+    worth = next(entry for limit, entry in WORTH[kind].items() if m <= limit)
+    return steps if steps >= worth.forgetting or length >= worth.segments * steps else None
 
 
 def forward(

@@ -60,7 +60,7 @@ HOPPER: dict[tuple[str, str], dict[int, tuple[Turns, Turns]]] = {
     ("block", "backward"): {
         1: (Turns(2, 2, 16, 3, 128), Turns(2, 4, 8, 3, 128)),
         2: (Turns(4, 2, 4, 4, 128), Turns(4, 2, 4, 4, 128)),
-        3: (Turns(2, 4, 4, 3, 128), Turns(2, 4, 4, 3, 128)),
+        3: (Turns(2, 4, 8, 3, 128), Turns(2, 4, 4, 3, 128)),
         4: (Turns(4, 2, 2, 4, 128), Turns(2, 4, 4, 3, 128)),
         7: (Turns(2, 4, 4, 3, 128), Turns(2, 4, 4, 3, 128)),
         8: (Turns(2, 2, 4, 3, 128), Turns(2, 4, 2, 3, 128)),

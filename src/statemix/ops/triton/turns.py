@@ -14,22 +14,23 @@ from statemix.ops.triton.table import Turns
 
 
 class Products(NamedTuple):
-    """Warps of a program, steps of a tile, stages in shared memory."""
+    """Warps of a program, steps of a tile, stages in shared memory, steps of a tile while the bound is walked."""
 
     warps: int
     steps: int
     stages: int
+    look: int
 
 
 LANES = {3: 24, 5: 20, 6: 24, 7: 28, 9: 18, 10: 20, 11: 22, 12: 24, 13: 26, 14: 28, 15: 30}
 """Lanes of a warp in use for block sizes that do not divide 32: whole blocks, in bfloat16 a multiple of 4 bytes."""
 
 PRODUCTS = {
-    1: Products(2, 16, 3),
-    2: Products(2, 8, 3),
-    4: Products(2, 4, 4),
-    8: Products(2, 2, 4),
-    16: Products(2, 1, 4),
+    1: Products(1, 16, 3, 32),
+    2: Products(1, 8, 3, 16),
+    4: Products(2, 4, 4, 8),
+    8: Products(1, 2, 4, 16),
+    16: Products(1, 1, 4, 8),
 }
 """Launches of the products of segments, for m up to the number given."""
 
@@ -254,7 +255,7 @@ class Kernels(NamedTuple):
         fixed = {name: value for name, value in fixed.items() if name != "PACKED"}
         products[(programs,)](
             gates, drives, matrices, offsets, horizons, *integers, **fixed, REVERSE=reverse, G=launch.warps,
-            U=launch.steps, S=launch.stages, num_warps=launch.warps, enable_fp_fusion=False,
+            U=launch.steps, S=launch.stages, LOOK=launch.look, num_warps=launch.warps, enable_fp_fusion=False,
         )  # fmt: skip
         return matrices, offsets, horizons
 

@@ -186,7 +186,7 @@ def _worker(smem, boards, turns, inputs, outputs, start, end, lower, stop, c0, s
             inverses = inverses + (inverse,)
             ways = ways + ((p if ORDER else rotate(p, own, m)),)
         pasts = _pasts(stored, initial, channel, ok, t0, lower, U + K - 1, K)
-        begun = take_turn(boards[ME], turns[ME], k, K, G)
+        begun = take_turn(boards[ME], turns[ME], k, ME, K, G)
         carry = begun
         for u in tl.static_range(U):
             adjoints = adjoints + (carry[0] + ups[u].to(tl.float32),)

@@ -145,7 +145,7 @@ def gates_of(numbers, C: tl.constexpr):
 
 @gluon.jit
 def open_boards(state, channel, ok, W: tl.constexpr, G: tl.constexpr, K: tl.constexpr):
-    """A board and a barrier for each of W workers; the first worker's board holds `state` [.., K] and it may go."""
+    """A board and a barrier for each of W workers; the first worker's board holds `state` [.., K]."""
     shared: tl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
     boards, turns = (), ()
     for _ in tl.static_range(W):
@@ -155,15 +155,15 @@ def open_boards(state, channel, ok, W: tl.constexpr, G: tl.constexpr, K: tl.cons
         turns = turns + (turn,)
     for i in tl.static_range(K):
         boards[0].index(i).store(tl.load(state + channel * K + i, mask=ok, other=0.0))
-    mbarrier.arrive(turns[0], count=1)
     return boards, turns
 
 
 @gluon.jit
-def take_turn(board, turn, k, K: tl.constexpr, G: tl.constexpr):
-    """Wait for round k's turn and take what the predecessor left."""
+def take_turn(board, turn, k, ME: tl.constexpr, K: tl.constexpr, G: tl.constexpr):
+    """Wait for round k's turn and take what the predecessor left. Worker 0 begins: its barrier lags by a round, and
+    one that nobody has arrived at lets it pass."""
     flat: tl.constexpr = gl.BlockedLayout([1], [32], [G], [0])
-    mbarrier.wait(turn, k & 1)
+    mbarrier.wait(turn, (k + 1) & 1 if ME == 0 else k & 1)
     state = ()
     for i in tl.static_range(K):
         state = state + (board.index(i).load(flat).reshape([1, G, 32]),)

@@ -93,7 +93,7 @@ def _worker(smem, boards, turns, operands, start, end, finish, c0, strides, H: t
             p, inverse = row_weights(raw, CODE, C, True)
             weights = weights + (p,)
             drives = drives + ((p[m] * value if GATED else value),)
-        begun = take_turn(boards[ME], turns[ME], k, K, G)
+        begun = take_turn(boards[ME], turns[ME], k, ME, K, G)
         state = begun
         for u in tl.static_range(U):
             state = step(weights[u], state, drives[u], first, m, ORDER)

@@ -6,8 +6,8 @@ the rows of P; the offset is the carry that the states' gradients alone leave at
 
 Gates that forget make P vanish long before the segment ends, and that is cheaper to see than P: the state of all ones
 under the weights' absolute values bounds every row of P (reverse: column). It is walked first. Once all of it is below
-the normal numbers of float32, P is zero, the horizon tells how many steps still knew the state at the start, and the
-rest is left to others (`split`). A bound that does not shrink in time is given up, and P and o are taken.
+LEAST, P counts as zero, the horizon tells how many steps still knew the state at the start, and the rest is left to
+others (`split`). A bound that does not shrink in time is given up, and P and o are taken.
 """
 
 # mypy: ignore-errors
@@ -32,11 +32,12 @@ from statemix.ops.triton.turns_common import (
 )
 from statemix.ops.triton.turns_steps import step, step_back
 
-LEAST = tl.constexpr(2.0**-126)
-"""The smallest normal number of float32."""
+LEAST = tl.constexpr(2.0**-64)
+"""A state of which less than this is left is forgotten: float64 rounds such a part of a sum away, and float32 does so
+even where the states since then are 2**40 times smaller."""
 
-HOPEFUL = tl.constexpr(2.0**-24)
-"""What the bound must have shrunk to after a quarter of the segment, or it is given up."""
+HOPEFUL = tl.constexpr(2.0**-16)
+"""What the bound must have shrunk to after a quarter of the segment, or it is given up: four times as much is LEAST."""
 
 CHECKED = tl.constexpr(32)
 """About so many steps lie between two looks at the bound."""
@@ -191,9 +192,10 @@ def _store(matrix, offset, columns, channel, own, ok, m: tl.constexpr, ORDER: tl
 def products(gates, drives, matrices, offsets, horizons, T, segment, segments, groups, gb, gt, gj, vb, vt,
              H: tl.constexpr, m: tl.constexpr, LANES: tl.constexpr, CODE: tl.constexpr, GATED: tl.constexpr,
              ORDER: tl.constexpr, REVERSE: tl.constexpr, G: tl.constexpr, U: tl.constexpr, S: tl.constexpr,
-             VEC: tl.constexpr):  # fmt: skip
+             LOOK: tl.constexpr, VEC: tl.constexpr):  # fmt: skip
     """One program: G x LANES lanes of one segment. `drives` are the values, or (REVERSE) the states' gradients; strides
-    count units of VEC numbers. matrices [B K, N, m, m], offsets [B K, N, m], horizons [B K, H]: steps, or WHOLE."""
+    count units of VEC numbers; tiles of the bound are LOOK steps.
+    matrices [B K, N, m, m], offsets [B K, N, m], horizons [B K, H]: steps, or WHOLE."""
     C: tl.constexpr = m + 1 if GATED else m
     WIDTH: tl.constexpr = m if ORDER else 1
     pid = tl.program_id(0)
@@ -201,17 +203,18 @@ def products(gates, drives, matrices, offsets, horizons, T, segment, segments, g
     c0 = pid % groups * (G * LANES)
     row, start, end = sequence(gates, s, T, segment, segments, False)
     channel, ok, first, own = lanes(c0, H, m, LANES, G)
-    smem = rings(gates.dtype.element_ty, C + 1, S, U * G * 32)
     inputs, strides = (gates + row * gb * VEC, drives + row * vb * VEC), (gt, gj, vt)
-    bound, k, alive = _walk(smem, inputs, start, end, c0, strides, H, m, LANES, CODE, GATED, ORDER, REVERSE, G, U, S,
-                            VEC, True)  # fmt: skip
-    tiles = tl.cdiv(end - start, U)
-    walked = end - start - (tiles - k) * U if REVERSE else k * U
+    looked = rings(gates.dtype.element_ty, C + 1, S, LOOK * G * 32)
+    bound, k, alive = _walk(looked, inputs, start, end, c0, strides, H, m, LANES, CODE, GATED, ORDER, REVERSE, G,
+                            LOOK, S, VEC, True)  # fmt: skip
+    tiles = tl.cdiv(end - start, LOOK)
+    walked = end - start - (tiles - k) * LOOK if REVERSE else k * LOOK
     tl.store(horizons + s.to(tl.int64) * H + channel, tl.where(alive == 0, walked, WHOLE), mask=ok)
     mine = s.to(tl.int64) * H * WIDTH
     if alive == 0:
         _store_zeros(matrices + mine * m, channel, ok, H, m, ORDER)
     else:
+        smem = rings(gates.dtype.element_ty, C + 1, S, U * G * 32)
         columns, k, alive = _walk(smem, inputs, start, end, c0, strides, H, m, LANES, CODE, GATED, ORDER, REVERSE, G,
                                   U, S, VEC, False)  # fmt: skip
         _store(matrices + mine * m, offsets + mine, columns, channel, own, ok, m, ORDER, REVERSE)

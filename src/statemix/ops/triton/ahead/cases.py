@@ -26,7 +26,7 @@ class Shape(NamedTuple):
 
 SHAPES = {
     "whole": Shape(2, 512, 64),
-    "segments": Shape(1, 8192, 64),
+    "segments": Shape(1, 65536, 64),
     "packed": Shape(1, 512, 64, packed=True),
     "odd": Shape(2, 512, 63),
     "token": Shape(2, 1, 64),
