@@ -129,10 +129,11 @@ def test_every_figure_of_the_table_is_asked():
     assert len(asked) == len(set(asked)) == 3 * 8 + 2
     for batch, length, recurrence, m in asked:
         row = {"dtype": "bfloat16", "recurrence": recurrence, "m": m, "batch": batch, "length": length}
-        assert targets.asked_percent({**row, "blocks": 1024 // m}) is not None
-        assert targets.asked_percent({**row, "blocks": 1024 // m, "dtype": "float32"}) is None
+        right, wrong = (1024, 1024 // m) if recurrence == "hlru" else (1024 // m, 1024)
+        assert targets.asked_percent({**row, "blocks": right}) is not None
+        assert targets.asked_percent({**row, "blocks": right, "dtype": "float32"}) is None
         if m > 1:
-            assert (targets.asked_percent({**row, "blocks": 1024}) is not None) == (recurrence == "hlru")
+            assert targets.asked_percent({**row, "blocks": wrong}) is None
 
 
 def test_picture(tmp_path):

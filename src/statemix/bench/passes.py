@@ -22,7 +22,7 @@ DEFAULT_SHAPES = (
     "bdlru:1,bdlru:2,bdlru:4,bdlru:8,bdlru:16,hlru:4,hlru:8,hlru:16,hlru:4:1024,hlru:8:1024,hlru:16:1024"
 )
 DEFAULT_SIZES = "8x2048x1024,32x2048x1024,1x65536x1024"
-ODD_SHAPES, ODD_SIZES = "bdlru:3,bdlru:5", "8x2048x1024"
+ODD_SHAPES, ODD_SIZES = "bdlru:3,bdlru:5,bdlru:3:344,bdlru:5:208", "8x2048x1024"
 """What is measured unless something else is asked for; the second pair besides the first."""
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}

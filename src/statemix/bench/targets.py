@@ -18,13 +18,13 @@ ASKED: dict[tuple[int, int], dict[tuple[Any, ...], tuple[float, float]]] = {
 """Percent of the copy's speed, forward and backward, by (B, T), for a state size of 1024 in bfloat16."""
 
 STATE = 1024
-"""The state size H = N m; for H-LRU also the number of channels."""
+"""The width H of a step's values and states: N m, for H-LRU the number of channels N."""
 
 
 def asked_percent(row: Record) -> tuple[float, float] | None:
     """What was asked of a measured case: forward and backward; None where nothing was."""
-    near = abs(row["blocks"] * row["m"] - STATE) < 8 * row["m"]  # as near as N of a round number comes
-    if row["dtype"] != "bfloat16" or not (near or (row["recurrence"] == "hlru" and row["blocks"] == STATE)):
+    width = row["blocks"] * (1 if row["recurrence"] == "hlru" else row["m"])
+    if row["dtype"] != "bfloat16" or abs(width - STATE) >= 8 * row["m"]:  # as near as N of a round number comes
         return None
     for (recurrence, *sizes), percent in ASKED.get((row["batch"], row["length"]), {}).items():
         if row["recurrence"] == recurrence and row["m"] in sizes:

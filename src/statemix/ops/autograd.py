@@ -88,8 +88,6 @@ def recorded(function: type[torch.autograd.Function], suffix: str, recurrence: s
     return function.apply(recurrence, *arguments) if wanted else below(recurrence, suffix, *arguments)
 
 
-for _forward in (
-    Scan.forward,
-    ScanBackward.forward,
-):  # else their signatures are worked out anew in every call
-    _forward.__signature__ = inspect.signature(_forward)  # type: ignore[attr-defined]
+_FORWARDS: tuple[Any, ...] = (Scan.forward, ScanBackward.forward)
+for _forward in _FORWARDS:  # else their signatures are worked out anew in every call
+    _forward.__signature__ = inspect.signature(_forward)
