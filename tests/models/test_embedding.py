@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch.nn import functional as F
 
 from statemix.models.embedding import Embedding, lookup
 
 
+@pytest.mark.filterwarnings(
+    "ignore:.*should not be instantiated:DeprecationWarning"
+)  # torch does it while tracing
 def test_the_product_is_the_gradient():
     torch.manual_seed(0)
     weight = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)

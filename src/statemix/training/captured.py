@@ -51,7 +51,11 @@ def compiled_forward(backend: str = "inductor") -> Forward:
 
     def run(model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         with torch._dynamo.config.patch(recompile_limit=RECOMPILATIONS), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
+            for known in (
+                "TensorFloat32 tensor cores",
+                ".*should not be instantiated",
+            ):  # of torch's own making
+                warnings.filterwarnings("ignore", message=known)
             return compiled(model, inputs, targets)
 
     return run
