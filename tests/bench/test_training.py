@@ -51,7 +51,9 @@ def test_a_runner_trains():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_kernels_are_counted():
     runner = training.Runner(
-        training.config_of(SETTING._replace(device=torch.device("cuda")), 0, "graph"), "graph", torch.device("cuda")
+        training.config_of(SETTING._replace(device=torch.device("cuda")), 0, "graph"),
+        "graph",
+        torch.device("cuda"),
     )
     counted = training.kernels(lambda: runner.advance(5), 5)
     assert counted["per_step"] > 20

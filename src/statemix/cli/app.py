@@ -36,7 +36,7 @@ BENCHES: dict[str, tuple[Command, str]] = {
     "train": (
         bench_train.train,
         "statemix bench train task.name=permutation task.length=4 training.batch_size=2 "
-        "training.train_examples=8 --steps 2 --packed 1,2 --out train.json",
+        "training.train_examples=8 --steps 1 --repeats 2 --packed 2 --out train.json",
     ),
     "picture": (bench.picture, "statemix bench picture scan.json --out speed.png"),
     "report": (bench.report, "statemix bench report scan.json layer.json d.json --out speed.md"),
