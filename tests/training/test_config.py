@@ -67,6 +67,7 @@ CASES = {
     "warmup": ((None, None, ["training.steps=9"]), r"training.warmup: got 100, expected at most steps = 9"),
     "schedule": ((None, None, ["training.schedule=linear"]), r"training.schedule: got 'linear', expected one of"),
     "precision": ((None, None, ["training.precision=int8"]), r"training.precision: got 'int8'"),
+    "capture": ((None, None, ["training.capture=on"]), r"training.capture: got 'on', expected one of 'auto', 'off'"),
     "norm": ((None, None, ["model.norm=batch"]), r"model.norm: got 'batch', expected one of 'layer'"),
     "dim": ((None, None, ["model.dim=0"]), r"model.dim: got 0"),
     "task": ((None, None, ["task.name=sorting"]), r"task: got 'sorting', expected one of 'compression'"),

@@ -17,12 +17,12 @@ from statemix.training import checkpoint as checkpoints
 from tests.training.small import python, small
 
 STOPPED = """
-step = loop._Run._step
+step = loop.Run._step
 def asking(self, *batch):
     step(self, *batch)
     if self.step == 23:
         os.kill(os.getpid(), signal.SIGTERM)
-loop._Run._step = asking
+loop.Run._step = asking
 train(resolve_config(overrides=settings), sys.argv[1])
 """
 

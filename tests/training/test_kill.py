@@ -15,13 +15,13 @@ from tests.training.small import python, small
 KILLED = """
 points = [int(x) for x in sys.argv[2].split(",")]
 done = int(sys.argv[3])
-step = loop._Run._step
+step = loop.Run._step
 def deadly(self, *batch):
     step(self, *batch)
     if self.step == points[done]:
         os.kill(os.getpid(), signal.SIGKILL)
 if done < len(points):
-    loop._Run._step = deadly
+    loop.Run._step = deadly
 train(resolve_config(overrides=settings), sys.argv[1])
 """
 
@@ -74,12 +74,12 @@ def test_sigkill_around_a_rename(tmp_path, untouched, moment, name):
 
 
 ASKED = """
-step = loop._Run._step
+step = loop.Run._step
 def asking(self, *batch):
     step(self, *batch)
     if self.step == 23:
         os.kill(os.getpid(), getattr(signal, sys.argv[2]))
-loop._Run._step = asking
+loop.Run._step = asking
 before = signal.getsignal(signal.SIGTERM)
 summary = train(resolve_config(overrides=settings), sys.argv[1])
 assert signal.getsignal(signal.SIGTERM) == before

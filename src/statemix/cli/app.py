@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 import statemix
-from statemix.cli import bench, demo, doctor, evaluate, report, tasks, train, tune
+from statemix.cli import bench, bench_train, demo, doctor, evaluate, report, tasks, train, tune
 from statemix.cli.errors import BAD, INTERRUPTED, OK
 from statemix.cli.errors import report as report_error
 
@@ -33,6 +33,11 @@ BENCHES: dict[str, tuple[Command, str]] = {
     "scan": (bench.scan, "statemix bench scan --shapes hlru:2 --sizes 2x64x8 --out scan.json"),
     "layer": (bench.layer, "statemix bench layer --dim 32 --batch 2 --length 9 --out layer.json"),
     "decode": (bench.decode, "statemix bench decode --layers hlru:4 --positions 1,99 --out d.json"),
+    "train": (
+        bench_train.train,
+        "statemix bench train task.name=permutation task.length=4 training.batch_size=2 "
+        "training.train_examples=8 --steps 1 --repeats 2 --packed 2 --out train.json",
+    ),
     "picture": (bench.picture, "statemix bench picture scan.json --out speed.png"),
     "report": (bench.report, "statemix bench report scan.json layer.json d.json --out speed.md"),
 }

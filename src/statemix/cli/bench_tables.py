@@ -177,3 +177,45 @@ def decode(record: Row) -> Table:
             alone,
         )
     return shown
+
+
+def one_step(row: Row) -> str:
+    """A measured way to train, or a number of runs side by side, in one line."""
+    name = row.get("capture", "") if "side_by_side" not in row else f"{row['side_by_side']} side by side"
+    if "failed" in row:
+        return f"{name}: {outcome(row)}"
+    return f"{name}: {milliseconds({'ms': row.get('ms') or row['ms_per_step']})} ms a step"
+
+
+def training(record: Row) -> Iterator[Table]:
+    """The ways to run steps, then runs side by side."""
+    sizes = f"batch {record['config']['training']['batch_size']}, {record['config']['task']['name']}"
+    shown = _table(
+        f"one training step, ms; {sizes}; {where(record)}",
+        "", "ms", "tokens/s", "kernels", "their ms", "ready after, s",
+    )  # fmt: skip
+    for row in record["ways"]:
+        if "failed" in row:
+            shown.add_row(row["capture"], "[red]failed[/]", *[""] * 4)
+            continue
+        kernels = row.get("kernels")
+        counted = ["", ""] if kernels is None else [
+            f"{kernels['per_step']:.4g}", f"{kernels['us_per_step'] / 1000:.3g}",
+        ]  # fmt: skip
+        speed = f"{row['tokens_per_s']:.3g}"
+        shown.add_row(row["capture"], milliseconds(row), speed, *counted, f"{row['ready_s']:.3g}")
+    yield shown
+    if record["packed"]:
+        yield _packed(record["packed"])
+
+
+def _packed(rows: list[Row]) -> Table:
+    shown = _table("runs side by side", "", "ms per step and run", "steps/s, all", "runs in ten minutes")
+    for row in rows:
+        name = str(row["side_by_side"])
+        if "failed" in row:
+            shown.add_row(name, "[red]failed[/]", "", "")
+            continue
+        ms = milliseconds({"ms": row["ms_per_step"]})
+        shown.add_row(name, ms, f"{row['steps_per_s']:.4g}", f"[bold]{row['runs_in_ten_minutes']:.3g}[/]")
+    return shown

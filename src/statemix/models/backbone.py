@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from statemix.models.embedding import Embedding
+
 NORMS: dict[str, type[nn.Module]] = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
 """Normalisation layers by name."""
 
@@ -77,7 +79,7 @@ class Backbone(nn.Module):
         if not callable(mixer):
             raise TypeError(f"mixer: got {type(mixer).__name__}, expected a function dim -> module")
         self.vocab_size, self.dim = vocab_size, dim
-        self.embedding = nn.Embedding(vocab_size, dim)
+        self.embedding = Embedding(vocab_size, dim)
         self.layers = nn.ModuleList(Layer(dim, mixer(dim), NORMS[norm]) for _ in range(depth))
 
     def initial_states(self, batch_size: int) -> list[Tensor]:

@@ -3,6 +3,7 @@
 from statemix.training.config import Config, ModelConfig, TrainingConfig
 from statemix.training.files import RunError
 from statemix.training.loop import train
+from statemix.training.many import train_many
 from statemix.training.presets import PRESETS, SUMMARIES
 from statemix.training.resolve import resolve_config
 from statemix.training.runs import evaluate_run, load_config, load_run
@@ -19,4 +20,5 @@ __all__ = [
     "load_run",
     "resolve_config",
     "train",
+    "train_many",
 ]

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from statemix.models import MODELS
 from statemix.nn import build_mixer
@@ -52,14 +52,19 @@ def model_of(config: Config, task: Task) -> nn.Module:
         )
 
 
-def optimizer_of(model: nn.Module, training: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW; matrices and embeddings decay, vectors do not."""
+def optimizer_of(model: nn.Module, training: TrainingConfig, rate: Tensor | None = None) -> torch.optim.AdamW:
+    """AdamW; matrices and embeddings decay, vectors do not.
+
+    rate: float32 [1] on a GPU, the learning rate; the step is then one fused update that a CUDA graph can capture.
+    """
     matrices = [p for p in model.parameters() if p.dim() > 1]
     vectors = [p for p in model.parameters() if p.dim() <= 1]
     groups = [
         {"params": matrices, "weight_decay": training.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
+    if rate is not None:
+        return torch.optim.AdamW(groups, lr=rate, betas=training.betas, fused=True, capturable=True)
     return torch.optim.AdamW(groups, lr=training.lr, betas=training.betas)
 
 
@@ -71,6 +76,21 @@ def learning_rate(training: TrainingConfig, step: int) -> float:
         return training.lr
     progress = (step - training.warmup) / max(1, training.steps - training.warmup)
     return training.min_lr + 0.5 * (training.lr - training.min_lr) * (1 + math.cos(math.pi * progress))
+
+
+COMPILED_FROM = 5000
+"""Steps from which "auto" compiles: below, the minute that compilation takes is longer than what it saves."""
+
+
+def captures_of(training: TrainingConfig, device: torch.device) -> tuple[str, ...]:
+    """The ways to run steps, to be tried in order. ValueError for one that needs a GPU on another device."""
+    if training.capture == "off" or (training.capture == "auto" and device.type != "cuda"):
+        return ("off",)
+    if device.type != "cuda":
+        raise ValueError(f"training.capture: {training.capture!r} needs a CUDA device, got {str(device)!r}")
+    if training.capture != "auto":
+        return (training.capture,)
+    return (*(("compiled",) if training.steps >= COMPILED_FROM else ()), "graph", "off")
 
 
 def autocast_of(training: TrainingConfig, device: torch.device) -> AbstractContextManager[Any]:

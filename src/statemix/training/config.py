@@ -12,6 +12,7 @@ from typing import Any
 SCHEDULES = ("cosine", "constant")
 PRECISIONS = ("auto", "float32", "bfloat16")
 SWITCH = ("auto", "on", "off")
+CAPTURES = ("auto", "off", "graph", "compiled")
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,9 @@ class TrainingConfig:
     """"auto": bfloat16 autocast on a GPU that has it, float32 elsewhere; or one of them by name."""
     device: str = "auto"
     """"auto": a GPU when there is one, else the CPU; or a name such as "cuda:1"."""
+    capture: str = "auto"
+    """How steps run on a GPU: "off" launches each operation, "graph" replays the whole step as a CUDA graph,
+    "compiled" does so after torch.compile; "auto" is the fastest that works (on the CPU: "off")."""
     tensorboard: str = "auto"
     """TensorBoard events too: "on", "off", or "auto": when TensorBoard is installed."""
 

@@ -25,6 +25,7 @@ class RunFolder:
         self.metrics = self.path / "metrics.jsonl"
         self.summary = self.path / "summary.json"
         self.weights = self.path / "model.safetensors"
+        self.failure = self.path / "failure.txt"
         self.checkpoint = self.path / "checkpoint" / "state.safetensors"
 
     def prepare(self, config: Config, resume: bool) -> None:

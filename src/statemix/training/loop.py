@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from torch import nn
 from statemix.analysis.accounting import flops_per_step, mixer_parameters, parameters, state_size
 from statemix.training.build import (
     autocast_of,
+    captures_of,
     device_of,
     eval_lengths,
     learning_rate,
@@ -23,13 +27,17 @@ from statemix.training.build import (
 from statemix.training.checkpoint import load_checkpoint, require_safetensors, save_checkpoint, save_weights
 from statemix.training.config import Config
 from statemix.training.data import TrainingSet, evaluation_set
-from statemix.training.evaluation import evaluate, scores
+from statemix.training.evaluation import Scores, evaluate
 from statemix.training.events import events_of
 from statemix.training.files import MetricsFile, write_json
 from statemix.training.folder import RunFolder
 from statemix.training.interruption import Interruption
 from statemix.training.progress import Progress, progress_of
 from statemix.training.resolve import check
+from statemix.training.steps import Job, steps_of
+
+TURN = 20
+"""Steps after which other runs get their turn, where nothing else ends it sooner."""
 
 
 def train(
@@ -45,25 +53,60 @@ def train(
     Files: see docs/design.md, "Runs". Errors: ValueError for the configuration, ImportError for a missing extra,
     RunError for the folder, a checkpoint or the disk.
     """
+    require(config)
+    with opened(config, folder, resume) as run:
+        if isinstance(run, dict):
+            return run
+        bar = progress_of(progress, config.name, run.step, config.training.steps)
+        with Interruption() as interruption, bar, contextlib.closing(run):
+            run.start(interruption, bar)
+            summary = None
+            while summary is None:
+                summary = run.turn()
+            return summary
+
+
+def require(config: Config) -> None:
+    """Everything that can be said against a configuration before work begins: errors as `train`."""
     check(config)
     require_safetensors()
-    device = device_of(config)
-    run = RunFolder(folder)
-    run.prepare(config, resume)
-    with run.locked():
-        run.remove_leftovers()
-        done = run.finished()
-        if done is None:
-            return _Run(config, run, device).go(progress)
-        run.remove_checkpoint()  # a kill may have come between the summary and this
-        return done
+    captures_of(config.training, device_of(config))
 
 
-class _Run:
-    """One run on its way: what has to be kept between steps, and what is done with it."""
+@contextlib.contextmanager
+def opened(config: Config, folder: str | Path, resume: bool = True) -> Iterator[Run | dict[str, Any]]:
+    """The run of a folder, locked, ready to go on; or its summary when it has nothing left to do."""
+    files = RunFolder(folder)
+    files.prepare(config, resume)
+    with files.locked():
+        files.remove_leftovers()
+        done = files.finished()
+        if done is not None:
+            files.remove_checkpoint()  # a kill may have come between the summary and this
+            yield done
+        else:
+            yield Run(config, files, device_of(config))
+
+
+class Run:
+    """One run on its way: what has to be kept between steps, and what is done with it.
+
+    `start`, then `turn` until it returns the summary, then `close`. On a GPU everything happens on a stream of the
+    run's own, so that runs that take turns overlap there.
+    """
 
     def __init__(self, config: Config, folder: RunFolder, device: torch.device) -> None:
         self.config, self.training, self.folder, self.device = config, config.training, folder, device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._turns: Generator[None, None, dict[str, Any]] | None = None
+        with self._here():
+            self._build()
+        self.events = events_of(config.training.tensorboard, folder.path / "tensorboard", self.step)
+        self.metrics = MetricsFile(folder.metrics, self.position["metrics"])
+        self.started = time.perf_counter() - self.position["seconds"]
+
+    def _build(self) -> None:
+        config, device = self.config, self.device
         self.task = task_of(config)
         self.model: nn.Module = model_of(config, self.task).to(device)
         self.optimizer = optimizer_of(self.model, config.training)
@@ -71,42 +114,57 @@ class _Run:
         # loss, correct positions and counted positions since the last log
         self.totals = torch.zeros(3, dtype=torch.float64, device=device)
         self.position: dict[str, Any] = {"step": 0, "metrics": 0, "best_accuracy": None, "seconds": 0.0}
-        if folder.checkpoint.exists():
-            self.position = load_checkpoint(folder.checkpoint, self.model, self.optimizer)
+        if self.folder.checkpoint.exists():
+            self.position = load_checkpoint(self.folder.checkpoint, self.model, self.optimizer)
             self.totals += torch.tensor(self.position["totals"], dtype=torch.float64, device=device)
-        self.events = events_of(config.training.tensorboard, folder.path / "tensorboard", self.step)
-        self.metrics = MetricsFile(folder.metrics, self.position["metrics"])
-        self.started = time.perf_counter() - self.position["seconds"]
+
+    def _here(self) -> AbstractContextManager[Any]:
+        return contextlib.nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
 
     @property
     def step(self) -> int:
         """Steps done."""
         return int(self.position["step"])
 
-    def go(self, progress: bool | None) -> dict[str, Any]:
-        """Train to the end, or until something ends it; always leaves a summary."""
-        bar = progress_of(progress, self.config.name, self.step, self.training.steps)
-        try:
-            with Interruption() as interruption, bar:
-                status = self._train(interruption, bar)
-                if status == "interrupted":
-                    self._save()
-                return self._finish(status)
-        finally:
-            self.metrics.close()
-            self.events.close()
+    def start(self, interruption: Interruption, bar: Progress) -> None:
+        """Say whom to listen to and whom to tell; nothing runs yet."""
+        self._turns = self._go(interruption, bar)
 
-    def _train(self, interruption: Interruption, bar: Progress) -> str:
+    def turn(self) -> dict[str, Any] | None:
+        """Run on to the next look at the numbers; returns the summary at the end.
+
+        On a GPU the steps are then under way, not done.
+        """
+        assert self._turns is not None
+        with self._here():
+            try:
+                next(self._turns)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+        return None
+
+    def close(self) -> None:
+        """Close the files; called at any time."""
+        self.metrics.close()
+        self.events.close()
+
+    def _go(self, interruption: Interruption, bar: Progress) -> Generator[None, None, dict[str, Any]]:
+        """Train to the end, or until something ends it; always leaves a summary."""
+        status = yield from self._train(interruption, bar)
+        if status == "interrupted":
+            self._save()
+        return self._finish(status)
+
+    def _train(self, interruption: Interruption, bar: Progress) -> Generator[None, None, str]:
         training = self.training
-        data = TrainingSet(self.task, self.config, self.device)
-        validation = self._examples(self.task.length, "validation")
+        validate = self._prepare()
         while self.step < training.steps:
-            self._step(*data.batch(self.step))
+            yield from self._advance(interruption)
             last = self.step == training.steps
             if (last or self.step % training.log_every == 0) and not self._log(bar):
                 return "diverged"
             if last or self.step % training.eval_every == 0:
-                accuracy = self._evaluate("validation", self.task.length, validation)
+                accuracy = self._scored("validation", self.task.length, validate())
                 self.position["best_accuracy"] = max(accuracy, self.position["best_accuracy"] or 0.0)
                 bar.evaluated(accuracy)
                 if 0 < training.stop_accuracy <= accuracy:
@@ -117,19 +175,35 @@ class _Run:
                 self._save()
         return "finished"
 
-    def _step(self, inputs: torch.Tensor, targets: torch.Tensor) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.training, self.step)
-        with self.autocast:
-            logits, _ = self.model(inputs)
-        loss, correct, counted = scores(logits, targets)
-        self.optimizer.zero_grad()
-        loss.backward()
-        if self.training.gradient_clip:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.training.gradient_clip)
-        self.optimizer.step()
-        self.totals += torch.stack([loss.detach().double(), correct.double(), counted.double()])
-        self.position["step"] += 1
+    def _prepare(self) -> Callable[[], Scores]:
+        """Get data and steps ready; returns what scores the model on the validation split."""
+        data = TrainingSet(self.task, self.config, self.device)
+        job = Job(self.model, self.optimizer, data, self.training, self.autocast, self.totals)
+        self.steps = steps_of(job, captures_of(self.training, self.device), self.step)
+        self.optimizer = self.steps.optimizer
+        return self.steps.evaluator(self._examples(self.task.length, "validation"))
+
+    def _advance(self, interruption: Interruption) -> Iterator[None]:
+        """Steps, at least one, until there is something to do with their numbers or someone asks to stop.
+
+        It is others' turn after every `TURN` steps, and at the end, before the numbers are waited for.
+        """
+        training = self.training
+        every = (training.log_every, training.eval_every, training.checkpoint_every)
+        until = min(training.steps, *((self.step // n + 1) * n for n in every))
+        while True:
+            begun = self.step
+            while self.step < min(until, begun + TURN):
+                self._step(min(until, begun + TURN) - self.step)
+                if interruption.signal is not None:
+                    break
+            yield
+            if self.step == until or interruption.signal is not None:
+                return
+
+    def _step(self, most: int) -> None:
+        """At least one step and at most `most`."""
+        self.position["step"] += self.steps.advance(self.step, most)
 
     def _log(self, bar: Progress) -> bool:
         """Write the means since the last line; False when the loss is not finite."""
@@ -151,8 +225,7 @@ class _Run:
         training = self.training
         return evaluation_set(self.task, length, split, training.eval_examples, training.seed, self.device)
 
-    def _evaluate(self, split: str, length: int, examples: Any) -> float:
-        result = evaluate(self.model, examples, self.training.batch_size, self.autocast)
+    def _scored(self, split: str, length: int, result: Scores) -> float:
         finite = {name: value if math.isfinite(value) else None for name, value in result.items()}
         self._write(kind="eval", step=self.step, split=split, length=length, **finite)
         return result["accuracy"]
@@ -168,7 +241,9 @@ class _Run:
         accuracy: dict[str, float] = {}
         if status in ("finished", "stopped_early"):
             for length in eval_lengths(self.config, self.task):
-                accuracy[str(length)] = self._evaluate("test", length, self._examples(length, "test"))
+                examples = self._examples(length, "test")
+                result = evaluate(self.model, examples, self.training.batch_size, self.autocast)
+                accuracy[str(length)] = self._scored("test", length, result)
         self.metrics.sync()
         save_weights(self.folder.weights, self.model)
         summary = {
@@ -184,6 +259,7 @@ class _Run:
             "device": torch.cuda.get_device_name(self.device)
             if self.device.type == "cuda"
             else self.device.type,
+            "capture": self.steps.capture,
             "torch": str(torch.__version__),
         }
         write_json(self.folder.summary, summary)

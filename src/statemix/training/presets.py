@@ -22,7 +22,7 @@ _DEMO: dict[str, Any] = {
 _MAD: dict[str, Any] = {
     "model": {"dim": 128, "depth": 2},
     "training": {"steps": 20_000, "batch_size": 128, "lr": 1e-3, "warmup": 200, "eval_every": 500,
-                 "stop_accuracy": 0.999},
+                 "checkpoint_every": 2000, "stop_accuracy": 0.999},
 }  # fmt: skip
 
 PRESETS: dict[str, dict[str, Any]] = {

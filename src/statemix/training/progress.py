@@ -95,3 +95,65 @@ def progress_of(wanted: bool | None, name: str, start: int, steps: int) -> Progr
         if wanted:
             raise ImportError('rich is not installed: pip install "statemix[train]"') from None
         return Quiet()
+
+
+class Count(Protocol):
+    """What is told about many runs."""
+
+    def __enter__(self) -> Count: ...
+
+    def __exit__(self, *error: Any) -> None: ...
+
+    def ended(self, status: str) -> None:
+        """One more run has ended."""
+
+
+class NoCount(Quiet):
+    """Says nothing."""
+
+    def __enter__(self) -> NoCount:
+        return self
+
+    def ended(self, status: str) -> None:
+        """Nothing."""
+
+
+class RunsBar:
+    """A rich bar on standard error: runs that have ended, of all, and how."""
+
+    def __init__(self, total: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as RichProgress
+
+        self._bar = RichProgress(
+            TextColumn("[bold]runs"), BarColumn(bar_width=20), MofNCompleteColumn(),
+            TextColumn("{task.fields[outcomes]}"), TimeElapsedColumn(), console=Console(stderr=True),
+        )  # fmt: skip
+        self._outcomes: dict[str, int] = {}
+        self._task = self._bar.add_task("runs", total=total, outcomes="")
+
+    def __enter__(self) -> RunsBar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._bar.stop()
+
+    def ended(self, status: str) -> None:
+        """One more, and how many ended in which way."""
+        self._outcomes[status] = self._outcomes.get(status, 0) + 1
+        shown = ", ".join(f"{count} {name}" for name, count in self._outcomes.items())
+        self._bar.update(self._task, advance=1, outcomes=shown)
+
+
+def count_of(wanted: bool | None, total: int) -> Count:
+    """As `progress_of`, for many runs."""
+    if wanted is False or (wanted is None and not sys.stderr.isatty()):
+        return NoCount()
+    try:
+        return RunsBar(total)
+    except ImportError:
+        if wanted:
+            raise ImportError('rich is not installed: pip install "statemix[train]"') from None
+        return NoCount()

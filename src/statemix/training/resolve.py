@@ -10,7 +10,7 @@ from typing import Any
 from statemix.models import NORMS
 from statemix.nn import build_mixer
 from statemix.tasks import get_task
-from statemix.training.config import PRECISIONS, SCHEDULES, SWITCH, Config
+from statemix.training.config import CAPTURES, PRECISIONS, SCHEDULES, SWITCH, Config
 from statemix.training.presets import PRESETS
 
 if sys.version_info >= (3, 11):
@@ -103,6 +103,7 @@ def check(config: Config) -> None:
         raise ValueError(f"training.warmup: got {training.warmup}, expected at most steps = {training.steps}")
     for name, value, known in (("training.schedule", training.schedule, SCHEDULES),
                                ("training.precision", training.precision, PRECISIONS),
+                               ("training.capture", training.capture, CAPTURES),
                                ("training.tensorboard", training.tensorboard, SWITCH),
                                ("model.norm", model.norm, tuple(NORMS))):  # fmt: skip
         if value not in known:

@@ -1,0 +1,262 @@
+"""Whole optimiser steps as CUDA graphs: between two looks at the numbers the host only says "again".
+
+A step reads everything that changes from tensors on the device: the batch, the learning rate, the number of the
+step. The order of the instances and the rates are those of the plain steps, so a run may go on either way.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from statemix.tasks import Examples
+from statemix.training.build import learning_rate, optimizer_of
+from statemix.training.data import Epoch
+from statemix.training.evaluation import Scores, means, scores, sums
+from statemix.training.steps import Job
+
+UNROLLED = 5
+"""Steps in one graph, where that many are due."""
+
+WARM_UP = 3
+"""Steps launched before a capture: they compile kernels and allocate what libraries keep; their effects are undone."""
+
+RECOMPILATIONS = 256
+"""How many variants of the step (sizes, mixers) one process may compile."""
+
+
+def forward(model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean loss, and float64 [3]: loss, correct and counted positions."""
+    logits, _ = model(inputs)
+    loss, correct, counted = scores(logits, targets)
+    return loss, torch.stack([loss.detach().double(), correct.double(), counted.double()])
+
+
+Forward = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+Action = Callable[[], None]
+
+
+@functools.cache
+def compiled_forward(backend: str = "inductor") -> Forward:
+    """`forward`, compiled for each new set of shapes; models of equal build share what is compiled."""
+    compiled = torch.compile(forward, fullgraph=True, dynamic=False, backend=backend)
+
+    def run(model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        with torch._dynamo.config.patch(recompile_limit=RECOMPILATIONS), warnings.catch_warnings():
+            for known in (
+                "TensorFloat32 tensor cores",
+                ".*should not be instantiated",
+            ):  # of torch's own making
+                warnings.filterwarnings("ignore", message=known)
+            return compiled(model, inputs, targets)
+
+    return run
+
+
+FORWARDS: dict[str, Callable[[], Forward]] = {"graph": lambda: forward, "compiled": compiled_forward}
+"""What makes the function that is captured, by the name of the way."""
+
+
+def narrowed(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy whose linear layers hold their own weights in `dtype`, and which shares all other parameters.
+
+    It computes what the model computes under autocast to `dtype`, without a cast of each weight.
+    """
+    twin = copy.deepcopy(model)
+    for original, module in zip(model.modules(), twin.modules(), strict=True):
+        for name, parameter in original.named_parameters(recurse=False):
+            linear = type(original) is nn.Linear and parameter.dtype == torch.float32
+            narrow = nn.Parameter(parameter.detach().to(dtype)) if linear else parameter
+            setattr(module, name, narrow)
+    return twin
+
+
+class Update:
+    """From gradients to new weights without the host: cast, clip, AdamW, and the narrow copies made anew."""
+
+    def __init__(self, job: Job, rate: Tensor, twin: nn.Module) -> None:
+        self._clip = job.training.gradient_clip
+        self.parameters = list(job.model.parameters())
+        self.leaves = list(twin.parameters())
+        pairs = list(zip(self.parameters, self.leaves, strict=True))
+        own = [(wide, narrow) for wide, narrow in pairs if wide is not narrow]
+        self._wide: list[Tensor] = [wide for wide, _ in own]
+        self._narrow: list[Tensor] = [narrow for _, narrow in own]
+        self._wide_grads = {id(narrow): torch.zeros_like(wide) for wide, narrow in own}
+        self.optimizer = optimizer_of(job.model, job.training, rate)
+        for parameter in self.parameters:
+            before = job.optimizer.state.get(parameter, {})
+            step = before.get("step", torch.zeros(()))
+            self.optimizer.state[parameter] = {
+                "step": step.to(parameter.device, torch.float32, copy=True),
+                "exp_avg": before.get("exp_avg", torch.zeros_like(parameter)),
+                "exp_avg_sq": before.get("exp_avg_sq", torch.zeros_like(parameter)),
+            }
+
+    def kept(self) -> list[Tensor]:
+        """Every tensor that a step changes."""
+        state = [tensor for entry in self.optimizer.state.values() for tensor in entry.values()]
+        return [*self.parameters, *self._narrow, *state]
+
+    def run(self, loss: Tensor) -> None:
+        """One step down the gradient of the loss."""
+        grads = torch.autograd.grad(loss, self.leaves, allow_unused=True)
+        narrow, wide = list[Tensor](), list[Tensor]()
+        for parameter, leaf, grad in zip(self.parameters, self.leaves, grads, strict=True):
+            if grad is None or parameter is leaf:
+                parameter.grad = grad
+                continue
+            parameter.grad = self._wide_grads[id(leaf)]
+            narrow.append(grad)
+            wide.append(parameter.grad)
+        with torch.no_grad():
+            if wide:
+                torch._foreach_copy_(wide, narrow)
+            if self._clip:
+                nn.utils.clip_grad_norm_(self.parameters, self._clip)
+            self.optimizer.step()
+            if self._wide:
+                torch._foreach_copy_(self._narrow, self._wide)
+
+
+class DeviceStep:
+    """One step that reads its batch, its rate and its number from the device; the host never waits."""
+
+    def __init__(self, job: Job, run_forward: Forward) -> None:
+        self._job, self._forward = job, run_forward
+        device, training = job.totals.device, job.training
+        self._epoch = Epoch(job.data)
+        self._place = torch.zeros(2, dtype=torch.int64, device=device)  # the step, and its place in the epoch
+        rates = [learning_rate(training, step) for step in range(training.steps)]
+        self._rates, self._rate = torch.tensor(rates, device=device), torch.zeros(1, device=device)
+        half = torch.bfloat16 if _autocasts(job, device) else None
+        self.model = job.model if half is None else narrowed(job.model, half)
+        self.update = Update(job, self._rate, self.model)
+
+    def enter(self, step: int) -> None:
+        """Stand before a step: its epoch laid out, its number and place on the device."""
+        epoch, place = divmod(step, self._job.data.batches)
+        if self._epoch.enter(epoch):
+            position = torch.tensor([step, place])
+            if self._place.is_cuda:
+                position = position.pin_memory()
+            self._place.copy_(position, non_blocking=True)
+
+    def run(self, rows: int) -> None:
+        """One step on a batch of `rows` instances."""
+        torch.index_select(self._rates, 0, self._place[:1], out=self._rate)
+        inputs, targets = self._epoch.batch(self._place[1:], rows)
+        with self._job.autocast:
+            loss, numbers = self._forward(self.model, inputs, targets)
+        self.update.run(loss)
+        self._job.totals.add_(numbers)
+        self._place.add_(1)
+
+    def rehearse(self, rows: int, times: int) -> None:
+        """`times` steps whose effects are undone, even when one fails."""
+        kept = [*self.update.kept(), self._job.totals, self._place]
+        before = [tensor.detach().clone() for tensor in kept]
+        try:
+            for _ in range(times):
+                self.run(rows)
+                self._place.copy_(before[-1])
+        finally:
+            with torch.no_grad():
+                for tensor, value in zip(kept, before, strict=True):
+                    tensor.copy_(value)
+            for parameter in self.update.parameters:
+                parameter.grad = None
+
+
+def _autocasts(job: Job, device: torch.device) -> bool:
+    with job.autocast:
+        return torch.is_autocast_enabled(device.type)
+
+
+class Recorder:
+    """Turns functions into CUDA graphs that share their memory, on the current stream of a device.
+
+    Replays of one recorder follow one another on that stream. No two runs share it: libraries keep one workspace a
+    stream.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.current_stream(device)
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, run: Action) -> Action:
+        """The replay of what `run` launches; nothing of it is done yet."""
+        graph: Any = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+            run()
+        return graph.replay  # type: ignore[no-any-return]
+
+
+class Captured:
+    """Steps replayed from CUDA graphs on the stream that was current when it was made.
+
+    capture: a key of `FORWARDS`. start: the step to begin with. record: in place of a `Recorder`.
+    """
+
+    def __init__(
+        self, job: Job, capture: str, start: int, record: Callable[[Action], Action] | None = None
+    ) -> None:
+        self.capture, self._job = capture, job
+        self._step = DeviceStep(job, FORWARDS[capture]())
+        self.optimizer = self._step.update.optimizer
+        self._record = record or Recorder(job.totals.device)
+        self._replays: dict[tuple[int, int], Action] = {}
+        if start < job.training.steps:
+            self._step.enter(start)
+            self._replay(*self._next(start, job.training.log_every))
+
+    def advance(self, step: int, most: int) -> int:
+        """One replay: `UNROLLED` steps where as many full batches are due, else one."""
+        self._step.enter(step)
+        rows, count = self._next(step, most)
+        self._replay(rows, count)()
+        return count
+
+    def evaluator(self, examples: Examples) -> Callable[[], Scores]:
+        """The whole evaluation is one graph."""
+        job, model = self._job, self._step.model
+        held: list[Tensor] = []
+
+        def score() -> None:
+            held[:] = [sums(model, examples, job.training.batch_size, job.autocast)]
+
+        score()  # what it needs is loaded before the capture
+        replay = self._record(score)
+
+        def run() -> Scores:
+            replay()
+            return means(held[0], len(examples.inputs))
+
+        return run
+
+    def _next(self, step: int, most: int) -> tuple[int, int]:
+        """Rows of the next batches, and how many of them one replay takes."""
+        data = self._job.data
+        place = step % data.batches
+        full = data.count // data.batch_size - place
+        return data.rows(place), UNROLLED if min(full, most) >= UNROLLED else 1
+
+    def _replay(self, rows: int, count: int) -> Action:
+        if (rows, count) not in self._replays:
+            if not any(known == rows for known, _ in self._replays):
+                self._step.rehearse(rows, WARM_UP)
+
+            def steps() -> None:
+                for _ in range(count):
+                    self._step.run(rows)
+
+            self._replays[rows, count] = self._record(steps)
+        return self._replays[rows, count]

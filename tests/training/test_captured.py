@@ -1,0 +1,199 @@
+"""Steps that find everything on the device: the same training as plain steps, here without a GPU, replayed by hand."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounter
+
+from statemix.training import build, captured, steps
+from statemix.training.captured import Captured, DeviceStep, compiled_forward, forward, narrowed
+from statemix.training.data import Epoch, TrainingSet, evaluation_set
+from statemix.training.evaluation import evaluate, means, sums
+from statemix.training.steps import Job, Plain, steps_of
+from tests.training.small import small
+
+CPU = torch.device("cpu")
+RAGGED = ("training.train_examples=200", "training.batch_size=16")  # 12 batches and one of 8
+
+
+def job_of(*settings):
+    config = small(*settings)
+    task = build.task_of(config)
+    model = build.model_of(config, task)
+    data = TrainingSet(task, config, CPU)
+    totals = torch.zeros(3, dtype=torch.float64)
+    autocast = build.autocast_of(config.training, CPU)
+    return Job(model, build.optimizer_of(model, config.training), data, config.training, autocast, totals)
+
+
+def by_hand(run):
+    """A replay without a GPU: run it again."""
+    return run
+
+
+def run_to(ways, start, end, most=7):
+    step = start
+    while step < end:
+        step += ways.advance(step, min(most, end - step))
+    assert step == end
+
+
+def assert_near(one, other, **tolerance):
+    for a, b in zip(one.model.parameters(), other.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, **tolerance)
+    torch.testing.assert_close(one.totals, other.totals, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("settings", [(), ("training.weight_decay=0.1", "training.gradient_clip=0.0")])
+def test_device_steps_train_as_plain_steps_do(settings):
+    """Over two epochs, so ragged batches and a new order are among them."""
+    plain, other = job_of(*RAGGED, *settings), job_of(*RAGGED, *settings)
+    run_to(Plain(plain), 0, 30)
+    run_to(Captured(other, "graph", 0, by_hand), 0, 30)
+    assert_near(plain, other, rtol=1e-4, atol=1e-5)
+
+
+def test_device_steps_train_as_plain_steps_do_in_bfloat16():
+    """The narrow weights hold what autocast would make of the wide ones."""
+    settings = (*RAGGED, "training.precision=bfloat16")
+    plain, other = job_of(*settings), job_of(*settings)
+    run_to(Plain(plain), 0, 12)
+    ways = Captured(other, "graph", 0, by_hand)
+    run_to(ways, 0, 12)
+    assert_near(plain, other, rtol=1e-2, atol=1e-3)
+    assert ways.optimizer is not other.optimizer
+    for wide, narrow in zip(other.model.parameters(), ways._step.model.parameters(), strict=True):
+        assert torch.equal(wide.to(narrow.dtype), narrow)
+
+
+@pytest.mark.parametrize("cut", [3, 12, 13, 20])
+def test_they_go_on_from_either_kind(cut):
+    """From a plain step to device steps and back: weights, moments and step counts go along."""
+    plain, other = job_of(*RAGGED), job_of(*RAGGED)
+    run_to(Plain(plain), 0, 30)
+    run_to(Plain(other), 0, cut)
+    first = Captured(other, "graph", cut, by_hand)
+    run_to(first, cut, cut + 5)
+    back = build.optimizer_of(other.model, other.training)
+    back.load_state_dict({**back.state_dict(), "state": first.optimizer.state_dict()["state"]})
+    run_to(Plain(other._replace(optimizer=back)), cut + 5, 30)
+    assert_near(plain, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_rehearsal_leaves_no_trace():
+    job = job_of(*RAGGED, "training.precision=bfloat16")
+    step = DeviceStep(job, forward)
+    step.enter(59)  # the last: a second step has no learning rate
+    kept = [*step.update.kept(), job.totals, step._place]
+    before = [tensor.detach().clone() for tensor in kept]
+    step.rehearse(16, 3)
+    assert all(torch.equal(a, b) for a, b in zip(kept, before, strict=True))
+
+    def failing(*arguments):
+        forward(*arguments)
+        raise RuntimeError("no memory")
+
+    step._forward = failing
+    with pytest.raises(RuntimeError, match="no memory"):
+        step.rehearse(16, 3)
+    assert all(torch.equal(a, b) for a, b in zip(kept, before, strict=True))
+
+
+def test_an_epoch_on_the_device_is_the_one_of_the_set():
+    job = job_of(*RAGGED)
+    epoch = Epoch(job.data)
+    for step in (0, 5, 12, 13, 25, 40):
+        number, place = divmod(step, job.data.batches)
+        epoch.enter(number)
+        batch = epoch.batch(torch.tensor([place]), job.data.rows(place))
+        for got, wanted in zip(batch, job.data.batch(step), strict=True):
+            assert torch.equal(got, wanted)
+    assert not epoch.enter(3)
+
+
+def test_full_batches_are_unrolled_and_the_ragged_one_stands_alone():
+    job = job_of(*RAGGED)
+    ways = Captured(job, "graph", 0, by_hand)
+    taken, step = [], 0
+    while step < 13:
+        taken.append(ways.advance(step, 100))
+        step += taken[-1]
+    assert taken == [5, 5, 1, 1, 1]
+    assert set(ways._replays) == {(16, 5), (16, 1), (8, 1)}
+
+
+def test_narrow_copies_share_what_is_not_a_linear_layer():
+    job = job_of()
+    twin = narrowed(job.model, torch.bfloat16)
+    names = dict(twin.named_parameters())
+    assert list(names) == [name for name, _ in job.model.named_parameters()]
+    for name, parameter in job.model.named_parameters():
+        linear = not any(part in name for part in ("norm", "embedding"))
+        assert (names[name] is parameter) != linear, name
+        assert names[name].dtype == (torch.bfloat16 if linear else torch.float32)
+
+
+def test_models_of_equal_build_share_one_compilation():
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    run = compiled_forward(counter)
+    for seed in range(3):
+        job = job_of(f"training.seed={seed}", "mixer.backend=reference", "task.length=4")
+        loss, numbers = run(job.model, *job.data.batch(0))
+        want = forward(job.model, *job.data.batch(0))
+        torch.testing.assert_close((loss, numbers), want)
+    assert counter.frame_count == 1
+
+
+@pytest.mark.parametrize("size", [16, 7, 100])
+def test_sums_on_the_device_are_the_scores(size):
+    config = small()
+    task = build.task_of(config)
+    model = build.model_of(config, task)
+    examples = evaluation_set(task, 6, "test", 40, 0, CPU)
+    examples.targets[::3, 2:] = -100
+    want = evaluate(model, examples, size, contextlib.nullcontext())
+    got = means(sums(model, examples, size, contextlib.nullcontext()), 40)
+    assert got == pytest.approx(want, rel=1e-6)
+    examples.targets[:] = -100
+    assert means(sums(model, examples, size, contextlib.nullcontext()), 40) == {
+        "loss": 0, "accuracy": 0, "macro_accuracy": 0,
+    }  # fmt: skip
+
+
+def test_the_captured_evaluation_scores_the_weights_of_now():
+    job = job_of()
+    ways = Captured(job, "graph", 0, by_hand)
+    examples = evaluation_set(build.task_of(small()), 6, "test", 40, 0, CPU)
+    score = ways.evaluator(examples)
+    for end in (0, 10):
+        run_to(ways, 0, end)
+        assert score() == pytest.approx(evaluate(job.model, examples, 16, job.autocast), rel=1e-5)
+
+
+def test_what_does_not_work_is_told_and_the_next_is_taken(monkeypatch):
+    def broken(job, capture, start):
+        raise RuntimeError(f"{capture} is broken")
+
+    monkeypatch.setattr(captured, "Captured", broken)
+    with pytest.warns(RuntimeWarning, match="'graph' does not work here .*graph is broken"):
+        assert isinstance(steps_of(job_of(), ("graph", "off"), 0), Plain)
+    with pytest.raises(RuntimeError, match="compiled is broken"):
+        steps_of(job_of(), ("compiled",), 0)
+    assert steps.steps_of(job_of(), ("off",), 0).capture == "off"
+
+
+def test_ways_by_device():
+    cuda = torch.device("cuda")
+    for setting, count, wanted in (
+        ("auto", 60, ("graph", "off")), ("auto", 20_000, ("compiled", "graph", "off")), ("off", 60, ("off",)),
+        ("graph", 60, ("graph",)), ("compiled", 60, ("compiled",)),
+    ):  # fmt: skip
+        training = small(f"training.capture={setting}", f"training.steps={count}").training
+        assert build.captures_of(training, cuda) == wanted
+    assert build.captures_of(small().training, CPU) == ("off",)
+    with pytest.raises(ValueError, match=r"training.capture: 'graph' needs a CUDA device, got 'cpu'"):
+        build.captures_of(small("training.capture=graph").training, CPU)
