@@ -18,14 +18,18 @@ if TYPE_CHECKING:
     from statemix.experiments import Plan, Progress, Store
     from statemix.experiments.store import Job
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="An experiment that `statemix experiment list` lists.")]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="An experiment that `statemix experiment list` lists.")
+]
 Settings = Annotated[
     list[str] | None,
     typer.Argument(metavar="SETTING", help="key=value settings over every run, such as training.steps=50."),
 ]
 Preset = Annotated[
     str | None,
-    typer.Option(help='"full", or "small" for a few minutes on two cores; default: what the store has, else full.'),
+    typer.Option(
+        help='"full", or "small" for a few minutes on two cores; default: what the store has, else full.'
+    ),
 ]
 Place = Annotated[Path, typer.Option("--store", help="The folder of all runs, shared by all experiments.")]
 STORE = Path("runs/experiments")
@@ -52,7 +56,8 @@ def run(
         int | None, typer.Option(help="Processes; default: one per GPU, else one per core.")
     ] = None,
     scheduler: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="A Dask scheduler (tcp://…) instead of processes here.")
+        str | None,
+        typer.Option(metavar="ADDRESS", help="A Dask scheduler (tcp://…) instead of processes here."),
     ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Run again what failed before.")] = False,
 ) -> None:
@@ -90,13 +95,17 @@ def _tell_end(plan: Plan, store: Store, jobs: Sequence[Job], progress: Progress)
     console = output()
     counts = ", ".join(f"{count} {status}" for status, count in progress.counts.items() if count)
     found = f" ({progress.found} found in the store)" if progress.found else ""
-    console.print(f"{plan.experiment.name}, {plan.preset}: {counts}{found}; store {store.path}", soft_wrap=True)
+    console.print(
+        f"{plan.experiment.name}, {plan.preset}: {counts}{found}; store {store.path}", soft_wrap=True
+    )
     failed = [(job, failure) for job in jobs if (failure := store.failure(job.key)) is not None]
     for job, failure in failed:
         console.print(f"failed: {store.folder(job.key)}: {failure['error']}", soft_wrap=True, markup=False)
         console.print(failure["traceback"].rstrip(), soft_wrap=True, markup=False, style="dim")
     if failed:
-        raise Failure(f"{len(failed)} of {len(jobs)} runs failed; the same command with --retry runs them again")
+        raise Failure(
+            f"{len(failed)} of {len(jobs)} runs failed; the same command with --retry runs them again"
+        )
 
 
 def show(

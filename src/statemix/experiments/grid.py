@@ -136,7 +136,13 @@ def _shown(point: dict[str, Any]) -> Labels:
     basis, size = point["size"]
     model = get_model(point["model"])
     rest = {key: value for key, value in point.items() if key not in ("problem", "model", "size")}
-    return {"task": get_problem(point["problem"]).label, "model": model.label, "basis": basis, "size": size, **rest}
+    return {
+        "task": get_problem(point["problem"]).label,
+        "model": model.label,
+        "basis": basis,
+        "size": size,
+        **rest,
+    }
 
 
 def resolved(content: Mapping[str, Any]) -> Config:
@@ -186,5 +192,7 @@ def describe(labels: Labels) -> str:
         parts.append(f"{labels['basis']} {labels['size']}")
     if labels.get("normalization", "softmax") not in ("softmax", PLAIN):
         parts.append(labels["normalization"])
-    parts += [f"{key} {labels[key]}" for key in ("depth", "length", "lr", "seed") if labels.get(key) is not None]
+    parts += [
+        f"{key} {labels[key]}" for key in ("depth", "length", "lr", "seed") if labels.get(key) is not None
+    ]
     return ", ".join(parts)

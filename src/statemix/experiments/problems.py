@@ -23,7 +23,9 @@ FROM_128 = {"eval_lengths": [128, 256, 512, 2048]}
 
 
 def _group(label: str, task: str, n: int, **training: Any) -> Problem:
-    return Problem(label, {"name": task, "n": n, "length": 16}, {"eval_lengths": [16, 32, 64, 128], **training})
+    return Problem(
+        label, {"name": task, "n": n, "length": 16}, {"eval_lengths": [16, 32, 64, 128], **training}
+    )
 
 
 def _word(label: str, task: str, n: int) -> Problem:

@@ -82,7 +82,10 @@ def export(plan: Plan, rows: list[Row], out: Path) -> int:
     }  # fmt: skip
     kept = [row for row in rows if row["status"] in (FINISHED, DIVERGED, FAILED)]
     lines = [head] + [
-        {**row, "config": {key: contents[row["key"]][key] for key in ESSENTIAL if key in contents[row["key"]]}}
+        {
+            **row,
+            "config": {key: contents[row["key"]][key] for key in ESSENTIAL if key in contents[row["key"]]},
+        }
         for row in kept
     ]
     text = "".join(json.dumps(line, separators=(",", ":"), ensure_ascii=False) + "\n" for line in lines)

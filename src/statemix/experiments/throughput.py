@@ -55,7 +55,9 @@ class Scans:
                     labels = {"panel": self.panel, "model": name, "m": m, "length": length}
                     blocks = self.blocks or self.state // m
                     if blocks < 1:
-                        refused.append(Refusal(labels, f"m: got {m}, expected at most the state of {self.state}"))
+                        refused.append(
+                            Refusal(labels, f"m: got {m}, expected at most the state of {self.state}")
+                        )
                         continue
                     content = {
                         "scan": name, "m": m, "blocks": blocks, "length": length, "batch": self.batch,
@@ -92,7 +94,11 @@ class Layers:
             except ValueError as error:
                 refused.append(Refusal(labels, str(error)))
                 continue
-            rest = {key: value for key, value in dataclasses.asdict(self).items() if key not in ("panel", "models")}
+            rest = {
+                key: value
+                for key, value in dataclasses.asdict(self).items()
+                if key not in ("panel", "models")
+            }
             cells.append(_cell(labels, {"mixer": mixer, **rest, **_machine()}))
         return Expansion(cells, left_out, refused)
 

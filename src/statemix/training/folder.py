@@ -46,7 +46,9 @@ class RunFolder:
 
     def _compare(self, config: Config) -> None:
         here, wanted = flatten(read_json(self.config)), flatten(config.to_dict())
-        added = {"training.train_lengths": []}  # settings that older versions did not write, as they then were
+        added = {
+            "training.train_lengths": []
+        }  # settings that older versions did not write, as they then were
         here = {**added, **here}
         different = sorted(
             key for key in here.keys() | wanted.keys()

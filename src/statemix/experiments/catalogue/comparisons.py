@@ -5,11 +5,17 @@ from __future__ import annotations
 from statemix.experiments.catalogue.protocol import FULL, RATES, SEEDS, TRACKING_SEEDS, small, tiny
 from statemix.experiments.experiment import Claim, Experiment, FigureView, TableView
 from statemix.experiments.grid import Sweep
-from statemix.experiments.models import BDLRU, HLRU, MODELS, RIVALS
+from statemix.experiments.models import BDLRU, HLRU, MODELS
 from statemix.experiments.problems import MAD as MAD_PROBLEMS
 from statemix.experiments.problems import PERMUTATIONS, PROBLEMS, RECALL
 
-EQUAL = (("parameters", 40_000), ("parameters", 100_000), ("parameters", 300_000), ("state", 128), ("state", 512))
+EQUAL = (
+    ("parameters", 40_000),
+    ("parameters", 100_000),
+    ("parameters", 300_000),
+    ("state", 128),
+    ("state", 512),
+)
 """Sizes of one mixer: the paper's span in parameters, and its row of equal states beside a larger one."""
 
 ALL = tuple(MODELS)

@@ -42,7 +42,9 @@ FIG2 = Experiment(
 
 
 def _spectrum(m: int, value: str, relation: str, text: str) -> Claim:
-    return Claim(text, {"model": f"BD-LRU m = {m}"}, relation, 0.005, value=value, over=("basis", "size", "lr"))
+    return Claim(
+        text, {"model": f"BD-LRU m = {m}"}, relation, 0.005, value=value, over=("basis", "size", "lr")
+    )
 
 
 FIG3 = Experiment(
