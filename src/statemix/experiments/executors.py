@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-CONNECT = 10
+CONNECT = 5
 """Seconds that a scheduler may take to answer."""
 
 

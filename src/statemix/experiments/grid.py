@@ -85,7 +85,7 @@ class Sweep:
         return Expansion(list(cells.values()), left_out, refused)
 
     def _points(self) -> Iterator[dict[str, Any]]:
-        axes = {
+        axes: dict[str, tuple[Any, ...]] = {
             "problem": self.problems, "model": self.models, "size": self.sizes,
             "normalization": self.normalizations, "depth": self.depths, "weight_decay": self.decays,
             "lr": self.rates, "seed": self.seeds,

@@ -134,10 +134,9 @@ def measure(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 def _time_scan(content: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
     case = Case("bdlru", content["m"], content["batch"], content["length"], content["blocks"])
-    gates, values = (
-        in_fast_format(torch.randn(shape, device=device), role).requires_grad_()
-        for shape, role in zip(case.shapes(), ("gates", "values"), strict=True)
-    )
+    shapes = case.shapes()
+    gates = in_fast_format(torch.randn(shapes[0], device=device), "gates").requires_grad_()
+    values = in_fast_format(torch.randn(shapes[1], device=device), "values").requires_grad_()
     grad = torch.randn_like(values)
     scan = SCANS[content["scan"]]
 

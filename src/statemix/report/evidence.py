@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from statemix.experiments import Experiment, Plan, Store, make_plan, read_export, reasons, rows_of
 from statemix.experiments.store import MISSING
@@ -14,6 +14,9 @@ from statemix.report.evidence_figures import draw
 from statemix.report.evidence_tables import claims_table, rates_table, table
 from statemix.report.page import render
 from statemix.training.files import replace_file
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SMALL = "The preset is small: it shows that everything runs. Its numbers say nothing about the paper's."
 
@@ -87,9 +90,7 @@ def write_evidence(
     for view in evidence.experiment.figures if folder is not None else ():
         figure = draw(view, evidence.rows)
         if figure is not None and folder is not None:
-            _, png = render(lambda figure=figure: figure)
-            path = drawn[view.name] = folder / f"{view.name}.png"
-            replace_file(path, lambda temporary, png=png: temporary.write_bytes(png))
+            drawn[view.name] = _save(figure, folder / f"{view.name}.png")
     links = {
         name: os.path.relpath(path, out.parent if out is not None else ".") for name, path in drawn.items()
     }
@@ -98,6 +99,12 @@ def write_evidence(
         whole = _replaced(out, evidence.experiment.name, text)
         replace_file(out, lambda temporary: temporary.write_text(whole, encoding="utf-8"))
     return text, list(drawn.values())
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    _, png = render(lambda: figure)
+    replace_file(path, lambda temporary: temporary.write_bytes(png))
+    return path
 
 
 def _replaced(out: Path, name: str, text: str) -> str:

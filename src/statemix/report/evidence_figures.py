@@ -44,14 +44,13 @@ def draw(view: FigureView, rows: Sequence[Row]) -> Figure | None:
         panel.set_title(str(name), fontsize=10.5)
     for panel in axes[len(panels) :]:
         panel.remove()
-    handles = {
-        label: handle
-        for panel in axes[: len(panels)]
-        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
-    }
+    handles: dict[str, Any] = {}
+    for panel in axes[: len(panels)]:
+        found, labels = panel.get_legend_handles_labels()
+        handles |= dict(zip(labels, found, strict=True))
     if handles:
         figure.legend(
-            handles.values(), handles, loc="outside lower center", ncols=min(4, len(handles)), fontsize=8.5
+            list(handles.values()), list(handles), loc="outside lower center", ncols=min(4, len(handles)), fontsize=8.5
         )
     figure.suptitle(view.title, fontsize=11.5)
     return figure

@@ -46,7 +46,7 @@ class RunFolder:
 
     def _compare(self, config: Config) -> None:
         here, wanted = flatten(read_json(self.config)), flatten(config.to_dict())
-        added = {
+        added: dict[str, Any] = {
             "training.train_lengths": []
         }  # settings that older versions did not write, as they then were
         here = {**added, **here}

@@ -26,6 +26,7 @@ BLOCKS = [MODELS[name].label for name in BDLRU]
 SIZES = ("basis", "size", "lr")
 
 SMALL_RIVALS = ("lstm", "gated_deltanet")
+SMALL_MAD = ("bdlru-1", "bdlru-4", "hlru-4", "attention")
 COPYING = tiny(copies=2)
 
 
@@ -90,8 +91,8 @@ TABLE1 = Experiment(
             over=SIZES, comparison="at equal time per step",
             time_of={"model": "BD-LRU m = 4", "basis": "parameters", "size": 100_000},
         ),
-        TableView("Accuracy at equal state: 24 numbers in each mixer (small preset)", where={"basis": "state", "size": 24},
-                  comparison="at equal state"),
+        TableView("Accuracy at equal state: 24 numbers in each mixer (small preset)",
+                  where={"basis": "state", "size": 24}, comparison="at equal state"),
         TableView("Accuracy at equal parameters: 2\u2009000 in each mixer (small preset)",
                   where={"basis": "parameters", "size": 2000}, comparison="at equal parameters"),
         TableView("Accuracy at equal time per step: no slower than BD-LRU m = 3 of 24 numbers (small preset)",
@@ -165,13 +166,14 @@ MAD = Experiment(
     "rate and weight decay chosen on validation data.",
     presets={
         "full": (
-            Sweep(MAD_PROBLEMS, ALL, (("parameters", 100_000), ("state", 128)), RATES, SEEDS, decays=(0.0, 0.1), settings=FULL),
+            Sweep(MAD_PROBLEMS, ALL, (("parameters", 100_000), ("state", 128)), RATES, SEEDS, decays=(0.0, 0.1),
+                  settings=FULL),
         ),
         "small": (
             small(tuple(n for n in MAD_PROBLEMS if n not in ("selective_copying", "fuzzy_recall")),
-                  ("bdlru-1", "bdlru-4", "hlru-4", "attention"), rates=(1e-2,)),
-            small(("selective_copying",), ("bdlru-1", "bdlru-4", "hlru-4", "attention"), rates=(1e-2,), settings=COPYING),
-            small(("fuzzy_recall",), ("bdlru-1", "bdlru-4", "hlru-4", "attention"), rates=(1e-2,),
+                  SMALL_MAD, rates=(1e-2,)),
+            small(("selective_copying",), SMALL_MAD, rates=(1e-2,), settings=COPYING),
+            small(("fuzzy_recall",), SMALL_MAD, rates=(1e-2,),
                   settings={**tiny(length=24), "training": {**tiny()["training"], "eval_lengths": []}}),
         ),
     },

@@ -102,7 +102,8 @@ LENGTHS = Experiment(
     },
     tables=(
         TableView("Accuracy at the trained length", rows=("model", "depth"), over=("basis", "size", "lr")),
-        TableView("Accuracy by test length", rows=("task", "depth", "model"), lengths=True, over=("basis", "size", "lr")),
+        TableView("Accuracy by test length", rows=("task", "depth", "model"), lengths=True,
+                  over=("basis", "size", "lr")),
     ),
     figures=(
         FigureView("lengths", "Accuracy against test length", x="test length", series=("model", "depth"),

@@ -20,8 +20,8 @@ def _faster(fast: str, slow: str) -> Claim:
 FIG5 = Experiment(
     "fig5",
     "Figure 5: throughput",
-    "Tokens a second, forward and backward: (A) scans of 128 blocks at T = 2048, (B) scans of a state of 768 by length, "
-    "(C) whole layers of 33 million parameters by m, beside rivals. Each timing runs alone.",
+    "Tokens a second, forward and backward: (A) scans of 128 blocks at T = 2048, (B) scans of a state of 768 "
+    "by length, (C) whole layers of 33 million parameters by m, beside rivals. Each timing runs alone.",
     presets={
         "full": (
             Scans(_A, tuple(SCANS), (1, 2, 4, 8), (2048,), batch=8, blocks=128),
