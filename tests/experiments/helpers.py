@@ -20,7 +20,13 @@ TRAINING = {
 def sweep(steps=60, seeds=(0, 1), **axes):
     """S3, two models, one rate."""
     settings = {"task": {"length": 6}, "model": {"dim": 8}, "training": {**TRAINING, "steps": steps}}
-    chosen = {"sizes": (("state", 6),), "rates": (1e-2,), "depths": (1,), "seeds": seeds, "settings": settings}
+    chosen = {
+        "sizes": (("state", 6),),
+        "rates": (1e-2,),
+        "depths": (1,),
+        "seeds": seeds,
+        "settings": settings,
+    }
     return Sweep(("s3",), ("bdlru-1", "bdlru-3"), **{**chosen, **axes})
 
 

@@ -12,7 +12,9 @@ from statemix.experiments import Store, executor_of, jobs_of, make_plan, run_swe
 from tests.experiments.helpers import experiment
 from tests.experiments.test_sweeps import assert_each_once, kill_one
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # Dask's own: ports, versions, unclosed streams of killed workers
+pytestmark = pytest.mark.filterwarnings(
+    "ignore"
+)  # Dask's own: ports, versions, unclosed streams of killed workers
 
 
 @pytest.fixture
@@ -41,5 +43,5 @@ def test_a_killed_worker_costs_nothing(tmp_path, address):
 
 
 def test_no_scheduler_there():
-    with pytest.raises(OSError, match="tcp://127.0.0.1:1"):
+    with pytest.raises(OSError, match=r"tcp://127\.0\.0\.1:1"):
         executor_of(None, "tcp://127.0.0.1:1")

@@ -46,7 +46,11 @@ def test_full_presets_resolve_for_one_seed_and_rate(name):
 
 
 def test_views_and_claims_name_labels_that_there_are():
-    labels = {model.label for model in MODELS.values()} | {"sequential loop", "parallel (associative scan)", "statemix"}
+    labels = {model.label for model in MODELS.values()} | {
+        "sequential loop",
+        "parallel (associative scan)",
+        "statemix",
+    }
     tasks = {problem.label for problem in PROBLEMS.values()}
     for one in EXPERIMENTS.values():
         for where in [claim.where for claim in one.claims] + [view.where for view in one.tables]:
@@ -103,13 +107,17 @@ def test_settings_over_a_grid_change_labels_and_keys():
     ],
 )
 def test_impossible_settings(settings, words):
-    with pytest.raises(ValueError, match=r"tiny: \d of 4 cells cannot run, nothing was started: \[S3, BD") as caught:
+    with pytest.raises(
+        ValueError, match=r"tiny: \d of 4 cells cannot run, nothing was started: \[S3, BD"
+    ) as caught:
         make_plan(experiment(), "full", settings)
     assert words in str(caught.value)
 
 
 def test_m_that_does_not_fit_the_size():
-    with pytest.raises(ValueError, match=re.escape("BD-LRU m = 3: its nearest size has 3 state, 1 were asked")):
+    with pytest.raises(
+        ValueError, match=re.escape("BD-LRU m = 3: its nearest size has 3 state, 1 were asked")
+    ):
         make_plan(experiment(sizes=(("state", 1),)), "full")
 
 

@@ -92,7 +92,9 @@ def test_a_killed_driver_takes_its_workers_along_and_the_next_goes_on(tmp_path):
     script.write_text(DRIVER)
     store, todo = Store(tmp_path / "store"), jobs(steps=200)
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
-    process = subprocess.Popen([sys.executable, str(script), str(store.path)], env={**os.environ, "PYTHONPATH": path})
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(store.path)], env={**os.environ, "PYTHONPATH": path}
+    )
     while process.poll() is None and not list(store.path.glob("*/checkpoint/state.safetensors")):
         time.sleep(0.005)
     process.kill()

@@ -50,7 +50,11 @@ def draw(view: FigureView, rows: Sequence[Row]) -> Figure | None:
         handles |= dict(zip(labels, found, strict=True))
     if handles:
         figure.legend(
-            list(handles.values()), list(handles), loc="outside lower center", ncols=min(4, len(handles)), fontsize=8.5
+            list(handles.values()),
+            list(handles),
+            loc="outside lower center",
+            ncols=min(4, len(handles)),
+            fontsize=8.5,
         )
     figure.suptitle(view.title, fontsize=11.5)
     return figure
