@@ -86,9 +86,10 @@ def test_extras():
     assert extra_requirements("gpu") == {"triton"}
     assert extra_requirements("train") == {"typer", "rich", "safetensors", "tomli"}
     assert extra_requirements("report") == {"matplotlib", "jinja2"}
+    assert extra_requirements("cluster") == {"dask"}
     assert extra_requirements("rivals") == {"flash-linear-attention", "accelerated-scan"}
     assert set(metadata("statemix").get_all("Provides-Extra")) == {
-        "cpu", "gpu", "train", "tensorboard", "report", "rivals", "all", "dev"
+        "cpu", "gpu", "train", "tensorboard", "report", "rivals", "cluster", "all", "dev"
     }  # fmt: skip
 
 

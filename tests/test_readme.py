@@ -97,7 +97,7 @@ def test_extras_named_are_there():
 def test_every_command_is_shown():
     from statemix.cli.app import COMMANDS as known
 
-    for name in [*known, "tasks", "bench"]:
+    for name in [*known, "tasks", "bench", "experiment"]:
         assert f"statemix {name}" in README
 
 

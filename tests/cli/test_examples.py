@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 
-from statemix.cli.app import BENCHES, COMMANDS, TASKS
+from statemix.cli.app import BENCHES, COMMANDS, EXPERIMENTS, TASKS
 from statemix.training import PRESETS
 from tests.cli.conftest import TINY
 
 SHRUNK = {"train": TINY, "demo": TINY}
 HELPS = [
     "", *COMMANDS, "tasks", *(f"tasks {name}" for name in TASKS), "bench", *(f"bench {name}" for name in BENCHES),
+    "experiment", *(f"experiment {name}" for name in EXPERIMENTS),
 ]  # fmt: skip
 
 
@@ -24,7 +25,7 @@ def test_every_help_has_an_example_and_every_example_works(statemix):
         assert example.startswith(command)
         seen.append(example)
     assert statemix("").out.endswith("Example: statemix demo\n")
-    for example in sorted(seen, key=lambda line: not line.startswith(("train", "demo"))):
+    for example in sorted(seen, key=lambda line: not line.startswith(("train", "demo", "experiment run"))):
         done = statemix(example, SHRUNK.get(example.split()[0], ()))
         assert done.code == 0, (example, done.err)
         assert done.out.strip(), example
@@ -32,7 +33,7 @@ def test_every_help_has_an_example_and_every_example_works(statemix):
 
 def test_help_shows_every_command(statemix):
     shown = statemix("--help").out
-    for name in [*COMMANDS, "tasks", "bench"]:
+    for name in [*COMMANDS, "tasks", "bench", "experiment"]:
         assert re.search(rf"^  {name} ", shown, re.MULTILINE)
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
+from statemix.tasks import IGNORED
 from statemix.training import build, captured, steps
 from statemix.training.captured import Captured, DeviceStep, compiled_forward, forward, narrowed
 from statemix.training.data import Epoch, TrainingSet, evaluation_set
@@ -47,7 +48,12 @@ def assert_near(one, other, **tolerance):
     torch.testing.assert_close(one.totals, other.totals, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("settings", [(), ("training.weight_decay=0.1", "training.gradient_clip=0.0")])
+SEVERAL = ("training.train_lengths=[3,5,4]",)
+
+
+@pytest.mark.parametrize(
+    "settings", [(), ("training.weight_decay=0.1", "training.gradient_clip=0.0"), SEVERAL], ids=str
+)
 def test_device_steps_train_as_plain_steps_do(settings):
     """Over two epochs, so ragged batches and a new order are among them."""
     plain, other = job_of(*RAGGED, *settings), job_of(*RAGGED, *settings)
@@ -102,16 +108,26 @@ def test_a_rehearsal_leaves_no_trace():
     assert all(torch.equal(a, b) for a, b in zip(kept, before, strict=True))
 
 
-def test_an_epoch_on_the_device_is_the_one_of_the_set():
-    job = job_of(*RAGGED)
-    epoch = Epoch(job.data)
+@pytest.mark.parametrize("settings", [(), SEVERAL], ids=["one length", "several"])
+def test_an_epoch_on_the_device_is_the_one_of_the_set(settings):
+    job = job_of(*RAGGED, *settings)
+    epoch, padding = Epoch(job.data), (0, IGNORED)
     for step in (0, 5, 12, 13, 25, 40):
         number, place = divmod(step, job.data.batches)
         epoch.enter(number)
-        batch = epoch.batch(torch.tensor([place]), job.data.rows(place))
-        for got, wanted in zip(batch, job.data.batch(step), strict=True):
-            assert torch.equal(got, wanted)
-    assert not epoch.enter(3)
+        batch = epoch.batch(torch.tensor([place]), job.data.rows(step))
+        for got, wanted, fill in zip(batch, job.data.batch(step), padding, strict=True):
+            length = wanted.shape[1]
+            assert torch.equal(got[:, :length], wanted)
+            assert (got[:, length:] == fill).all()
+    assert not epoch.enter(40 // job.data.batches)
+
+
+def test_several_lengths_are_captured_for_causal_models_only():
+    job = job_of(*SEVERAL)
+    job.data.causal = False
+    with pytest.raises(ValueError, match=r"training.capture: instances of several lengths"):
+        Captured(job, "graph", 0, by_hand)
 
 
 def test_full_batches_are_unrolled_and_the_ragged_one_stands_alone():

@@ -106,3 +106,14 @@ def test_autocast_only_where_asked_on_a_cpu():
         training = small(f"training.precision={precision}").training
         with build.autocast_of(training, torch.device("cpu")):
             assert torch.is_autocast_enabled("cpu") == wanted
+
+
+def test_several_lengths_share_the_instances_and_take_turns():
+    config = small("training.train_examples=50", "training.batch_size=8", "training.train_lengths=[3,4,5]")
+    data = TrainingSet(build.task_of(config), config, torch.device("cpu"))
+    again = TrainingSet(build.task_of(config), config, torch.device("cpu"))
+    assert tuple(again.batch(13)[0].shape) == tuple(data.batch(13)[0].shape)
+    batches = [data.batch(step)[0] for step in range(8)]
+    seen = {length: sum(len(b) for b in batches if b.shape[1] == length) for length in (3, 4, 5)}
+    assert seen == {3: 17, 4: 17, 5: 16}
+    assert [b.shape[1] for b in batches] != sorted(b.shape[1] for b in batches)

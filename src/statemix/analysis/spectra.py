@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -67,3 +67,20 @@ def _eigenvalues(matrices: Tensor, most: int) -> Tensor:
     values = torch.full(flat.shape[:-1], complex("nan+nanj"), dtype=torch.complex128)
     values[finite] = torch.linalg.eigvals(flat[finite])
     return values
+
+
+REAL = 1e-3
+"""An eigenvalue whose imaginary part is smaller counts as real, and one this near to zero has no sign."""
+
+
+def spectrum_summary(eigenvalues: Sequence[Tensor]) -> dict[str, float]:
+    """{"negative", "complex"}: shares of all finite eigenvalues that are real and negative, and that are not real.
+
+    eigenvalues: complex tensors [count, m], one per mixer. Without any finite one both shares are 0.
+    """
+    values = torch.cat([one.flatten() for one in eigenvalues])
+    values = values[values.isfinite()]
+    turning = values.imag.abs() > REAL
+    negative = ~turning & (values.real < -REAL)
+    count = max(len(values), 1)
+    return {"negative": float(negative.sum()) / count, "complex": float(turning.sum()) / count}

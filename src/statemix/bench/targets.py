@@ -24,7 +24,9 @@ STATE = 1024
 def asked_percent(row: Record) -> tuple[float, float] | None:
     """What was asked of a measured case: forward and backward; None where nothing was."""
     width = row["blocks"] * (1 if row["recurrence"] == "hlru" else row["m"])
-    if row["dtype"] != "bfloat16" or abs(width - STATE) >= 8 * row["m"]:  # as near as N of a round number comes
+    if (
+        row["dtype"] != "bfloat16" or abs(width - STATE) >= 8 * row["m"]
+    ):  # as near as N of a round number comes
         return None
     for (recurrence, *sizes), percent in ASKED.get((row["batch"], row["length"]), {}).items():
         if row["recurrence"] == recurrence and row["m"] in sizes:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 import statemix
-from statemix.cli import bench, bench_train, demo, doctor, evaluate, report, tasks, train, tune
+from statemix.cli import bench, bench_train, demo, doctor, evaluate, experiment, report, tasks, train, tune
 from statemix.cli.errors import BAD, INTERRUPTED, OK
 from statemix.cli.errors import report as report_error
 
@@ -42,6 +42,13 @@ BENCHES: dict[str, tuple[Command, str]] = {
     "report": (bench.report, "statemix bench report scan.json layer.json d.json --out speed.md"),
 }
 
+EXPERIMENTS: dict[str, tuple[Command, str]] = {
+    "list": (experiment.list_experiments, "statemix experiment list"),
+    "run": (experiment.run, "statemix experiment run fig3 --preset small"),
+    "show": (experiment.show, "statemix experiment show fig3 --out results.md"),
+    "export": (experiment.export, "statemix experiment export fig3 --out fig3.jsonl"),
+}
+
 
 def _group(commands: dict[str, tuple[Command, str]], **settings: Any) -> typer.Typer:
     group = typer.Typer(add_completion=False, rich_markup_mode=None, **settings)
@@ -69,6 +76,12 @@ def build() -> typer.Typer:
         no_args_is_help=True,
     )  # fmt: skip
     app.add_typer(bench_group, name="bench")
+
+    experiment_group = _group(
+        EXPERIMENTS, help="The paper's tables and figures, each one command.",
+        epilog="Example: statemix experiment list", no_args_is_help=True,
+    )  # fmt: skip
+    app.add_typer(experiment_group, name="experiment")
 
     @app.callback()
     def options(

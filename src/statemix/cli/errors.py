@@ -18,6 +18,7 @@ EXTRAS = {
     "tensorboard": "tensorboard",
     "matplotlib": "report",
     "jinja2": "report",
+    "distributed": "cluster",
 }
 """Which extra brings a module that may be missing."""
 

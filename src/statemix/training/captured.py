@@ -209,6 +209,8 @@ class Captured:
     def __init__(
         self, job: Job, capture: str, start: int, record: Callable[[Action], Action] | None = None
     ) -> None:
+        if len(job.data.lengths) > 1 and not job.data.causal:
+            raise ValueError("training.capture: instances of several lengths need a causal model, or 'off'")
         self.capture, self._job = capture, job
         self._step = DeviceStep(job, FORWARDS[capture]())
         self.optimizer = self._step.update.optimizer
@@ -245,9 +247,8 @@ class Captured:
     def _next(self, step: int, most: int) -> tuple[int, int]:
         """Rows of the next batches, and how many of them one replay takes."""
         data = self._job.data
-        place = step % data.batches
-        full = data.count // data.batch_size - place
-        return data.rows(place), UNROLLED if min(full, most) >= UNROLLED else 1
+        wanted = min(UNROLLED, most)
+        return data.rows(step), UNROLLED if data.full(step, wanted) == UNROLLED else 1
 
     def _replay(self, rows: int, count: int) -> Action:
         if (rows, count) not in self._replays:

@@ -48,6 +48,8 @@ class TrainingConfig:
     """Of the weights, the order of the data and the data themselves."""
     train_examples: int = 12_800
     """Instances in the training set, drawn once."""
+    train_lengths: tuple[int, ...] = ()
+    """Task lengths to train on, an equal share of the instances each; empty: the task's own length alone."""
     eval_examples: int = 1_280
     """Instances in each validation and test set."""
     eval_every: int = 200

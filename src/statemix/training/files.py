@@ -17,6 +17,10 @@ class RunError(RuntimeError):
     """A run folder, a checkpoint or the disk is not as it must be. The message names the file."""
 
 
+class BusyError(RunError):
+    """Another process is training this run now."""
+
+
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn an OSError into a RunError that names the file and says that nothing older was lost."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from statemix.training.config import Config, flatten
-from statemix.training.files import TEMPORARY, RunError, read_json, write_json, writing
+from statemix.training.files import TEMPORARY, BusyError, RunError, read_json, write_json, writing
 
 FINAL = ("finished", "stopped_early", "diverged")
 """The statuses of a run that has nothing left to do."""
@@ -47,6 +47,10 @@ class RunFolder:
 
     def _compare(self, config: Config) -> None:
         here, wanted = flatten(read_json(self.config)), flatten(config.to_dict())
+        added: dict[str, Any] = {
+            "training.train_lengths": []
+        }  # settings that older versions did not write, as they then were
+        here = {**added, **here}
         different = sorted(
             key for key in here.keys() | wanted.keys()
             if key != "version" and here.get(key) != wanted.get(key)
@@ -86,7 +90,7 @@ class RunFolder:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise RunError(f"{self.path} is being trained by another process") from None
+                raise BusyError(f"{self.path} is being trained by another process") from None
             yield
 
 

@@ -116,10 +116,23 @@ def check(config: Config) -> None:
         if getattr(model, name) < 1:
             raise ValueError(f"model.{name}: got {getattr(model, name)}, expected at least 1")
     task = get_task(**config.task)
-    try:
-        _ = [task.check_length(length) for length in training.eval_lengths]
-    except ValueError as error:
-        raise ValueError(f"training.eval_lengths: {error}") from None
+    for name in ("train_lengths", "eval_lengths"):
+        try:
+            _ = [task.check_length(length) for length in getattr(training, name)]
+        except ValueError as error:
+            raise ValueError(f"training.{name}: {error}") from None
+    if task.backbone == "autoencoder" and max(training.train_lengths, default=0) > max(
+        task.length, *training.eval_lengths, 0
+    ):
+        raise ValueError(
+            f"training.train_lengths: got {list(training.train_lengths)}, expected none above the task's length and "
+            "eval_lengths: the model has no positions beyond"
+        )
+    if training.train_examples < len(training.train_lengths):
+        raise ValueError(
+            f"training.train_examples: got {training.train_examples}, expected one at least for each of the "
+            f"{len(training.train_lengths)} train_lengths"
+        )
     try:
         build_mixer(**config.mixer, dim=model.dim, device="meta")
     except TypeError as error:

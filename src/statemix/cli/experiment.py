@@ -1,0 +1,159 @@
+"""`statemix experiment`: the tables and figures of the evidence, each one command."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from statemix.cli.console import output
+from statemix.cli.errors import Failure, Interrupted
+from statemix.cli.sweep_view import watching
+
+if TYPE_CHECKING:
+    from statemix.experiments import Plan, Progress, Store
+    from statemix.experiments.store import Job
+
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="An experiment that `statemix experiment list` lists.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="SETTING", help="key=value settings over every run, such as training.steps=50."),
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help='"full", or "small" for a few minutes on two cores; default: what the store has, else full.'
+    ),
+]
+Place = Annotated[Path, typer.Option("--store", help="The folder of all runs, shared by all experiments.")]
+STORE = Path("runs/experiments")
+
+
+def list_experiments() -> None:
+    """List the experiments and how many runs each takes."""
+    from statemix.experiments import EXPERIMENTS
+
+    table = Table()
+    for column in ("experiment", "what", "presets"):
+        table.add_column(column)
+    for name, experiment in EXPERIMENTS.items():
+        table.add_row(name, experiment.title, ", ".join(experiment.presets))
+    output().print(table)
+
+
+def run(
+    name: Name,
+    settings: Settings = None,
+    preset: Annotated[str, typer.Option(help='"full", or "small": a few minutes on two cores.')] = "full",
+    store: Place = STORE,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes; default: one per GPU, else one per core.")
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="A Dask scheduler (tcp://…) instead of processes here."),
+    ] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Run again what failed before.")] = False,
+) -> None:
+    """Run what an experiment still lacks. Killed or interrupted, the same command goes on where it was.
+
+    The whole grid is checked before the first run. A run that is in the store, of whatever experiment, is not run
+    again; one that failed is left alone without --retry.
+    """
+    from statemix.experiments import Store, executor_of, get_experiment, jobs_of, make_plan, run_sweep
+
+    plan = make_plan(get_experiment(name), preset, settings or [])
+    place, jobs = Store(store), jobs_of(plan.cells)
+    _tell_left_out(plan)
+    if plan.experiment.alone and scheduler is None:
+        workers = 1  # timings must not disturb one another
+    executor = executor_of(workers, scheduler)
+    try:
+        with watching(plan.experiment.name, len(jobs)) as watch:
+            progress = run_sweep(jobs, place, executor, retry=retry, watch=watch)
+    except KeyboardInterrupt:
+        raise Interrupted("what was under way is saved; the same command goes on from there") from None
+    executor.shutdown()
+    _tell_end(plan, place, jobs, progress)
+
+
+def _tell_left_out(plan: Plan) -> None:
+    from statemix.experiments import reasons
+
+    for model, reason in reasons(plan.left_out).items():
+        output().print(f"left out: {model}: {reason}", soft_wrap=True, markup=False)
+
+
+def _tell_end(plan: Plan, store: Store, jobs: Sequence[Job], progress: Progress) -> None:
+    """How it ended; every failure with its traceback, and exit code 1 for any."""
+    console = output()
+    counts = ", ".join(f"{count} {status}" for status, count in progress.counts.items() if count)
+    found = f" ({progress.found} found in the store)" if progress.found else ""
+    console.print(
+        f"{plan.experiment.name}, {plan.preset}: {counts}{found}; store {store.path}", soft_wrap=True
+    )
+    failed = [(job, failure) for job in jobs if (failure := store.failure(job.key)) is not None]
+    for job, failure in failed:
+        console.print(f"failed: {store.folder(job.key)}: {failure['error']}", soft_wrap=True, markup=False)
+        console.print(failure["traceback"].rstrip(), soft_wrap=True, markup=False, style="dim")
+    if failed:
+        raise Failure(
+            f"{len(failed)} of {len(jobs)} runs failed; the same command with --retry runs them again"
+        )
+
+
+def show(
+    name: Name,
+    settings: Settings = None,
+    preset: Preset = None,
+    store: Annotated[
+        Path, typer.Option("--store", help="The folder of runs, or a file that `export` wrote.")
+    ] = STORE,
+    out: Annotated[
+        Path | None, typer.Option(help="A Markdown page; the experiment's section in it is replaced.")
+    ] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="The folder of the figures (PNG); default: beside the page.")
+    ] = None,
+) -> None:
+    """Write an experiment's tables and figures, beside the paper's numbers where it has some."""
+    from statemix.experiments import get_experiment
+    from statemix.report.evidence import read_evidence, write_evidence
+
+    evidence = read_evidence(get_experiment(name), store, preset, settings or [])
+    command = shlex.join(
+        ["statemix", "experiment", "run", name, *evidence.settings, "--preset", evidence.preset]
+    )
+    text, drawn = write_evidence(evidence, command, out, figures)
+    console = output()
+    if out is None:
+        console.print(text, soft_wrap=True, markup=False)
+    for path in [*([out] if out is not None else []), *drawn]:
+        console.print(f"written: {path}", soft_wrap=True, markup=False)
+
+
+def export(
+    name: Name,
+    settings: Settings = None,
+    preset: Preset = None,
+    store: Place = STORE,
+    out: Annotated[Path | None, typer.Option(help="The file; default: benchmarks/paper/NAME.jsonl.")] = None,
+) -> None:
+    """Write all runs of an experiment into one compact file (JSON lines), which `show` reads too."""
+    from statemix.experiments import Store, export, get_experiment, rows_of
+    from statemix.report.evidence import plan_in_store
+
+    path = Path("benchmarks/paper") / f"{name}.jsonl" if out is None else out
+    place = Store(store)
+    plan = plan_in_store(get_experiment(name), place, preset, settings or [])
+    rows: list[dict[str, Any]] = rows_of(plan, place)
+    count = export(plan, rows, path)
+    if not count:
+        raise Failure(f"{store} has no run of {name} ({plan.preset}): statemix experiment run {name}")
+    output().print(f"{count} of {len(rows)} cells: {path}", soft_wrap=True)

@@ -1,0 +1,119 @@
+"""About the recurrences themselves: normalisations (figure 2), learned spectra (figure 3), length generalisation."""
+
+from __future__ import annotations
+
+from statemix.experiments.catalogue.protocol import FULL, RATES, SEEDS, TRACKING_SEEDS, small, tiny
+from statemix.experiments.experiment import Claim, Experiment, FigureView, TableView
+from statemix.experiments.grid import Sweep
+from statemix.experiments.models import BDLRU, HLRU, MODELS
+from statemix.experiments.problems import REGULAR, WORDS
+from statemix.ops import NORMALIZATIONS
+
+FIG2 = Experiment(
+    "fig2",
+    "Figure 2: compression against m for each normalisation",
+    "Compression by H-LRU (A) and BD-LRU (B), m from 1 to 16, every normalisation of the gates.",
+    presets={
+        "full": (
+            Sweep(("compression",), (*HLRU, *BDLRU), (("parameters", 100_000), ("state", 128)), RATES, SEEDS,
+                  normalizations=tuple(NORMALIZATIONS), settings=FULL),
+        ),
+        "small": (
+            small(("compression",), ("hlru-1", "hlru-3", "bdlru-1", "bdlru-3"), rates=(1e-2,),
+                  normalizations=tuple(NORMALIZATIONS)),
+        ),
+    },
+    tables=(
+        TableView("Compression at equal parameters", rows=("layer", "normalization"), column="m",
+                  where={"basis": "parameters"}, comparison="at equal parameters"),
+        TableView("Compression at equal state", rows=("layer", "normalization"), column="m",
+                  where={"basis": "state"}, comparison="at equal state"),
+    ),
+    figures=(
+        FigureView("fig2", "Compression against m", x="m", series=("normalization",), panel="layer",
+                   over=("basis", "size", "lr")),
+    ),
+    claims=(
+        Claim("H-LRU is the most parameter-efficient on compression: m = 4 above BD-LRU m = 4 at equal parameters",
+              {"model": "H-LRU m = 4", "basis": "parameters", "normalization": "softmax"}, "above",
+              against={"model": "BD-LRU m = 4", "basis": "parameters", "normalization": "softmax"}),
+    ),
+)  # fmt: skip
+
+
+def _spectrum(m: int, value: str, relation: str, text: str) -> Claim:
+    return Claim(
+        text, {"model": f"BD-LRU m = {m}"}, relation, 0.005, value=value, over=("basis", "size", "lr")
+    )
+
+
+FIG3 = Experiment(
+    "fig3",
+    "Figure 3: eigenvalues learned on S5",
+    "Eigenvalues of the learned transitions on the permutations of five things, for each m.",
+    presets={
+        "full": (
+            Sweep(("s5",), (*BDLRU, *HLRU), (("state", 320),), RATES, TRACKING_SEEDS, settings=FULL,
+                  measures=("spectrum",)),
+        ),
+        "small": (
+            small(("s5",), ("bdlru-1", "bdlru-2", "bdlru-3", "hlru-3"), rates=(1e-2,), measures=("spectrum",)),
+        ),
+    },
+    tables=(
+        TableView("Accuracy on S5", where={}),
+        TableView("Share of real negative eigenvalues", value="negative"),
+        TableView("Share of complex eigenvalues", value="complex"),
+    ),
+    figures=(FigureView("fig3", "Eigenvalues of the learned transitions", kind="spectra", panel="model"),),
+    claims=(
+        _spectrum(1, "negative", "below", "no negative eigenvalues at m = 1"),
+        *(_spectrum(m, "negative", "above", f"negative eigenvalues at m = {m}") for m in (2, 3, 4, 5)),
+        *(_spectrum(m, "complex", "below", f"no complex eigenvalues at m = {m}") for m in (1, 2)),
+        *(_spectrum(m, "complex", "above", f"complex eigenvalues at m = {m}") for m in (3, 4, 5)),
+    ),
+)  # fmt: skip
+
+_LENGTH_MODELS = (*BDLRU[1:], *HLRU[1:], *(name for name in MODELS if not MODELS[name].ours), BDLRU[0])
+
+_RATES = (1e-3, 5e-4, 2e-3)
+_DEEPER = {**FULL, "training": {**FULL["training"], "stop_accuracy": 0.0}}
+"""Trained to the end: what a run finds at lengths beyond comes after it is right at its own."""
+
+_SHORT = {**tiny(), "training": {**tiny()["training"], "train_lengths": [4, 6, 8]}}
+
+LENGTHS = Experiment(
+    "lengths",
+    "Length generalisation",
+    "Parity, even pairs, cycle navigation and modular arithmetic trained on lengths up to 40 and tested to 256; word "
+    "problems of S3, S4, A5 and S5 trained at 128 and tested to 512 and 2048, with one and two layers.",
+    presets={
+        "full": (
+            Sweep(REGULAR, _LENGTH_MODELS, (("parameters", 100_000),), _RATES, TRACKING_SEEDS, settings=_DEEPER),
+            Sweep(WORDS, _LENGTH_MODELS, (("parameters", 100_000), ("state", 128)), _RATES, TRACKING_SEEDS,
+                  depths=(1, 2), settings=_DEEPER),
+        ),
+        "small": (
+            small(("parity", "even_pairs", "cycle_navigation"), ("bdlru-1", "bdlru-3"), rates=(1e-2,), settings=_SHORT),
+            small(("modular_arithmetic",), ("bdlru-1", "bdlru-3"), rates=(1e-2,),
+                  settings={**_SHORT, "task": {"length": 9}}),
+            small(("s3_word", "a5_word"), ("bdlru-3", "hlru-3", "pdssm"), rates=(1e-2,), depths=(1, 2)),
+        ),
+    },
+    tables=(
+        TableView("Accuracy at the trained length", rows=("model", "depth"), over=("basis", "size", "lr")),
+        TableView("Accuracy by test length", rows=("task", "depth", "model"), lengths=True,
+                  over=("basis", "size", "lr")),
+    ),
+    figures=(
+        FigureView("lengths", "Accuracy against test length", x="test length", series=("model", "depth"),
+                   over=("basis", "size", "lr"), log_x=True),
+    ),
+    claims=(
+        Claim("the best published linear recurrence (PD-SSM) reaches 0.988 in the mean of the four regular tasks",
+              {"model": [MODELS[name].label for name in BDLRU],
+               "task": ["parity", "even pairs", "cycle navigation", "modular arithmetic"]},
+              "above", 0.988, value="mean_accuracy", over=("model", "basis", "size", "lr"), across="task",
+              source="PD-SSM, table 2"),
+    ),
+)  # fmt: skip

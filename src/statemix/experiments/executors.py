@@ -1,0 +1,131 @@
+"""Where jobs run: processes of this machine, or the workers of a Dask scheduler. Both are plain `Executor`s."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+import torch
+
+CONNECT = 5
+"""Seconds that a scheduler may take to answer."""
+
+
+class Processes(Executor):
+    """`workers` processes, each a pool of its own: one that is killed takes nothing but its own job with it.
+
+    A job goes to the process with the fewest jobs. A future whose process died ends with BrokenProcessPool; the
+    next submission finds a new process in its place. Processes leave at once when this one dies.
+    """
+
+    def __init__(self, workers: int) -> None:
+        """ValueError below one worker."""
+        if workers < 1:
+            raise ValueError(f"workers: got {workers}, expected at least 1")
+        self.workers = workers
+        self._pools: dict[int, ProcessPoolExecutor] = {}
+        self._pids: dict[int, Future[int]] = {}
+        self._busy = dict.fromkeys(range(workers), 0)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """As every executor's."""
+        slot = min(self._busy, key=lambda one: self._busy[one])
+        try:
+            future = self._pool(slot).submit(fn, *args, **kwargs)
+        except BrokenProcessPool:  # it died idle, or with its last job
+            self._pools.pop(slot).shutdown(wait=False)
+            future = self._pool(slot).submit(fn, *args, **kwargs)
+        self._busy[slot] += 1
+        future.add_done_callback(lambda _: self._release(slot))
+        return future
+
+    def _pool(self, slot: int) -> ProcessPoolExecutor:
+        if slot not in self._pools:
+            self._pools[slot] = ProcessPoolExecutor(
+                1, mp_context=multiprocessing.get_context("spawn"), initializer=_begin, initargs=(slot,)
+            )
+            self._pids[slot] = self._pools[slot].submit(os.getpid)
+        return self._pools[slot]
+
+    def _release(self, slot: int) -> None:
+        self._busy[slot] -= 1
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """As every executor's; with `cancel_futures` the jobs under way are asked to save and leave (SIGINT)."""
+        for pid in self._pids.values() if cancel_futures else ():
+            if pid.done() and pid.exception() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid.result(), signal.SIGINT)
+        for pool in self._pools.values():
+            pool.shutdown(wait=wait, cancel_futures=cancel_futures)
+        self._pools = {}
+
+
+def _begin(slot: int) -> None:
+    """One thread, one GPU of those there are, Ctrl-C left to the run, and an end when the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(slot % torch.cuda.device_count())
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+class Cluster(Executor):
+    """The workers of a Dask scheduler (tcp://…). They need this package and the store under the same path.
+
+    Start workers with one thread each: the runs of one process come one after another anyway. Errors: ImportError
+    for the missing extra, OSError when no scheduler answers.
+    """
+
+    def __init__(self, address: str) -> None:
+        try:
+            from distributed import Client
+        except ImportError:
+            raise ImportError('dask is not installed: pip install "statemix[cluster]"') from None
+        self._client = Client(address, timeout=CONNECT, set_as_default=False)
+        self._executor = self._client.get_executor(pure=False)
+
+    @property
+    def workers(self) -> int:
+        """How many there are now, at least 1 (more may come)."""
+        return max(1, len(self._client.scheduler_info(n_workers=-1)["workers"]))
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """As every executor's."""
+        return self._executor.submit(fn, *args, **kwargs)  # type: ignore[no-any-return]
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """As every executor's; the scheduler and its workers stay."""
+        self._executor.shutdown(wait=wait and not cancel_futures)
+        self._client.close()
+
+
+def executor_of(workers: int | None, scheduler: str | None) -> Processes | Cluster:
+    """A cluster's executor when a scheduler is named, else so many processes (default: one per core, or per GPU)."""
+    if scheduler is not None:
+        if workers is not None:
+            raise ValueError("workers: a scheduler has its own, expected --workers or --scheduler, not both")
+        return Cluster(scheduler)
+    return Processes(default_workers() if workers is None else workers)
+
+
+def default_workers() -> int:
+    """A process for every GPU or, without any, for every core that this process may use."""
+    if torch.cuda.is_available():
+        return torch.cuda.device_count()
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

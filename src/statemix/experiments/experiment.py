@@ -1,0 +1,136 @@
+"""What an experiment is: presets of grids, and how the rows that they give become tables, figures and comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from statemix.experiments.grid import Cell, Expansion, Refusal, describe
+
+SHOWN = 5
+"""Refused cells that an error lists; the others are counted."""
+
+NO_LABELS: Mapping[str, Any] = {}
+
+
+class Grid(Protocol):
+    """A `Sweep`, or anything else that expands into cells."""
+
+    def expand(self, overrides: Iterable[str] = ()) -> Expansion:
+        """Every cell, with "key=value" settings over all of them."""
+        ...
+
+
+@dataclass(frozen=True)
+class TableView:
+    """A table: a line for each value of `rows`, a column for each of `column`; in a cell mean ± deviation, n.
+
+    over: labels chosen among on validation data in every cell. where: the labels of the runs that count.
+    comparison: what is equal among the lines, said above the table. mean: a last column averages the others.
+    lengths: the columns are test lengths instead.
+    """
+
+    title: str
+    rows: tuple[str, ...] = ("model",)
+    column: str = "task"
+    value: str = "accuracy"
+    where: Mapping[str, Any] = field(default_factory=dict)
+    over: tuple[str, ...] = ("lr",)
+    comparison: str = ""
+    mean: bool = False
+    lengths: bool = False
+    time_of: Mapping[str, Any] = field(default_factory=dict)
+    """Labels of runs whose time per step no line may exceed by more than a tenth; `over` then chooses among sizes."""
+
+
+@dataclass(frozen=True)
+class FigureView:
+    """A figure: a panel for each value of `panel`, a line for each of `series`; every run is a faint point.
+
+    kind: "lines" (y against x) or "spectra" (eigenvalues in the complex plane). The other fields as in a table.
+    """
+
+    name: str
+    title: str
+    x: str = ""
+    y: str = "accuracy"
+    series: tuple[str, ...] = ("model",)
+    panel: str = "task"
+    where: Mapping[str, Any] = field(default_factory=dict)
+    over: tuple[str, ...] = ("lr",)
+    kind: str = "lines"
+    log_x: bool = False
+    log_y: bool = False
+
+
+class Claim(NamedTuple):
+    """Something the paper says: of the runs `where`, a value near, above or below a number or that of other runs."""
+
+    text: str
+    where: Mapping[str, Any]
+    relation: str = "near"
+    number: float | None = None
+    against: Mapping[str, Any] | None = None
+    value: str = "accuracy"
+    over: tuple[str, ...] = ("lr",)
+    across: str = ""
+    """A label over whose values the chosen means are averaged."""
+    source: str = "arXiv 2602.12021"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A table or figure of evidence."""
+
+    name: str
+    title: str
+    what: str
+    presets: Mapping[str, Sequence[Grid]]
+    tables: tuple[TableView, ...] = ()
+    figures: tuple[FigureView, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    alone: bool = False
+    """Its jobs are timings: one at a time."""
+
+
+class Plan(NamedTuple):
+    """An experiment at a preset: its cells, and those that cannot be built here, with the reasons."""
+
+    experiment: Experiment
+    preset: str
+    settings: tuple[str, ...]
+    cells: list[Cell]
+    left_out: list[Refusal]
+
+
+def make_plan(experiment: Experiment, preset: str, settings: Iterable[str] = ()) -> Plan:
+    """Expand and check a whole grid. ValueError for an unknown preset, and for an impossible grid with the reason for
+    each cell."""
+    if preset not in experiment.presets:
+        known = ", ".join(map(repr, experiment.presets))
+        raise ValueError(f"preset: got {preset!r}, expected one of {known}")
+    settings = tuple(settings)
+    expansions = [grid.expand(settings) for grid in experiment.presets[preset]]
+    refused = [refusal for expansion in expansions for refusal in expansion.refused]
+    cells = [cell for expansion in expansions for cell in expansion.cells]
+    left_out = [refusal for expansion in expansions for refusal in expansion.left_out]
+    if refused:
+        total = len(cells) + len(refused) + len(left_out)
+        raise ValueError(_refusals(experiment.name, refused, total))
+    return Plan(experiment, preset, settings, cells, left_out)
+
+
+def _refusals(name: str, refused: list[Refusal], total: int) -> str:
+    said = dict.fromkeys(
+        f"[{describe({k: v for k, v in one.labels.items() if k not in ('lr', 'seed')})}] {one.reason}"
+        for one in refused
+    )
+    told, more = "; ".join(list(said)[:SHOWN]), len(said) - SHOWN
+    rest = f"; and {more} more such cells" if more > 0 else ""
+    return f"{name}: {len(refused)} of {total} cells cannot run, nothing was started: {told}{rest}"
+
+
+def reasons(left_out: Iterable[Refusal]) -> dict[str, str]:
+    """Why cells were left out: a reason for each model, in order."""
+    return {str(one.labels["model"]): one.reason for one in left_out}

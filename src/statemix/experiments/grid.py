@@ -1,0 +1,198 @@
+"""Grids as data: a sweep names its axes, and every point becomes a complete, checked configuration."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from statemix.experiments.models import LeftOut, get_model, sized
+from statemix.experiments.problems import get_problem
+from statemix.experiments.store import Job, key_of
+from statemix.nn.registry import MIXERS
+from statemix.tasks import get_task
+from statemix.training import Config
+from statemix.training.resolve import check, parse_override
+
+Labels = dict[str, Any]
+"""What a cell is called by in tables: task, model, m, basis, size, lr, seed, …"""
+
+PLAIN = "–"
+"""The normalisation of a mixer that has none."""
+
+
+class Cell(NamedTuple):
+    """One point of a grid: its labels, and the job that fills it. Two cells may share a job."""
+
+    labels: Labels
+    job: Job
+
+
+class Refusal(NamedTuple):
+    """A point of a grid that does not run, and why."""
+
+    labels: Labels
+    reason: str
+
+
+class Expansion(NamedTuple):
+    """A whole grid: what runs, what this installation cannot build, and what is impossible."""
+
+    cells: list[Cell]
+    left_out: list[Refusal]
+    refused: list[Refusal]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The axes of a grid of trainings; a cell for every combination.
+
+    problems, models: names in `PROBLEMS` and `MODELS`. sizes: pairs such as ("parameters", 100_000) (of one mixer),
+    ("state", 128) (numbers of one mixer) or ("width", 64) (blocks, channels or hidden size). settings: nested
+    configuration over all cells; what a problem brings of its own lies under it.
+    """
+
+    problems: tuple[str, ...]
+    models: tuple[str, ...]
+    sizes: tuple[tuple[str, int], ...] = (("state", 128),)
+    rates: tuple[float, ...] = (1e-4, 5e-4, 1e-3)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    decays: tuple[float, ...] = (0.0,)
+    normalizations: tuple[str, ...] = ("softmax",)
+    depths: tuple[int, ...] = (2,)
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    measures: tuple[str, ...] = ()
+    """What is measured on every trained model: names in `measures.MEASURES`."""
+
+    def expand(self, overrides: Iterable[str] = ()) -> Expansion:
+        """Every cell. `overrides`: "key=value" settings for all of them, as in `statemix train`."""
+        over = [parse_override(text) for text in overrides]
+        cells: dict[str, Cell] = {}
+        left_out, refused = list[Refusal](), list[Refusal]()
+        for point in self._points():
+            try:
+                cell = self._cell(point, over)
+            except LeftOut as error:
+                left_out.append(Refusal(_shown(point), str(error)))
+            except (ValueError, TypeError) as error:
+                refused.append(Refusal(_shown(point), str(error)))
+            else:
+                cells.setdefault(json.dumps([cell.labels, cell.job.key]), cell)
+        return Expansion(list(cells.values()), left_out, refused)
+
+    def _points(self) -> Iterator[dict[str, Any]]:
+        axes: dict[str, tuple[Any, ...]] = {
+            "problem": self.problems, "model": self.models, "size": self.sizes,
+            "normalization": self.normalizations, "depth": self.depths, "weight_decay": self.decays,
+            "lr": self.rates, "seed": self.seeds,
+        }  # fmt: skip
+        for values in itertools.product(*axes.values()):
+            point = dict(zip(axes, values, strict=True))
+            if get_model(point["model"]).ours or point["normalization"] == self.normalizations[0]:
+                yield point
+
+    def _cell(self, point: dict[str, Any], over: list[dict[str, Any]]) -> Cell:
+        problem, model = get_problem(point["problem"]), get_model(point["model"])
+        content: dict[str, Any] = {
+            "task": {**problem.task, **self.settings.get("task", {})},
+            "model": {"depth": point["depth"], **self.settings.get("model", {})},
+            "training": {
+                **problem.training, **self.settings.get("training", {}), "lr": point["lr"], "seed": point["seed"],
+                "weight_decay": point["weight_decay"], "tensorboard": "off",
+            },
+        }  # fmt: skip
+        asked: dict[str, Any] = {}
+        for one in over:
+            for section, values in one.items():
+                if section not in ("task", "model", "training", "mixer") or not isinstance(values, dict):
+                    raise ValueError(
+                        f"setting: got {section!r}, expected task.…, mixer.…, model.… or training.…"
+                    )
+                (asked if section == "mixer" else content[section]).update(values)
+        if "name" in asked or "name" in {key for one in over for key in one.get("task", {})}:
+            raise ValueError("setting: an experiment names its own tasks and mixers, expected other settings")
+        basis, size = point["size"]
+        dim = content["model"].get("dim", Config().model.dim)
+        mixer = sized(model, dim, basis, size)
+        if model.ours:
+            mixer = {**mixer, "normalization": point["normalization"]}
+        config = resolved(content | {"mixer": {**mixer, **asked}})
+        training = config.training
+        labels: Labels = {
+            "task": problem.label, "model": model.label, "layer": model.layer, "m": model.m,
+            "basis": basis, "size": size,
+            "normalization": config.mixer["normalization"] if model.ours else PLAIN, "depth": config.model.depth,
+            "lr": training.lr, "weight_decay": training.weight_decay, "seed": training.seed,
+            "length": config.task["length"],
+        }  # fmt: skip
+        return Cell(labels, Job(config.name, "train", config.to_dict(), self.measures))
+
+
+def _shown(point: dict[str, Any]) -> Labels:
+    basis, size = point["size"]
+    model = get_model(point["model"])
+    rest = {key: value for key, value in point.items() if key not in ("problem", "model", "size")}
+    return {
+        "task": get_problem(point["problem"]).label,
+        "model": model.label,
+        "basis": basis,
+        "size": size,
+        **rest,
+    }
+
+
+def resolved(content: Mapping[str, Any]) -> Config:
+    """A complete and checked configuration, every option of the task and the mixer spelt out, named by its hash.
+
+    Errors: ValueError naming the setting, as `resolve_config`.
+    """
+    from statemix import __version__
+
+    config = Config.from_dict({**content, "version": __version__})
+    _checked(json.dumps(_without(config.to_dict(), "seed", "lr"), sort_keys=True))
+    task = {**_options(json.dumps(config.task)), "name": config.task["name"]}
+    config = replace(config, task=task, mixer=_complete(config.mixer))
+    return replace(config, name=key_of("train", config.to_dict()))
+
+
+def _without(content: dict[str, Any], *settings: str) -> dict[str, Any]:
+    kept = {key: value for key, value in content["training"].items() if key not in settings}
+    return {**content, "training": kept}
+
+
+@functools.lru_cache(maxsize=100_000)
+def _checked(content: str) -> None:
+    """`check`, once for all learning rates and seeds of a cell."""
+    check(Config.from_dict(json.loads(content)))
+
+
+@functools.lru_cache(maxsize=10_000)
+def _options(task: str) -> Mapping[str, Any]:
+    return get_task(**json.loads(task)).options
+
+
+def _complete(mixer: dict[str, Any]) -> dict[str, Any]:
+    """The mixer with the defaults of its constructor."""
+    known = inspect.signature(MIXERS[mixer["name"]]).parameters.values()
+    defaults = {
+        p.name: p.default for p in known
+        if p.name not in ("dim", "device", "dtype", "backend") and isinstance(p.default, (bool, int, float, str))
+    }  # fmt: skip
+    return {**defaults, **mixer}
+
+
+def describe(labels: Labels) -> str:
+    """ "S3, BD-LRU m = 3, state 128, lr 0.001, seed 0": a cell in a line."""
+    parts = [str(labels[key]) for key in ("task", "panel", "model") if labels.get(key) is not None]
+    if "basis" in labels:
+        parts.append(f"{labels['basis']} {labels['size']}")
+    if labels.get("normalization", "softmax") not in ("softmax", PLAIN):
+        parts.append(labels["normalization"])
+    parts += [
+        f"{key} {labels[key]}" for key in ("depth", "length", "lr", "seed") if labels.get(key) is not None
+    ]
+    return ", ".join(parts)

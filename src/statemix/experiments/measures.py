@@ -1,0 +1,41 @@
+"""What is measured on a trained model, by name: numbers small enough to be kept with the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from statemix.analysis.spectra import spectrum_summary, transition_eigenvalues
+from statemix.training import load_run
+from statemix.training.build import task_of
+
+TOKENS, MATRICES = 4096, 2000
+"""Tokens that are read, at most, and transitions of each mixer that are looked at."""
+
+KEPT = 150
+"""Eigenvalues of each mixer that are kept to be drawn."""
+
+
+def spectrum(folder: Path) -> dict[str, Any]:
+    """The eigenvalues of the learned transitions on test sequences, every mixer together.
+
+    Returns {"negative", "complex": shares of the eigenvalues, "eigenvalues": [[re, im], …], an even selection}.
+    """
+    config, model = load_run(folder)
+    task = task_of(config)
+    count = max(1, min(32, TOKENS // task.input_length()))
+    tokens = task.generate(count, seed=config.training.seed, split="test").inputs
+    found = transition_eigenvalues(model, tokens, max_matrices=MATRICES)
+    kept = []
+    for values in found:
+        flat = values.flatten()
+        places = torch.linspace(0, len(flat) - 1, min(KEPT, len(flat))).round().long()
+        kept += [[round(z.real, 4), round(z.imag, 4)] for z in flat[places].tolist()]
+    return {**spectrum_summary(found), "eigenvalues": kept}
+
+
+MEASURES: dict[str, Callable[[Path], dict[str, Any]]] = {"spectrum": spectrum}
+"""Every measurement: from the folder of a finished run to what is kept, ready for JSON."""

@@ -1,0 +1,150 @@
+"""Every model that an experiment may name, as data, and how each is brought to a size."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from statemix.analysis.accounting import parameters, state_size
+from statemix.nn import build_mixer
+from statemix.nn.registry import MIXERS
+
+NEAR = 0.25
+"""How far a mixer may be from the size asked of it, as a share of that size."""
+
+LARGEST = 1 << 16
+"""Beyond this no width is looked for."""
+
+
+class LeftOut(Exception):
+    """A cell that cannot be built here; the text is the reason. The rest of the grid goes on without it."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A mixer, what it is called, and the argument by which it grows ("" if its width alone decides)."""
+
+    label: str
+    mixer: dict[str, Any] = field(hash=False)
+    grows: str = ""
+    m: int | None = None
+    step: int = 1
+    """`grows` is a multiple of this."""
+
+    @property
+    def layer(self) -> str:
+        """The label without m."""
+        return self.label.partition(" m = ")[0]
+
+    @property
+    def ours(self) -> bool:
+        """Whether this is one of this library's own layers; a rival may be missing, ours may not."""
+        return self.mixer["name"] in ("bdlru", "hlru")
+
+
+def _block(m: int) -> Model:
+    return Model(f"BD-LRU m = {m}", {"name": "bdlru", "block_size": m}, "num_blocks", m)
+
+
+def _order(m: int) -> Model:
+    return Model(f"H-LRU m = {m}", {"name": "hlru", "order": m}, "num_channels", m)
+
+
+M = (1, 2, 3, 4, 5, 8, 16)
+"""Block sizes and orders of the paper's tables and figures, and two beyond."""
+
+BDLRU = tuple(f"bdlru-{m}" for m in M)
+HLRU = tuple(f"hlru-{m}" for m in M)
+
+MODELS: dict[str, Model] = {
+    **{name: _block(m) for name, m in zip(BDLRU, M, strict=True)},
+    **{name: _order(m) for name, m in zip(HLRU, M, strict=True)},
+    "lstm": Model("LSTM", {"name": "lstm"}, "hidden_size"),
+    "lru": Model("LRU", {"name": "lru"}, "state_size"),
+    "mamba2": Model("Mamba-2", {"name": "mamba2"}, "state_size"),
+    "deltanet": Model("DeltaNet", {"name": "deltanet"}, "head_dim"),
+    "gated_deltanet": Model("Gated DeltaNet", {"name": "gated_deltanet"}, "head_dim"),
+    "gated_deltaproduct": Model("Gated DeltaProduct", {"name": "gated_deltaproduct"}, "head_dim"),
+    "rwkv7": Model("RWKV-7", {"name": "rwkv7"}, "head_dim"),
+    "mlstm": Model("mLSTM", {"name": "mlstm"}, "head_dim"),
+    "slstm": Model("sLSTM", {"name": "slstm"}, "hidden_size"),
+    "pdssm": Model("PD-SSM", {"name": "pdssm"}, "state_size"),
+    "attention": Model("Attention", {"name": "attention"}),
+}
+"""Every model by the name that a sweep uses."""
+
+RIVALS = tuple(name for name, model in MODELS.items() if not model.ours)
+
+
+def get_model(name: str) -> Model:
+    """The model of that name. ValueError listing the known ones."""
+    if name not in MODELS:
+        raise ValueError(f"model: got {name!r}, expected one of {', '.join(MODELS)}")
+    return MODELS[name]
+
+
+@functools.lru_cache(maxsize=100_000)
+def _counted(mixer: str, dim: int, how: Callable[[Any], int]) -> int:
+    """A number counted on a mixer (JSON) that is built without memory."""
+    with torch.device("meta"):
+        return how(build_mixer(**json.loads(mixer), dim=dim))
+
+
+BASES: dict[str, Callable[[Any], int]] = {"parameters": parameters, "state": state_size}
+"""What two mixers may be equal in; beside them a size may be a plain "width", the value of `grows`."""
+
+
+def sized(model: Model, dim: int, basis: str, size: int) -> dict[str, Any]:
+    """The mixer's arguments at a size: the nearest to `size` in `basis` ("parameters", "state"), or a "width".
+
+    Errors: LeftOut for a rival that this installation cannot build; ValueError for a size that does not fit, and for
+    an unknown basis.
+    """
+    if basis != "width" and basis not in BASES:
+        raise ValueError(f"basis: got {basis!r}, expected one of width, {', '.join(BASES)}")
+    if model.mixer["name"] not in MIXERS:
+        raise LeftOut(f"mixer: {model.mixer['name']!r} is not among {', '.join(MIXERS)}")
+    if model.ours:
+        return _sized(model, dim, basis, size)
+    try:
+        return _sized(model, dim, basis, size)
+    except Exception as error:
+        raise LeftOut(" ".join(str(error).split()) or type(error).__name__) from None
+
+
+def _sized(model: Model, dim: int, basis: str, size: int) -> dict[str, Any]:
+    def grown(width: int) -> dict[str, Any]:
+        return {**model.mixer, model.grows: width * model.step} if model.grows else model.mixer
+
+    if basis == "width":
+        chosen = grown(max(1, size // model.step))
+        _counted(json.dumps(chosen), dim, parameters)
+        return chosen
+
+    def count(width: int) -> int:
+        return _counted(json.dumps(grown(width)), dim, BASES[basis])
+
+    width = _nearest(count, size) if model.grows else 1
+    found = count(width)
+    if abs(found - size) > NEAR * size:
+        raise ValueError(
+            f"{model.label}: its nearest size has {found} {basis}, {size} were asked (dim = {dim}"
+            + (f", m = {model.m})" if model.m else ")")
+        )
+    return grown(width)
+
+
+def _nearest(count: Callable[[int], int], size: int) -> int:
+    """The width whose count is nearest to `size`; counts grow with the width."""
+    low, high = 1, 2
+    while count(high) < size and high < LARGEST:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if count(middle) < size else (low, middle)
+    return min((low, high), key=lambda width: abs(count(width) - size))

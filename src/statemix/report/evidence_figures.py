@@ -1,0 +1,131 @@
+"""Figures of an experiment: every run a faint point, means and deviations strong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from statemix.analysis.selection import grouped, matching, numbers, select
+from statemix.analysis.statistics import Spread, spread
+from statemix.experiments.experiment import FigureView
+from statemix.report.evidence_tables import at_length
+from statemix.report.figures import new_figure
+from statemix.report.groups import COLORS, MARKERS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Row = Mapping[str, Any]
+Point = tuple[float, Spread, list[float]]
+"""x, the mean and deviation of y, and y of every run."""
+
+COSTS = ("flops_per_step", "state_size", "parameters", "mixer_parameters")
+"""Numbers of a model that are no label: the runs of one size share them."""
+
+MOST_COLUMNS = 4
+
+
+def draw(view: FigureView, rows: Sequence[Row]) -> Figure | None:
+    """The figure, or None when no run has what it shows."""
+    mine = matching(rows, view.where)
+    panels = {
+        name[0]: members for name, members in grouped(mine, (view.panel,)).items()
+        if any(numbers([row], view.y) or "eigenvalues" in row for row in members)
+    }  # fmt: skip
+    if not panels:
+        return None
+    columns = min(MOST_COLUMNS, len(panels))
+    lines = -(-len(panels) // columns)
+    figure = new_figure(3.6 * columns + 0.8, 3.4 * lines + 0.9)
+    axes = figure.subplots(lines, columns, squeeze=False).flatten()
+    for panel, (name, members) in zip(axes, panels.items(), strict=False):
+        KINDS[view.kind](panel, view, members, _places(view, mine))
+        panel.set_title(str(name), fontsize=10.5)
+    for panel in axes[len(panels) :]:
+        panel.remove()
+    handles: dict[str, Any] = {}
+    for panel in axes[: len(panels)]:
+        found, labels = panel.get_legend_handles_labels()
+        handles |= dict(zip(labels, found, strict=True))
+    if handles:
+        figure.legend(
+            list(handles.values()),
+            list(handles),
+            loc="outside lower center",
+            ncols=min(4, len(handles)),
+            fontsize=8.5,
+        )
+    figure.suptitle(view.title, fontsize=11.5)
+    return figure
+
+
+def _places(view: FigureView, rows: Sequence[Row]) -> dict[tuple[Any, ...], int]:
+    """A number for every series, the same in all panels."""
+    return {name: k for k, name in enumerate(grouped(rows, view.series))}
+
+
+def _lines(axes: Axes, view: FigureView, rows: Sequence[Row], places: Mapping[tuple[Any, ...], int]) -> None:
+    for name, members in grouped(rows, view.series).items():
+        points = sorted(points_of(view, members), key=lambda point: point[0])
+        if not points:
+            continue
+        k = places[name]
+        look: Any = {"color": COLORS[k % len(COLORS)], "marker": MARKERS[k % len(MARKERS)], "markersize": 5}
+        for x, _, values in points:
+            axes.plot([x] * len(values), values, ".", color=look["color"], alpha=0.3, markersize=5)
+        xs, ys = [x for x, _, _ in points], [y for _, y, _ in points]
+        axes.errorbar(xs, [y.mean for y in ys], yerr=[y.deviation for y in ys], **look, linewidth=1.8, capsize=2,
+                      label=_label(view.series, name))  # fmt: skip
+    if view.log_x:
+        axes.set_xscale("log", base=2 if view.x == "test length" else 10)
+    if view.log_y:
+        axes.set_yscale("log")
+    elif view.y == "accuracy":
+        axes.set_ylim(0, 1.03)
+    axes.set(xlabel=view.x.replace("_", " "), ylabel=view.y.replace("_", " "))
+
+
+def _label(labels: Sequence[str], values: Sequence[Any]) -> str:
+    plain = ("model", "layer", "normalization")
+    return ", ".join(str(v) if key in plain else f"{key} {v}" for key, v in zip(labels, values, strict=True))
+
+
+def points_of(view: FigureView, rows: Sequence[Row]) -> list[Point]:
+    """The points of one line: at each x the setting chosen on validation data, with every run of it."""
+    if view.x == "test length":
+        selection = select(rows, view.over, view.y)
+        lengths = sorted({int(length) for row in rows for length in row.get("accuracies", {})})
+        if selection is None:
+            return []
+        runs = [run["accuracies"] for run in selection.chosen.runs if run.get("accuracies")]
+        return [
+            (n, at_length(selection.chosen, n), [run[str(n)] for run in runs if str(n) in run])
+            for n in lengths
+        ]
+    by = ("basis", "size") if view.x in COSTS else (view.x,)
+    points = []
+    for members in grouped(rows, by).values():
+        selection, x = select(members, view.over, view.y), numbers(members, view.x)
+        if selection is not None and x:
+            points.append((spread(x).mean, selection.chosen.value, numbers(selection.chosen.runs, view.y)))
+    return points
+
+
+def _spectra(
+    axes: Axes, view: FigureView, rows: Sequence[Row], places: Mapping[tuple[Any, ...], int]
+) -> None:
+    """The eigenvalues of the chosen learning rate's runs, all seeds, inside the unit circle."""
+    from matplotlib.patches import Circle
+
+    axes.add_patch(Circle((0, 0), 1, fill=False, edgecolor="#888888", linewidth=1))
+    selection = select(rows, view.over)
+    for k, run in enumerate(selection.chosen.runs if selection is not None else ()):
+        real, imaginary = zip(*run.get("eigenvalues") or [[float("nan")] * 2], strict=True)
+        axes.plot(real, imaginary, ".", color=COLORS[k % len(COLORS)], alpha=0.2, markersize=3, rasterized=True,
+                  label=f"seed {run['seed']}")  # fmt: skip
+    axes.set(xlim=(-1.08, 1.08), ylim=(-1.08, 1.08), aspect="equal", xlabel="Re λ", ylabel="Im λ")
+
+
+KINDS = {"lines": _lines, "spectra": _spectra}
+"""How each kind of figure draws a panel."""

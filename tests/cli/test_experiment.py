@@ -1,0 +1,104 @@
+"""`statemix experiment`: three small presets from run to page, what is shown, and bad input."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from statemix.experiments import EXPERIMENTS, Store, jobs_of, make_plan
+
+QUICK = ["training.steps=4", "training.warmup=1", "training.lr=0.01", "training.seed=0"]
+SMALL = {"fig3": ["fig3.png"], "fig5": ["fig5a.png", "fig5b.png"], "lengths": ["lengths.png"]}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_from_run_to_page(statemix, tmp_path, name):
+    settings = [] if name == "fig5" else QUICK
+    line = ["experiment", "run", name, *settings, "--preset", "small", "--store", "s", "--workers", "2"]
+    done = statemix(line)
+    assert done.code == 0, done.err + done.out
+    assert "finished" in done.out
+    again = statemix(line)
+    assert "found in the store" in again.out
+    if name == "lengths":
+        assert "left out: PD-SSM" in done.out or "pdssm" in str(EXPERIMENTS)
+    shown = statemix(
+        ["experiment", "show", name, *settings, "--store", "s", "--out", "d/results.md", "--figures", "d/f"]
+    )
+    assert shown.code == 0, shown.err
+    page = (tmp_path / "d" / "results.md").read_text()
+    assert page.count(f"<!-- experiment {name} -->") == 1
+    for word in (
+        f"statemix experiment run {name}",
+        "Raw data: `s`",
+        "Hardware:",
+        "Date:",
+        "The preset is small",
+    ):
+        assert word in page
+    for figure in SMALL[name]:
+        assert (tmp_path / "d" / "f" / figure).read_bytes().startswith(b"\x89PNG")
+        assert f"f/{figure}" in page
+    exported = statemix(["experiment", "export", name, *settings, "--store", "s", "--out", f"{name}.jsonl"])
+    assert exported.code == 0, exported.err
+    head, *rows = map(json.loads, (tmp_path / f"{name}.jsonl").read_text().splitlines())
+    assert head["experiment"] == name
+    assert len(rows) == head["cells"]
+    assert {row["status"] for row in rows} <= {"finished", "diverged"}
+    read = statemix(["experiment", "show", name, "--store", f"{name}.jsonl", "--out", "d/results.md"])
+    assert read.code == 0, read.err
+    page_again = (tmp_path / "d" / "results.md").read_text()
+    assert page_again.count("## ") == page.count("## ")  # the section was replaced, not added
+    assert "jsonl" in page_again
+
+
+def test_failures_are_listed_with_their_traceback(statemix, tmp_path):
+    plan = make_plan(EXPERIMENTS["fig3"], "small", QUICK)
+    keys = [job.key for job in jobs_of(plan.cells)]
+    folder = tmp_path / "s" / keys[0]
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{")
+    line = ["experiment", "run", "fig3", *QUICK, "--preset", "small", "--store", "s", "--workers", "1"]
+    done = statemix(line)
+    assert done.code == 1
+    assert "Traceback" in done.out
+    assert f"1 of {len(keys)} runs failed; the same command with --retry" in done.err
+    (folder / "config.json").unlink()
+    assert statemix([*line]).code == 1
+    assert statemix([*line, "--retry"]).code == 0
+    assert Store(tmp_path / "s").failure(keys[0]) is None
+
+
+BAD = {
+    "experiment run nope": "experiment: got 'nope', expected one of 'table1'",
+    "experiment run table1 --preset nope": "preset: got 'nope', expected one of 'full', 'small'",
+    "experiment run fig3 mixer.normalization=nope --preset small": "8 of 8 cells cannot run",
+    "experiment run fig3 task.length=0 --preset small": "permutation.length: got 0",
+    "experiment run fig3 --preset small --workers 0": "workers: got 0",
+    "experiment run fig5 training.steps=1 --preset small": "setting: got 'training.steps=1'",
+    "experiment show fig3 --store nowhere": "nowhere: no such store of runs",
+}
+
+
+@pytest.mark.parametrize("line", BAD)
+def test_bad_input(statemix, tmp_path, line):
+    done = statemix(line)
+    assert done.code == 2
+    assert done.err.startswith("error: ")
+    assert BAD[line] in done.err
+    assert done.err.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_files_that_are_no_exports(statemix, tmp_path):
+    for content in ("{", "{}", "", "[1]"):
+        (tmp_path / "x.jsonl").write_text(content)
+        done = statemix("experiment show fig3 --store x.jsonl")
+        assert (done.code, done.out) == (2, "")
+        assert done.err.startswith("error: store: x.jsonl")
+
+
+def test_the_list_names_all(statemix):
+    shown = statemix("experiment list").out
+    assert all(name in shown for name in EXPERIMENTS)

@@ -1,0 +1,46 @@
+"""Tiny grids, and work that kills or fails; everything here can be imported by a worker."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from statemix.experiments.experiment import Experiment
+from statemix.experiments.grid import Sweep
+from statemix.experiments.store import Job, Store
+from statemix.experiments.work import Outcome, execute
+
+TRAINING = {
+    "steps": 60, "batch_size": 16, "warmup": 5, "train_examples": 64, "eval_examples": 32, "eval_every": 20,
+    "log_every": 10, "checkpoint_every": 10, "eval_lengths": [], "device": "cpu",
+}  # fmt: skip
+
+
+def sweep(steps=60, seeds=(0, 1), **axes):
+    """S3, two models, one rate."""
+    settings = {"task": {"length": 6}, "model": {"dim": 8}, "training": {**TRAINING, "steps": steps}}
+    chosen = {
+        "sizes": (("state", 6),),
+        "rates": (1e-2,),
+        "depths": (1,),
+        "seeds": seeds,
+        "settings": settings,
+    }
+    return Sweep(("s3",), ("bdlru-1", "bdlru-3"), **{**chosen, **axes})
+
+
+def experiment(**axes):
+    return Experiment("tiny", "Tiny", "Nothing.", {"full": (sweep(**axes),), "small": (sweep(**axes),)})
+
+
+def deadly(job: Job, store: str) -> Outcome:
+    """Kills its worker, always, for the jobs listed beside the store; works for the others."""
+    if job.key in Path(store, "deadly").read_text().split():
+        Store(store).note(job.key, "started")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return execute(job, store)
+
+
+def events(store: Store, key: str, event: str):
+    return [line for line in store.attempts(key) if line["event"] == event]

@@ -1,0 +1,47 @@
+"""The same sweeps on a Dask cluster, one of its workers killed on the way."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+pytest.importorskip("distributed")
+
+from statemix.experiments import Store, executor_of, jobs_of, make_plan, run_sweep
+from tests.experiments.helpers import experiment
+from tests.experiments.test_sweeps import assert_each_once, kill_one
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore"
+)  # Dask's own: ports, versions, unclosed streams of killed workers
+
+
+@pytest.fixture
+def address():
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster:
+        yield cluster.scheduler_address
+
+
+def test_a_killed_worker_costs_nothing(tmp_path, address):
+    store = Store(tmp_path)
+    todo = jobs_of(make_plan(experiment(steps=200), "full").cells)
+    keys, victims = [job.key for job in todo], []
+    killer = threading.Thread(target=kill_one, args=(store, keys, victims))
+    killer.start()
+    executor = executor_of(None, address)
+    try:
+        progress = run_sweep(todo, store, executor)
+    finally:
+        executor.shutdown()
+        killer.join()
+    assert len(victims) == 1
+    assert (progress.counts["finished"], progress.counts["failed"]) == (4, 0)
+    assert_each_once(store, keys)
+
+
+def test_no_scheduler_there():
+    with pytest.raises(OSError, match=r"tcp://127\.0\.0\.1:1"):
+        executor_of(None, "tcp://127.0.0.1:1")

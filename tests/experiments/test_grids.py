@@ -1,0 +1,161 @@
+"""Every cell of every preset resolves, hashes stay, and impossible grids are refused before anything runs."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from statemix.experiments import EXPERIMENTS, get_experiment, jobs_of, make_plan, reasons
+from statemix.experiments.models import BDLRU, MODELS, RIVALS, LeftOut, Model, get_model, sized
+from statemix.experiments.problems import PERMUTATIONS, PROBLEMS, get_problem
+from statemix.experiments.store import key_of
+from statemix.nn.registry import MIXERS
+from statemix.training import Config
+from tests.experiments.helpers import experiment, sweep
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_small_presets_resolve(name):
+    plan = make_plan(get_experiment(name), "small")
+    assert 5 <= len(plan.cells) <= 60
+    assert set(reasons(plan.left_out)) <= {MODELS[rival].label for rival in RIVALS}
+    for cell in plan.cells:
+        assert len(cell.job.key) == 16
+        if cell.job.kind == "train":
+            config = Config.from_dict(cell.job.content)
+            assert config.training.device == "cpu"
+            assert config.name == cell.job.key == key_of("train", config.to_dict())
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_full_presets_resolve_for_one_seed_and_rate(name):
+    """Seeds and rates change nothing that is checked; without them the largest grid takes a second or two."""
+    grids = get_experiment(name).presets["full"]
+    for grid in grids:
+        seeds = getattr(grid, "seeds", ())
+        if seeds:
+            assert len(seeds) >= (5 if set(grid.problems) & set(PERMUTATIONS) else 3)
+            grid = type(grid)(**{**vars(grid), "seeds": (0,), "rates": grid.rates[:1]})
+        expansion = grid.expand()
+        assert expansion.refused == []
+        assert len(expansion.cells) > 5
+        known = {MODELS[rival].label for rival in RIVALS}
+        assert {one.labels["model"] for one in expansion.left_out} <= known
+
+
+def test_views_and_claims_name_labels_that_there_are():
+    labels = {model.label for model in MODELS.values()} | {
+        "sequential loop",
+        "parallel (associative scan)",
+        "statemix",
+    }
+    tasks = {problem.label for problem in PROBLEMS.values()}
+    for one in EXPERIMENTS.values():
+        for where in [claim.where for claim in one.claims] + [view.where for view in one.tables]:
+            for key, known in (("model", labels), ("task", tasks)):
+                named = where.get(key, [])
+                assert set([named] if isinstance(named, str) else named) <= known
+
+
+def test_hashes_are_stable():
+    """A hash that changes would run everything again: change this only with what a run means."""
+    assert key_of("train", {"b": 1, "a": [1.5, "x"], "name": "n", "version": "1"}) == "a17fea692e322065"
+    assert key_of("train", {"a": [1.5, "x"], "b": 1}) == "a17fea692e322065"
+    assert key_of("throughput", {"a": [1.5, "x"], "b": 1}) != "a17fea692e322065"
+
+
+def test_a_cell_that_spells_out_its_defaults_is_the_same_run():
+    plain, spelt = sweep(), sweep()
+    spelt.settings["model"]["norm"] = "layer"
+    spelt.settings["task"]["n"] = 3
+    spelt.settings["training"]["gradient_clip"] = 1.0
+    assert [c.job.key for c in plain.expand().cells] == [c.job.key for c in spelt.expand().cells]
+
+
+def test_one_run_for_the_same_cell_in_two_experiments():
+    table, figure = (
+        _one_seed(name) for name in ("table1", "fig1d")
+    )  # fmt: skip
+    assert len(table & figure) > 50
+
+
+def _one_seed(name):
+    grid = get_experiment(name).presets["full"][0]
+    small = type(grid)(**{**vars(grid), "seeds": (0,), "rates": (1e-3,), "models": BDLRU})
+    return {cell.job.key for cell in small.expand().cells}
+
+
+def test_settings_over_a_grid_change_labels_and_keys():
+    plan = make_plan(experiment(), "full", ["training.seed=7", "training.steps=10"])
+    assert {cell.labels["seed"] for cell in plan.cells} == {7}
+    assert len(plan.cells) == len(jobs_of(plan.cells)) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["mixer.normalization=nope"], "normalization: got 'nope'"),
+        (["task.length=0"], "permutation.length: got 0"),
+        (["task.n=9"], "permutation.n: got 9"),
+        (["training.eval_lengths=[0]"], "training.eval_lengths: permutation.length: got 0"),
+        (["training.stepz=1"], "training.stepz: unknown setting"),
+        (["name=x"], "setting: got 'name'"),
+        (["mixer.name=hlru"], "names its own tasks and mixers"),
+        (["mixer.block_size=0"], "block_size: got 0"),
+    ],
+)
+def test_impossible_settings(settings, words):
+    with pytest.raises(
+        ValueError, match=r"tiny: \d of 4 cells cannot run, nothing was started: \[S3, BD"
+    ) as caught:
+        make_plan(experiment(), "full", settings)
+    assert words in str(caught.value)
+
+
+def test_m_that_does_not_fit_the_size():
+    with pytest.raises(
+        ValueError, match=re.escape("BD-LRU m = 3: its nearest size has 3 state, 1 were asked")
+    ):
+        make_plan(experiment(sizes=(("state", 1),)), "full")
+
+
+def test_unknown_names_list_the_known():
+    with pytest.raises(ValueError, match="experiment: got 'nope', expected one of 'table1', 'fig1c'"):
+        get_experiment("nope")
+    with pytest.raises(ValueError, match="preset: got 'nope', expected one of 'full', 'small'"):
+        make_plan(experiment(), "nope")
+    with pytest.raises(ValueError, match="model: got 'nope', expected one of bdlru-1"):
+        get_model("nope")
+    with pytest.raises(ValueError, match="task: got 'nope', expected one of compression"):
+        get_problem("nope")
+    with pytest.raises(ValueError, match="basis: got 'nope'"):
+        sized(get_model("bdlru-1"), 8, "nope", 3)
+    with pytest.raises(ValueError, match="expected none"):
+        make_plan(get_experiment("fig5"), "small", ["training.steps=3"])
+
+
+def test_sizes_are_the_nearest():
+    model = get_model("bdlru-4")
+    assert sized(model, 128, "state", 128)["num_blocks"] == 32
+    each = 4 * (129 * 5 + 256)
+    assert sized(model, 128, "parameters", 100_000)["num_blocks"] == round(100_000 / each)
+    assert sized(model, 128, "width", 7)["num_blocks"] == 7
+
+
+def test_a_rival_that_is_not_there_or_cannot_be_built_is_left_out(monkeypatch):
+    unknown = Model("Nobody", {"name": "nobody"}, "width")
+    with pytest.raises(LeftOut, match="mixer: 'nobody' is not among bdlru, hlru"):
+        sized(unknown, 16, "width", 4)
+
+    def broken(dim):
+        raise ImportError("needs a package")
+
+    monkeypatch.setitem(MIXERS, "broken", broken)
+    monkeypatch.setitem(MODELS, "broken", Model("Broken", {"name": "broken"}))
+    one = sweep()
+    plan = type(one)(**{**vars(one), "models": ("bdlru-1", "broken")}).expand()
+    assert len(plan.cells) == 2
+    assert {refusal.reason for refusal in plan.left_out} == {"needs a package"}
+    assert json.dumps(plan.left_out[0].labels)

@@ -1,0 +1,175 @@
+"""Sweeps for real: killed workers, a killed driver, failures, divergence; nothing lost, nothing run twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from statemix.experiments import Store, executor_of, jobs_of, make_plan, run_sweep
+from statemix.experiments.executors import Processes
+from statemix.experiments.sweep import DEATHS
+from statemix.experiments.work import execute
+from statemix.training import Config, train
+from tests.experiments.helpers import deadly, events, experiment
+
+ROOT = Path(__file__).parents[2]
+
+
+def jobs(**axes):
+    return jobs_of(make_plan(experiment(**axes), "full").cells)
+
+
+def kill_one(store, keys, victims):
+    """In a thread: kill -9 the first worker that has saved a checkpoint."""
+    deadline = time.monotonic() + 90
+    while not victims and time.monotonic() < deadline:
+        for key in keys:
+            if list((store.path / key).glob("checkpoint/state.safetensors")):
+                line = events(store, key, "started")[-1]
+                os.kill(line["pid"], signal.SIGKILL)
+                victims.append(key)
+                return
+        time.sleep(0.005)
+
+
+def assert_each_once(store, keys):
+    for key in keys:
+        assert len(events(store, key, "ended")) == 1, store.attempts(key)
+        assert store.summary(key)["status"] == "finished"
+
+
+def test_a_killed_worker_costs_nothing(tmp_path):
+    store, todo = Store(tmp_path / "store"), jobs(steps=200)
+    victims: list[str] = []
+    keys = [job.key for job in todo]
+    killer = threading.Thread(target=kill_one, args=(store, keys, victims))
+    killer.start()
+    with Processes(2) as executor:
+        progress = run_sweep(todo, store, executor)
+    killer.join()
+    assert (progress.counts["finished"], progress.counts["failed"], progress.deaths) == (4, 0, 1)
+    assert_each_once(store, keys)
+    started = {key: len(events(store, key, "started")) for key in keys}
+    assert started == {key: 2 if key in victims else 1 for key in keys}
+    (victim,) = victims
+    alone = next(job for job in todo if job.key == victim)
+    train(Config.from_dict(alone.content), tmp_path / "alone")
+    for name in ("metrics.jsonl", "model.safetensors"):
+        assert (store.folder(victim) / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+
+
+def test_a_job_that_keeps_killing_its_worker_fails_alone(tmp_path):
+    store, todo = Store(tmp_path), jobs(steps=10)
+    (tmp_path / "deadly").write_text(todo[0].key)
+    with Processes(2) as executor:
+        progress = run_sweep(todo, store, executor, work=deadly)
+    assert (progress.counts["finished"], progress.counts["failed"], progress.deaths) == (3, 1, DEATHS)
+    assert len(events(store, todo[0].key, "started")) == DEATHS
+    assert "died again and again: BrokenProcessPool" in store.failure(todo[0].key)["error"]
+    assert_each_once(store, [job.key for job in todo[1:]])
+
+
+DRIVER = """
+import sys
+from statemix.experiments import Store, jobs_of, make_plan, run_sweep
+from statemix.experiments.executors import Processes
+from tests.experiments.helpers import experiment
+if __name__ == "__main__":
+    with Processes(2) as executor:
+        run_sweep(jobs_of(make_plan(experiment(steps=200), "full").cells), Store(sys.argv[1]), executor)
+"""
+
+
+def test_a_killed_driver_takes_its_workers_along_and_the_next_goes_on(tmp_path):
+    script = tmp_path / "driver.py"
+    script.write_text(DRIVER)
+    store, todo = Store(tmp_path / "store"), jobs(steps=200)
+    path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(store.path)], env={**os.environ, "PYTHONPATH": path}
+    )
+    while process.poll() is None and not list(store.path.glob("*/checkpoint/state.safetensors")):
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    before = {job.key: len(events(store, job.key, "started")) for job in todo}
+    assert sum(before.values()) > 0
+    assert [job for job in todo if store.status(job) == "unfinished"]
+    with Processes(2) as executor:
+        progress = run_sweep(todo, store, executor)
+    assert progress.counts["finished"] == 4
+    assert_each_once(store, [job.key for job in todo])
+    with Processes(2) as executor:
+        again = run_sweep(todo, store, executor)
+    assert (again.found, again.seconds) == (4, [])
+
+
+def test_a_failure_keeps_its_traceback_and_is_retried_on_request(tmp_path):
+    store, (job, *_) = Store(tmp_path), jobs(steps=10)
+    (tmp_path / job.key).mkdir()
+    (tmp_path / job.key / "config.json").write_text("{")
+    outcome = execute(job, str(tmp_path))
+    assert outcome.status == "failed"
+    assert "cannot read" in outcome.error
+    assert "Traceback" in store.failure(job.key)["traceback"]
+
+    class Nobody:
+        workers = 1
+
+        def submit(self, *arguments):
+            raise AssertionError("nothing was to be run")
+
+    assert run_sweep([job], store, Nobody()).counts["failed"] == 1
+    (tmp_path / job.key / "config.json").unlink()
+    with Processes(1) as executor:
+        progress = run_sweep([job], store, executor, retry=True)
+    assert progress.counts["finished"] == 1
+    assert store.status(job) == "finished"
+    assert store.failure(job.key) is None
+    assert len(events(store, job.key, "failed")) == 1  # its history stays
+
+
+def test_a_diverged_run_is_recorded_and_not_run_again(tmp_path):
+    settings = ["training.lr=1e30", "training.warmup=0", "training.gradient_clip=0"]
+    job = jobs_of(make_plan(experiment(steps=40), "full", settings).cells)[0]
+    assert execute(job, str(tmp_path)).status == "diverged"
+    store = Store(tmp_path)
+    assert store.status(job) == "diverged"
+    assert execute(job, str(tmp_path)).status == "diverged"
+    assert len(events(store, job.key, "ended")) == 1
+
+
+def test_waiting_for_another_process(tmp_path):
+    """Somebody else trains the run: it is waited for, not failed, and not trained a second time."""
+    fcntl = pytest.importorskip("fcntl")
+    job, store = jobs(steps=10)[0], Store(tmp_path)
+    train(Config.from_dict(job.content), store.folder(job.key))
+    summary = (store.folder(job.key) / "summary.json").read_text()
+    (store.folder(job.key) / "summary.json").unlink()
+    with (store.folder(job.key) / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        worker = threading.Thread(target=execute, args=(job, str(tmp_path)))
+        worker.start()
+        while not events(store, job.key, "waiting"):
+            time.sleep(0.01)
+        (store.folder(job.key) / "summary.json").write_text(summary)
+    worker.join()
+    assert events(store, job.key, "ended") == []
+    assert store.status(job) == "finished"
+
+
+def test_executors_are_checked(tmp_path):
+    with pytest.raises(ValueError, match="workers: got 0"):
+        Processes(0)
+    with pytest.raises(ValueError, match="--workers or --scheduler"):
+        executor_of(2, "tcp://127.0.0.1:1")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="which is a file"):
+        Store(tmp_path / "file")
