@@ -82,8 +82,9 @@ def mlstm(
         forget = F.logsigmoid(f[:, t]) + top
         top = torch.maximum(forget, i[:, t])
         keep, add = (forget - top).exp().unsqueeze(-1), (i[:, t] - top).exp().unsqueeze(-1)
-        memory = keep.unsqueeze(-1) * memory + outer(add * k[:, t], v[:, t])
-        norm = keep * norm + add * k[:, t]
+        added = add * k[:, t]
+        memory = keep.unsqueeze(-1) * memory + outer(added, v[:, t])
+        norm = keep * norm + added
         size = (norm * q[:, t]).sum(-1, keepdim=True).abs()
         outputs.append(read(q[:, t], memory) / torch.maximum(size, (-top).exp().unsqueeze(-1)))
     return torch.stack(outputs, 1), (memory, norm, top)
