@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from statemix.nn.rivals import operations
 from statemix.nn.rivals.check_cases import CASES, Case, Outputs, Tensors
-from statemix.nn.rivals.operations import OPERATIONS, unavailable
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,14 @@ def checks(device: torch.device) -> Iterator[Check]:
 def check(case: Case, device: torch.device) -> Check:
     """One rival's fast operation against its loop, on the same numbers, both on the device."""
     dtype, bound = case.precision[device.type]
-    kernel = case.kernel in OPERATIONS
+    kernel = case.kernel in operations.OPERATIONS
     facts: dict[str, Any] = {
         "rival": case.rival,
         "operation": case.name,
         "dtype": str(dtype).removeprefix("torch."),
         "bound": bound,
     }
-    reason = unavailable(device) if kernel else None
+    reason = operations.unavailable(device) if kernel else None
     if reason is not None:
         return Check(**facts, runs="" if device.type == "cuda" else "plain loop", reason=reason)
     runs = "fla kernel" if kernel else case.kernel

@@ -69,6 +69,11 @@ def rwkv7(
     return torch.stack(outputs, 1), state
 
 
+def least_size(top: Tensor) -> Tensor:
+    """exp(-top), the 1 that an mLSTM's |nᵀ q| is not less than, kept within float32 so that nothing divides by 0."""
+    return (-top).clamp(-80.0, 80.0).exp()
+
+
 def mlstm(
     q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, *, initial_state: tuple[Tensor, Tensor, Tensor]
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
@@ -86,7 +91,7 @@ def mlstm(
         memory = keep.unsqueeze(-1) * memory + outer(added, v[:, t])
         norm = keep * norm + added
         size = (norm * q[:, t]).sum(-1, keepdim=True).abs()
-        outputs.append(read(q[:, t], memory) / torch.maximum(size, (-top).exp().unsqueeze(-1)))
+        outputs.append(read(q[:, t], memory) / torch.maximum(size, least_size(top).unsqueeze(-1)))
     return torch.stack(outputs, 1), (memory, norm, top)
 
 

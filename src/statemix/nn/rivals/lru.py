@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from statemix.nn.projection import check_size
 from statemix.nn.rivals.base import Parts, Rival
-from statemix.ops import affine_scan
+from statemix.ops import BACKENDS, affine_scan
 
 LEAST_DECAY = 1e-6
 """-log |λ| is at least this, so that |λ| < 1 in float32 too."""
@@ -39,6 +39,9 @@ class LRU(Rival):
         n = dim if state_dim is None else check_size("state_dim", state_dim)
         if len(radius) != 2 or not 0 <= radius[0] <= radius[1] < 1:
             raise ValueError(f"radius: got {radius!r}, expected two numbers from 0 to below 1, ascending")
+        if backend not in ("auto", *BACKENDS):
+            known = ", ".join(map(repr, ("auto", *BACKENDS)))
+            raise ValueError(f"backend: got {backend!r}, expected one of {known}")
         super().__init__(dim, {"h": (n, 2)})
         self.state_dim, self.radius, self.max_phase, self.backend = n, tuple(radius), max_phase, backend
         self.log_decay = nn.Parameter(torch.empty(n, device=device, dtype=dtype))
@@ -77,8 +80,12 @@ def complex_scan(eigenvalues: Tensor, inputs: Tensor, state: Tensor, backend: st
 
     Numbers are (real, imaginary) pairs.
     """
-    real, imaginary = eigenvalues.unbind(-1)
-    rows = [torch.stack(row, -1) for row in ((real, -imaginary), (imaginary, real))]
-    turns = torch.stack(rows, -2).expand(*inputs.shape, 2)  # [B, T, N, 2, 2]
+    transitions = turns(eigenvalues).expand(*inputs.shape, 2)  # [B, T, N, 2, 2]
     with torch.autocast(inputs.device.type, enabled=False):
-        return affine_scan(turns, inputs, state.to(inputs.dtype), backend=backend)
+        return affine_scan(transitions, inputs, state.to(inputs.dtype), backend=backend)
+
+
+def turns(numbers: Tensor) -> Tensor:
+    """Complex numbers [..., 2] as matrices [..., 2, 2] that multiply (real, imaginary) by them."""
+    real, imaginary = numbers.unbind(-1)
+    return torch.stack([torch.stack([real, -imaginary], -1), torch.stack([imaginary, real], -1)], -2)

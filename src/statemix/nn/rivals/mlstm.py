@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from statemix.nn.projection import check_size
 from statemix.nn.rivals.base import Parts, Rival, heads_of
+from statemix.nn.rivals.loops import least_size
 from statemix.nn.rivals.parts import Blockwise, HeadNorm, ShortConvolution
 
 State = tuple[Tensor, Tensor, Tensor]
@@ -102,7 +103,7 @@ def _one_chunk(
     scores = (q @ k.transpose(-1, -2)) * (since - tops.unsqueeze(-1)).exp()
     carried = (before - tops).exp().unsqueeze(-1)
     total = scores.sum(-1, keepdim=True) + carried * (q @ norm.unsqueeze(-1))
-    y = (scores @ v + carried * (q @ memory)) / torch.maximum(total.abs(), (-tops).exp().unsqueeze(-1))
+    y = (scores @ v + carried * (q @ memory)) / torch.maximum(total.abs(), least_size(tops).unsqueeze(-1))
     last = tops[..., -1]
     added = k * (since[..., -1, :] - last.unsqueeze(-1)).exp().unsqueeze(-1)  # [B, H, L, d]
     left = carried[..., -1, :]
