@@ -5,6 +5,7 @@ A rival's numbers count only where this passes. Layers around the operations are
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -42,8 +43,14 @@ class Check:
         return all(error <= self.bound for error in (self.output_error, *self.gradient_errors.values()))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return asdict(self) | {"passed": self.passed}
+        """Plain values, ready for JSON, which has no NaN: null, beside "passed": false."""
+        errors = {name: _finite(error) for name, error in self.gradient_errors.items()}
+        found = {"output_error": _finite(self.output_error), "gradient_errors": errors, "passed": self.passed}
+        return asdict(self) | found
+
+
+def _finite(error: float | None) -> float | None:
+    return error if error is not None and math.isfinite(error) else None
 
 
 def checks(device: torch.device) -> Iterator[Check]:
