@@ -85,6 +85,7 @@ def test_a_wrong_gradient_a_crash_and_nan_do_not_pass():
     assert found.gradient_errors["v"] < found.bound
     found = check(ATTENTION._replace(fast=crashes), CPU)
     assert found.passed is False and found.reason == "RuntimeError: no such kernel" and found.runs == ""
+    assert found.to_dict()["output_error"] is None and found.to_dict()["passed"] is False
     assert check(ATTENTION._replace(fast=lambda q, k, v: not_numbers(q=q + k + v)), CPU).passed is False
 
 

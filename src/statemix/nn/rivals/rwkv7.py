@@ -43,7 +43,7 @@ class LowRank(nn.Module):
 
 
 class RWKV7(Rival):
-    """S_t = diag(w) S_{t-1} - κ (a κ)ᵀ-removal + k vᵀ with vector-valued decay and in-context rate, one per channel.
+    """S_t = diag(w) S_{t-1} - (a κ) (κᵀ S_{t-1}) + k vᵀ: a decay w and an in-context rate a per channel, |κ| = 1.
 
     Width `dim` in heads of `head_dim`. As in the first layer of its model: no value residual. State: dim · head_dim and
     the token before. `rank`: of the decay's and the rate's low-rank maps, twice that for the gate; default: 2.5 √dim,
