@@ -1,43 +1,20 @@
-"""Parameters, state and arithmetic of a mixer or of a whole model.
+"""Parameters, state, arithmetic and state traffic of a mixer or of a whole model.
 
-A formula per class of mixer, in one table; everything else sums over the mixers found in a module.
+The formulas are in `statemix.analysis.formulas`; everything here sums over the mixers found in a module. Nothing is
+built or run: a module on the "meta" device will do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Mapping
+from typing import TypeVar
 
+import torch
 from torch import nn
 
-from statemix.nn import BDLRU, HLRU
+from statemix.analysis.formulas import FORMULAS, Formulas
 
 Entry = TypeVar("Entry")
-
-
-class Formulas(NamedTuple):
-    """Numbers carried per sequence, and floating-point operations of the recurrence per token."""
-
-    state_size: Callable[[Any], int]
-    flops_per_step: Callable[[Any], int]
-
-
-def _bdlru_flops(layer: BDLRU) -> int:
-    """Per block: m² products, m (m - 1) sums, m input products and m sums: 2m² + m."""
-    m = layer.block_size
-    return layer.num_blocks * (2 * m * m + m)
-
-
-def _hlru_flops(layer: HLRU) -> int:
-    """Per channel: m products, m - 1 sums, one input product and one sum: 2m + 1."""
-    return layer.num_channels * (2 * layer.order + 1)
-
-
-FORMULAS: dict[type[nn.Module], Formulas] = {
-    BDLRU: Formulas(lambda layer: layer.num_blocks * layer.block_size, _bdlru_flops),
-    HLRU: Formulas(lambda layer: layer.num_channels * layer.order, _hlru_flops),
-}
-"""What each class of mixer costs."""
 
 
 def entry_of(table: Mapping[type[nn.Module], Entry], part: nn.Module) -> Entry | None:
@@ -45,9 +22,12 @@ def entry_of(table: Mapping[type[nn.Module], Entry], part: nn.Module) -> Entry |
     return next((table[kind] for kind in type(part).__mro__ if kind in table), None)
 
 
-def _formulas(mixer: nn.Module) -> Formulas:
+def formulas_of(mixer: nn.Module) -> Formulas:
+    """The formulas of a mixer. Errors: TypeError for a module that is none."""
     found = entry_of(FORMULAS, mixer)
-    assert found is not None
+    if found is None:
+        known = ", ".join(kind.__name__ for kind in FORMULAS)
+        raise TypeError(f"mixer: got {type(mixer).__name__}, expected one of {known}")
     return found
 
 
@@ -66,14 +46,27 @@ def mixer_parameters(module: nn.Module) -> int:
     return sum(parameters(mixer) for mixer in mixers(module))
 
 
-def state_size(module: nn.Module) -> int:
-    """Numbers carried from token to token per sequence: the sum of N·m over the mixers."""
-    return sum(_formulas(mixer).state_size(mixer) for mixer in mixers(module))
+def state_size(module: nn.Module, context: int = 1) -> int:
+    """Numbers carried from token to token per sequence, convolution windows included: the sum over the mixers.
 
-
-def flops_per_step(module: nn.Module) -> int:
-    """Multiplications and additions of the recurrences alone, per token: BD-LRU N(2m² + m), H-LRU N(2m + 1).
-
-    Projections and the normalisation of the gates are not counted. Source: arXiv 2602.12021, figure 1C.
+    `context`: the tokens seen so far, which attention's state grows with.
     """
-    return sum(_formulas(mixer).flops_per_step(mixer) for mixer in mixers(module))
+    return sum(formulas_of(mixer).state_size(mixer, context) for mixer in mixers(module))
+
+
+def flops_per_step(module: nn.Module, context: int = 1) -> int:
+    """Multiplications, additions and divisions of the recurrences alone, per token: BD-LRU N(2m² + m), H-LRU N(2m + 1).
+
+    A matrix state's reading by its query counts; projections, convolutions and the making of gates do not.
+    `context`: the tokens attention looks at. Source: arXiv 2602.12021, figure 1C.
+    """
+    return sum(formulas_of(mixer).flops_per_step(mixer, context) for mixer in mixers(module))
+
+
+def bytes_per_token(module: nn.Module, dtype: torch.dtype = torch.float32, context: int = 1) -> int:
+    """Bytes of state read and written to decode one token of one sequence, the state being kept in `dtype`.
+
+    `context`: the tokens seen, this one included; attention reads the keys and values of all and writes one's.
+    """
+    numbers = sum(formulas_of(mixer).traffic(mixer, context) for mixer in mixers(module))
+    return numbers * dtype.itemsize

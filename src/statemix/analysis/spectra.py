@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from statemix.analysis.accounting import entry_of, mixers
 from statemix.nn import BDLRU, HLRU
+from statemix.nn.rivals.lru import LRU, turns
 
 
 def companion(coefficients: Tensor) -> Tensor:
@@ -23,13 +24,14 @@ def companion(coefficients: Tensor) -> Tensor:
 TRANSITIONS: dict[type[nn.Module], Callable[[Any, Tensor], Tensor]] = {
     BDLRU: lambda layer, x: layer.transitions(x),
     HLRU: lambda layer, x: companion(layer.coefficients(x)[..., :-1]),
+    LRU: lambda layer, x: turns(layer.eigenvalues()).expand(*x.shape[:-1], -1, -1, -1),
 }
 """For each class of mixer, its transition matrices [B, T, N, m, m] on an input x [B, T, D]."""
 
 
 @torch.no_grad()
 def transition_eigenvalues(model: nn.Module, tokens: Tensor, *, max_matrices: int = 4096) -> list[Tensor]:
-    """The eigenvalues of every mixer's A_t while the model reads tokens [B, T].
+    """The eigenvalues of A_t while the model reads tokens [B, T], for every mixer that has small blocks.
 
     Returns one complex tensor [count, m] per mixer, in order; count = B·T·N, or `max_matrices` evenly spaced
     ones if that is less. H-LRU: those of its companion matrices. A matrix that is not finite has NaN for
@@ -38,7 +40,7 @@ def transition_eigenvalues(model: nn.Module, tokens: Tensor, *, max_matrices: in
     if max_matrices < 1:
         raise ValueError(f"max_matrices: got {max_matrices}, expected at least 1")
     seen: dict[nn.Module, Tensor] = {}
-    found = mixers(model)
+    found = [mixer for mixer in mixers(model) if entry_of(TRANSITIONS, mixer)]
     hooks = [
         mixer.register_forward_pre_hook(lambda layer, arguments: seen.__setitem__(layer, arguments[0]))
         for mixer in found

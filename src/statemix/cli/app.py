@@ -9,7 +9,19 @@ from typing import Annotated, Any
 import typer
 
 import statemix
-from statemix.cli import bench, bench_train, demo, doctor, evaluate, experiment, report, tasks, train, tune
+from statemix.cli import (
+    bench,
+    bench_train,
+    demo,
+    doctor,
+    evaluate,
+    experiment,
+    report,
+    rivals,
+    tasks,
+    train,
+    tune,
+)
 from statemix.cli.errors import BAD, INTERRUPTED, OK
 from statemix.cli.errors import report as report_error
 
@@ -21,6 +33,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "eval": (evaluate.evaluate, "statemix eval runs/first --lengths 16,32,64"),
     "report": (report.report, "statemix report runs/first --out report"),
     "doctor": (doctor.doctor, "statemix doctor"),
+    "rivals": (rivals.rivals, "statemix rivals --device cpu --out rivals.json"),
     "tune": (tune.tune, "statemix tune --list"),
 }
 """Name -> the function and an example that works, in the order of the examples."""

@@ -1,4 +1,4 @@
-"""The two layers, and what surrounds them."""
+"""The two layers, what surrounds them, and rivals by name."""
 
 from statemix.nn.bdlru import BDLRU
 from statemix.nn.hlru import HLRU

@@ -49,12 +49,12 @@ def draw_spectrum(axes: Axes, group: Group) -> None:
     axes.set_xticks([-1, 0, 1])
     axes.set_yticks([-1, 0, 1])
     axes.set_title(group.label, fontsize=10.5)
-    note = _note(found)
+    note = _note(found, any(run.has_weights for run in group.runs))
     if note:
         axes.annotate(note, (0, 0), ha="center", va="center", color="#666666", backgroundcolor="white")
 
 
-def _note(found: list[torch.Tensor]) -> str:
+def _note(found: list[torch.Tensor], trained: bool) -> str:
     if not found:
-        return "no weights yet"
+        return "no small blocks" if trained else "no weights yet"
     return "diverged" if all(values.isnan().all() for values in found) else ""

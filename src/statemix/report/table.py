@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import nn
@@ -17,13 +17,13 @@ from statemix.report.records import Record
 from statemix.training.build import model_of, task_of
 from statemix.training.config import Config
 
-COSTS = {
+COSTS: dict[str, tuple[str, Callable[[nn.Module, int], int]]] = {
     "state_size": ("state size", state_size),
     "flops_per_step": ("FLOPs per step", flops_per_step),
-    "mixer_parameters": ("mixer parameters", mixer_parameters),
-    "parameters": ("parameters", parameters),
+    "mixer_parameters": ("mixer parameters", lambda model, length: mixer_parameters(model)),
+    "parameters": ("parameters", lambda model, length: parameters(model)),
 }
-"""What a model costs: the key in a summary, the column, and how it is counted when no summary says."""
+"""What a model costs: the key in a summary, the column, and how it is counted for a length when no summary says."""
 
 
 def lengths_of(groups: list[Group]) -> list[int]:
@@ -62,8 +62,8 @@ def _costs(group: Group) -> dict[str, int]:
     told = next((run.summary for run in group.runs if COSTS.keys() <= run.summary.keys()), None)
     if told is not None:
         return {column: told[key] for key, (column, _) in COSTS.items()}
-    model = _model(group.config)
-    return {column: count(model) for column, count in COSTS.values()}
+    model, length = _model(group.config), task_of(Config.from_dict(group.config)).length
+    return {column: count(model, length) for column, count in COSTS.values()}
 
 
 def _model(config: dict[str, Any]) -> nn.Module:

@@ -1,0 +1,114 @@
+"""Are the rivals right on this device? Every fast operation against a plain float64 loop, outputs and gradients.
+
+A rival's numbers count only where this passes. Layers around the operations are plain torch.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from statemix.nn.rivals import operations
+from statemix.nn.rivals.check_cases import CASES, Case, Outputs, Tensors
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison; errors are relative, in root mean square."""
+
+    rival: str
+    """Its name in `statemix.nn.MIXERS`."""
+    operation: str
+    runs: str
+    """What the layer computes it with on this device; empty when it cannot run."""
+    dtype: str
+    bound: float
+    output_error: float | None = None
+    """The largest of the outputs and the final state; None when nothing was compared."""
+    gradient_errors: dict[str, float] = field(default_factory=dict)
+    reason: str | None = None
+    """Why nothing was compared, or what went wrong."""
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether every error is within the bound (NaN is not); None when nothing was compared."""
+        if self.output_error is None:
+            return None
+        return all(error <= self.bound for error in (self.output_error, *self.gradient_errors.values()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON, which has no NaN: null, beside "passed": false."""
+        errors = {name: _finite(error) for name, error in self.gradient_errors.items()}
+        found = {"output_error": _finite(self.output_error), "gradient_errors": errors, "passed": self.passed}
+        return asdict(self) | found
+
+
+def _finite(error: float | None) -> float | None:
+    return error if error is not None and math.isfinite(error) else None
+
+
+def checks(device: torch.device) -> Iterator[Check]:
+    """Every rival on a device, in the order of `statemix.nn.MIXERS`; a kernel that cannot run here is no failure."""
+    for case in CASES:
+        yield check(case, device)
+
+
+def check(case: Case, device: torch.device) -> Check:
+    """One rival's fast operation against its loop, on the same numbers, both on the device."""
+    dtype, bound = case.precision[device.type]
+    kernel = case.kernel in operations.OPERATIONS
+    facts: dict[str, Any] = {
+        "rival": case.rival,
+        "operation": case.name,
+        "dtype": str(dtype).removeprefix("torch."),
+        "bound": bound,
+    }
+    reason = operations.unavailable(device) if kernel else None
+    if reason is not None:
+        return Check(**facts, runs="" if device.type == "cuda" else "plain loop", reason=reason)
+    runs = "fla kernel" if kernel else case.kernel
+    inputs = drawn(case, dtype, device)
+    want = outputs_and_gradients(case.loop, {name: x.double() for name, x in inputs.items()})
+    try:
+        got = outputs_and_gradients(case.fast, inputs)
+    except Exception as error:  # other people's code: whatever it raises is the answer
+        text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+        return Check(**facts, runs="", output_error=float("nan"), reason=text)
+    errors = [relative(one, other) for one, other in zip(got, want, strict=True)]
+    outputs, gradients = errors[: -len(inputs)], errors[-len(inputs) :]
+    named = dict(zip(inputs, gradients, strict=True))
+    return Check(**facts, runs=runs, output_error=float(torch.tensor(outputs).max()), gradient_errors=named)
+
+
+def drawn(case: Case, dtype: torch.dtype, device: torch.device) -> Tensors:
+    """The inputs of a case: numbers that `dtype` holds exactly, states and `case.floats` in float32."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = {name: x.to(dtype) for name, x in case.inputs(generator).items()}
+    return {
+        name: x.to(device, torch.float32 if name.startswith("state") or name in case.floats else dtype)
+        for name, x in inputs.items()
+    }
+
+
+def outputs_and_gradients(function: Callable[..., Outputs], inputs: Tensors) -> list[Tensor]:
+    """Outputs, final states and the gradients of all inputs, for fixed random gradients of the outputs."""
+    leaves = {name: x.detach().clone().requires_grad_() for name, x in inputs.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        outputs = function(**leaves)
+        generator = torch.Generator().manual_seed(1)
+        draws = [torch.randn(y.shape, generator=generator).bfloat16() for y in outputs]  # exact in any dtype
+        directions = [one.to(y.device, y.dtype) for one, y in zip(draws, outputs, strict=True)]
+        gradients = torch.autograd.grad(outputs, list(leaves.values()), directions)
+    return [x.detach() for x in (*outputs, *gradients)]
+
+
+def relative(got: Tensor, want: Tensor) -> float:
+    """The error in root mean square, relative to what is wanted."""
+    return float((got.double() - want).norm() / want.norm())

@@ -1,0 +1,59 @@
+"""The sLSTM block of xLSTM."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from statemix.nn.projection import check_size
+from statemix.nn.rivals import loops
+from statemix.nn.rivals.base import Parts, Rival, heads_of
+from statemix.nn.rivals.parts import Blockwise, HeadNorm, ShortConvolution
+
+GATES = ("z", "i", "f", "o")
+
+
+class SLSTM(Rival):
+    """A scalar memory with exponential input gates and recurrent gates, block-diagonal in `heads`; a loop over time.
+
+    Input and forget gates see a short convolution of x, the others x itself; a norm per head at the end. What follows
+    in the paper's block, a gated MLP, is the models' own SwiGLU here. State: h, c, n, m of `dim` numbers each, and the
+    convolution's window. Source: arXiv 2405.04517, figure 10 and equations 8-18.
+    """
+
+    fill: ClassVar[dict[str, float]] = {"m": -1e30}
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        heads: int = 4,
+        conv_size: int = 4,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        d = heads_of("heads", check_size("dim", dim), heads)
+        window = (check_size("conv_size", conv_size) - 1, dim)
+        super().__init__(dim, dict.fromkeys("hcnm", (heads, d)) | {"window": window})
+        self.heads, self.head_dim, self.conv_size = heads, d, conv_size
+        self.convolution = ShortConvolution(dim, conv_size, bias=True, device=device, dtype=dtype)
+        self.inputs = nn.ModuleDict({g: Blockwise(dim, heads, device=device, dtype=dtype) for g in GATES})
+        self.recurrent = nn.Parameter(torch.zeros(4, heads, d, d, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.zeros(4, heads, d, device=device, dtype=dtype))
+        self.norm = HeadNorm(heads, d, bias=False, device=device, dtype=dtype)
+        with torch.no_grad():
+            self.bias[GATES.index("f")] = torch.linspace(3, 6, d)  # remembers, from about 20 to 400 steps
+
+    def advance(self, x: Tensor, state: Parts) -> tuple[Tensor, Parts]:
+        """x [B, T, dim] -> (y [B, T, dim], the state after it)."""
+        seen, window = self.convolution(x, state["window"])
+        kind = state["c"].dtype
+        sources = {"i": seen, "f": seen}
+        raw = torch.stack([self.inputs[gate](sources.get(gate, x)) for gate in GATES], 2)  # [B, T, 4, dim]
+        memory = (state["h"], state["c"], state["n"], state["m"])
+        with torch.autocast(x.device.type, enabled=False):
+            gates = raw.unflatten(-1, (self.heads, self.head_dim)).to(kind) + self.bias.to(kind)
+            y, after = loops.slstm(gates, self.recurrent.to(kind), initial_state=memory)
+        return self.norm(y).to(x.dtype), dict(zip("hcnm", after, strict=True)) | {"window": window}
