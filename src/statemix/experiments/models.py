@@ -65,15 +65,20 @@ MODELS: dict[str, Model] = {
     **{name: _block(m) for name, m in zip(BDLRU, M, strict=True)},
     **{name: _order(m) for name, m in zip(HLRU, M, strict=True)},
     "lstm": Model("LSTM", {"name": "lstm"}, "hidden_size"),
-    "lru": Model("LRU", {"name": "lru"}, "state_size"),
-    "mamba2": Model("Mamba-2", {"name": "mamba2"}, "state_size"),
-    "deltanet": Model("DeltaNet", {"name": "deltanet"}, "head_dim"),
-    "gated_deltanet": Model("Gated DeltaNet", {"name": "gated_deltanet"}, "head_dim"),
-    "gated_deltaproduct": Model("Gated DeltaProduct", {"name": "gated_deltaproduct"}, "head_dim"),
-    "rwkv7": Model("RWKV-7", {"name": "rwkv7"}, "head_dim"),
-    "mlstm": Model("mLSTM", {"name": "mlstm"}, "head_dim"),
-    "slstm": Model("sLSTM", {"name": "slstm"}, "hidden_size"),
-    "pdssm": Model("PD-SSM", {"name": "pdssm"}, "state_size"),
+    "lru": Model("LRU", {"name": "lru"}, "state_dim"),
+    "mamba2": Model("Mamba-2", {"name": "mamba2"}, "expand"),
+    "deltanet": Model("DeltaNet", {"name": "deltanet"}, "head_dim", step=16),
+    "gated_deltanet": Model("Gated DeltaNet", {"name": "gated_deltanet"}, "head_dim", step=16),
+    "gated_deltaproduct-2": Model(
+        "Gated DeltaProduct, 2", {"name": "gated_deltaproduct", "factors": 2}, "head_dim", step=16
+    ),
+    "gated_deltaproduct-4": Model(
+        "Gated DeltaProduct, 4", {"name": "gated_deltaproduct", "factors": 4}, "head_dim", step=16
+    ),
+    "rwkv7": Model("RWKV-7", {"name": "rwkv7"}, "rank", step=16),
+    "mlstm": Model("mLSTM", {"name": "mlstm"}, "expand"),
+    "slstm": Model("sLSTM", {"name": "slstm"}),
+    "pdssm": Model("PD-SSM", {"name": "pdssm"}, "state_dim"),
     "attention": Model("Attention", {"name": "attention"}),
 }
 """Every model by the name that a sweep uses."""
