@@ -23,7 +23,7 @@ demo: $(STAMP)  ## train three small models and write demo/index.html
 	$(BIN)/statemix demo
 
 test: check  ## everything that is checked: make check, then the tests
-	$(BIN)/python -m pytest -n $(WORKERS) -q
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q --durations=25
 
 check: $(STAMP)  ## style, types and the direction of imports
 	$(BIN)/ruff check
