@@ -7,11 +7,11 @@ import re
 
 import pytest
 
-from statemix.experiments import EXPERIMENTS, get_experiment, jobs_of, make_plan, reasons
+from statemix.experiments import EXPERIMENTS, get_experiment, jobs_of, make_plan, models, reasons
 from statemix.experiments.models import BDLRU, MODELS, RIVALS, LeftOut, Model, get_model, sized
 from statemix.experiments.problems import PERMUTATIONS, PROBLEMS, get_problem
 from statemix.experiments.store import key_of
-from statemix.nn.registry import MIXERS
+from statemix.nn import build_mixer
 from statemix.training import Config
 from tests.experiments.helpers import experiment, sweep
 
@@ -149,13 +149,15 @@ def test_a_rival_that_is_not_there_or_cannot_be_built_is_left_out(monkeypatch):
     with pytest.raises(LeftOut, match="mixer: 'nobody' is not among bdlru, hlru"):
         sized(unknown, 16, "width", 4)
 
-    def broken(dim):
-        raise ImportError("needs a package")
+    def build(name, dim, **arguments):
+        if name == "attention":
+            raise ImportError("needs a package")
+        return build_mixer(name, dim, **arguments)
 
-    monkeypatch.setitem(MIXERS, "broken", broken)
-    monkeypatch.setitem(MODELS, "broken", Model("Broken", {"name": "broken"}))
+    monkeypatch.setattr(models, "build_mixer", build)
+    models._counted.cache_clear()
     one = sweep()
-    plan = type(one)(**{**vars(one), "models": ("bdlru-1", "broken")}).expand()
+    plan = type(one)(**{**vars(one), "models": ("bdlru-1", "attention")}).expand()
     assert len(plan.cells) == 2
     assert {refusal.reason for refusal in plan.left_out} == {"needs a package"}
     assert json.dumps(plan.left_out[0].labels)
