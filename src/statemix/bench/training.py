@@ -72,7 +72,13 @@ class Runner:
 
 def config_of(setting: Setting, seed: int, capture: str) -> Config:
     """The configuration of a measured run; long enough for everything that is timed."""
-    overrides = (f"training.seed={seed}", f"training.capture={capture}", f"training.device={setting.device}")
+    timed = 2 * TURN + setting.steps * setting.repeats
+    overrides = (
+        f"training.seed={seed}",
+        f"training.capture={capture}",
+        f"training.device={setting.device}",
+        f"training.steps={max(RUN_STEPS, timed)}",
+    )
     return resolve_config(setting.preset, None, [*setting.settings, *overrides])
 
 

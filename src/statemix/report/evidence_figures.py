@@ -79,6 +79,8 @@ def _lines(axes: Axes, view: FigureView, rows: Sequence[Row], places: Mapping[tu
                       label=_label(view.series, name))  # fmt: skip
     if view.log_x:
         axes.set_xscale("log", base=2 if view.x == "test length" else 10)
+    elif view.x == "m":
+        axes.xaxis.get_major_locator().set_params(integer=True)
     if view.log_y:
         axes.set_yscale("log")
     elif view.y == "accuracy":

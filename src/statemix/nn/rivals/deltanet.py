@@ -119,31 +119,13 @@ class DeltaNet(DeltaLayer):
         )  # fmt: skip
 
 
-class GatedDeltaNet(DeltaLayer):
+class GatedDeltaNet(DeltaNet):
     """DeltaNet whose state first shrinks by a scalar per head, with a gated norm before the read-out.
 
-    Default: 4 heads of 64 keys and 64 values. Source: arXiv 2412.06464.
+    Source: arXiv 2412.06464.
     """
 
-    operation = "gated_delta_rule"
-
-    def __init__(
-        self,
-        dim: int,
-        *,
-        heads: int = 4,
-        head_dim: int = 64,
-        expand_v: int = 1,
-        negative_eigenvalues: bool = True,
-        conv_size: int = 4,
-        backend: str = "auto",
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(
-            dim, heads=heads, head_dim=head_dim, expand_v=expand_v, factors=1,
-            negative_eigenvalues=negative_eigenvalues, conv_size=conv_size, backend=backend, device=device, dtype=dtype,
-        )  # fmt: skip
+    operation, gated = "gated_delta_rule", True
 
 
 class GatedDeltaProduct(DeltaLayer):
