@@ -80,7 +80,7 @@ def _lines(axes: Axes, view: FigureView, rows: Sequence[Row], places: Mapping[tu
     if view.log_x:
         axes.set_xscale("log", base=2 if view.x == "test length" else 10)
     elif view.x == "m":
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="x", integer=True)
     if view.log_y:
         axes.set_yscale("log")
     elif view.y == "accuracy":
