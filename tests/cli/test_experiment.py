@@ -76,6 +76,9 @@ BAD = {
     "experiment run fig3 mixer.normalization=nope --preset small": "8 of 8 cells cannot run",
     "experiment run fig3 task.length=0 --preset small": "permutation.length: got 0",
     "experiment run fig3 --preset small --workers 0": "workers: got 0",
+    "experiment run fig3 --preset small --packed 0": "packed: got 0",
+    "experiment run fig3 --preset small --only model=nope": "only: got model='nope', expected one of BD-LRU m = 1",
+    "experiment run fig3 --preset small --only nope": "only: got 'nope', expected label=values, the label one of task",
     "experiment run fig5 training.steps=1 --preset small": "setting: got 'training.steps=1'",
     "experiment show fig3 --store nowhere": "nowhere: no such store of runs",
 }
@@ -97,6 +100,29 @@ def test_files_that_are_no_exports(statemix, tmp_path):
         done = statemix("experiment show fig3 --store x.jsonl")
         assert (done.code, done.out) == (2, "")
         assert done.err.startswith("error: store: x.jsonl")
+
+
+def test_a_part_of_the_grid_side_by_side(statemix, tmp_path):
+    line = [
+        "experiment",
+        "run",
+        "fig3",
+        *QUICK,
+        "--preset",
+        "small",
+        "--store",
+        "s",
+        "--workers",
+        "1",
+        "--packed",
+        "2",
+    ]
+    done = statemix([*line, "--only", "model=bdlru-3,hlru-3"])
+    assert done.code == 0, done.err
+    assert "fig3, small: 2 finished; store" in done.out
+    shown = statemix(["experiment", "show", "fig3", *QUICK, "--store", "s"])
+    assert "- Runs: 2 missing, 2 finished; preset small." in shown.out
+    assert "found in the store" in statemix(line).out
 
 
 def test_the_list_names_all(statemix):

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from statemix.experiments import EXPERIMENTS, get_experiment, jobs_of, make_plan, models, reasons
+from statemix.experiments import EXPERIMENTS, get_experiment, jobs_of, make_plan, models, only, reasons
 from statemix.experiments.models import BDLRU, MODELS, RIVALS, LeftOut, Model, get_model, sized
 from statemix.experiments.problems import PERMUTATIONS, PROBLEMS, get_problem
 from statemix.experiments.store import key_of
@@ -161,3 +161,35 @@ def test_a_rival_that_is_not_there_or_cannot_be_built_is_left_out(monkeypatch):
     assert len(plan.cells) == 2
     assert {refusal.reason for refusal in plan.left_out} == {"needs a package"}
     assert json.dumps(plan.left_out[0].labels)
+
+
+def test_a_part_of_a_grid():
+    plan = make_plan(EXPERIMENTS["table1"], "small")
+    part = only(plan, ["task=s3", "model=bdlru-3,LSTM", "seed=0", "lr=1e-2"])
+    assert {cell.labels["task"] for cell in part.cells} == {"S3"}
+    assert {cell.labels["model"] for cell in part.cells} == {"BD-LRU m = 3", "LSTM"}
+    assert {(cell.labels["seed"], cell.labels["lr"]) for cell in part.cells} == {(0, 0.01)}
+    assert only(plan, []) == plan
+    keys = {cell.job.key for cell in plan.cells}
+    assert {cell.job.key for cell in part.cells} < keys
+
+
+@pytest.mark.parametrize(
+    ("choices", "words"),
+    [
+        (
+            ["nope=1"],
+            "only: got 'nope=1', expected label=values, the label one of task, model, layer, m, basis",
+        ),
+        (["task"], "only: got task='', expected one of compression, S3"),
+        (["task=s3,s4"], "only: got task='s4', expected one of compression, S3"),
+        (["seed=7"], "only: got seed='7', expected one of 0, 1"),
+        (
+            ["task=compression", "basis=parameters"],
+            "only: no cell of table1 has all of task=compression, basis=par",
+        ),
+    ],
+)
+def test_parts_that_are_none(choices, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        only(make_plan(EXPERIMENTS["table1"], "small"), choices)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 from statemix.experiments import Store, executor_of, jobs_of, make_plan, run_sweep
 from statemix.experiments.executors import Processes
 from statemix.experiments.sweep import DEATHS
-from statemix.experiments.work import execute
+from statemix.experiments.work import execute, execute_many
 from statemix.training import Config, train
 from tests.experiments.helpers import deadly, events, experiment
 
@@ -45,6 +46,13 @@ def assert_each_once(store, keys):
         assert store.summary(key)["status"] == "finished"
 
 
+def assert_as_alone(job, store, tmp_path):
+    train(Config.from_dict(job.content), tmp_path / "alone" / job.key)
+    for name in ("metrics.jsonl", "model.safetensors"):
+        alone = (tmp_path / "alone" / job.key / name).read_bytes()
+        assert (store.folder(job.key) / name).read_bytes() == alone
+
+
 def test_a_killed_worker_costs_nothing(tmp_path):
     store, todo = Store(tmp_path / "store"), jobs(steps=200)
     victims: list[str] = []
@@ -59,10 +67,88 @@ def test_a_killed_worker_costs_nothing(tmp_path):
     started = {key: len(events(store, key, "started")) for key in keys}
     assert started == {key: 2 if key in victims else 1 for key in keys}
     (victim,) = victims
-    alone = next(job for job in todo if job.key == victim)
-    train(Config.from_dict(alone.content), tmp_path / "alone")
-    for name in ("metrics.jsonl", "model.safetensors"):
-        assert (store.folder(victim) / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+    assert_as_alone(next(job for job in todo if job.key == victim), store, tmp_path)
+
+
+def test_side_by_side_a_killed_worker_costs_nothing(tmp_path):
+    """Two workers, two runs in each at a time; one is killed while its runs are half done."""
+    store, todo = Store(tmp_path / "store"), jobs(steps=200, seeds=(0, 1, 2))
+    victims: list[str] = []
+    keys = [job.key for job in todo]
+    seen = []
+    killer = threading.Thread(target=kill_one, args=(store, keys, victims))
+    killer.start()
+    with Processes(2) as executor:
+        progress = run_sweep(todo, store, executor, packed=2, watch=lambda now: seen.append(len(now.trained)))
+    killer.join()
+    assert (progress.counts["finished"], progress.deaths, progress.ended, progress.left) == (6, 1, 6, 0)
+    assert_each_once(store, keys)
+    workers = {key: {line["pid"] for line in store.attempts(key)} for key in keys}
+    assert max(map(len, workers.values())) == 2  # the victim went on in another one
+    assert max(seen) > 0  # and it was seen what had been trained on the way
+    for job in [*todo[:2], *(job for job in todo if job.key in victims)]:
+        assert_as_alone(job, store, tmp_path)
+
+
+def test_side_by_side_each_ends_in_its_own_way(tmp_path):
+    """One finished before, one that diverges, one whose folder is damaged, one that fails on the way."""
+    settings = ["training.lr=1e30", "training.warmup=0", "training.gradient_clip=0"]
+    diverging = jobs_of(make_plan(experiment(steps=40, seeds=(0,)), "full", settings).cells)[0]
+    done, good, damaged, failing = jobs(steps=40)
+    store = Store(tmp_path)
+    execute(done, str(tmp_path))
+    store.folder(damaged.key).mkdir()
+    (store.folder(damaged.key) / "config.json").write_text("{")
+    (store.folder(failing.key) / "metrics.jsonl").mkdir(parents=True)  # cannot be written
+    (store.folder(failing.key) / "config.json").write_text(json.dumps(failing.content))
+    todo = [done, good, damaged, failing, diverging]
+    outcomes = execute_many(todo, str(tmp_path), 3)
+    assert [one.key for one in outcomes] == [job.key for job in todo]
+    assert [one.status for one in outcomes] == ["finished", "finished", "failed", "failed", "diverged"]
+    assert [store.status(job) for job in todo] == [one.status for one in outcomes]
+    for job, outcome in zip(todo, outcomes, strict=True):
+        if outcome.status == "failed":
+            assert outcome.error == store.failure(job.key)["error"]
+            assert "Traceback" in store.failure(job.key)["traceback"]
+        else:
+            assert len(events(store, job.key, "ended")) == 1
+
+
+def test_side_by_side_asked_to_leave_all_are_saved(tmp_path):
+    """Ctrl-C: what is under way is saved, nothing is lost, the same sweep goes on."""
+    store, todo = Store(tmp_path / "store"), jobs(steps=400, seeds=(0, 1, 2))
+
+    def interrupt(now):
+        if list(store.path.glob("*/checkpoint/state.safetensors")):
+            raise KeyboardInterrupt
+
+    with Processes(1) as executor, pytest.raises(KeyboardInterrupt):
+        run_sweep(todo, store, executor, packed=2, watch=interrupt)
+    assert sum(store.status(job) == "unfinished" for job in todo) >= 2
+    assert "interrupted" in {line["status"] for job in todo for line in events(store, job.key, "ended")}
+    with Processes(1) as executor:
+        progress = run_sweep(todo, store, executor, packed=2)
+    assert progress.counts["finished"] == 6
+    for job in todo[:3]:
+        assert_as_alone(job, store, tmp_path)
+
+
+def test_side_by_side_what_others_train_is_waited_for(tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    (job, other, *_), store = jobs(steps=10), Store(tmp_path)
+    train(Config.from_dict(job.content), store.folder(job.key))
+    summary = (store.folder(job.key) / "summary.json").read_text()
+    (store.folder(job.key) / "summary.json").unlink()
+    with (store.folder(job.key) / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        worker = threading.Thread(target=execute_many, args=([job, other], str(tmp_path), 2))
+        worker.start()
+        while not events(store, job.key, "waiting"):
+            time.sleep(0.01)
+        (store.folder(job.key) / "summary.json").write_text(summary)
+    worker.join()
+    assert [store.status(one) for one in (job, other)] == ["finished", "finished"]
+    assert events(store, job.key, "failed") == events(store, job.key, "ended") == []
 
 
 def test_a_job_that_keeps_killing_its_worker_fails_alone(tmp_path):
@@ -108,7 +194,7 @@ def test_a_killed_driver_takes_its_workers_along_and_the_next_goes_on(tmp_path):
     assert_each_once(store, [job.key for job in todo])
     with Processes(2) as executor:
         again = run_sweep(todo, store, executor)
-    assert (again.found, again.seconds) == (4, [])
+    assert (again.found, again.ended) == (4, 0)
 
 
 def test_a_failure_keeps_its_traceback_and_is_retried_on_request(tmp_path):
@@ -166,6 +252,8 @@ def test_waiting_for_another_process(tmp_path):
 
 
 def test_executors_are_checked(tmp_path):
+    with pytest.raises(ValueError, match="packed: got 0, expected at least 1"):
+        run_sweep([], Store(tmp_path), None, packed=0)
     with pytest.raises(ValueError, match="workers: got 0"):
         Processes(0)
     with pytest.raises(ValueError, match="--workers or --scheduler"):

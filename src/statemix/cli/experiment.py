@@ -55,9 +55,20 @@ def run(
     workers: Annotated[
         int | None, typer.Option(help="Processes; default: one per GPU, else one per core.")
     ] = None,
+    packed: Annotated[
+        int | None,
+        typer.Option(help="Trainings that a worker runs side by side; default: 8 on a GPU here, else 1."),
+    ] = None,
     scheduler: Annotated[
         str | None,
         typer.Option(metavar="ADDRESS", help="A Dask scheduler (tcp://…) instead of processes here."),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LABEL=VALUES",
+            help='A part of the grid, such as "model=bdlru-4,lstm" or "seed=0"; several narrow it further.',
+        ),
     ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Run again what failed before.")] = False,
 ) -> None:
@@ -66,17 +77,20 @@ def run(
     The whole grid is checked before the first run. A run that is in the store, of whatever experiment, is not run
     again; one that failed is left alone without --retry.
     """
+    from statemix import experiments
     from statemix.experiments import Store, executor_of, get_experiment, jobs_of, make_plan, run_sweep
 
-    plan = make_plan(get_experiment(name), preset, settings or [])
+    plan = experiments.only(make_plan(get_experiment(name), preset, settings or []), only or [])
     place, jobs = Store(store), jobs_of(plan.cells)
     _tell_left_out(plan)
+    if packed is None:
+        packed = experiments.default_packed(scheduler)
     if plan.experiment.alone and scheduler is None:
-        workers = 1  # timings must not disturb one another
+        workers = packed = 1  # timings must not disturb one another
     executor = executor_of(workers, scheduler)
     try:
         with watching(plan.experiment.name, len(jobs)) as watch:
-            progress = run_sweep(jobs, place, executor, retry=retry, watch=watch)
+            progress = run_sweep(jobs, place, executor, retry=retry, packed=packed, watch=watch)
     except KeyboardInterrupt:
         raise Interrupted("what was under way is saved; the same command goes on from there") from None
     executor.shutdown()

@@ -37,7 +37,8 @@ def picture(name: str, progress: Progress) -> Table:
         table.add_column(column, justify="right")
     counts = progress.counts
     left = "–" if progress.time_left is None else duration(progress.time_left)
-    numbers = (counts["finished"], counts["diverged"], len(progress.running), counts["failed"], progress.left)
+    done, running = counts["finished"] + len(progress.trained), len(progress.running) - len(progress.trained)
+    numbers = (done, counts["diverged"], running, counts["failed"], progress.left)
     table.add_row(*map(str, numbers), left)
     now = time.monotonic()
     oldest = sorted(progress.running.items(), key=lambda item: item[1])[:LISTED]

@@ -1,8 +1,8 @@
 """The paper's evidence as data: every table and figure a grid of runs, each run once, found again by its hash."""
 
 from statemix.experiments.catalogue import EXPERIMENTS, get_experiment
-from statemix.experiments.executors import executor_of
-from statemix.experiments.experiment import Experiment, Plan, make_plan, reasons
+from statemix.experiments.executors import default_packed, executor_of
+from statemix.experiments.experiment import Experiment, Plan, make_plan, only, reasons
 from statemix.experiments.rows import export, read_export, rows_of
 from statemix.experiments.store import Store
 from statemix.experiments.sweep import Progress, jobs_of, run_sweep
@@ -13,11 +13,13 @@ __all__ = [
     "Plan",
     "Progress",
     "Store",
+    "default_packed",
     "executor_of",
     "export",
     "get_experiment",
     "jobs_of",
     "make_plan",
+    "only",
     "read_export",
     "reasons",
     "rows_of",

@@ -15,6 +15,9 @@ from typing import Any
 
 import torch
 
+PACKED = 8
+"""Trainings side by side on one GPU."""
+
 CONNECT = 5
 """Seconds that a scheduler may take to answer."""
 
@@ -122,6 +125,11 @@ def executor_of(workers: int | None, scheduler: str | None) -> Processes | Clust
             raise ValueError("workers: a scheduler has its own, expected --workers or --scheduler, not both")
         return Cluster(scheduler)
     return Processes(default_workers() if workers is None else workers)
+
+
+def default_packed(scheduler: str | None) -> int:
+    """How many trainings a worker runs side by side: several on a GPU of this machine, else one."""
+    return PACKED if scheduler is None and torch.cuda.is_available() else 1
 
 
 def default_workers() -> int:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from statemix.experiments.grid import Cell, Expansion, Refusal, describe
+from statemix.experiments.models import MODELS
+from statemix.experiments.problems import PROBLEMS
 
 SHOWN = 5
 """Refused cells that an error lists; the others are counted."""
@@ -119,6 +121,48 @@ def make_plan(experiment: Experiment, preset: str, settings: Iterable[str] = ())
         total = len(cells) + len(refused) + len(left_out)
         raise ValueError(_refusals(experiment.name, refused, total))
     return Plan(experiment, preset, settings, cells, left_out)
+
+
+def only(plan: Plan, choices: Iterable[str]) -> Plan:
+    """The part of a plan whose cells have the labels "label=value,value"; every further choice narrows it.
+
+    A task or model goes by its name in sweeps ("s3", "bdlru-4") or by its label ("S3"). ValueError for a label or a
+    value that no cell of the plan has, and for choices that leave nothing.
+    """
+    cells = plan.cells
+    for choice in choices:
+        key, _, text = choice.partition("=")
+        known = list(dict.fromkeys(cell.labels.get(key) for cell in plan.cells))
+        if known in ([], [None]):
+            labels = ", ".join(dict.fromkeys(label for cell in plan.cells for label in cell.labels))
+            raise ValueError(f"only: got {choice!r}, expected label=values, the label one of {labels}")
+        wanted = [_meant(key, value.strip(), known) for value in text.split(",")]
+        cells = [cell for cell in cells if cell.labels.get(key) in wanted]
+    if not cells:
+        raise ValueError(f"only: no cell of {plan.experiment.name} has all of {', '.join(choices)}")
+    return plan._replace(cells=cells)
+
+
+NAMED: Mapping[str, Mapping[str, Any]] = {"task": PROBLEMS, "model": MODELS}
+"""Labels whose values have names of their own."""
+
+
+def _meant(key: str, text: str, known: Sequence[Any]) -> Any:
+    """The value of a label that the text stands for."""
+    named = NAMED.get(key, {})
+    for value in known:
+        number = value is not None and not isinstance(value, str) and _number(text) == value
+        if number or str(value) == text or (text in named and named[text].label == value):
+            return value
+    shown = ", ".join(map(str, known))
+    raise ValueError(f"only: got {key}={text!r}, expected one of {shown}")
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _refusals(name: str, refused: list[Refusal], total: int) -> str:

@@ -12,10 +12,13 @@ from typing import Any
 
 from statemix.experiments.executors import Cluster, Processes
 from statemix.experiments.store import DIVERGED, FAILED, FINISHED, Job, Store
-from statemix.experiments.work import Outcome, execute
+from statemix.experiments.work import Outcome, execute, execute_many
 
 DEATHS = 3
 """A job whose worker has died so often is failed: it may well be what kills them."""
+
+BUNDLE = 8
+"""Jobs in a worker's hands for each that it runs side by side: places that fall free are filled from them."""
 
 LOOK = 0.5
 """Seconds between two looks at what runs."""
@@ -32,12 +35,15 @@ class Progress:
         self.counts = Counter({FINISHED: done - diverged, DIVERGED: diverged, FAILED: failed})
         self.total = total
         self.running: dict[str, float] = {}
-        """The keys of what runs, and since when."""
-        self.seconds: list[float] = []
-        """How long each job of this sweep took."""
+        """The keys of what workers have in hand, and since when."""
+        self.trained: set[str] = set()
+        """Those of them that are trained, while others beside them are not."""
+        self.ended = 0
+        """Jobs that came to their end in this sweep."""
         self.interrupted = 0
         self.deaths = 0
         self.workers = 1
+        self._begun = time.monotonic()
 
     @property
     def left(self) -> int:
@@ -46,12 +52,11 @@ class Progress:
 
     @property
     def time_left(self) -> float | None:
-        """Seconds, if the rest takes as long as what is done; None before anything is."""
-        if not self.seconds:
+        """Seconds, if the rest goes on as what is done; None before anything is."""
+        done = self.ended + len(self.trained)
+        if not done:
             return None
-        mean, now = sum(self.seconds) / len(self.seconds), time.monotonic()
-        begun = sum(min(mean, now - since) for since in self.running.values())
-        return (mean * (self.left + len(self.running)) - begun) / max(1, self.workers)
+        return (self.left + len(self.running) - len(self.trained)) * (time.monotonic() - self._begun) / done
 
 
 def jobs_of(cells: Iterable[Any]) -> list[Job]:
@@ -70,24 +75,29 @@ def run_sweep(
     executor: Processes | Cluster,
     *,
     retry: bool = False,
+    packed: int = 1,
     watch: Callable[[Progress], None] = lambda progress: None,
     work: Work = execute,
 ) -> Progress:
     """Run what is not at its end; returns where it ended. A failed job is left alone unless `retry`.
 
-    A job whose worker dies is given to another one, which goes on from the job's checkpoint, at most `DEATHS`
-    times. On KeyboardInterrupt the jobs under way save and leave, and the interrupt is raised again.
+    packed: trainings that one worker runs side by side; more than one pays on GPUs. A job whose worker dies is given
+    to another one, alone, which goes on from the job's checkpoint, at most `DEATHS` times. On KeyboardInterrupt the
+    jobs under way save and leave, and the interrupt is raised again. ValueError for `packed` below 1.
     """
+    if packed < 1:
+        raise ValueError(f"packed: got {packed}, expected at least 1")
     progress, waiting = _plan(jobs, store, retry)
     deaths: Counter[str] = Counter()
-    running: dict[Future[Outcome], Job] = {}
+    running: dict[Future[Any], list[Job]] = {}
     try:
         while waiting or running:
             progress.workers = executor.workers
             while waiting and len(running) < progress.workers:
-                job = waiting.popleft()
-                running[executor.submit(work, job, str(store.path))] = job
-                progress.running[job.key] = time.monotonic()
+                bundle = _bundle(waiting, deaths, packed, progress.workers - len(running))
+                running[_submit(executor, bundle, store, packed, work)] = bundle
+                progress.running |= {job.key: time.monotonic() for job in bundle}
+            progress.trained = _trained(running.values(), store)
             watch(progress)
             for future in wait(running, timeout=LOOK, return_when=FIRST_COMPLETED).done:
                 _settle(future, running.pop(future), store, progress, deaths, waiting)
@@ -110,33 +120,74 @@ def _plan(jobs: list[Job], store: Store, retry: bool) -> tuple[Progress, deque[J
     return Progress(done, counts[FAILED], counts[DIVERGED], len(jobs)), waiting
 
 
+def _bundle(waiting: deque[Job], deaths: Counter[str], packed: int, idle: int) -> list[Job]:
+    """The next jobs of one worker: its share of what waits; one alone if a worker died with it."""
+    share = -(-len(waiting) // idle)
+    most = min(share, BUNDLE * packed) if packed > 1 else 1
+    bundle = [waiting.popleft()]
+    while len(bundle) < most and waiting and not deaths[bundle[0].key] and not deaths[waiting[0].key]:
+        bundle.append(waiting.popleft())
+    return bundle
+
+
+def _submit(
+    executor: Processes | Cluster, bundle: list[Job], store: Store, packed: int, work: Work
+) -> Future[Any]:
+    if len(bundle) == 1:
+        return executor.submit(work, bundle[0], str(store.path))
+    return executor.submit(execute_many, bundle, str(store.path), packed)
+
+
+def _trained(bundles: Iterable[list[Job]], store: Store) -> set[str]:
+    """What has been trained of the bundles that are under way."""
+    keys = (job.key for bundle in bundles if len(bundle) > 1 for job in bundle)
+    return {key for key in keys if (store.folder(key) / "summary.json").exists()}
+
+
 def _settle(
-    future: Future[Outcome],
-    job: Job,
+    future: Future[Any],
+    bundle: list[Job],
     store: Store,
     progress: Progress,
     deaths: Counter[str],
     waiting: deque[Job],
 ) -> None:
-    """Take in how a job ended."""
-    del progress.running[job.key]
+    """Take in how the jobs of a worker ended."""
+    for job in bundle:
+        del progress.running[job.key]
     if future.cancelled():
-        raise RuntimeError(f"the scheduler gave up run {job.key}; nothing is lost, the same command goes on")
+        keys = ", ".join(job.key for job in bundle)
+        raise RuntimeError(f"the scheduler gave up {keys}; nothing is lost, the same command goes on")
     error = future.exception()
     if error is None:
-        outcome = future.result()
-        progress.seconds.append(outcome.seconds)
-        if outcome.status == "interrupted":
-            progress.interrupted += 1
-            waiting.append(job)  # a worker that was asked to leave: another one goes on
-        else:
-            progress.counts[outcome.status] += 1
+        result = future.result()
+        for job, outcome in zip(bundle, result if isinstance(result, list) else [result], strict=True):
+            if outcome.status == "interrupted":
+                progress.interrupted += 1
+                waiting.append(job)  # a worker that was asked to leave: another one goes on
+            else:
+                progress.ended += 1
+                progress.counts[outcome.status] += 1
         return
     progress.deaths += 1
+    for job in bundle:
+        _died(job, error, store, progress, deaths, waiting)
+
+
+def _died(
+    job: Job,
+    error: BaseException,
+    store: Store,
+    progress: Progress,
+    deaths: Counter[str],
+    waiting: deque[Job],
+) -> None:
+    """The worker that had the job is dead: another one gets it, unless too many died of it."""
     deaths[job.key] += 1
     if isinstance(error, BrokenProcessPool) and deaths[job.key] < DEATHS:
         waiting.append(job)
         return
+    progress.ended += 1
+    progress.counts[FAILED] += 1
     text = f"its worker died again and again: {type(error).__name__}: {error}"
     store.note(job.key, FAILED, error=text, traceback="".join(traceback.format_exception(error)))
-    progress.counts[FAILED] += 1

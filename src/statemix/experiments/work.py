@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from statemix.bench.environment import describe
 from statemix.experiments.measures import MEASURES
 from statemix.experiments.store import FAILED, Job, Store
 from statemix.experiments.throughput import measure as measure_throughput
-from statemix.training import Config, train
+from statemix.training import Config, RunError, train, train_many
 from statemix.training.build import device_of
 from statemix.training.files import BusyError, write_json
 
@@ -25,11 +25,10 @@ _ALONE = threading.Lock()
 
 
 class Outcome(NamedTuple):
-    """How a job ended: a status of the store or "interrupted", the seconds it took, and the error of a failure."""
+    """How a job ended: a status of the store or "interrupted", and the error of a failure."""
 
     key: str
     status: str
-    seconds: float
     error: str = ""
 
 
@@ -51,14 +50,63 @@ def execute(job: Job, store: str) -> Outcome:
     "failed". A run that is at its end is not run again.
     """
     with _ALONE:
-        begun, place = time.perf_counter(), Store(store)
+        place = Store(store)
         try:
             status = _work(job, place)
         except Exception as error:
             text = f"{type(error).__name__}: {error}"
             place.note(job.key, FAILED, error=text, traceback=traceback.format_exc())
-            return Outcome(job.key, FAILED, time.perf_counter() - begun, text)
-        return Outcome(job.key, status, time.perf_counter() - begun)
+            return Outcome(job.key, FAILED, text)
+        return Outcome(job.key, status)
+
+
+def execute_many(jobs: Sequence[Job], store: str, side_by_side: int) -> list[Outcome]:
+    """As `execute` for each job, but the trainings run side by side in this process (`train_many`)."""
+    place = Store(store)
+    fresh = [job for job in jobs if job.kind == "train" and _begin(job, place)]
+    with _ALONE:
+        summaries = train_many(
+            [Config.from_dict(job.content) for job in fresh],
+            [place.folder(job.key) for job in fresh],
+            side_by_side=side_by_side, progress=False,
+            ended=lambda number, summary: _note_end(fresh[number], place, summary),
+        )  # fmt: skip
+    trained = {job.key: summary for job, summary in zip(fresh, summaries, strict=True)}
+    leaving = any(summary["status"] in ("interrupted", "waiting") for summary in summaries)
+    outcomes = []
+    for job in jobs:
+        summary = trained.get(job.key, {"status": "finished"})
+        if summary["status"] == FAILED and not _busy(summary):
+            outcomes.append(Outcome(job.key, FAILED, summary["error"]))
+        elif leaving:
+            outcomes.append(Outcome(job.key, "interrupted"))
+        else:  # what is measured; and what another process was training
+            outcomes.append(execute(job, store))
+    return outcomes
+
+
+def _begin(job: Job, store: Store) -> bool:
+    """Whether a training is left to do; what is wrong with its folder is left to `execute` to tell."""
+    try:
+        if store.summary(job.key) is not None:
+            return False
+        _keep_config(job, store.folder(job.key))
+        store.note(job.key, "started")
+    except RunError:
+        return False
+    return True
+
+
+def _busy(summary: dict[str, Any]) -> bool:
+    """Whether the run "failed" because another process is training it."""
+    return str(summary["error"]).startswith(f"{BusyError.__name__}:")
+
+
+def _note_end(job: Job, store: Store, summary: dict[str, Any]) -> None:
+    if summary["status"] != FAILED:
+        store.note(job.key, "ended", status=summary["status"], **_place(job))
+    elif not _busy(summary):
+        store.note(job.key, FAILED, error=summary["error"], traceback=summary["traceback"])
 
 
 def _work(job: Job, store: Store) -> str:

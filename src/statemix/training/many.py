@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ def train_many(
     side_by_side: int = 8,
     progress: bool | None = None,
     resume: bool = True,
+    ended: Callable[[int, Summary], None] = lambda place, summary: None,
 ) -> list[Summary]:
     """Train every configuration in its folder, `side_by_side` at a time; returns the summaries, in order.
 
@@ -33,8 +34,9 @@ def train_many(
     kernels overlap. One that ends makes room for the next. One that fails does not stop the others: its traceback is
     in `failure.txt` in its folder, its summary {"status": "failed", "error", "traceback"}; it can be tried again.
     SIGINT and SIGTERM save all that are under way ("interrupted"); those not begun are "waiting".
-    progress and resume: as `train`. Errors: ValueError, before any work, for a configuration, for two runs in one
-    folder, or for a number of folders that is not that of the configurations; ImportError for a missing extra.
+    progress and resume: as `train`. ended: told the place and the summary of every run, as it ends.
+    Errors: ValueError, before any work, for a configuration, for two runs in one folder, or for a number of folders
+    that is not that of the configurations; ImportError for a missing extra.
     """
     _check(configs, folders, side_by_side)
     summaries: list[Summary] = [{"status": "waiting"} for _ in configs]
@@ -56,6 +58,7 @@ def train_many(
                     summaries[place] = summary
                     del under_way[place]
                     bar.ended(summary["status"])
+                    ended(place, summary)
     return summaries
 
 
