@@ -257,11 +257,16 @@ def test_order_one_is_block_size_one():
     torch.testing.assert_close(order(x), block(x))
 
 
-def test_gate_bias_reaches_the_input_gates_alone():
-    layer = BDLRU(6, block_size=3, num_blocks=4, gate_bias=-2.0)
-    bias = layer.gates.bias.reshape(4, 4, 3)  # column, block, row
-    assert (bias[3] == -2).all()
-    assert (bias[:3] == 0).all()
+def test_each_bias_reaches_its_own_gates_alone():
+    for name, (transitions, inputs) in {"gate_bias": (0, -2), "transition_bias": (-2, 0)}.items():
+        block = BDLRU(6, block_size=3, num_blocks=4, **{name: -2.0})
+        order = HLRU(6, order=3, num_channels=4, **{name: -2.0})
+        for bias in (
+            block.gates.bias.reshape(4, 4, 3),
+            order.gates.bias.reshape(4, 4),
+        ):  # column, block[, row]
+            assert (bias[3] == inputs).all()
+            assert (bias[:3] == transitions).all()
 
 
 def test_registry_builds_every_mixer():

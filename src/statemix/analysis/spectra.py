@@ -39,18 +39,26 @@ def transition_eigenvalues(model: nn.Module, tokens: Tensor, *, max_matrices: in
     """
     if max_matrices < 1:
         raise ValueError(f"max_matrices: got {max_matrices}, expected at least 1")
-    seen: dict[nn.Module, Tensor] = {}
     found = [mixer for mixer in mixers(model) if entry_of(TRANSITIONS, mixer)]
+    inputs = inputs_of(model, found, tokens)
+    return [
+        _eigenvalues(_transitions(mixer, x), max_matrices) for mixer, x in zip(found, inputs, strict=True)
+    ]
+
+
+def inputs_of(model: nn.Module, parts: Sequence[nn.Module], tokens: Tensor) -> list[Tensor]:
+    """What each of some modules is given while the model reads the tokens [B, T]."""
+    seen: dict[nn.Module, Tensor] = {}
     hooks = [
-        mixer.register_forward_pre_hook(lambda layer, arguments: seen.__setitem__(layer, arguments[0]))
-        for mixer in found
+        part.register_forward_pre_hook(lambda layer, arguments: seen.__setitem__(layer, arguments[0]))
+        for part in parts
     ]
     try:
         model(tokens)
     finally:
         for hook in hooks:
             hook.remove()
-    return [_eigenvalues(_transitions(mixer, seen[mixer]), max_matrices) for mixer in found]
+    return [seen[part] for part in parts]
 
 
 def _transitions(mixer: nn.Module, x: Tensor) -> Tensor:

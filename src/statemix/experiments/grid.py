@@ -63,6 +63,7 @@ class Sweep:
     seeds: tuple[int, ...] = (0, 1, 2)
     decays: tuple[float, ...] = (0.0,)
     normalizations: tuple[str, ...] = ("softmax",)
+    transition_biases: tuple[float, ...] = (0.0,)
     depths: tuple[int, ...] = (2,)
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     measures: tuple[str, ...] = ()
@@ -87,12 +88,14 @@ class Sweep:
     def _points(self) -> Iterator[dict[str, Any]]:
         axes: dict[str, tuple[Any, ...]] = {
             "problem": self.problems, "model": self.models, "size": self.sizes,
-            "normalization": self.normalizations, "depth": self.depths, "weight_decay": self.decays,
+            "normalization": self.normalizations, "transition_bias": self.transition_biases,
+            "depth": self.depths, "weight_decay": self.decays,
             "lr": self.rates, "seed": self.seeds,
         }  # fmt: skip
         for values in itertools.product(*axes.values()):
             point = dict(zip(axes, values, strict=True))
-            if get_model(point["model"]).ours or point["normalization"] == self.normalizations[0]:
+            first = (point["normalization"], point["transition_bias"])
+            if get_model(point["model"]).ours or first == (self.normalizations[0], self.transition_biases[0]):
                 yield point
 
     def _cell(self, point: dict[str, Any], over: list[dict[str, Any]]) -> Cell:
@@ -119,13 +122,14 @@ class Sweep:
         dim = content["model"].get("dim", Config().model.dim)
         mixer = sized(model, dim, basis, size)
         if model.ours:
-            mixer = {**mixer, "normalization": point["normalization"]}
+            mixer |= {key: point[key] for key in ("normalization", "transition_bias")}
         config = resolved(content | {"mixer": {**mixer, **asked}})
         training = config.training
         labels: Labels = {
             "task": problem.label, "model": model.label, "layer": model.layer, "m": model.m,
             "basis": basis, "size": size,
-            "normalization": config.mixer["normalization"] if model.ours else PLAIN, "depth": config.model.depth,
+            "normalization": config.mixer["normalization"] if model.ours else PLAIN,
+            "transition_bias": config.mixer["transition_bias"] if model.ours else PLAIN, "depth": config.model.depth,
             "lr": training.lr, "weight_decay": training.weight_decay, "seed": training.seed,
             "length": config.task["length"],
         }  # fmt: skip
@@ -192,6 +196,8 @@ def describe(labels: Labels) -> str:
         parts.append(f"{labels['basis']} {labels['size']}")
     if labels.get("normalization", "softmax") not in ("softmax", PLAIN):
         parts.append(labels["normalization"])
+    if labels.get("transition_bias", 0.0) not in (0.0, PLAIN):
+        parts.append(f"transition bias {labels['transition_bias']}")
     parts += [
         f"{key} {labels[key]}" for key in ("depth", "length", "lr", "seed") if labels.get(key) is not None
     ]

@@ -8,12 +8,16 @@ from typing import Any
 
 import torch
 
+from statemix.analysis.memory import left_after, memory_summary, silent_gates
 from statemix.analysis.spectra import spectrum_summary, transition_eigenvalues
 from statemix.training import load_run
-from statemix.training.build import task_of
+from statemix.training.build import model_of, task_of
 
 TOKENS, MATRICES = 4096, 2000
 """Tokens that are read, at most, and transitions of each mixer that are looked at."""
+
+LAG, READ = 16, 16
+"""Tokens after which a memory is looked at, and sequences that are read for it."""
 
 KEPT = 150
 """Eigenvalues of each mixer that are kept to be drawn."""
@@ -37,5 +41,22 @@ def spectrum(folder: Path) -> dict[str, Any]:
     return {**spectrum_summary(found), "eigenvalues": kept}
 
 
-MEASURES: dict[str, Callable[[Path], dict[str, Any]]] = {"spectrum": spectrum}
+def memory(folder: Path) -> dict[str, Any]:
+    """What is left of a state after `LAG` tokens (or the whole sequence), before training and after.
+
+    Returns {"left_at_start", "forgotten_at_start", "left", "forgotten", "silent_at_start", "silent"}: see
+    `memory_summary` and `silent_gates`.
+    """
+    config, trained = load_run(folder)
+    task = task_of(config)
+    tokens = task.generate(READ, seed=config.training.seed, split="test").inputs
+    found: dict[str, Any] = {}
+    for when, model in (("_at_start", model_of(config, task)), ("", trained)):
+        summary = memory_summary(left_after(model, tokens, min(LAG, tokens.shape[1])))
+        summary["silent"] = silent_gates(model, tokens)
+        found |= {f"{name}{when}": value for name, value in summary.items()}
+    return found
+
+
+MEASURES: dict[str, Callable[[Path], dict[str, Any]]] = {"spectrum": spectrum, "memory": memory}
 """Every measurement: from the folder of a finished run to what is kept, ready for JSON."""

@@ -16,8 +16,9 @@ class BDLRU(RecurrentLayer):
     x [B, T, dim] -> y [B, T, dim]; state [S, N, m]. `block_size` is m, `num_blocks` is N (default: dim / m,
     rounded, from 64 on to a multiple of 8, so that the state has about `dim` numbers). `normalization`: a key of
     `statemix.ops.NORMALIZATIONS`. `selective`: gates are a projection of the input, or free parameters, the same at
-    every step. `gate_bias`: what
-    every input gate starts with (negative values make new blocks remember longer). `backend`: as `bdlru_scan`.
+    every step. `gate_bias`: what every input gate starts with (negative values make new blocks remember longer).
+    `transition_bias`: what all other gates start with (positive values make blocks with the "relu" normalisation
+    remember: without it half of these gates start at exactly 0). `backend`: as `bdlru_scan`.
     Parameters (selective): N·m·[(dim + 1)(m + 1) + 2·dim].
     Errors: ValueError or TypeError naming the argument. Source: arXiv 2602.12021, BD-LRU.
     """
@@ -33,6 +34,7 @@ class BDLRU(RecurrentLayer):
         normalization: str = "softmax",
         selective: bool = True,
         gate_bias: float = 0.0,
+        transition_bias: float = 0.0,
         backend: str = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -42,8 +44,8 @@ class BDLRU(RecurrentLayer):
         blocks = default_blocks(dim, m) if num_blocks is None else check_size("num_blocks", num_blocks)
         super().__init__(
             dim, blocks=blocks, m=m, gate_shape=(m, m + 1), value_shape=(m,), readout_width=blocks * m,
-            normalization=normalization, selective=selective, gate_bias=gate_bias, backend=backend,
-            device=device, dtype=dtype,
+            normalization=normalization, selective=selective, gate_bias=gate_bias, transition_bias=transition_bias,
+            backend=backend, device=device, dtype=dtype,
         )  # fmt: skip
         self.block_size, self.num_blocks = m, blocks
 

@@ -36,6 +36,7 @@ class HLRU(RecurrentLayer):
         normalization: str = "softmax",
         selective: bool = True,
         gate_bias: float = 0.0,
+        transition_bias: float = 0.0,
         backend: str = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -50,8 +51,8 @@ class HLRU(RecurrentLayer):
         taps = m if readout == "window" else 1
         super().__init__(
             dim, blocks=channels, m=m, gate_shape=(m + 1,), value_shape=(), readout_width=channels * taps,
-            normalization=normalization, selective=selective, gate_bias=gate_bias, backend=backend,
-            device=device, dtype=dtype,
+            normalization=normalization, selective=selective, gate_bias=gate_bias, transition_bias=transition_bias,
+            backend=backend, device=device, dtype=dtype,
         )  # fmt: skip
         self.order, self.num_channels, self.readout = m, channels, readout
         self._taps = taps  # how many states of a channel are read out

@@ -38,6 +38,7 @@ class RecurrentLayer(nn.Module):
         normalization: str,
         selective: bool,
         gate_bias: float,
+        transition_bias: float,
         backend: str,
         device: torch.device | str | None,
         dtype: torch.dtype | None,
@@ -48,7 +49,8 @@ class RecurrentLayer(nn.Module):
             known = ", ".join(map(repr, ("auto", *BACKENDS)))
             raise ValueError(f"backend: got {backend!r}, expected one of {known}")
         self.dim, self.normalization, self.selective = dim, normalization, bool(selective)
-        self.gate_bias, self.backend = float(gate_bias), backend
+        self.gate_bias, self.transition_bias = float(gate_bias), float(transition_bias)
+        self.backend = backend
         self._blocks, self._m = blocks, m
         self._kept_gates = (gate_shape[-1], blocks, *gate_shape[:-1])
         self._kept_values = (blocks, *value_shape)
@@ -62,11 +64,12 @@ class RecurrentLayer(nn.Module):
         self.reset_gates()
 
     def reset_gates(self) -> None:
-        """Set the gates as they start: free gates uniform in [0, 1); the projection's bias 0, and `gate_bias`
-        at every input gate (the last of a row). A model that re-initialises its weights calls this afterwards."""
+        """Set the gates as they start: free gates uniform in [0, 1); the projection's bias `gate_bias` at every input
+        gate (the last of a row), `transition_bias` at the others. A model that re-initialises its weights calls this
+        afterwards."""
         with torch.no_grad():
             if self.selective:
-                self.gates.bias.zero_()
+                self.gates.bias.fill_(self.transition_bias)
                 self.gates.bias.unflatten(0, self._kept_gates)[-1] = self.gate_bias
             else:
                 self.free_gates.uniform_(0.0, 1.0)

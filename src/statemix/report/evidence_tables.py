@@ -25,8 +25,11 @@ SLACK = 1.1
 
 NONE = "–"
 
-FIXED = ("task", "model", "basis", "size", "normalization", "depth")
+FIXED = ("task", "model", "basis", "size", "normalization", "transition_bias", "depth")
 """Labels of a table of everything that was tried; the learning rate and weight decay vary within a line."""
+
+ALWAYS = FIXED[:2]
+"""Those of them that have a column even where all runs share one value."""
 
 
 def cell(value: Spread, diverged: int = 0) -> str:
@@ -67,8 +70,7 @@ def _no_slower(rows: Sequence[Row], reference: Mapping[str, Any]) -> list[Row]:
         )
         if times and places:
             budget = SLACK * spread(times).mean
-            by = ("model", "basis", "size", "normalization", "depth")
-            kept += within(members, by, "seconds_per_step", budget, {"hardware": places[0]})
+            kept += within(members, FIXED[1:], "seconds_per_step", budget, {"hardware": places[0]})
     return kept
 
 
@@ -131,14 +133,15 @@ def _word(value: Any) -> str:
 def rates_table(rows: Sequence[Row]) -> list[str]:
     """For every task, model and size: each learning rate's validation and test accuracy, the chosen one in bold."""
     trained = [row for row in rows if "lr" in row]
+    fixed = [key for key in FIXED if key in ALWAYS or len({row.get(key) for row in trained}) > 1]
     lines = []
-    for names, members in grouped(trained, FIXED).items():
+    for names, members in grouped(trained, fixed).items():
         selection = select(members, ("lr", "weight_decay"))
         for one in selection.tried if selection is not None else ():
             mark = "**" if one is selection.chosen else ""  # type: ignore[union-attr]
             setting = f"{mark}{_named(one.setting)}{mark}"
             lines.append([*map(_word, names), setting, cell(one.validation), cell(one.value, one.diverged)])
-    return markdown([*FIXED, "setting", "validation", "test"], lines) if lines else []
+    return markdown([*fixed, "setting", "validation", "test"], lines) if lines else []
 
 
 def claims_table(claims: Sequence[Claim], rows: Sequence[Row]) -> list[str]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from statemix.experiments.catalogue.comparisons import FIG1C, FIG1D, MAD, SCALING, TABLE1
-from statemix.experiments.catalogue.recurrences import FIG2, FIG3, LENGTHS
+from statemix.experiments.catalogue.recurrences import FIG2, FIG3, LENGTHS, RELU
 from statemix.experiments.catalogue.speed import FIG5
 from statemix.experiments.experiment import Experiment
 
 EXPERIMENTS: dict[str, Experiment] = {
-    one.name: one for one in (TABLE1, FIG1C, FIG1D, FIG2, FIG3, SCALING, FIG5, LENGTHS, MAD)
+    one.name: one for one in (TABLE1, FIG1C, FIG1D, FIG2, RELU, FIG3, SCALING, FIG5, LENGTHS, MAD)
 }
 """Every experiment by name."""
 

@@ -1,6 +1,8 @@
-"""About the recurrences themselves: normalisations (figure 2), learned spectra (figure 3), length generalisation."""
+"""About the recurrences themselves: normalisations (figure 2), the ReLU gate, learned spectra (figure 3), lengths."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from statemix.experiments.catalogue.protocol import FULL, RATES, SEEDS, TRACKING_SEEDS, small, tiny
 from statemix.experiments.experiment import Claim, Experiment, FigureView, TableView
@@ -37,6 +39,47 @@ FIG2 = Experiment(
         Claim("H-LRU is the most parameter-efficient on compression: m = 4 above BD-LRU m = 4 at equal parameters",
               {"model": "H-LRU m = 4", "basis": "parameters", "normalization": "softmax"}, "above",
               against={"model": "BD-LRU m = 4", "basis": "parameters", "normalization": "softmax"}),
+    ),
+)  # fmt: skip
+
+
+_OPEN: dict[str, Any] = {
+    "transition_biases": (0.0, 1.0),
+    "normalizations": ("softmax", "relu"),
+    "measures": ("memory",),
+}
+_GATES = ("model", "normalization", "transition_bias")
+_GATED = ("bdlru-1", "bdlru-2", "bdlru-4", "bdlru-8", "hlru-2", "hlru-4")
+_USUAL = {"model": "BD-LRU m = 1", "task": "compression", "transition_bias": 0.0}
+
+RELU = Experiment(
+    "relu",
+    "The ReLU gate",
+    "Half of a fresh layer's ReLU gates are exactly 0. A row whose transitions are all 0 forgets its state, and no "
+    "gradient passes; the smaller m, the sooner everything is gone. A gate that is 0 on every input is silent, and "
+    "learns nothing. Softmax against ReLU, with transitions that start as usual (bias 0) and open (bias 1): the "
+    "accuracy, what is left of a state after 16 tokens, and how many gates are silent.",
+    presets={
+        "full": (
+            Sweep(("compression", "in_context_recall"), _GATED, (("parameters", 100_000),), RATES, SEEDS, settings=FULL,
+                  **_OPEN),
+        ),
+        "small": (small(("compression",), ("bdlru-1", "bdlru-3"), rates=(1e-2,), **_OPEN),),
+    },
+    tables=(
+        TableView("Accuracy", rows=_GATES),
+        TableView("Share of the blocks that have forgotten everything after 16 tokens, before training", rows=_GATES,
+                  value="forgotten_at_start"),
+        TableView("Share of the blocks that have forgotten everything after 16 tokens, trained", rows=_GATES,
+                  value="forgotten"),
+        TableView("What is left of a state after 16 tokens, the median over blocks, before training", rows=_GATES,
+                  value="left_at_start"),
+        TableView("Share of silent gates, trained", rows=_GATES, value="silent"),
+    ),
+    figures=(FigureView("relu", "Accuracy against m", x="m", series=("layer", *_GATES[1:])),),
+    claims=(
+        Claim("the ReLU gate fails on compression: below softmax at m = 1", {**_USUAL, "normalization": "relu"},
+              "below", against={**_USUAL, "normalization": "softmax"}),
     ),
 )  # fmt: skip
 
