@@ -1,4 +1,4 @@
-"""`statemix experiment`: three small presets from run to page, what is shown, and bad input."""
+"""`statemix experiment`: small presets from run to page, what is shown, and bad input."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import json
 import pytest
 
 from statemix.experiments import EXPERIMENTS, Store, jobs_of, make_plan
+from statemix.experiments.work import execute_many
+from statemix.report.evidence import read_evidence, write_evidence
 
 QUICK = ["training.steps=4", "training.warmup=1", "training.lr=0.01", "training.seed=0"]
-SMALL = {"fig3": ["fig3.png"], "fig5": ["fig5a.png", "fig5b.png"], "lengths": ["lengths.png"]}
+SMALL = {"fig3": ["fig3.png"], "fig5": ["fig5a.png", "fig5b.png"]}
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -21,8 +23,6 @@ def test_from_run_to_page(statemix, tmp_path, name):
     assert "finished" in done.out
     again = statemix(line)
     assert "found in the store" in again.out
-    if name == "lengths":
-        assert "left out: PD-SSM" in done.out or "pdssm" in str(EXPERIMENTS)
     shown = statemix(
         ["experiment", "show", name, *settings, "--store", "s", "--out", "d/results.md", "--figures", "d/f"]
     )
@@ -51,6 +51,22 @@ def test_from_run_to_page(statemix, tmp_path, name):
     page_again = (tmp_path / "d" / "results.md").read_text()
     assert page_again.count("## ") == page.count("## ")  # the section was replaced, not added
     assert "jsonl" in page_again
+
+
+def test_all_other_small_presets_from_runs_to_pages(tmp_path):
+    """As above, in this process: every cell of every small preset, four steps each, and what is made of them."""
+    store = Store(tmp_path / "s")
+    for name in [name for name in EXPERIMENTS if name not in SMALL]:
+        plan = make_plan(EXPERIMENTS[name], "small", QUICK)
+        outcomes = execute_many(jobs_of(plan.cells), str(store.path), 8)
+        assert {one.status for one in outcomes} <= {"finished", "diverged"}, name
+        evidence = read_evidence(EXPERIMENTS[name], store.path, "small", QUICK)
+        text, drawn = write_evidence(evidence, "the command", tmp_path / "results.md", None)
+        assert "missing" not in text
+        assert [path.name for path in drawn] == [f"{view.name}.png" for view in EXPERIMENTS[name].figures]
+        assert sum(f"### {view.title}" in text for view in EXPERIMENTS[name].tables) >= 1
+    page = (tmp_path / "results.md").read_text()
+    assert page.count("<!-- experiment ") == len(EXPERIMENTS) - len(SMALL)
 
 
 def test_failures_are_listed_with_their_traceback(statemix, tmp_path):
