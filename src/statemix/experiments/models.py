@@ -138,7 +138,7 @@ def _sized(model: Model, dim: int, basis: str, size: int) -> dict[str, Any]:
     found = count(width)
     if abs(found - size) > NEAR * size:
         raise ValueError(
-            f"{model.label}: its nearest size has {found} {basis}, {size} were asked (dim = {dim}"
+            f"its nearest size has {found} {basis}, {size} were asked (dim = {dim}"
             + (f", m = {model.m})" if model.m else ")")
         )
     return grown(width)
