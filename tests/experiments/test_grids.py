@@ -115,9 +115,7 @@ def test_impossible_settings(settings, words):
 
 
 def test_m_that_does_not_fit_the_size():
-    with pytest.raises(
-        ValueError, match=re.escape("its nearest size has 3 state, 1 were asked")
-    ):
+    with pytest.raises(ValueError, match=re.escape("its nearest size has 3 state, 1 were asked")):
         make_plan(experiment(sizes=(("state", 1),)), "full")
 
 

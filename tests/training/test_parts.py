@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections import OrderedDict
 
 import pytest
 import torch
 from torch import nn
 
-from statemix.tasks import IGNORED, Examples
+from statemix.tasks import IGNORED, Examples, get_task
 from statemix.training import build
+from statemix.training import drawn as drawing
 from statemix.training.data import TrainingSet
+from statemix.training.drawn import drawn
 from statemix.training.evaluation import evaluate, macro_accuracy, scores
 from tests.training.small import small
 
@@ -117,3 +120,33 @@ def test_several_lengths_share_the_instances_and_take_turns():
     seen = {length: sum(len(b) for b in batches if b.shape[1] == length) for length in (3, 4, 5)}
     assert seen == {3: 17, 4: 17, 5: 16}
     assert [b.shape[1] for b in batches] != sorted(b.shape[1] for b in batches)
+
+
+def test_what_was_drawn_is_remembered_while_there_is_room(monkeypatch):
+    task, other = get_task("permutation", n=3, length=8), get_task("permutation", n=2, length=8)
+    calls = []
+    generate = type(task).generate
+
+    def counting(self, *arguments, **options):
+        calls.append(self.options)
+        return generate(self, *arguments, **options)
+
+    monkeypatch.setattr(type(task), "generate", counting)
+    monkeypatch.setattr(drawing, "_kept", OrderedDict())
+    first = drawn(task, 8, "train", 64, 0)
+    assert drawn(get_task("permutation", n=3, length=16), 8, "train", 64, 0) is first
+    assert len(calls) == 1
+    for changed in ((other, 8, "train", 64, 0), (task, 9, "train", 64, 0), (task, 8, "test", 64, 0),
+                    (task, 8, "train", 65, 0), (task, 8, "train", 64, 1)):  # fmt: skip
+        assert not torch.equal(drawn(*changed).inputs, first.inputs)
+    assert len(calls) == 6
+    assert torch.equal(first.inputs, generate(task, 64, length=8, seed=0, split="train").inputs)
+    monkeypatch.setattr(drawing, "MOST", 2 * 64 * 8 * 8)  # room for one set of this size
+    drawn(task, 8, "train", 64, 2)
+    assert drawn(task, 8, "train", 64, 2) is drawn(task, 8, "train", 64, 2)
+    assert len(calls) == 7
+    drawn(task, 8, "train", 64, 3)
+    drawn(task, 8, "train", 64, 2)
+    assert len(calls) == 9
+    drawn(task, 8, "train", 6400, 0)  # more than there is room for: made, not kept
+    assert not drawing._kept

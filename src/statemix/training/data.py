@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from statemix.tasks import IGNORED, Examples, Task
 from statemix.training.config import Config
+from statemix.training.drawn import drawn
 
 
 class TrainingSet:
@@ -127,5 +128,5 @@ def evaluation_set(
     task: Task, length: int, split: str, examples: int, seed: int, device: torch.device
 ) -> Examples:
     """Instances of one length and split, on the device."""
-    drawn = task.generate(examples, length=length, seed=seed, split=split)
-    return Examples(drawn.inputs.to(device), drawn.targets.to(device))
+    inputs, targets = drawn(task, length, split, examples, seed)
+    return Examples(inputs.to(device), targets.to(device))
