@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -118,6 +119,13 @@ def measure_way(capture: str, setting: Setting) -> dict[str, Any]:
     if setting.device.type == "cuda" and capture != "off":
         row["kernels"] = kernels(lambda: runner.advance(TURN), TURN)
     return row
+
+
+def step_seconds(config: Config, capture: str, device: torch.device, steps: int, repeats: int) -> float:
+    """Seconds of one optimiser step of a run that is alone on its device: the median of `repeats` times `steps`."""
+    runner = Runner(config, capture, device)
+    _timed([runner], TURN, device)
+    return statistics.median(_timed([runner], steps, device) / steps for _ in range(repeats))
 
 
 def kernels(run: Callable[[], object], steps: int, shown: int = 25) -> dict[str, Any]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +13,15 @@ import torch
 
 from statemix.analysis.memory import left_after, memory_summary, silent_gates
 from statemix.analysis.spectra import spectrum_summary, transition_eigenvalues
-from statemix.training import load_run
-from statemix.training.build import model_of, task_of
+from statemix.bench.training import step_seconds
+from statemix.training import Config, load_config, load_run
+from statemix.training.build import device_of, model_of, task_of
 
 TOKENS, MATRICES = 4096, 2000
 """Tokens that are read, at most, and transitions of each mixer that are looked at."""
+
+TIMED, PACE_STEPS = 60, 300
+"""Steps that are timed at once, and the least number that a timed run is made for."""
 
 LAG, READ = 16, 16
 """Tokens after which a memory is looked at, and sequences that are read for it."""
@@ -58,5 +65,25 @@ def memory(folder: Path) -> dict[str, Any]:
     return found
 
 
-MEASURES: dict[str, Callable[[Path], dict[str, Any]]] = {"spectrum": spectrum, "memory": memory}
+def pace(folder: Path) -> dict[str, Any]:
+    """Seconds of a training step when the run is alone on its device, which it may not have been in training.
+
+    Returns {"seconds_per_step"}. Runs that differ in seed and rates alone share one measurement in a process.
+    """
+    config = load_config(folder)
+    capture = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["capture"]
+    training = replace(
+        config.training, seed=0, lr=1e-3, weight_decay=0.0, steps=max(PACE_STEPS, config.training.steps)
+    )
+    content = replace(config, name="", training=training).to_dict()
+    return {"seconds_per_step": _pace(json.dumps(content, sort_keys=True), capture)}
+
+
+@functools.lru_cache(maxsize=1000)
+def _pace(content: str, capture: str) -> float:
+    config = Config.from_dict(json.loads(content))
+    return step_seconds(config, capture, device_of(config), steps=TIMED, repeats=3)
+
+
+MEASURES: dict[str, Callable[[Path], dict[str, Any]]] = {"spectrum": spectrum, "memory": memory, "pace": pace}
 """Every measurement: from the folder of a finished run to what is kept, ready for JSON."""

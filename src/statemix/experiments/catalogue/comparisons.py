@@ -30,11 +30,13 @@ SMALL_MAD = ("bdlru-1", "bdlru-4", "hlru-4", "attention")
 COPYING = tiny(copies=2)
 
 
-def _both(models: tuple[str, ...], sizes: tuple[tuple[str, int], ...]) -> tuple[Sweep, ...]:
+def _both(
+    models: tuple[str, ...], sizes: tuple[tuple[str, int], ...], measures: tuple[str, ...] = ()
+) -> tuple[Sweep, ...]:
     """The paper's tasks: three of recall with three seeds, the groups with five."""
     return (
-        Sweep(RECALL, models, sizes, RATES, SEEDS, settings=FULL),
-        Sweep(PERMUTATIONS, models, sizes, RATES, TRACKING_SEEDS, settings=FULL),
+        Sweep(RECALL, models, sizes, RATES, SEEDS, settings=FULL, measures=measures),
+        Sweep(PERMUTATIONS, models, sizes, RATES, TRACKING_SEEDS, settings=FULL, measures=measures),
     )
 
 
@@ -74,7 +76,7 @@ TABLE1 = Experiment(
     "Compression, selective copying, in-context recall and the permutation groups S2 to S5 for BD-LRU, H-LRU and "
     "rivals, at equal parameters, at equal state and at equal time per step.",
     presets={
-        "full": _both(ALL, EQUAL),
+        "full": _both(ALL, EQUAL, ("pace",)),
         "small": (
             small(("compression", "s3"), ("bdlru-1", "bdlru-3", "hlru-3", *SMALL_RIVALS), sizes=(("state", 24),)),
             small(("s3",), ("bdlru-1", "bdlru-3"), sizes=(("parameters", 2000),)),

@@ -14,7 +14,10 @@ SEEDS, TRACKING_SEEDS = (0, 1, 2), (0, 1, 2, 3, 4)
 
 FULL: dict[str, Any] = {
     "model": {"dim": 128},
-    "training": {"steps": 20_000, "warmup": 200, "eval_every": 500, "checkpoint_every": 500, "stop_accuracy": 0.999},
+    "training": {
+        "steps": 20_000, "warmup": 200, "log_every": 100, "eval_every": 500, "checkpoint_every": 5000,
+        "stop_accuracy": 0.999,
+    },
 }  # fmt: skip
 """MAD: d = 128, batch 128, at most 20 000 steps of AdamW, stopped at 0.999 on validation data."""
 

@@ -1,0 +1,56 @@
+"""What is measured on trained runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from statemix.experiments import Store, jobs_of, make_plan, measures, rows_of
+from statemix.experiments.measures import MEASURES
+from statemix.experiments.work import execute
+from tests.experiments.helpers import experiment
+
+
+@pytest.fixture
+def plan():
+    return make_plan(experiment(steps=20, measures=tuple(MEASURES)), "full")
+
+
+def test_every_measure_is_a_part_of_the_row(plan, tmp_path):
+    jobs, store = jobs_of(plan.cells), Store(tmp_path)
+    assert execute(jobs[0], str(tmp_path)).status == "finished"
+    for name in MEASURES:
+        assert store.measured(jobs[0].key, name)
+    row = rows_of(plan, store)[0]
+    assert 0 <= row["negative"] <= 1
+    assert row["forgotten_at_start"] == row["silent"] == 0  # softmax
+    assert 0 < row["left"] < 1
+    assert 0 < row["seconds_per_step"] == store.measured(jobs[0].key, "pace")["seconds_per_step"]
+
+
+def test_a_measure_that_is_missing_is_made_without_training_again(plan, tmp_path):
+    job, store = jobs_of(plan.cells)[0], Store(tmp_path)
+    execute(job._replace(measures=()), str(tmp_path))
+    assert store.status(job) == "unfinished"
+    weights = (store.folder(job.key) / "model.safetensors").stat().st_mtime_ns
+    execute(job, str(tmp_path))
+    assert store.status(job) == "finished"
+    assert (store.folder(job.key) / "model.safetensors").stat().st_mtime_ns == weights
+
+
+def test_runs_that_differ_in_seed_and_rate_share_one_pace(tmp_path, monkeypatch):
+    timed = []
+
+    def timing(config, capture, device, steps, repeats):
+        timed.append((config, capture))
+        return 0.25
+
+    monkeypatch.setattr(measures, "step_seconds", timing)
+    measures._pace.cache_clear()
+    for rate in (1e-2, 1e-3):
+        for job in jobs_of(make_plan(experiment(steps=6, rates=(rate,)), "full").cells):
+            execute(job, str(tmp_path))
+            assert MEASURES["pace"](tmp_path / job.key) == {"seconds_per_step": 0.25}
+    measures._pace.cache_clear()
+    assert [config.mixer["block_size"] for config, _ in timed] == [1, 3]
+    assert {capture for _, capture in timed} == {"off"}
+    assert all(config.training.steps >= measures.TIMED * 3 + 20 for config, _ in timed)
