@@ -62,6 +62,14 @@ def test_views_and_claims_name_labels_that_there_are():
 def test_hashes_are_stable():
     """A hash that changes would run everything again: change this only with what a run means."""
     assert key_of("train", {"b": 1, "a": [1.5, "x"], "name": "n", "version": "1"}) == "a17fea692e322065"
+    manner = {"capture": "graph", "checkpoint_every": 7, "tensorboard": "off"}
+    nested = {"training": {"lr": 0.1, **manner}, "task": {"n": 3, "name": "z"}}
+    assert key_of("train", nested) == key_of(
+        "train", {"training": {"lr": 0.1}, "task": {"n": 3, "name": "z"}}
+    )
+    assert key_of("train", nested) != key_of(
+        "train", {"training": {"lr": 0.1}, "task": {"n": 3, "name": "y"}}
+    )
     assert key_of("train", {"a": [1.5, "x"], "b": 1}) == "a17fea692e322065"
     assert key_of("throughput", {"a": [1.5, "x"], "b": 1}) != "a17fea692e322065"
 

@@ -85,6 +85,13 @@ def test_a_folder_of_another_run_names_what_differs(half):
         train(small(), half, resume=False)
 
 
+def test_how_a_run_is_carried_out_may_change_on_the_way(half, finished):
+    summary = train(small("training.checkpoint_every=7", "training.tensorboard=off"), half)
+    assert summary["status"] == "finished"
+    assert (half / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
+    assert (half / "model.safetensors").read_bytes() == (finished / "model.safetensors").read_bytes()
+
+
 def test_places_that_cannot_be_a_run(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(RunError, match="file is a file, expected a folder"):

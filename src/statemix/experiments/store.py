@@ -15,13 +15,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from statemix.training.config import MANNER, flatten
 from statemix.training.files import writing
 from statemix.training.folder import RunFolder
 
 FINISHED, DIVERGED, FAILED, UNFINISHED, MISSING = "finished", "diverged", "failed", "unfinished", "missing"
 
-UNHASHED = ("name", "version")
-"""What of a configuration does not make another run."""
+UNHASHED = ("name", "version", *MANNER)
+"""Settings that do not make another run."""
 
 
 class Job(NamedTuple):
@@ -34,8 +35,8 @@ class Job(NamedTuple):
 
 
 def key_of(kind: str, content: Mapping[str, Any]) -> str:
-    """16 hex digits of the SHA-256 of the canonical JSON of a job; the name and version of a run do not count."""
-    told = {key: value for key, value in content.items() if key not in UNHASHED}
+    """16 hex digits of the SHA-256 of the canonical JSON of a job's content, less what is `UNHASHED`."""
+    told = {key: value for key, value in flatten(content).items() if key not in UNHASHED}
     text = json.dumps([kind, told], sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

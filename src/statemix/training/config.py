@@ -14,6 +14,9 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 SWITCH = ("auto", "on", "off")
 CAPTURES = ("auto", "off", "graph", "compiled")
 
+MANNER = ("training.capture", "training.checkpoint_every", "training.tensorboard")
+"""Settings of how a run is carried out, not of what it is: it may go on with others."""
+
 
 @dataclass(frozen=True)
 class ModelConfig:

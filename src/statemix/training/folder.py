@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from statemix.training.config import Config, flatten
+from statemix.training.config import MANNER, Config, flatten
 from statemix.training.files import TEMPORARY, BusyError, RunError, read_json, write_json, writing
 
 FINAL = ("finished", "stopped_early", "diverged")
@@ -53,7 +53,7 @@ class RunFolder:
         here = {**added, **here}
         different = sorted(
             key for key in here.keys() | wanted.keys()
-            if key != "version" and here.get(key) != wanted.get(key)
+            if key not in ("version", *MANNER) and here.get(key) != wanted.get(key)
         )  # fmt: skip
         if different:
             listed = "; ".join(
