@@ -50,7 +50,8 @@ class TableView:
 class FigureView:
     """A figure: a panel for each value of `panel`, a line for each of `series`; every run is a faint point.
 
-    kind: "lines" (y against x) or "spectra" (eigenvalues in the complex plane). The other fields as in a table.
+    kind: "lines" (y against x), "spectra" (eigenvalues in the complex plane) or "ranking" (the mean of y over the
+    values of `across`, in one panel, beside `published` means and deviations). The other fields as in a table.
     """
 
     name: str
@@ -64,6 +65,8 @@ class FigureView:
     kind: str = "lines"
     log_x: bool = False
     log_y: bool = False
+    across: str = ""
+    published: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 class Claim(NamedTuple):

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 from statemix.analysis.selection import grouped, matching, numbers, select
 from statemix.analysis.statistics import Spread, spread
 from statemix.experiments.experiment import FigureView
+from statemix.report.evidence_ranking import draw_ranking, entries_of
 from statemix.report.evidence_tables import at_length
 from statemix.report.figures import new_figure
 from statemix.report.groups import COLORS, MARKERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 Row = Mapping[str, Any]
@@ -30,18 +32,18 @@ def draw(view: FigureView, rows: Sequence[Row]) -> Figure | None:
     """The figure, or None when no run has what it shows."""
     mine = matching(rows, view.where)
     panels = {
-        name[0]: members for name, members in grouped(mine, (view.panel,)).items()
+        name[0]: members for name, members in grouped(mine, (view.panel,)).items()  # panel "": all in one, None
         if any(numbers([row], view.y) or "eigenvalues" in row for row in members)
     }  # fmt: skip
-    if not panels:
+    if not panels or (view.kind == "ranking" and not any(one.ours for one in entries_of(view, mine))):
         return None
     columns = min(MOST_COLUMNS, len(panels))
     lines = -(-len(panels) // columns)
-    figure = new_figure(3.6 * columns + 0.8, 3.4 * lines + 0.9)
+    figure = new_figure(*_size(view, mine, columns, lines))
     axes = figure.subplots(lines, columns, squeeze=False).flatten()
     for panel, (name, members) in zip(axes, panels.items(), strict=False):
         KINDS[view.kind](panel, view, members, _places(view, mine))
-        panel.set_title(str(name), fontsize=10.5)
+        panel.set_title("" if name is None else str(name), fontsize=10.5)
     for panel in axes[len(panels) :]:
         panel.remove()
     handles: dict[str, Any] = {}
@@ -53,11 +55,18 @@ def draw(view: FigureView, rows: Sequence[Row]) -> Figure | None:
             list(handles.values()),
             list(handles),
             loc="outside lower center",
-            ncols=min(4, len(handles)),
+            ncols=min(4, 2 * columns, len(handles)),
             fontsize=8.5,
         )
     figure.suptitle(view.title, fontsize=11.5)
     return figure
+
+
+def _size(view: FigureView, rows: Sequence[Row], columns: int, lines: int) -> tuple[float, float]:
+    """Inches: a ranking grows with its entries, other figures with their panels."""
+    if view.kind == "ranking":
+        return 7.2, 1.4 + 0.2 * len(entries_of(view, rows))
+    return 3.6 * columns + 0.8, 3.4 * lines + 0.9
 
 
 def _places(view: FigureView, rows: Sequence[Row]) -> dict[tuple[Any, ...], int]:
@@ -78,14 +87,32 @@ def _lines(axes: Axes, view: FigureView, rows: Sequence[Row], places: Mapping[tu
         axes.errorbar(xs, [y.mean for y in ys], yerr=[y.deviation for y in ys], **look, linewidth=1.8, capsize=2,
                       label=_label(view.series, name))  # fmt: skip
     if view.log_x:
-        axes.set_xscale("log", base=2 if view.x == "test length" else 10)
+        axes.set_xscale("log", base=2 if "length" in view.x else 10)
+        _write_out(axes.xaxis)
     elif view.x == "m":
         axes.locator_params(axis="x", integer=True)
     if view.log_y:
         axes.set_yscale("log")
+        _write_out(axes.yaxis)
     elif view.y == "accuracy":
         axes.set_ylim(0, 1.03)
     axes.set(xlabel=view.x.replace("_", " "), ylabel=view.y.replace("_", " "))
+
+
+def _write_out(axis: Axis) -> None:
+    """The numbers of a logarithmic axis as numbers; beside the powers 2 and 5 times 10, where there are few powers."""
+    from matplotlib.ticker import FuncFormatter
+
+    def written(value: float, position: int | None) -> str:
+        return f"{value:,.10g}".replace(",", "\u2009")
+
+    def between(value: float, position: int | None) -> str:
+        low, high = axis.get_view_interval()
+        few = high < 100 * low and f"{value:e}"[0] in "25"
+        return written(value, position) if few else ""
+
+    axis.set_major_formatter(FuncFormatter(written))
+    axis.set_minor_formatter(FuncFormatter(between))
 
 
 def _label(labels: Sequence[str], values: Sequence[Any]) -> str:
@@ -129,5 +156,5 @@ def _spectra(
     axes.set(xlim=(-1.08, 1.08), ylim=(-1.08, 1.08), aspect="equal", xlabel="Re λ", ylabel="Im λ")
 
 
-KINDS = {"lines": _lines, "spectra": _spectra}
+KINDS = {"lines": _lines, "spectra": _spectra, "ranking": draw_ranking}
 """How each kind of figure draws a panel."""

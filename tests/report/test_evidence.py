@@ -1,0 +1,58 @@
+"""Figures of experiments, from rows made up."""
+
+from __future__ import annotations
+
+import pytest
+
+from statemix.experiments.experiment import FigureView
+from statemix.report.evidence_figures import draw
+from statemix.report.evidence_ranking import entries_of
+
+TASKS = ["parity", "even pairs"]
+RANKING = FigureView(
+    "r", "Ranking", y="mean_accuracy", panel="", kind="ranking", across="task", over=("lr",),
+    where={"task": TASKS}, published={"Theirs": (0.8, 0.1), "Others": (0.25, 0.0)},
+)  # fmt: skip
+
+
+def row(model, task, seed, value, validation=0.5, lr=0.1):
+    return {
+        "model": model, "task": task, "seed": seed, "lr": lr, "mean_accuracy": value, "validation": validation,
+        "status": "finished",
+    }  # fmt: skip
+
+
+ROWS = [
+    row("A", "parity", 0, 0.6), row("A", "parity", 1, 1.0),
+    row("A", "even pairs", 0, 0.5), row("A", "even pairs", 1, 0.5),
+    row("A", "parity", 0, 1.0, validation=0.1, lr=0.2),  # better on test data, not chosen
+    row("B", "parity", 0, 0.9),  # never run on even pairs
+    row("C", "parity", 0, 0.2), row("C", "even pairs", 0, 0.4),
+]  # fmt: skip
+
+
+def test_a_ranking_is_of_what_ran_on_every_task_among_what_is_published():
+    entries = entries_of(RANKING, ROWS)
+    assert [one.label for one in entries] == ["Others (published)", "C", "A", "Theirs (published)"]
+    assert [one.value.mean for one in entries] == pytest.approx([0.25, 0.3, 0.65, 0.8])
+    assert sorted(entries[2].runs) == [0.5, 0.5, 0.6, 1.0]
+    assert [one.ours for one in entries] == [False, True, True, False]
+    figure = draw(RANKING, ROWS)
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == [one.label for one in entries]
+    assert draw(RANKING, [one for one in ROWS if one["model"] == "B"]) is None
+
+
+@pytest.mark.parametrize("x", ["flops_per_step", "length"])
+def test_logarithmic_axes_have_numbers(x):
+    rows = [
+        {
+            "task": "t", "model": "A", "seed": 0, "lr": 0.1, "accuracy": 0.5, "validation": 0.5, "status": "finished",
+            "basis": "width", "size": k, x: 64 * 8**k,
+        }
+        for k in (0, 1, 2)
+    ]  # fmt: skip
+    figure = draw(FigureView("f", "F", x=x, log_x=True), rows)
+    figure.canvas.draw()
+    labels = [text.get_text() for text in figure.axes[0].get_xticklabels(which="both")]
+    assert "1\u2009000" in labels or "1\u2009024" in labels
+    assert not any("$" in label for label in labels)
