@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from statemix.experiments.experiment import FigureView
+from statemix.report.evidence_checks import checked, read_checks
 from statemix.report.evidence_figures import draw
 from statemix.report.evidence_ranking import entries_of
 
@@ -56,3 +59,34 @@ def test_logarithmic_axes_have_numbers(x):
     labels = [text.get_text() for text in figure.axes[0].get_xticklabels(which="both")]
     assert "1\u2009000" in labels or "1\u2009024" in labels
     assert not any("$" in label for label in labels)
+
+
+def test_a_page_says_whether_its_rivals_are_right(tmp_path):
+    rows = [{"model": "LSTM"}, {"model": "RWKV-7"}, {"model": "BD-LRU m = 3"}]
+    assert list(checked([{"model": "BD-LRU m = 3"}], None)) == []
+    assert "were not compared" in next(checked(rows, None))
+    entry = {
+        "rival": "lstm", "operation": "lstm", "runs": "cuDNN", "dtype": "float32", "bound": 1e-4, "output_error": 2e-7,
+        "gradient_errors": {"x": 3e-6, "w": 2e-7}, "passed": True,
+    }  # fmt: skip
+    other = entry | {"rival": "deltanet", "passed": False}
+    path = tmp_path / "rivals.json"
+
+    def lines(*entries):
+        path.write_text(json.dumps({"environment": {"device": "a GPU"}, "checks": entries}))
+        return list(checked(rows, read_checks(path)))
+
+    said = lines(entry, other)
+    assert "on a GPU (" in said[0]
+    elsewhere = [{**row, "hardware": "a CPU"} for row in rows]
+    assert "on a GPU, not where these runs were made, (" in next(checked(elsewhere, read_checks(path)))
+    assert said[0].endswith("outputs and gradients are right. Not compared: rwkv7.")
+    assert "| lstm | lstm | cuDNN | float32 | 2.0e-07 | 3.0e-06 | 1e-04 | ok |" in said
+    assert not any("deltanet" in line for line in said)
+    wrong = entry | {"rival": "rwkv7", "gradient_errors": {"x": None}, "passed": False}
+    said = lines(entry, wrong)
+    assert "WRONG, their numbers do not count: rwkv7." in said[0]
+    assert any("| – | 1e-04 | **WRONG** |" in line for line in said)
+    path.write_text("{}")
+    with pytest.raises(ValueError, match=r"checks: .* is not a file of `statemix rivals --out`"):
+        read_checks(path)

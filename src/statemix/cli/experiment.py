@@ -135,12 +135,19 @@ def show(
     figures: Annotated[
         Path | None, typer.Option(help="The folder of the figures (PNG); default: beside the page.")
     ] = None,
+    checks: Annotated[
+        Path | None,
+        typer.Option(help="What `statemix rivals --out` wrote: it is put beside the rivals' numbers."),
+    ] = None,
 ) -> None:
     """Write an experiment's tables and figures, beside the paper's numbers where it has some."""
     from statemix.experiments import get_experiment
     from statemix.report.evidence import read_evidence, write_evidence
+    from statemix.report.evidence_checks import read_checks
 
     evidence = read_evidence(get_experiment(name), store, preset, settings or [])
+    if checks is not None:
+        evidence = evidence._replace(checks=read_checks(checks))
     command = shlex.join(
         ["statemix", "experiment", "run", name, *evidence.settings, "--preset", evidence.preset]
     )

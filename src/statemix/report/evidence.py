@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from statemix.experiments import Experiment, Plan, Store, make_plan, read_export, reasons, rows_of
 from statemix.experiments.store import MISSING
+from statemix.report.evidence_checks import Checks, checked
 from statemix.report.evidence_figures import draw
 from statemix.report.evidence_tables import claims_table, rates_table, table
 from statemix.report.page import render
@@ -36,6 +37,7 @@ class Evidence(NamedTuple):
     rows: list[dict[str, Any]]
     left_out: dict[str, str]
     source: Path
+    checks: Checks | None = None
 
 
 def plan_in_store(
@@ -176,3 +178,4 @@ def _origin(evidence: Evidence) -> Iterator[str]:
         if row["status"] == "failed":
             yield f"- Failed: {row['key']}: {row.get('error')}."
     yield f"- {HOW}"
+    yield from checked(rows, evidence.checks)
