@@ -36,7 +36,7 @@ STORE = Path("runs/experiments")
 
 
 def list_experiments() -> None:
-    """List the experiments and how many runs each takes."""
+    """List the experiments."""
     from statemix.experiments import EXPERIMENTS
 
     table = Table()
