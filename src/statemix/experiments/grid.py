@@ -7,7 +7,7 @@ import inspect
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from statemix.experiments.models import LeftOut, get_model, sized
@@ -124,16 +124,17 @@ class Sweep:
         if model.ours:
             mixer |= {key: point[key] for key in ("normalization", "transition_bias")}
         config = resolved(content | {"mixer": {**mixer, **asked}})
-        training = config.training
+        training = config["training"]
         labels: Labels = {
             "task": problem.label, "model": model.label, "layer": model.layer, "m": model.m,
             "basis": basis, "size": size,
-            "normalization": config.mixer["normalization"] if model.ours else PLAIN,
-            "transition_bias": config.mixer["transition_bias"] if model.ours else PLAIN, "depth": config.model.depth,
-            "lr": training.lr, "weight_decay": training.weight_decay, "seed": training.seed,
-            "length": config.task["length"],
+            "normalization": config["mixer"]["normalization"] if model.ours else PLAIN,
+            "transition_bias": config["mixer"]["transition_bias"] if model.ours else PLAIN,
+            "depth": config["model"]["depth"],
+            "lr": training["lr"], "weight_decay": training["weight_decay"], "seed": training["seed"],
+            "length": config["task"]["length"],
         }  # fmt: skip
-        return Cell(labels, Job(config.name, "train", config.to_dict(), self.measures))
+        return Cell(labels, Job(config["name"], "train", config, self.measures))
 
 
 def _shown(point: dict[str, Any]) -> Labels:
@@ -149,18 +150,18 @@ def _shown(point: dict[str, Any]) -> Labels:
     }
 
 
-def resolved(content: Mapping[str, Any]) -> Config:
+def resolved(content: Mapping[str, Any]) -> dict[str, Any]:
     """A complete and checked configuration, every option of the task and the mixer spelt out, named by its hash.
 
     Errors: ValueError naming the setting, as `resolve_config`.
     """
     from statemix import __version__
 
-    config = Config.from_dict({**content, "version": __version__})
-    _checked(json.dumps(_without(config.to_dict(), "seed", "lr"), sort_keys=True))
-    task = {**_options(json.dumps(config.task)), "name": config.task["name"]}
-    config = replace(config, task=task, mixer=_complete(config.mixer))
-    return replace(config, name=key_of("train", config.to_dict()))
+    plain = Config.from_dict({**content, "version": __version__}).to_dict()
+    _checked(json.dumps(_without(plain, "seed", "lr"), sort_keys=True))
+    plain["task"] = {**_options(json.dumps(plain["task"])), "name": plain["task"]["name"]}
+    plain["mixer"] = {**_defaults(plain["mixer"]["name"]), **plain["mixer"]}
+    return {**plain, "name": key_of("train", plain)}
 
 
 def _without(content: dict[str, Any], *settings: str) -> dict[str, Any]:
@@ -179,14 +180,13 @@ def _options(task: str) -> Mapping[str, Any]:
     return get_task(**json.loads(task)).options
 
 
-def _complete(mixer: dict[str, Any]) -> dict[str, Any]:
-    """The mixer with the defaults of its constructor."""
-    known = inspect.signature(MIXERS[mixer["name"]]).parameters.values()
-    defaults = {
-        p.name: p.default for p in known
+@functools.cache
+def _defaults(mixer: str) -> Mapping[str, Any]:
+    """The defaults of a mixer's constructor."""
+    return {
+        p.name: p.default for p in inspect.signature(MIXERS[mixer]).parameters.values()
         if p.name not in ("dim", "device", "dtype", "backend") and isinstance(p.default, (bool, int, float, str))
     }  # fmt: skip
-    return {**defaults, **mixer}
 
 
 def describe(labels: Labels) -> str:

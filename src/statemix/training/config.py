@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Mapping
@@ -90,9 +90,9 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries, lists, numbers and strings, ready for JSON."""
-        plain = dataclasses.asdict(self)
-        plain["training"] = {k: list(v) if isinstance(v, tuple) else v for k, v in plain["training"].items()}
-        return plain
+        training = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self.training).items()}
+        sections = {"task": dict(self.task), "mixer": dict(self.mixer), "model": dict(vars(self.model))}
+        return {**vars(self), **sections, "training": training}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Config:
@@ -111,10 +111,13 @@ def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 _SECTIONS = {"model": ModelConfig, "training": TrainingConfig}
 
 
+_hints = functools.cache(typing.get_type_hints)
+
+
 def _from_dict(cls: type, content: Any, prefix: str) -> Any:
     if not isinstance(content, Mapping):
         raise ValueError(f"{prefix.rstrip('.') or 'config'}: got {content!r}, expected a table of settings")
-    known = typing.get_type_hints(cls)
+    known = _hints(cls)
     for key in content:
         if key not in known:
             raise ValueError(f"{prefix}{key}: unknown setting, expected one of {', '.join(known)}")
