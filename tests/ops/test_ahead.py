@@ -97,7 +97,7 @@ def test_every_kernel_is_compiled_for_every_dtype_and_target(recorded):
 
     def kernels(cases):
         return {
-            (case.target, kernel, case.dtype)
+            (case.target, kernel.partition(" (")[0], case.dtype)  # "forward (2)": its second launch of a call
             for case in cases
             for kernel, calls in recorded[triton.__version__][case.target].items()
             if case.call in calls

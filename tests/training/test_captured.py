@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
-from statemix.tasks import IGNORED
+from statemix.tasks import IGNORED, Examples
 from statemix.training import build, captured, steps
 from statemix.training.captured import Captured, DeviceStep, compiled_forward, forward, narrowed
 from statemix.training.data import Epoch, TrainingSet, evaluation_set
@@ -169,7 +169,8 @@ def test_sums_on_the_device_are_the_scores(size):
     config = small()
     task = build.task_of(config)
     model = build.model_of(config, task)
-    examples = evaluation_set(task, 6, "test", 40, 0, CPU)
+    inputs, targets = evaluation_set(task, 6, "test", 40, 0, CPU)
+    examples = Examples(inputs, targets.clone())  # the drawn ones are others' too
     examples.targets[::3, 2:] = -100
     want = evaluate(model, examples, size, contextlib.nullcontext())
     got = means(sums(model, examples, size, contextlib.nullcontext()), 40)

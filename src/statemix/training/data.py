@@ -127,6 +127,6 @@ class Epoch:
 def evaluation_set(
     task: Task, length: int, split: str, examples: int, seed: int, device: torch.device
 ) -> Examples:
-    """Instances of one length and split, on the device."""
+    """Instances of one length and split, on the device; on the CPU shared with other runs, not to be changed."""
     inputs, targets = drawn(task, length, split, examples, seed)
     return Examples(inputs.to(device), targets.to(device))

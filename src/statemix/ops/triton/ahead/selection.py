@@ -134,6 +134,9 @@ def _some_portable() -> Iterator[Case]:
     yield from _cases(everywhere, ["bdlru"], (2, TOKEN[-1]), shape="token", directions=["forward"])
     for place, recurrence in zip(everywhere, cycle(GATED), strict=False):
         yield from _cases([place], [recurrence], [2], shape="segments", directions=[next(directions)])
+    for recurrence, m in (("bdlru", 2), ("hlru", 2), ("hlru", SIZES[-1])):  # three kernels of products
+        usual = [(target, USUAL) for target in TARGETS]
+        yield from _cases(usual, [recurrence], [m], shape="segments", directions=["forward"])
     for direction, recurrence in product(DIRECTIONS, KINDS):
         yield from _cases([next(places)], [recurrence], [ONE], shape="packed", directions=[direction])
         for name in SOME if recurrence in GATED else ():
