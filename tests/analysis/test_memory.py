@@ -8,7 +8,7 @@ import torch
 from statemix.analysis.memory import left_after, memory_summary, silent_gates
 from statemix.analysis.spectra import companion
 from statemix.models import MODELS
-from statemix.nn import BDLRU, HLRU
+from statemix.nn import BDLRU, HLRU, build_mixer
 
 
 def model_with(build, seed=0):
@@ -74,6 +74,11 @@ def test_silent_gates_are_those_that_no_token_opens():
     with torch.no_grad():
         layers[0].gates.bias[:6] = -1.0  # of 24 in each of two layers
     assert silent_gates(model, tokens) == 6 / 48
+
+
+def test_models_without_our_layers():
+    with pytest.raises(ValueError, match="model: it has no BDLRU and no HLRU"):
+        silent_gates(model_with(lambda dim: build_mixer("lstm", dim)), torch.zeros(2, 5, dtype=torch.long))
 
 
 def test_bad_lags():

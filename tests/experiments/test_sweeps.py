@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from statemix.experiments import Store, executor_of, jobs_of, make_plan, run_sweep
 from statemix.experiments.executors import Processes
@@ -116,7 +117,7 @@ def test_side_by_side_each_ends_in_its_own_way(tmp_path):
 
 def test_side_by_side_asked_to_leave_all_are_saved(tmp_path):
     """Ctrl-C: what is under way is saved, nothing is lost, the same sweep goes on."""
-    store, todo = Store(tmp_path / "store"), jobs(steps=400, seeds=(0, 1, 2))
+    store, todo = Store(tmp_path / "store"), jobs(steps=200)
 
     def interrupt(now):
         if list(store.path.glob("*/checkpoint/state.safetensors")):
@@ -128,9 +129,22 @@ def test_side_by_side_asked_to_leave_all_are_saved(tmp_path):
     assert "interrupted" in {line["status"] for job in todo for line in events(store, job.key, "ended")}
     with Processes(1) as executor:
         progress = run_sweep(todo, store, executor, packed=2)
-    assert progress.counts["finished"] == 6
-    for job in todo[:3]:
+    assert progress.counts["finished"] == 4
+    for job in todo[:2]:
         assert_as_alone(job, store, tmp_path)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there the setting is possible")
+def test_side_by_side_what_a_worker_cannot_do_fails_for_its_own_reason(tmp_path):
+    """A bundle that is refused as a whole is tried run by run; no worker died of it."""
+    plan = make_plan(experiment(steps=10), "full", ["training.capture=graph"])
+    impossible, possible = jobs_of(plan.cells)[0], jobs(steps=10)[1]
+    store = Store(tmp_path)
+    with Processes(1) as executor:
+        progress = run_sweep([impossible, possible], store, executor, packed=2)
+    assert (progress.counts["finished"], progress.counts["failed"], progress.deaths) == (1, 1, 0)
+    assert "'graph' needs a CUDA device" in store.failure(impossible.key)["error"]
+    assert store.status(possible) == "finished"
 
 
 def test_side_by_side_what_others_train_is_waited_for(tmp_path):

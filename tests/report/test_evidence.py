@@ -61,6 +61,21 @@ def test_logarithmic_axes_have_numbers(x):
     assert not any("$" in label for label in labels)
 
 
+def test_a_legend_stays_inside_its_figure():
+    view = FigureView("f", "F", x="m", series=("model", "normalization", "transition_bias"))
+    rows = [
+        {
+            "task": "t", "model": "a model of a long name", "normalization": name, "transition_bias": bias, "m": m,
+            "seed": 0, "lr": 0.1, "accuracy": 0.5, "validation": 0.5, "status": "finished",
+        }
+        for name in ("softmax", "relu") for bias in (0.0, 1.0) for m in (1, 2)
+    ]  # fmt: skip
+    figure = draw(view, rows)
+    figure.canvas.draw()
+    box = figure.legends[0].get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+
+
 def test_a_page_says_whether_its_rivals_are_right(tmp_path):
     rows = [{"model": "LSTM"}, {"model": "RWKV-7"}, {"model": "BD-LRU m = 3"}]
     assert list(checked([{"model": "BD-LRU m = 3"}], None)) == []

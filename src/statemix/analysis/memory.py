@@ -41,8 +41,10 @@ def silent_gates(model: nn.Module, tokens: Tensor) -> float:
 
 
 def _read(model: nn.Module, tokens: Tensor) -> list[tuple[BDLRU | HLRU, Tensor]]:
-    """The layers, each with its input while the model reads the tokens."""
+    """The layers, each with its input while the model reads the tokens. ValueError for a model without any."""
     layers = [mixer for mixer in mixers(model) if isinstance(mixer, (BDLRU, HLRU))]
+    if not layers:
+        raise ValueError("model: it has no BDLRU and no HLRU, expected at least one")
     return list(zip(layers, inputs_of(model, layers, tokens), strict=True))
 
 

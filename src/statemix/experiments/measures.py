@@ -16,6 +16,8 @@ from statemix.analysis.spectra import spectrum_summary, transition_eigenvalues
 from statemix.bench.training import step_seconds
 from statemix.training import Config, load_config, load_run
 from statemix.training.build import device_of, model_of, task_of
+from statemix.training.files import read_json
+from statemix.training.folder import RunFolder
 
 TOKENS, MATRICES = 4096, 2000
 """Tokens that are read, at most, and transitions of each mixer that are looked at."""
@@ -71,7 +73,7 @@ def pace(folder: Path) -> dict[str, Any]:
     Returns {"seconds_per_step"}. Runs that differ in seed and rates alone share one measurement in a process.
     """
     config = load_config(folder)
-    capture = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["capture"]
+    capture = read_json(RunFolder(folder).summary)["capture"]
     training = replace(
         config.training, seed=0, lr=1e-3, weight_decay=0.0, steps=max(PACE_STEPS, config.training.steps)
     )

@@ -169,22 +169,25 @@ def _settle(
                 progress.ended += 1
                 progress.counts[outcome.status] += 1
         return
-    progress.deaths += 1
+    died = isinstance(error, BrokenProcessPool)
+    progress.deaths += died
     for job in bundle:
-        _died(job, error, store, progress, deaths, waiting)
+        again = (died and deaths[job.key] < DEATHS - 1) or len(bundle) > 1
+        _failed(job, error, again, store, progress, deaths, waiting)
 
 
-def _died(
+def _failed(
     job: Job,
     error: BaseException,
+    again: bool,
     store: Store,
     progress: Progress,
     deaths: Counter[str],
     waiting: deque[Job],
 ) -> None:
-    """The worker that had the job is dead: another one gets it, unless too many died of it."""
+    """The worker that had the job is dead, or could not do it: it is tried `again`, alone, or is failed."""
     deaths[job.key] += 1
-    if isinstance(error, BrokenProcessPool) and deaths[job.key] < DEATHS:
+    if again:
         waiting.append(job)
         return
     progress.ended += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from statemix.analysis.selection import grouped, matching, numbers, select
@@ -55,7 +55,7 @@ def draw(view: FigureView, rows: Sequence[Row]) -> Figure | None:
             list(handles.values()),
             list(handles),
             loc="outside lower center",
-            ncols=min(4, 2 * columns, len(handles)),
+            ncols=_legend_columns(figure.get_figwidth(), handles),
             fontsize=8.5,
         )
     figure.suptitle(view.title, fontsize=11.5)
@@ -67,6 +67,11 @@ def _size(view: FigureView, rows: Sequence[Row], columns: int, lines: int) -> tu
     if view.kind == "ranking":
         return 7.2, 1.4 + 0.2 * len(entries_of(view, rows))
     return 3.6 * columns + 0.8, 3.4 * lines + 0.9
+
+
+def _legend_columns(width: float, labels: Iterable[str]) -> int:
+    """As many as fit into `width` inches, at most four; a letter of a legend takes some 0.07 inches, a line 0.55."""
+    return max(1, min(4, int(width / (0.55 + 0.07 * max(map(len, labels))))))
 
 
 def _places(view: FigureView, rows: Sequence[Row]) -> dict[tuple[Any, ...], int]:
@@ -117,7 +122,8 @@ def _write_out(axis: Axis) -> None:
 
 def _label(labels: Sequence[str], values: Sequence[Any]) -> str:
     plain = ("model", "layer", "normalization")
-    return ", ".join(str(v) if key in plain else f"{key} {v}" for key, v in zip(labels, values, strict=True))
+    named = zip((label.replace("_", " ") for label in labels), values, strict=True)
+    return ", ".join(str(v) if key in plain else f"{key} {v}" for key, v in named)
 
 
 def points_of(view: FigureView, rows: Sequence[Row]) -> list[Point]:

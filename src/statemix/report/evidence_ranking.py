@@ -32,7 +32,7 @@ def entries_of(view: FigureView, rows: Sequence[Run]) -> list[Entry]:
     """
     tasks = len(view.where.get(view.across) or grouped(rows, (view.across,)))
     entries = [
-        Entry(f"{name} (published)", Spread(mean, deviation, 2 if deviation else 1), [], ours=False)
+        Entry(f"{name} (published)", Spread(mean, deviation, 1), [], ours=False)
         for name, (mean, deviation) in view.published.items()
     ]
     for name, members in grouped(rows, view.series).items():
