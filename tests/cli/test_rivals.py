@@ -36,6 +36,14 @@ def test_lists_what_runs_and_writes_what_was_found(statemix, tmp_path, few):
     assert by_name["attention"]["output_error"] < by_name["attention"]["bound"]
 
 
+def test_some_rivals_by_name(statemix, few):
+    done = statemix("rivals attention --device cpu")
+    assert (done.code, done.out.count("attention") > 0, done.out.count("deltanet")) == (0, True, 0)
+    done = statemix("rivals mamba --device cpu")
+    assert done.code == 2
+    assert "rivals: got 'mamba', expected some of " in done.err and "attention" in done.err
+
+
 def test_a_wrong_rival_is_the_exit_code(statemix, monkeypatch, few):
     broken = [case._replace(fast=lambda q, k, v: (q + k + v,)) for case in few if case.rival == "attention"]
     monkeypatch.setattr("statemix.nn.rivals.check.CASES", broken)

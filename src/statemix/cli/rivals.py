@@ -15,30 +15,36 @@ from statemix.bench.files import write_json
 from statemix.bench.packages import FLA, version
 from statemix.cli.console import output, progress
 from statemix.cli.errors import Failure
-from statemix.nn.rivals.check import Check, checks
+from statemix.nn.rivals.check import Check, check, chosen
 
 VERDICTS = {True: "[green]ok[/]", False: "[red]WRONG[/]", None: "not compared"}
 
 
 def rivals(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAMES]...", help="Some of the rivals; all of them if left out."),
+    ] = None,
     device: Annotated[
         str, typer.Option(help="Where to compare: cpu, cuda, cuda:1; auto takes a GPU.")
     ] = "auto",
     out: Annotated[Path | None, typer.Option(help="Write the comparison to this JSON file.")] = None,
 ) -> None:
     """List the rivals and compare each with a float64 loop, outputs and gradients; exit code 1 if one is wrong."""
-    where = _device(device)
-    with progress().status("comparing (the first time, kernels are compiled and tuned)"):
-        results = list(checks(where))
+    where, cases, results = _device(device), chosen(names or []), []
+    with progress().status("comparing") as status:
+        for case in cases:
+            status.update(f"comparing {case.rival} (the first time, kernels are compiled and tuned)")
+            results.append(check(case, where))
     output().print(_table(results))
-    for reason in dict.fromkeys(check.reason for check in results if check.reason):
-        names = ", ".join(dict.fromkeys(check.rival for check in results if check.reason == reason))
-        output().print(f"{names}: {reason}", markup=False, soft_wrap=True)
+    for reason in dict.fromkeys(one.reason for one in results if one.reason):
+        those = ", ".join(dict.fromkeys(one.rival for one in results if one.reason == reason))
+        output().print(f"{those}: {reason}", markup=False, soft_wrap=True)
     if out is not None:
         packages = {FLA.distribution: version(FLA)}
         record = {"bench": "rivals", "environment": describe(str(where)), "packages": packages}
-        write_json(out, record | {"checks": [check.to_dict() for check in results]})
-    wrong = [check.rival for check in results if check.passed is False]
+        write_json(out, record | {"checks": [one.to_dict() for one in results]})
+    wrong = [one.rival for one in results if one.passed is False]
     if wrong:
         raise Failure(f"{len(wrong)} comparisons failed: {', '.join(dict.fromkeys(wrong))}")
 
@@ -60,10 +66,10 @@ def _table(results: list[Check]) -> Table:
     table = Table(title="relative error against a float64 loop", title_justify="left")
     for column in ("rival", "operation", "runs here as", "dtype", "outputs", "worst gradient", "allowed", ""):
         table.add_column(column, overflow="fold")
-    for check in results:
+    for one in results:
         table.add_row(
-            check.rival, escape(check.operation), check.runs or "no", check.dtype, _error(check.output_error),
-            _worst(check), f"{check.bound:.0e}", VERDICTS[check.passed],
+            one.rival, escape(one.operation), one.runs or "no", one.dtype, _error(one.output_error),
+            _worst(one), f"{one.bound:.0e}", VERDICTS[one.passed],
         )  # fmt: skip
     return table
 

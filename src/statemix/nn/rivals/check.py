@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -53,14 +53,18 @@ def _finite(error: float | None) -> float | None:
     return error if error is not None and math.isfinite(error) else None
 
 
-def checks(device: torch.device) -> Iterator[Check]:
-    """Every rival on a device, in the order of `statemix.nn.MIXERS`; a kernel that cannot run here is no failure."""
-    for case in CASES:
-        yield check(case, device)
+def chosen(names: Iterable[str]) -> list[Case]:
+    """The cases of some rivals, or of all, in the order of `statemix.nn.MIXERS`; ValueError for an unknown one."""
+    names, known = list(names), list(dict.fromkeys(case.rival for case in CASES))
+    for name in names:
+        if name not in known:
+            raise ValueError(f"rivals: got {name!r}, expected some of {', '.join(known)}")
+    return [case for case in CASES if case.rival in (names or known)]
 
 
 def check(case: Case, device: torch.device) -> Check:
-    """One rival's fast operation against its loop, on the same numbers, both on the device."""
+    """One rival's fast operation against its loop, on the same numbers, both on the device; a kernel that cannot run
+    here is no failure."""
     dtype, bound = case.precision[device.type]
     kernel = case.kernel in operations.OPERATIONS
     facts: dict[str, Any] = {

@@ -64,7 +64,7 @@ HOPPER: dict[tuple[str, str], dict[int, tuple[Turns, Turns]]] = {
         4: (Turns(4, 2, 2, 4, 128), Turns(2, 4, 4, 3, 128)),
         7: (Turns(2, 4, 4, 3, 128), Turns(2, 4, 4, 3, 128)),
         8: (Turns(2, 2, 4, 3, 128), Turns(2, 4, 2, 3, 128)),
-        16: (Turns(4, 2, 1, 4, 128), Turns(2, 4, 1, 4, 128)),
+        16: (Turns(2, 2, 2, 4, 128), Turns(2, 4, 1, 4, 128)),
     },
     ("order", "forward"): {
         4: (Turns(4, 2, 8, 3, 128), Turns(4, 2, 8, 3, 128)),
@@ -74,7 +74,7 @@ HOPPER: dict[tuple[str, str], dict[int, tuple[Turns, Turns]]] = {
     ("order", "backward"): {
         4: (Turns(4, 2, 2, 4, 128), Turns(4, 2, 4, 3, 128)),
         8: (Turns(2, 2, 4, 3, 128), Turns(2, 2, 4, 3, 128)),
-        16: (Turns(2, 2, 2, 3, 128), Turns(2, 2, 2, 3, 128)),
+        16: (Turns(2, 2, 2, 4, 128), Turns(2, 2, 2, 3, 128)),
     },
 }
 """By recurrence and direction, for m up to the number given: with few lanes, with many. Larger m: portable kernels."""
