@@ -1,0 +1,51 @@
+"""Recurrences in chunks against the loops."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from statemix.nn.rivals import chunks, loops
+from statemix.nn.rivals.check import outputs_and_gradients
+
+DECAYS = {
+    "as in a layer": lambda x: -x.abs(),
+    "nothing is forgotten": torch.zeros_like,
+    "everything is": lambda x: torch.full_like(x, -1e4),
+    "some of it": lambda x: torch.where(x > 1, -1e4, -0.01 * x.abs()),
+    "infinite": lambda x: torch.where(x > 1, -torch.inf, -0.01 * x.abs()),
+}
+
+
+def drawn(steps, decay="as in a layer"):
+    """Inputs in float64, values of another size than keys."""
+    torch.manual_seed(0)
+    shapes = {"q": (2, steps, 3, 4), "k": (2, steps, 3, 4), "v": (2, steps, 3, 5), "g": (2, steps, 3)}
+    given = {name: torch.randn(shape, dtype=torch.float64) for name, shape in shapes.items()}
+    return given | {
+        "g": DECAYS[decay](given["g"]),
+        "initial_state": torch.randn(2, 3, 4, 5, dtype=torch.float64),
+    }
+
+
+@pytest.mark.parametrize("decay", DECAYS)
+@pytest.mark.parametrize("steps", [1, 64, 65, 200])
+def test_chunks_are_the_loop(steps, decay):
+    given = drawn(steps, decay)
+    want = outputs_and_gradients(loops.simple_gla, given)
+    got = outputs_and_gradients(chunks.simple_gla, given)
+    for one, other in zip(got, want, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 13, 64])
+def test_chunks_of_any_size(chunk):
+    given = drawn(13)
+    torch.testing.assert_close(chunks.simple_gla(**given, chunk=chunk), loops.simple_gla(**given))
+
+
+def test_a_large_decay_does_not_blur_those_after_it():
+    given = {name: x.float() for name, x in drawn(64, "some of it").items()}
+    want = outputs_and_gradients(loops.simple_gla, {name: x.double() for name, x in given.items()})
+    for one, other in zip(outputs_and_gradients(chunks.simple_gla, given), want, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=1e-5, atol=1e-5)
