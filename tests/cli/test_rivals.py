@@ -14,17 +14,18 @@ from statemix.nn.rivals import check_cases, operations
 
 @pytest.fixture
 def few(monkeypatch):
-    """One rival in plain torch and one with a kernel that is not installed."""
-    monkeypatch.setattr(operations, "find_spec", lambda name: None)
-    cases = [case for case in check_cases.CASES if case.rival in ("attention", "deltanet")]
+    """One rival in plain torch, and two with a kernel that is not installed, one of them in chunks instead."""
+    monkeypatch.setattr(operations, "INSTALLED", False)
+    cases = [case for case in check_cases.CASES if case.rival in ("attention", "deltanet", "mamba2")]
     monkeypatch.setattr("statemix.nn.rivals.check.CASES", cases)
     return cases
 
 
 def test_lists_what_runs_and_writes_what_was_found(statemix, tmp_path, few):
     done = statemix("rivals --device cpu --out found/rivals.json")
-    assert (done.code, done.out.count("ok"), done.out.count("not compared")) == (0, 1, 1)
-    assert 'deltanet: flash-linear-attention is not installed: pip install "statemix[rivals]"' in done.out
+    assert (done.code, done.out.count("ok"), done.out.count("not compared")) == (0, 2, 1)
+    missing = 'mamba2, deltanet: flash-linear-attention is not installed: pip install "statemix[rivals]"'
+    assert missing in done.out
     record = json.loads((tmp_path / "found" / "rivals.json").read_text())
     assert record["bench"] == "rivals" and record["environment"]["versions"]["torch"] == str(
         torch.__version__
@@ -32,6 +33,7 @@ def test_lists_what_runs_and_writes_what_was_found(statemix, tmp_path, few):
     by_name = {check["rival"]: check for check in record["checks"]}
     assert by_name["deltanet"]["passed"] is None and by_name["deltanet"]["output_error"] is None
     assert by_name["attention"]["passed"] is True
+    assert by_name["mamba2"]["passed"] is True and by_name["mamba2"]["runs"] == "torch, chunks of 64"
     assert set(by_name["attention"]["gradient_errors"]) == {"q", "k", "v"}
     assert by_name["attention"]["output_error"] < by_name["attention"]["bound"]
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from statemix.nn.rivals import operations
-from statemix.nn.rivals.check_cases import CASES, Case, Outputs, Tensors
+from statemix.nn.rivals.check_cases import CASES, FULL, Case, Outputs, T, Tensors
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Check:
     """The largest of the outputs and the final state; None when nothing was compared."""
     gradient_errors: dict[str, float] = field(default_factory=dict)
     reason: str | None = None
-    """Why nothing was compared, or what went wrong."""
+    """Why nothing was compared, why another way than the kernel was, or what went wrong."""
 
     @property
     def passed(self) -> bool | None:
@@ -65,18 +65,17 @@ def chosen(names: Iterable[str]) -> list[Case]:
 def check(case: Case, device: torch.device) -> Check:
     """One rival's fast operation against its loop, on the same numbers, both on the device; a kernel that cannot run
     here is no failure."""
-    dtype, bound = case.precision[device.type]
-    kernel = case.kernel in operations.OPERATIONS
+    runs, reason = way(case, device)
+    precision = FULL if runs == operations.CHUNKED else case.precision
+    dtype, bound = precision[device.type]
     facts: dict[str, Any] = {
         "rival": case.rival,
         "operation": case.name,
         "dtype": str(dtype).removeprefix("torch."),
         "bound": bound,
     }
-    reason = operations.unavailable(device) if kernel else None
-    if reason is not None:
-        return Check(**facts, runs="" if device.type == "cuda" else "plain loop", reason=reason)
-    runs = "fla kernel" if kernel else case.kernel
+    if runs in ("", operations.LOOP):
+        return Check(**facts, runs=runs, reason=reason)
     inputs = drawn(case, dtype, device)
     want = outputs_and_gradients(case.loop, {name: x.double() for name, x in inputs.items()})
     try:
@@ -87,7 +86,15 @@ def check(case: Case, device: torch.device) -> Check:
     errors = [relative(one, other) for one, other in zip(got, want, strict=True)]
     outputs, gradients = errors[: -len(inputs)], errors[-len(inputs) :]
     named = dict(zip(inputs, gradients, strict=True))
-    return Check(**facts, runs=runs, output_error=float(torch.tensor(outputs).max()), gradient_errors=named)
+    worst = float(torch.tensor(outputs).max())
+    return Check(**facts, runs=runs, output_error=worst, gradient_errors=named, reason=reason)
+
+
+def way(case: Case, device: torch.device) -> tuple[str, str | None]:
+    """What computes a case on a device ("": nothing can), and why its kernel does not, or None."""
+    if case.kernel not in operations.OPERATIONS:
+        return case.kernel, None
+    return operations.explain_way(case.kernel, "auto", device, T)
 
 
 def drawn(case: Case, dtype: torch.dtype, device: torch.device) -> Tensors:

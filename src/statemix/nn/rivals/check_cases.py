@@ -15,7 +15,7 @@ from statemix.nn.rivals import loops
 from statemix.nn.rivals.attention import attend
 from statemix.nn.rivals.lru import complex_scan
 from statemix.nn.rivals.mlstm import chunked
-from statemix.nn.rivals.operations import OPERATIONS, run_kernel
+from statemix.nn.rivals.operations import OPERATIONS, operate
 from statemix.nn.rivals.pdssm import scan as pdssm_scan
 
 Tensors = dict[str, Tensor]
@@ -134,8 +134,8 @@ def _lstm(draw: torch.Generator) -> Tensors:
     return {"x": _normal(draw, B, T, N), **weights, "state": _normal(draw, B, 2, N)}
 
 
-def _run_kernel(name: str, settings: dict[str, int], /, state: Tensor, **tensors: Tensor) -> Outputs:
-    return run_kernel(name, state, tensors, **settings)
+def _operate(name: str, settings: dict[str, int], /, state: Tensor, **tensors: Tensor) -> Outputs:
+    return operate(name, "auto", state, tensors, **settings)
 
 
 def _run_loop(name: str, /, state: Tensor, **tensors: Tensor) -> Outputs:
@@ -179,7 +179,7 @@ def _lstm_loop(x: Tensor, state: Tensor, **weights: Tensor) -> Outputs:
 def _kernel_case(rival: str, operation: str, inputs: Callable[..., Tensors], factors: int = 1) -> Case:
     settings = {"num_householder": factors} if factors > 1 else {}
     name = f"{operation}, {factors} factors" if factors > 1 else operation
-    fast, loop = functools.partial(_run_kernel, operation, settings), functools.partial(_run_loop, operation)
+    fast, loop = functools.partial(_operate, operation, settings), functools.partial(_run_loop, operation)
     return Case(rival, name, operation, HALF, inputs, fast, loop, OPERATIONS[operation].floats)
 
 

@@ -1,11 +1,13 @@
-"""The recurrences that have kernels of flash-linear-attention: name, plain loop, kernel, and which of them runs.
+"""The recurrences that have kernels of flash-linear-attention: name, plain loop, kernel, and which way runs.
 
-The loop is the definition, runs on every device in any float dtype, and is what `statemix rivals` holds the kernel to.
-Both take the same tensors by the same names and carry a state [B, H, K, V]; queries are not scaled.
+The loop is the definition, runs on every device in any float dtype, and is what `statemix rivals` holds the others to.
+All ways take the same tensors by the same names and carry a state [B, H, K, V]; queries are not scaled.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
+import re
 import warnings
 from collections.abc import Callable
 from importlib import import_module
@@ -15,9 +17,44 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from statemix.nn.rivals import loops
+from statemix.nn.rivals import chunks, loops
 
 INSTALL = 'pip install "statemix[rivals]"'
+
+
+def installed_triton() -> tuple[int, ...]:
+    """The version of the installed Triton, (3, 6, 0), or () where there is none. Triton is not imported."""
+    for package in ("triton", "pytorch-triton"):
+        try:
+            numbers = re.match(r"\d+(\.\d+)*", importlib.metadata.version(package))
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        return tuple(map(int, numbers[0].split("."))) if numbers else ()
+    return ()
+
+
+INSTALLED = find_spec("fla") is not None
+TRITON = installed_triton()
+"""Whether flash-linear-attention is installed, and Triton's version. Both are looked up once: torch.compile traces
+through the choice of a way."""
+
+
+def refused_on_hopper(device: torch.device) -> str | None:
+    """Why flash-linear-attention computes no gradients of a gated recurrence on a CUDA device, or None.
+
+    Triton from 3.4 on and before 3.7.1 compiles its `chunk_bwd_dqkwg` wrongly for compute capability 9 (issue 640 of
+    flash-linear-attention), so the package raises a RuntimeError in the backward pass; its way out, tilelang, is not
+    for float32 states. The forward pass would be right, but a rival that cannot be trained is none.
+    """
+    if not (3, 4) <= TRITON < (3, 7, 1) or torch.version.hip is not None:
+        return None
+    if torch.cuda.get_device_properties(device).major != 9:
+        return None
+    version = ".".join(map(str, TRITON))
+    return (
+        f"flash-linear-attention refuses its backward pass on Hopper GPUs with Triton {version}, which compiles it"
+        " wrongly: Triton 3.7.1 or newer is needed"
+    )
 
 
 class Operation(NamedTuple):
@@ -29,10 +66,17 @@ class Operation(NamedTuple):
     half_only: bool
     floats: tuple[str, ...]
     """Arguments that stay in float32 whatever the dtype of the others."""
+    chunked: Callable[..., tuple[Tensor, Tensor]] | None = None
+    """The loop with steps computed side by side in plain torch, where there is one."""
+    refused: Callable[[torch.device], str | None] | None = None
+    """Why the kernel, though installed, is of no use on a CUDA device, or None."""
 
 
 OPERATIONS: dict[str, Operation] = {
-    "simple_gla": Operation(loops.simple_gla, "fla.ops.simple_gla", "chunk_simple_gla", False, ("g",)),
+    "simple_gla": Operation(
+        loops.simple_gla, "fla.ops.simple_gla", "chunk_simple_gla", False, ("g",),
+        chunked=chunks.simple_gla, refused=refused_on_hopper,
+    ),
     "delta_rule": Operation(loops.delta_rule, "fla.ops.delta_rule", "chunk_delta_rule", True, ()),
     "gated_delta_rule": Operation(
         loops.delta_rule, "fla.ops.gated_delta_rule", "chunk_gated_delta_rule", True, ("g",)
@@ -41,25 +85,53 @@ OPERATIONS: dict[str, Operation] = {
         loops.delta_rule, "fla.ops.gated_delta_product", "chunk_gated_delta_product", True, ("g",)
     ),
     "rwkv7": Operation(loops.rwkv7, "fla.ops.rwkv7", "chunk_rwkv7", False, ("w",)),
-}
+}  # fmt: skip
 
 BACKENDS = ("auto", "loop", "kernel")
 
+KERNEL, CHUNKED, LOOP = "fla kernel", f"torch, chunks of {chunks.CHUNK}", "plain loop"
+"""The ways an operation can run."""
+
 
 def unavailable(device: torch.device) -> str | None:
-    """Why the kernels cannot run on a device, or None."""
-    if find_spec("fla") is None:
+    """Why no kernel can run on a device, or None."""
+    if not INSTALLED:
         return f"flash-linear-attention is not installed: {INSTALL}"
     if device.type != "cuda":
         return f"flash-linear-attention has no kernels for {device.type}"
     return None
 
 
+def unusable(name: str, device: torch.device) -> str | None:
+    """Why the kernel of an operation cannot be used on a device, or None."""
+    reason, refused = unavailable(device), OPERATIONS[name].refused
+    return refused(device) if reason is None and refused is not None else reason
+
+
+def explain_way(name: str, backend: str, device: torch.device, steps: int) -> tuple[str, str | None]:
+    """Which way an operation runs, and why the kernel does not (None: it does, or was not asked for).
+
+    The way is KERNEL, CHUNKED, LOOP, or "" where nothing can. "loop", and "auto" for one token, take the loop; "kernel"
+    takes the kernel or nothing; else "auto" takes the kernel, or, where that is unusable, chunks, or, but not on a GPU,
+    the loop.
+    """
+    if backend == "loop" or (backend == "auto" and steps == 1):
+        return LOOP, None
+    reason = unusable(name, device)
+    if reason is None:
+        return KERNEL, None
+    if backend == "auto" and OPERATIONS[name].chunked is not None:
+        return CHUNKED, reason
+    if backend == "auto" and device.type != "cuda":
+        return LOOP, reason
+    return "", reason
+
+
 def check_backend(backend: str) -> str:
     """ "auto", "loop" or "kernel"; ValueError for anything else, and for "kernel" where the package is missing."""
     if backend not in BACKENDS:
         raise ValueError(f"backend: got {backend!r}, expected one of {', '.join(map(repr, BACKENDS))}")
-    if backend == "kernel" and find_spec("fla") is None:
+    if backend == "kernel" and not INSTALLED:
         raise ValueError(f"backend: got 'kernel', and {unavailable(torch.device('cuda'))}")
     return backend
 
@@ -67,22 +139,20 @@ def check_backend(backend: str) -> str:
 def operate(
     name: str, backend: str, state: Tensor, tensors: dict[str, Tensor], **settings: Any
 ) -> tuple[Tensor, Tensor]:
-    """Run an operation: (outputs [B, T, H, V], final state).
+    """Run an operation the way that `explain_way` tells: (outputs [B, T, H, V], final state).
 
-    "auto" runs one token, and everything that is not on a GPU, through the loop, all else through the kernel, and
-    raises a ValueError where that is not installed: nothing falls back silently.
+    Kernels run in the dtype of autocast, all else in that of the state. ValueError where nothing can run: no loop over
+    many tokens runs unasked on a GPU, and "kernel" never means anything else.
     """
-    device, steps = state.device, tensors["v"].shape[1]
-    looped = backend == "loop" or (backend == "auto" and (device.type != "cuda" or steps == 1))
-    if looped:
-        with torch.autocast(device.type, enabled=False):
-            return OPERATIONS[name].loop(
-                **{k: x.to(state.dtype) for k, x in tensors.items()}, initial_state=state
-            )
-    reason = unavailable(device)
-    if reason is not None:
+    operation, device = OPERATIONS[name], state.device
+    way, reason = explain_way(name, backend, device, tensors["v"].shape[1])
+    if way == KERNEL:
+        return run_kernel(name, state, tensors, **settings)
+    plain = {LOOP: operation.loop, CHUNKED: operation.chunked}.get(way)
+    if plain is None:
         raise ValueError(f"backend: got {backend!r} on {device.type}: {reason}")
-    return run_kernel(name, state, tensors, **settings)
+    with torch.autocast(device.type, enabled=False):
+        return plain(**{k: x.to(state.dtype) for k, x in tensors.items()}, initial_state=state)
 
 
 def run_kernel(
