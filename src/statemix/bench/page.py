@@ -133,8 +133,8 @@ def _layers(records: Mapping[str, Record], links: Mapping[str, str]) -> Iterator
         yield ""
         yield f"From [{Path(path).name}]({links[path]}); fastest first."
         yield ""
-        yield "| | parameters | forward ms | forward + backward ms | tokens/s | × ours |"
-        yield "|---|---|---|---|---|---|"
+        yield "| | parameters | forward ms | forward + backward ms | the same launched | tokens/s | × ours |"
+        yield "|---|---|---|---|---|---|---|"
         rows: list[tuple[str, Any]] = [(row["name"], row) for row in record["ours"]]
         rows += list(record["rivals"].items())
         for name, row in sorted(rows, key=lambda pair: -pair[1].get("tokens_per_s", 0)):
@@ -145,7 +145,7 @@ def _layers(records: Mapping[str, Record], links: Mapping[str, str]) -> Iterator
 def _layer_line(name: str, row: Record) -> str:
     note = row.get("left_out") or row.get("failed")
     if note:
-        return f"| {name} | {note} | | | | |"
+        return f"| {name} | {note} | | | | | |"
     ratio = f"{row['times_ours']:.3g}" if "times_ours" in row else ""
-    times = f"{_median(row, 'forward')} | {_median(row, 'both')} | {row['tokens_per_s']:.3g}"
-    return f"| {name} | {row['parameters']:,} | {times} | {ratio} |"
+    times = " | ".join(_median(row, one) for one in ("forward", "both", "launched"))
+    return f"| {name} | {row['parameters']:,} | {times} | {row['tokens_per_s']:.3g} | {ratio} |"

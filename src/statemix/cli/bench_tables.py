@@ -119,15 +119,16 @@ def layers(record: Row) -> Iterator[Table]:
     shape = f"d={record['dim']}, B{record['batch']} T{record['length']}, {record['dtype']}"
     shown = _table(
         f"our layers, {shape}, ms; {where(record)}",
-        "", "N", "parameters", "forward", "forward + backward", "tokens/s", "products", "× products",
+        "", "N", "parameters", "forward", "forward + backward", "launched", "tokens/s", "products", "× products",
     )  # fmt: skip
     for row in record["ours"]:
         if "failed" in row:
-            shown.add_row(row["name"], "[red]failed[/]", *[""] * 6)
+            shown.add_row(row["name"], "[red]failed[/]", *[""] * 7)
             continue
         shown.add_row(
             row["name"], str(row["blocks"]), f"{row['parameters']:,}", milliseconds(row["forward"]),
-            milliseconds(row["both"]), f"{row['tokens_per_s']:.3g}", milliseconds(row["products"]["both"]),
+            milliseconds(row["both"]), _launched(row), f"{row['tokens_per_s']:.3g}",
+            milliseconds(row["products"]["both"]),
             f"[bold]{row['times_products']:.3g}[/]",
         )  # fmt: skip
     yield shown
@@ -135,19 +136,24 @@ def layers(record: Row) -> Iterator[Table]:
         yield _layer_rivals(record["rivals"])
 
 
+def _launched(row: Row) -> str:
+    return milliseconds(row["launched"]) if "launched" in row else ""
+
+
 def _layer_rivals(rivals: dict[str, Row]) -> Table:
     shown = _table(
-        "rivals; × is against ours", "", "parameters", "forward", "forward + backward", "tokens/s", "×", ""
-    )
+        "rivals; × is against ours",
+        "", "parameters", "forward", "forward + backward", "launched", "tokens/s", "×", "",
+    )  # fmt: skip
     for name, row in rivals.items():
         note = row.get("left_out") or row.get("failed")
         if note:
-            shown.add_row(name, *[""] * 5, escape(note))
+            shown.add_row(name, *[""] * 6, escape(note))
             continue
         against = f"{row['against']['name']}, {row['against']['parameters']:,}"
         shown.add_row(
             name, f"{row['parameters']:,}", milliseconds(row["forward"]), milliseconds(row["both"]),
-            f"{row['tokens_per_s']:.3g}", f"[bold]{row['times_ours']:.3g}[/]", against,
+            _launched(row), f"{row['tokens_per_s']:.3g}", f"[bold]{row['times_ours']:.3g}[/]", against,
         )  # fmt: skip
     return shown
 
