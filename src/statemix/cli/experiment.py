@@ -78,19 +78,19 @@ def run(
     again; one that failed is left alone without --retry.
     """
     from statemix import experiments
-    from statemix.experiments import Store, executor_of, get_experiment, jobs_of, make_plan, run_sweep
+    from statemix.experiments import Store, executor_of, get_experiment, jobs_of, make_plan, run_all
 
     plan = experiments.only(make_plan(get_experiment(name), preset, settings or []), only or [])
     place, jobs = Store(store), jobs_of(plan.cells)
     _tell_left_out(plan)
     if packed is None:
         packed = experiments.default_packed(scheduler)
-    if plan.experiment.alone and scheduler is None:
-        workers = packed = 1  # timings must not disturb one another
-    executor = executor_of(workers, scheduler)
+    alone = plan.experiment.alone
+    executor = executor_of(1 if alone and scheduler is None else workers, scheduler)
     try:
         with watching(plan.experiment.name, len(jobs)) as watch:
-            progress = run_sweep(jobs, place, executor, retry=retry, packed=packed, watch=watch)
+            how: dict[str, Any] = {"retry": retry, "packed": packed, "watch": watch}
+            progress = run_all(jobs, place, executor, alone=alone, **how)
     except KeyboardInterrupt:
         raise Interrupted("what was under way is saved; the same command goes on from there") from None
     executor.shutdown()

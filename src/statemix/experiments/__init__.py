@@ -5,7 +5,7 @@ from statemix.experiments.executors import default_packed, executor_of
 from statemix.experiments.experiment import Experiment, Plan, make_plan, only, reasons
 from statemix.experiments.rows import export, read_export, rows_of
 from statemix.experiments.store import Store
-from statemix.experiments.sweep import Progress, jobs_of, run_sweep
+from statemix.experiments.sweep import Progress, jobs_of, run_all, run_sweep
 
 __all__ = [
     "EXPERIMENTS",
@@ -23,5 +23,6 @@ __all__ = [
     "read_export",
     "reasons",
     "rows_of",
+    "run_all",
     "run_sweep",
 ]

@@ -130,20 +130,23 @@ def only(plan: Plan, choices: Iterable[str]) -> Plan:
     """The part of a plan whose cells have the labels "label=value,value"; every further choice narrows it.
 
     A task or model goes by its name in sweeps ("s3", "bdlru-4") or by its label ("S3"). ValueError for a label or a
-    value that no cell of the plan has, and for choices that leave nothing.
+    value that the plan does not have, left out or not, and for choices that leave nothing.
     """
-    cells = plan.cells
+    cells, left_out = plan.cells, plan.left_out
+    every = [*(cell.labels for cell in cells), *(one.labels for one in left_out)]
     for choice in choices:
         key, _, text = choice.partition("=")
-        known = list(dict.fromkeys(cell.labels.get(key) for cell in plan.cells))
+        known = list(dict.fromkeys(labels.get(key) for labels in every))
         if known in ([], [None]):
-            labels = ", ".join(dict.fromkeys(label for cell in plan.cells for label in cell.labels))
-            raise ValueError(f"only: got {choice!r}, expected label=values, the label one of {labels}")
+            names = ", ".join(dict.fromkeys(label for labels in every for label in labels))
+            raise ValueError(f"only: got {choice!r}, expected label=values, the label one of {names}")
         wanted = [_meant(key, value.strip(), known) for value in text.split(",")]
         cells = [cell for cell in cells if cell.labels.get(key) in wanted]
+        left_out = [one for one in left_out if one.labels.get(key, wanted[0]) in wanted]
     if not cells:
-        raise ValueError(f"only: no cell of {plan.experiment.name} has all of {', '.join(choices)}")
-    return plan._replace(cells=cells)
+        why = "".join(f"; {model}: {reason}" for model, reason in reasons(left_out).items())
+        raise ValueError(f"only: no cell of {plan.experiment.name} has all of {', '.join(choices)}{why}")
+    return plan._replace(cells=cells, left_out=left_out)
 
 
 NAMED: Mapping[str, Mapping[str, Any]] = {"task": PROBLEMS, "model": MODELS}

@@ -89,3 +89,6 @@ def _pace(content: str, capture: str) -> float:
 
 MEASURES: dict[str, Callable[[Path], dict[str, Any]]] = {"spectrum": spectrum, "memory": memory, "pace": pace}
 """Every measurement: from the folder of a finished run to what is kept, ready for JSON."""
+
+TIMINGS = ("pace",)
+"""Those that nothing else may run beside."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from statemix.experiments.experiment import Plan
 from statemix.experiments.grid import Cell
-from statemix.experiments.store import DIVERGED, FAILED, FINISHED, MISSING, Store
+from statemix.experiments.store import FAILED, MISSING, Store
 from statemix.training.files import replace_file
 
 Row = dict[str, Any]
@@ -47,7 +47,6 @@ def _row(cell: Cell, store: Store) -> Row:
         row["accuracy"] = summary["accuracy"].get(str(job.content["task"]["length"]))
         tested = list(summary["accuracy"].values())
         row["mean_accuracy"] = sum(tested) / len(tested) if tested else None
-        row["seconds_per_step"] = summary["seconds"] / max(1, summary["step"])
         row |= _last_lines(store.folder(job.key) / "metrics.jsonl")
     last = next((line for line in reversed(store.attempts(job.key)) if line["event"] == "ended"), None)
     if last is not None:
@@ -71,16 +70,18 @@ def _last_lines(path: Path) -> Row:
 
 
 def export(plan: Plan, rows: list[Row], out: Path) -> int:
-    """Write every run that came to an end or failed as a line of JSON; returns how many. One head line comes first.
+    """Write every run that came to an end (a measurement may still be missing) or failed as a line of JSON; returns how
+    many. One head line comes first.
 
     RunError when the file cannot be written.
     """
     contents = {cell.job.key: cell.job.content for cell in plan.cells}
+    left_out = dict.fromkeys((one.labels["model"], one.reason) for one in plan.left_out)
     head = {
         "form": FORM, "experiment": plan.experiment.name, "preset": plan.preset, "settings": list(plan.settings),
-        "cells": len(rows), "left_out": [[one.labels["model"], one.reason] for one in plan.left_out],
+        "cells": len(rows), "left_out": list(left_out),
     }  # fmt: skip
-    kept = [row for row in rows if row["status"] in (FINISHED, DIVERGED, FAILED)]
+    kept = [row for row in rows if "ended" in row or row["status"] == FAILED]
     lines = [head] + [
         {
             **row,

@@ -11,6 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from statemix.experiments.executors import Cluster, Processes
+from statemix.experiments.measures import TIMINGS
 from statemix.experiments.store import DIVERGED, FAILED, FINISHED, Job, Store
 from statemix.experiments.work import Outcome, execute, execute_many
 
@@ -69,6 +70,31 @@ def jobs_of(cells: Iterable[Any]) -> list[Job]:
     return list(jobs.values())
 
 
+def run_all(
+    jobs: list[Job],
+    store: Store,
+    executor: Processes | Cluster,
+    *,
+    alone: bool = False,
+    packed: int = 1,
+    **how: Any,
+) -> Progress:
+    """`run_sweep`, and once nothing runs any more, the `TIMINGS` of the jobs one by one; with `alone` all jobs so."""
+    untimed = [
+        job._replace(measures=tuple(name for name in job.measures if name not in TIMINGS)) for job in jobs
+    ]
+    if alone or untimed == jobs:
+        return run_sweep(jobs, store, executor, alone=alone, packed=packed, **how)
+    trained = run_sweep(untimed, store, executor, packed=packed, **how)
+    timed = run_sweep(jobs, store, executor, alone=True, watch=how.get("watch", _unwatched))
+    timed.found, timed.deaths = trained.found, timed.deaths + trained.deaths
+    return timed
+
+
+def _unwatched(progress: Progress) -> None:
+    """Nobody looks."""
+
+
 def run_sweep(
     jobs: list[Job],
     store: Store,
@@ -76,14 +102,16 @@ def run_sweep(
     *,
     retry: bool = False,
     packed: int = 1,
-    watch: Callable[[Progress], None] = lambda progress: None,
+    alone: bool = False,
+    watch: Callable[[Progress], None] = _unwatched,
     work: Work = execute,
 ) -> Progress:
     """Run what is not at its end; returns where it ended. A failed job is left alone unless `retry`.
 
-    packed: trainings that one worker runs side by side; more than one pays on GPUs. A job whose worker dies is given
-    to another one, alone, which goes on from the job's checkpoint, at most `DEATHS` times. On KeyboardInterrupt the
-    jobs under way save and leave, and the interrupt is raised again. ValueError for `packed` below 1.
+    packed: trainings that one worker runs side by side; more than one pays on GPUs. alone: one job at a time. A job
+    whose worker dies is given to another one, alone, which goes on from the job's checkpoint, at most `DEATHS` times.
+    On KeyboardInterrupt the jobs under way save and leave, and the interrupt is raised again. ValueError for `packed`
+    below 1.
     """
     if packed < 1:
         raise ValueError(f"packed: got {packed}, expected at least 1")
@@ -92,9 +120,10 @@ def run_sweep(
     running: dict[Future[Any], list[Job]] = {}
     try:
         while waiting or running:
-            progress.workers = executor.workers
+            progress.workers = 1 if alone else executor.workers
             while waiting and len(running) < progress.workers:
-                bundle = _bundle(waiting, deaths, packed, progress.workers - len(running))
+                side_by_side = 1 if alone else packed
+                bundle = _bundle(waiting, deaths, side_by_side, progress.workers - len(running))
                 running[_submit(executor, bundle, store, packed, work)] = bundle
                 progress.running |= {job.key: time.monotonic() for job in bundle}
             progress.trained = _trained(running.values(), store)

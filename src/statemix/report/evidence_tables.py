@@ -75,12 +75,15 @@ def _no_slower(rows: Sequence[Row], reference: Mapping[str, Any]) -> list[Row]:
 
 
 def _by_label(view: TableView, rows: Sequence[Row]) -> list[str]:
+    """A line for all that has a run."""
     columns = list(dict.fromkeys(row.get(view.column) for row in rows))
     lines = []
     for names, members in grouped(rows, view.rows).items():
         chosen = [
             _chosen(matching(members, {view.column: column}), view.over, view.value) for column in columns
         ]
+        if not any(chosen):
+            continue
         cells = [
             NONE if one is None else cell(one.value, one.diverged) + _setting(one, view.over)
             for one in chosen

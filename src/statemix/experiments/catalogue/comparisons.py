@@ -78,8 +78,9 @@ TABLE1 = Experiment(
     presets={
         "full": _both(ALL, EQUAL, ("pace",)),
         "small": (
-            small(("compression", "s3"), ("bdlru-1", "bdlru-3", "hlru-3", *SMALL_RIVALS), sizes=(("state", 24),)),
-            small(("s3",), ("bdlru-1", "bdlru-3"), sizes=(("parameters", 2000),)),
+            small(("compression", "s3"), ("bdlru-1", "bdlru-3", "hlru-3", *SMALL_RIVALS), sizes=(("state", 24),),
+                  measures=("pace",)),
+            small(("s3",), ("bdlru-1", "bdlru-3"), sizes=(("parameters", 2000),), measures=("pace",)),
         ),
     },
     tables=(
