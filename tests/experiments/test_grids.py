@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -178,6 +179,45 @@ def test_a_part_of_a_grid():
     assert only(plan, []) == plan
     keys = {cell.job.key for cell in plan.cells}
     assert {cell.job.key for cell in part.cells} < keys
+
+
+@pytest.fixture(scope="module")
+def table():
+    """Table 1 in full, of one seed and rate."""
+    whole = EXPERIMENTS["table1"]
+    grids = [
+        type(grid)(**{**vars(grid), "seeds": (0,), "rates": grid.rates[:1]}) for grid in whole.presets["full"]
+    ]
+    return make_plan(replace(whole, presets={"full": grids}), "full")
+
+
+SIZE = ["basis=state", "size=512"]
+
+
+def test_a_part_with_what_is_left_out(table):
+    """Attention over 128 channels has 256 numbers of state a token, not 512."""
+    for model in ("attention", "Attention"):
+        part = only(table, [f"model={model},lstm", *SIZE])
+        assert part.cells
+        assert {cell.labels["model"] for cell in part.cells} == {"LSTM"}
+        assert {(cell.labels["basis"], cell.labels["size"]) for cell in part.cells} == {("state", 512)}
+        assert {(o.labels["model"], o.labels["basis"], o.labels["size"]) for o in part.left_out} == {
+            ("Attention", "state", 512)
+        }
+    unknown = only(table, ["model=attention,lstm", *SIZE, "length=32"])  # a label of cells alone
+    assert set(reasons(unknown.left_out)) == {"Attention"}
+
+
+def test_a_part_that_is_left_out_tells_why(table):
+    words = (
+        "table1 has all of model=attention, basis=state, size=512; Attention: its nearest size has 256 state"
+    )
+    with pytest.raises(ValueError, match=re.escape(words)) as caught:
+        only(table, ["model=attention", *SIZE])
+    assert "Mamba" not in str(caught.value)
+    with pytest.raises(ValueError, match="only: got length='7', expected one of") as caught:
+        only(table, ["length=7"])
+    assert "None" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

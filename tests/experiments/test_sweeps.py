@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from statemix.experiments import Store, executor_of, jobs_of, make_plan, run_sweep
+from statemix.experiments import Store, executor_of, jobs_of, make_plan, run_all, run_sweep
 from statemix.experiments.executors import Processes
 from statemix.experiments.sweep import DEATHS
 from statemix.experiments.work import execute, execute_many
@@ -263,6 +263,72 @@ def test_waiting_for_another_process(tmp_path):
     worker.join()
     assert events(store, job.key, "ended") == []
     assert store.status(job) == "finished"
+
+
+def timed_jobs(steps=10):
+    return [job._replace(measures=("pace", "spectrum")) for job in jobs(steps=steps)]
+
+
+class Watch:
+    """How many jobs ran at once, and the most workers, at every look."""
+
+    def __init__(self):
+        self.running, self.workers = [], []
+
+    def __call__(self, progress):
+        self.running.append(len(progress.running))
+        self.workers.append(progress.workers)
+
+
+@pytest.mark.parametrize("packed", [1, 2])
+def test_timings_come_once_nothing_else_runs(tmp_path, packed):
+    store, todo, watch = Store(tmp_path), timed_jobs(), Watch()
+    with Processes(2) as executor:
+        progress = run_all(todo, store, executor, packed=packed, watch=watch)
+        again = run_all(todo, store, executor, packed=packed)
+    assert [store.status(job) for job in todo] == ["finished"] * 4
+    assert (progress.found, progress.counts["finished"], progress.left) == (0, 4, 0)
+    assert (again.found, again.counts["finished"], again.ended) == (4, 4, 0)
+    assert_each_once(store, [job.key for job in todo])
+    others = ("summary.json", "spectrum.json", "attempts.jsonl")
+    last = max((store.folder(job.key) / name).stat().st_mtime_ns for job in todo for name in others)
+    for job in todo:
+        assert store.measured(job.key, "pace")["seconds_per_step"] > 0
+        assert store.measure_path(job.key, "pace").stat().st_mtime_ns > last
+    assert max(watch.running) > 1
+    first = watch.workers.index(1)  # the timings begin
+    assert set(watch.workers[:first]) == {2}
+    assert set(watch.workers[first:]) == {1}
+    assert max(watch.running[first:]) == 1
+
+
+def test_alone_jobs_run_one_at_a_time(tmp_path):
+    store, todo, watch = Store(tmp_path), timed_jobs(), Watch()
+    with Processes(2) as executor:
+        progress = run_all(todo, store, executor, alone=True, packed=2, watch=watch)
+        again = run_all(todo, store, executor, alone=True)
+    assert max(watch.running) == 1
+    assert (progress.found, progress.counts["finished"], progress.ended) == (0, 4, 4)
+    assert (again.found, again.ended) == (4, 0)
+    assert all(store.measured(job.key, "pace") for job in todo)
+
+
+def test_a_timing_that_failed_is_retried_on_request(tmp_path):
+    store, (job, damaged, *_) = Store(tmp_path), timed_jobs()
+    with Processes(1) as executor:
+        run_sweep([job._replace(measures=("spectrum",))], store, executor)
+        store.note(job.key, "failed", error="no pace", traceback="Traceback")
+        store.folder(damaged.key).mkdir()
+        (store.folder(damaged.key) / "config.json").write_text("{")
+        todo = [job, damaged]
+        left = run_all(todo, store, executor)
+        assert (left.counts["finished"], left.counts["failed"]) == (0, 2)
+        assert store.measured(job.key, "pace") is None
+        retried = run_all(todo, store, executor, retry=True)
+    assert (retried.found, retried.counts["finished"], retried.counts["failed"]) == (1, 1, 1)
+    assert store.measured(job.key, "pace") is not None
+    assert store.failure(job.key) is None
+    assert len(events(store, damaged.key, "failed")) == 2  # once in each sweep, not again for its timing
 
 
 def test_executors_are_checked(tmp_path):

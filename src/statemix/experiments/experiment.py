@@ -136,7 +136,7 @@ def only(plan: Plan, choices: Iterable[str]) -> Plan:
     every = [*(cell.labels for cell in cells), *(one.labels for one in left_out)]
     for choice in choices:
         key, _, text = choice.partition("=")
-        known = list(dict.fromkeys(labels.get(key) for labels in every))
+        known = list(dict.fromkeys(labels[key] for labels in every if key in labels))
         if known in ([], [None]):
             names = ", ".join(dict.fromkeys(label for labels in every for label in labels))
             raise ValueError(f"only: got {choice!r}, expected label=values, the label one of {names}")

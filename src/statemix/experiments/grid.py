@@ -141,6 +141,8 @@ def _shown(point: dict[str, Any]) -> Labels:
     basis, size = point["size"]
     model = get_model(point["model"])
     rest = {key: value for key, value in point.items() if key not in ("problem", "model", "size")}
+    if not model.ours:
+        rest |= {"normalization": PLAIN, "transition_bias": PLAIN}
     return {
         "task": get_problem(point["problem"]).label,
         "model": model.label,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -75,8 +75,9 @@ def run_all(
     store: Store,
     executor: Processes | Cluster,
     *,
-    alone: bool = False,
+    retry: bool = False,
     packed: int = 1,
+    alone: bool = False,
     **how: Any,
 ) -> Progress:
     """`run_sweep`, and once nothing runs any more, the `TIMINGS` of the jobs one by one; with `alone` all jobs so."""
@@ -84,10 +85,14 @@ def run_all(
         job._replace(measures=tuple(name for name in job.measures if name not in TIMINGS)) for job in jobs
     ]
     if alone or untimed == jobs:
-        return run_sweep(jobs, store, executor, alone=alone, packed=packed, **how)
-    trained = run_sweep(untimed, store, executor, packed=packed, **how)
-    timed = run_sweep(jobs, store, executor, alone=True, watch=how.get("watch", _unwatched))
-    timed.found, timed.deaths = trained.found, timed.deaths + trained.deaths
+        return run_sweep(jobs, store, executor, retry=retry, packed=packed, alone=alone, **how)
+    trained = run_sweep(untimed, store, executor, retry=retry, packed=packed, **how)
+    # what failed just now is not tried twice, a timing that failed before is
+    again = {job.key for job in untimed if store.status(job) != FAILED} if retry else ()
+    timed = run_sweep(jobs, store, executor, retry=again, alone=True, **how)
+    timed.found = trained.found
+    timed.deaths += trained.deaths
+    timed.interrupted += trained.interrupted
     return timed
 
 
@@ -100,7 +105,7 @@ def run_sweep(
     store: Store,
     executor: Processes | Cluster,
     *,
-    retry: bool = False,
+    retry: bool | Collection[str] = False,
     packed: int = 1,
     alone: bool = False,
     watch: Callable[[Progress], None] = _unwatched,
@@ -108,10 +113,10 @@ def run_sweep(
 ) -> Progress:
     """Run what is not at its end; returns where it ended. A failed job is left alone unless `retry`.
 
-    packed: trainings that one worker runs side by side; more than one pays on GPUs. alone: one job at a time. A job
-    whose worker dies is given to another one, alone, which goes on from the job's checkpoint, at most `DEATHS` times.
-    On KeyboardInterrupt the jobs under way save and leave, and the interrupt is raised again. ValueError for `packed`
-    below 1.
+    retry: or the keys of the jobs it is meant for. packed: trainings that one worker runs side by side; more than one
+    pays on GPUs. alone: one job at a time. A job whose worker dies is given to another one, alone, which goes on from
+    the job's checkpoint, at most `DEATHS` times. On KeyboardInterrupt the jobs under way save and leave, and the
+    interrupt is raised again. ValueError for `packed` below 1.
     """
     if packed < 1:
         raise ValueError(f"packed: got {packed}, expected at least 1")
@@ -137,11 +142,12 @@ def run_sweep(
     return progress
 
 
-def _plan(jobs: list[Job], store: Store, retry: bool) -> tuple[Progress, deque[Job]]:
+def _plan(jobs: list[Job], store: Store, retry: bool | Collection[str]) -> tuple[Progress, deque[Job]]:
     waiting, counts = deque[Job](), Counter[str]()
     for job in jobs:
         status = store.status(job)
-        if status in (FINISHED, DIVERGED) or (status == FAILED and not retry):
+        again = retry if isinstance(retry, bool) else job.key in retry
+        if status in (FINISHED, DIVERGED) or (status == FAILED and not again):
             counts[status] += 1
         else:
             waiting.append(job)
