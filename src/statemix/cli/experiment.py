@@ -89,8 +89,7 @@ def run(
     executor = executor_of(1 if alone and scheduler is None else workers, scheduler)
     try:
         with watching(plan.experiment.name, len(jobs)) as watch:
-            how: dict[str, Any] = {"retry": retry, "packed": packed, "watch": watch}
-            progress = run_all(jobs, place, executor, alone=alone, **how)
+            progress = run_all(jobs, place, executor, alone=alone, retry=retry, packed=packed, watch=watch)
     except KeyboardInterrupt:
         raise Interrupted("what was under way is saved; the same command goes on from there") from None
     executor.shutdown()

@@ -142,7 +142,7 @@ def only(plan: Plan, choices: Iterable[str]) -> Plan:
             raise ValueError(f"only: got {choice!r}, expected label=values, the label one of {names}")
         wanted = [_meant(key, value.strip(), known) for value in text.split(",")]
         cells = [cell for cell in cells if cell.labels.get(key) in wanted]
-        left_out = [one for one in left_out if one.labels.get(key, wanted[0]) in wanted]
+        left_out = [one for one in left_out if key not in one.labels or one.labels[key] in wanted]
     if not cells:
         why = "".join(f"; {model}: {reason}" for model, reason in reasons(left_out).items())
         raise ValueError(f"only: no cell of {plan.experiment.name} has all of {', '.join(choices)}{why}")
