@@ -16,26 +16,29 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.ampere import async_copy
 
 from statemix.ops.triton.rows import gate_gradient, rotate, row_shift, row_weights
+from statemix.ops.triton.turns_backward_tiles import (
+    begin_copies,
+    copy_tile,
+    earlier,
+    load_tile,
+    of_lanes,
+    read_rows,
+    tile_rings,
+)
 from statemix.ops.triton.turns_common import (
     ALL,
     CORRECT,
     INTEGERS,
     WHOLE,
-    fetch,
-    gates_of,
+    gates_at,
     idle,
     lanes,
-    load_states,
-    load_steps,
     open_boards,
     pass_turn,
     reach,
-    read,
-    read_gates,
-    rings,
     sequence,
     take_turn,
-    tile,
+    value_at,
 )
 from statemix.ops.triton.turns_steps import step_back
 
@@ -64,43 +67,6 @@ def _pasts(stored, initial, channel, ok, t0, lower, ROWS: tl.constexpr, K: tl.co
 
 
 @gluon.jit
-def _fetch(smem, slot, inputs, at, steps, steps_h, plane, start, lower, inside, inside_h, C: tl.constexpr):
-    """One tile of gates, values and gradients of states, and of the states one step earlier."""
-    g, v, states, grads = inputs
-    g_at, v_at, d_at, h_at = at
-    mask = inside & (steps >= start)
-    fetch(smem, slot, g + g_at, C, plane, mask)
-    async_copy.async_copy_global_to_shared(smem[C].index(slot), v + v_at, mask=mask)
-    async_copy.async_copy_global_to_shared(smem[C + 1].index(slot), grads + d_at, mask=mask)
-    async_copy.async_copy_global_to_shared(
-        smem[C + 2].index(slot), states + h_at, mask=inside_h & (steps_h > lower)
-    )
-    async_copy.commit_group()
-
-
-@gluon.jit
-def _load(
-    pointers, ok, t0, start, lower, U: tl.constexpr, ROWS: tl.constexpr, C: tl.constexpr, H: tl.constexpr
-):
-    """The same straight into registers: U steps of gates and values, of gradients, and ROWS earlier states."""
-    g, v, states, grads = pointers
-    left = t0 - start + 1
-    return (
-        load_steps(g, v, ok, left, U, C, H, -1),
-        load_states(grads, ok, left, U, H),
-        load_states(states, ok, t0 - lower, ROWS, H),
-    )
-
-
-@gluon.jit
-def _read_states(ring, slot, ROWS: tl.constexpr, G: tl.constexpr):
-    rows = ()
-    for r in tl.static_range(ROWS):
-        rows = rows + (read(ring, slot, r, G),)
-    return rows
-
-
-@gluon.jit
 def _gradients(raw, p, inverse, adjoint, value, lagged, out, plane: tl.constexpr, mask, m: tl.constexpr,
                CODE: tl.constexpr, GATED: tl.constexpr):  # fmt: skip
     """Store the gradients of one step's gates and return that of its value."""
@@ -116,95 +82,96 @@ def _gradients(raw, p, inverse, adjoint, value, lagged, out, plane: tl.constexpr
 
 
 @gluon.jit
-def _worker(smem, boards, turns, inputs, outputs, start, end, lower, stop, c0, strides, H: tl.constexpr,
+def _weigh(held, slot, own, m: tl.constexpr, CODE: tl.constexpr, GATED: tl.constexpr, ORDER: tl.constexpr,
+           G: tl.constexpr, U: tl.constexpr, DIRECT: tl.constexpr):  # fmt: skip
+    """The weights of a tile's steps, what their sums are divided by, and the weights as `step_back` takes them."""
+    C: tl.constexpr = m + 1 if GATED else m
+    weights, inverses, ways = (), (), ()
+    for u in tl.static_range(U):
+        p, inverse = row_weights(gates_at(held, slot, u, C, G, DIRECT), CODE, C, True)
+        weights = weights + (p,)
+        inverses = inverses + (inverse,)
+        ways = ways + ((p if ORDER else rotate(p, own, m)),)
+    return weights, inverses, ways
+
+
+@gluon.jit
+def _walk(ways, ups, carry, first, own, m: tl.constexpr, ORDER: tl.constexpr, U: tl.constexpr):
+    """The adjoints of a tile's steps, and what lanes carry after them."""
+    adjoints = ()
+    for u in tl.static_range(U):
+        adjoints = adjoints + (carry[0] + ups[u].to(tl.float32),)
+        carry = step_back(ways[u], adjoints[u], carry, first, own, m, ORDER)
+    return adjoints, carry
+
+
+@gluon.jit
+def _store_carry(out, ways, adjoints, carry, t0, stop, first, own, channel, ok, m: tl.constexpr,
+                 ORDER: tl.constexpr, U: tl.constexpr):  # fmt: skip
+    """Walk a tile from step t0 back again, looking at every carry, and store what lanes carry after step `stop`."""
+    K: tl.constexpr = m if ORDER else 1
+    for u in tl.static_range(U):
+        carry = step_back(ways[u], adjoints[u], carry, first, own, m, ORDER)
+        for i in tl.static_range(K):
+            tl.store(out + channel * K + i, carry[i], mask=ok & (t0 - u == stop))
+
+
+@gluon.jit
+def _store_gradients(out, held, slot, weights, inverses, adjoints, pasts, t0, start, first, ok, H: tl.constexpr,
+                     m: tl.constexpr, CODE: tl.constexpr, GATED: tl.constexpr, ORDER: tl.constexpr, G: tl.constexpr,
+                     U: tl.constexpr, DIRECT: tl.constexpr):  # fmt: skip
+    """The gradients of the gates and values of a tile from step t0 back, as far as `start`."""
+    C: tl.constexpr = m + 1 if GATED else m
+    gates_out, values_out = out
+    for u in tl.static_range(U):
+        raw = gates_at(held, slot, u, C, G, DIRECT)
+        value = value_at(held, slot, u, C, G, DIRECT)
+        mask = ok & (t0 - u >= start)
+        d = _gradients(raw, weights[u], inverses[u], adjoints[u], value, _lagged(pasts, u, first, m, ORDER),
+                       gates_out - u * H * C, H, mask, m, CODE, GATED)  # fmt: skip
+        tl.store(values_out - u * H, d.to(values_out.dtype.element_ty), mask=mask)
+
+
+@gluon.jit
+def _worker(smem, boards, turns, inputs, initial, outputs, start, end, lower, stop, c0, strides, H: tl.constexpr,
             m: tl.constexpr, LANES: tl.constexpr, CODE: tl.constexpr, GATED: tl.constexpr, ORDER: tl.constexpr,
             ME: tl.constexpr, W: tl.constexpr, G: tl.constexpr, U: tl.constexpr, S: tl.constexpr, VEC: tl.constexpr,
             R: tl.constexpr):  # fmt: skip
-    g, v, states, grads, initial = inputs
+    """The tiles ME, ME + W, … of a program's lanes, from the end."""
     d_gates, d_values, d_initial = outputs
-    gt, gj, vt = strides
     C: tl.constexpr = m + 1 if GATED else m
     K: tl.constexpr = m if ORDER else 1
     DIRECT: tl.constexpr = VEC == 0
     channel, ok, first, own = lanes(c0, H, m, LANES, G)
     t0 = end - 1 - ME * U
-    states += (t0 - 1).to(tl.int64) * H
-    grads += t0.to(tl.int64) * H
+    if DIRECT:
+        inputs = of_lanes(inputs, t0, channel, C, H)
+        pending = load_tile(inputs, ok, t0, start, lower, U, U + K - 1, C, H)
+    else:
+        inputs, ahead, plan = begin_copies(smem, inputs, t0, start, lower, c0, strides,
+                                           H, LANES, C, W, G, U, S, VEC, R)  # fmt: skip
     gates_out = d_gates + t0.to(tl.int64) * (H * C) + channel
     values_out = d_values + t0.to(tl.int64) * H + channel
-    if DIRECT:
-        g += t0.to(tl.int64) * (C * H) + channel
-        v += t0.to(tl.int64) * H + channel
-        states += channel
-        grads += channel
-        pending = _load((g, v, states, grads), ok, t0, start, lower, U, U + K - 1, C, H)
-    else:
-        when, source, inside = tile(c0, H, U, LANES, G, VEC)
-        when_h, source_h, inside_h = tile(c0, H, R, LANES, G, VEC)
-        at = (
-            source - when * (gt * VEC),
-            source - when * (vt * VEC),
-            source - when * H,
-            source_h - when_h * H,
-        )
-        plane = gj.to(tl.int64) * VEC
-        dg, dv = gt.to(tl.int64) * (U * W * VEC), vt.to(tl.int64) * (U * W * VEC)
-        g += t0.to(tl.int64) * gt * VEC
-        v += t0.to(tl.int64) * vt * VEC
-        ahead = t0
-        for k in tl.static_range(S - 1):
-            _fetch(smem, k, (g, v, states, grads), at, ahead - when, ahead - when_h, plane, start, lower,
-                   inside, inside_h, C)  # fmt: skip
-            g -= dg
-            v -= dv
-            states -= U * W * H
-            grads -= U * W * H
-            ahead -= U * W
     for k in range(tl.cdiv(end - start, U * W)):
-        states -= U * W * H
-        grads -= U * W * H
         if DIRECT:
-            g -= U * W * C * H
-            v -= U * W * H
-            numbers, ups, stored = pending
-            pending = _load((g, v, states, grads), ok, t0 - U * W, start, lower, U, U + K - 1, C, H)
+            inputs = earlier(inputs, C, H, U * W)
+            held, ups, stored = pending
+            pending = load_tile(inputs, ok, t0 - U * W, start, lower, U, U + K - 1, C, H)
         else:
             async_copy.wait_group(S - 2)
-            newer = (g, v, states + U * W * H, grads + U * W * H)
-            _fetch(smem, (k + S - 1) % S, newer, at, ahead - when, ahead - when_h, plane, start, lower,
-                   inside, inside_h, C)  # fmt: skip
-            g -= dg
-            v -= dv
-            ahead -= U * W
-            stored = _read_states(smem[C + 2], k % S, U + K - 1, G)
-            ups = _read_states(smem[C + 1], k % S, U, G)
-        weights, inverses, ways, adjoints = (), (), (), ()
-        for u in tl.static_range(U):
-            raw = gates_of(numbers[u], C) if DIRECT else read_gates(smem, k % S, u, C, G)
-            p, inverse = row_weights(raw, CODE, C, True)
-            weights = weights + (p,)
-            inverses = inverses + (inverse,)
-            ways = ways + ((p if ORDER else rotate(p, own, m)),)
+            inputs, ahead = copy_tile(smem, (k + S - 1) % S, inputs, ahead, start, lower, plan, C, H, U * W)
+            held = smem
+            stored = read_rows(smem[C + 2], k % S, U + K - 1, G)
+            ups = read_rows(smem[C + 1], k % S, U, G)
+        weights, inverses, ways = _weigh(held, k % S, own, m, CODE, GATED, ORDER, G, U, DIRECT)
         pasts = _pasts(stored, initial, channel, ok, t0, lower, U + K - 1, K)
         begun = take_turn(boards[ME], turns[ME], k, ME, K, G)
-        carry = begun
-        for u in tl.static_range(U):
-            adjoints = adjoints + (carry[0] + ups[u].to(tl.float32),)
-            carry = step_back(ways[u], adjoints[u], carry, first, own, m, ORDER)
+        adjoints, carry = _walk(ways, ups, begun, first, own, m, ORDER, U)
         pass_turn(boards[(ME + 1) % W], turns[(ME + 1) % W], carry, K, G)
-        if (t0 >= start) & (t0 - U < stop):  # the step is here: walk again, looking at every carry
-            carry = begun
-            for u in tl.static_range(U):
-                carry = step_back(ways[u], adjoints[u], carry, first, own, m, ORDER)
-                for i in tl.static_range(K):
-                    tl.store(d_initial + channel * K + i, carry[i], mask=ok & (t0 - u == stop))
-        for u in tl.static_range(U):
-            raw = gates_of(numbers[u], C) if DIRECT else read_gates(smem, k % S, u, C, G)
-            value = numbers[u][C].to(tl.float32) if DIRECT else read(smem[C], k % S, u, G)
-            mask = ok & (t0 - u >= start)
-            d = _gradients(raw, weights[u], inverses[u], adjoints[u], value, _lagged(pasts, u, first, m, ORDER),
-                           gates_out - u * H * C, H, mask, m, CODE, GATED)  # fmt: skip
-            tl.store(values_out - u * H, d.to(d_values.dtype.element_ty), mask=mask)
+        if (t0 >= start) & (t0 - U < stop):  # step `stop` is here
+            _store_carry(d_initial, ways, adjoints, begun, t0, stop, first, own, channel, ok, m, ORDER, U)
+        _store_gradients((gates_out, values_out), held, k % S, weights, inverses, adjoints, pasts, t0, start,
+                         first, ok, H, m, CODE, GATED, ORDER, G, U, DIRECT)  # fmt: skip
         gates_out -= U * W * H * C
         values_out -= U * W * H
         t0 -= U * W
@@ -216,9 +183,9 @@ def backward(gates, values, states, initial, grads, grad_final, d_gates, d_value
              CODE: tl.constexpr, GATED: tl.constexpr, ORDER: tl.constexpr, PACKED: tl.constexpr, W: tl.constexpr,
              G: tl.constexpr, U: tl.constexpr, S: tl.constexpr, VEC: tl.constexpr, WARPS: tl.constexpr,
              REGS: tl.constexpr, R: tl.constexpr, PHASE: tl.constexpr):  # fmt: skip
-    """One program: G x LANES lanes of one sequence. Strides of gates and values count units of VEC numbers (VEC
-    = 0: the fast format, number by number); R is the
-    rows of states that a tile of U steps reads, rounded up to a power of two."""
+    """One program: G x LANES lanes of one sequence. Strides of gates and values count units of VEC numbers (VEC = 0:
+    the fast format, number by number); R is the rows of states that a tile of U steps reads, rounded up to a power
+    of two."""
     C: tl.constexpr = m + 1 if GATED else m
     K: tl.constexpr = m if ORDER else 1
     pid = tl.program_id(0)
@@ -245,11 +212,7 @@ def backward(gates, values, states, initial, grads, grad_final, d_gates, d_value
     boards, turns = open_boards(grad_final + mine, channel, ok, W, G, K)
     jobs = ()
     for _ in tl.static_range(W):
-        if VEC == 0:
-            jobs = jobs + ((),)
-        else:
-            few = rings(gates.dtype.element_ty, C + 2, S, U * G * 32)
-            jobs = jobs + (few + rings(gates.dtype.element_ty, 1, S, R * G * 32),)
+        jobs = jobs + (tile_rings(gates.dtype.element_ty, C, G, U, S, VEC, R),)
     here = row * T * H
     if VEC == 0:
         gates += here * C
@@ -257,27 +220,15 @@ def backward(gates, values, states, initial, grads, grad_final, d_gates, d_value
     else:
         gates += row * gb * VEC
         values += row * vb * VEC
-    inputs = (gates, values, states + here, grads + here, initial + whose)
+    inputs = (gates, values, states + here, grads + here)
+    initial += whose
     outputs = (d_gates + here * C, d_values + here, d_initial + out)
     strides = (gt, gj, vt)
-    if W == 2:
-        gl.warp_specialize([
-            (idle, ()),
-            (_worker, (jobs[0], boards, turns, inputs, outputs, start, end, lower, stop, c0, strides,
-                       H, m, LANES, CODE, GATED, ORDER, 0, W, G, U, S, VEC, R)),
-            (_worker, (jobs[1], boards, turns, inputs, outputs, start, end, lower, stop, c0, strides,
-                       H, m, LANES, CODE, GATED, ORDER, 1, W, G, U, S, VEC, R)),
-        ], WARPS, REGS)  # fmt: skip
-    else:
-        tl.static_assert(W == 4)
-        gl.warp_specialize([
-            (idle, ()),
-            (_worker, (jobs[0], boards, turns, inputs, outputs, start, end, lower, stop, c0, strides,
-                       H, m, LANES, CODE, GATED, ORDER, 0, W, G, U, S, VEC, R)),
-            (_worker, (jobs[1], boards, turns, inputs, outputs, start, end, lower, stop, c0, strides,
-                       H, m, LANES, CODE, GATED, ORDER, 1, W, G, U, S, VEC, R)),
-            (_worker, (jobs[2], boards, turns, inputs, outputs, start, end, lower, stop, c0, strides,
-                       H, m, LANES, CODE, GATED, ORDER, 2, W, G, U, S, VEC, R)),
-            (_worker, (jobs[3], boards, turns, inputs, outputs, start, end, lower, stop, c0, strides,
-                       H, m, LANES, CODE, GATED, ORDER, 3, W, G, U, S, VEC, R)),
-        ], WARPS, REGS)  # fmt: skip
+    tl.static_assert(W == 2 or W == 4)
+    # The default partition, then the workers.
+    gl.warp_specialize([
+        (idle, ()) if me < 0 else
+        (_worker, (jobs[me], boards, turns, inputs, initial, outputs, start, end, lower, stop, c0, strides,
+                   H, m, LANES, CODE, GATED, ORDER, me, W, G, U, S, VEC, R))
+        for me in ((-1, 0, 1) if W == 2 else (-1, 0, 1, 2, 3))
+    ], WARPS, REGS)  # fmt: skip

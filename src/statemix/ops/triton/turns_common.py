@@ -144,6 +144,18 @@ def gates_of(numbers, C: tl.constexpr):
 
 
 @gluon.jit
+def gates_at(held, slot, u: tl.constexpr, C: tl.constexpr, G: tl.constexpr, DIRECT: tl.constexpr):
+    """The raw gates of step u of a tile; `held` are the rings whose slot it is in, or (DIRECT) its loaded steps."""
+    return gates_of(held[u], C) if DIRECT else read_gates(held, slot, u, C, G)
+
+
+@gluon.jit
+def value_at(held, slot, u: tl.constexpr, C: tl.constexpr, G: tl.constexpr, DIRECT: tl.constexpr):
+    """The value of step u of a tile, as `gates_at`."""
+    return held[u][C].to(tl.float32) if DIRECT else read(held[C], slot, u, G)
+
+
+@gluon.jit
 def open_boards(state, channel, ok, W: tl.constexpr, G: tl.constexpr, K: tl.constexpr):
     """A board and a barrier for each of W workers; the first worker's board holds `state` [.., K]."""
     shared: tl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])

@@ -20,35 +20,88 @@ from statemix.ops.triton.turns_common import (
     CORRECT,
     INTEGERS,
     fetch,
-    gates_of,
+    gates_at,
     idle,
     lanes,
     load_steps,
     open_boards,
     pass_turn,
     reach,
-    read,
-    read_gates,
     rings,
     sequence,
     take_turn,
     tile,
+    value_at,
 )
 from statemix.ops.triton.turns_steps import step
 
 
 @gluon.jit
-def _fetch(smem, slot, gates, values, plane, mask, C: tl.constexpr):
-    """One tile of gates and values."""
+def _plan(c0, strides, H: tl.constexpr, LANES: tl.constexpr, W: tl.constexpr, G: tl.constexpr, U: tl.constexpr,
+          VEC: tl.constexpr):  # fmt: skip
+    """What the copies of all tiles have in common: the step of each number and whether it is used; where the numbers
+    are; the distances between planes and between the worker's tiles."""
+    gt, gj, vt = strides
+    when, source, inside = tile(c0, H, U, LANES, G, VEC)
+    at = (when * (gt * VEC) + source, when * (vt * VEC) + source)
+    onward = (gt.to(tl.int64) * (U * W * VEC), vt.to(tl.int64) * (U * W * VEC))
+    plane = gj.to(tl.int64) * VEC
+    return when, inside, at, plane, onward
+
+
+@gluon.jit
+def _copy_tile(smem, slot, inputs, ahead, end, plan, C: tl.constexpr, STEPS: tl.constexpr):
+    """Start copying the tile at step `ahead`; returns inputs and step of the worker's next, STEPS later."""
+    g, v = inputs
+    when, inside, at, plane, onward = plan
+    gates, values, mask = g + at[0], v + at[1], inside & (ahead + when < end)
     fetch(smem, slot, gates, C, plane, mask)
     async_copy.async_copy_global_to_shared(smem[C].index(slot), values, mask=mask)
     async_copy.commit_group()
+    return (g + onward[0], v + onward[1]), ahead + STEPS
+
+
+@gluon.jit
+def _weigh(held, slot, m: tl.constexpr, CODE: tl.constexpr, GATED: tl.constexpr, G: tl.constexpr, U: tl.constexpr,
+           DIRECT: tl.constexpr):  # fmt: skip
+    """The weights of a tile's steps, and what drives them."""
+    C: tl.constexpr = m + 1 if GATED else m
+    weights, drives = (), ()
+    for u in tl.static_range(U):
+        raw = gates_at(held, slot, u, C, G, DIRECT)
+        value = value_at(held, slot, u, C, G, DIRECT)
+        p, inverse = row_weights(raw, CODE, C, True)
+        weights = weights + (p,)
+        drives = drives + ((p[m] * value if GATED else value),)
+    return weights, drives
+
+
+@gluon.jit
+def _walk(weights, drives, state, first, m: tl.constexpr, ORDER: tl.constexpr, U: tl.constexpr):
+    """The states of a tile's steps, and what lanes carry after them."""
+    states = ()
+    for u in tl.static_range(U):
+        state = step(weights[u], state, drives[u], first, m, ORDER)
+        states = states + (state[0],)
+    return states, state
+
+
+@gluon.jit
+def _store_final(final, weights, drives, state, t0, finish, first, channel, ok, m: tl.constexpr,
+                 ORDER: tl.constexpr, U: tl.constexpr):  # fmt: skip
+    """Walk a tile from step t0 again, looking at every state, and store what lanes carry at `finish`."""
+    K: tl.constexpr = m if ORDER else 1
+    for u in tl.static_range(U):
+        state = step(weights[u], state, drives[u], first, m, ORDER)
+        for i in tl.static_range(K):
+            tl.store(final + channel * K + i, state[i], mask=ok & (t0 + u == finish - 1))
 
 
 @gluon.jit
 def _worker(smem, boards, turns, operands, start, end, finish, c0, strides, H: tl.constexpr, m: tl.constexpr,
             LANES: tl.constexpr, CODE: tl.constexpr, GATED: tl.constexpr, ORDER: tl.constexpr, ME: tl.constexpr,
             W: tl.constexpr, G: tl.constexpr, U: tl.constexpr, S: tl.constexpr, VEC: tl.constexpr):  # fmt: skip
+    """The tiles ME, ME + W, … of a program's lanes."""
     g, v, out, final = operands
     gt, gj, vt = strides
     C: tl.constexpr = m + 1 if GATED else m
@@ -62,52 +115,28 @@ def _worker(smem, boards, turns, operands, start, end, finish, c0, strides, H: t
         v += t0.to(tl.int64) * H + channel
         pending = load_steps(g, v, ok, end - t0, U, C, H, 1)
     else:
-        when, source, inside = tile(c0, H, U, LANES, G, VEC)
-        g_at, v_at = when * (gt * VEC) + source, when * (vt * VEC) + source
-        dg, dv = gt.to(tl.int64) * (U * W * VEC), vt.to(tl.int64) * (U * W * VEC)
-        plane = gj.to(tl.int64) * VEC
-        g += t0.to(tl.int64) * gt * VEC
-        v += t0.to(tl.int64) * vt * VEC
-        ahead = t0
+        plan = _plan(c0, strides, H, LANES, W, G, U, VEC)
+        inputs, ahead = (g + t0.to(tl.int64) * gt * VEC, v + t0.to(tl.int64) * vt * VEC), t0
         for k in tl.static_range(S - 1):
-            _fetch(smem, k, g + g_at, v + v_at, plane, inside & (ahead + when < end), C)
-            g += dg
-            v += dv
-            ahead += U * W
+            inputs, ahead = _copy_tile(smem, k, inputs, ahead, end, plan, C, U * W)
     for k in range(tl.cdiv(end - start, U * W)):
         if DIRECT:
             g += U * W * C * H
             v += U * W * H
-            numbers = pending
+            held = pending
             pending = load_steps(g, v, ok, end - t0 - U * W, U, C, H, 1)
         else:
             async_copy.wait_group(S - 2)
-            _fetch(smem, (k + S - 1) % S, g + g_at, v + v_at, plane, inside & (ahead + when < end), C)
-            g += dg
-            v += dv
-            ahead += U * W
-        weights, drives, states = (), (), ()
-        for u in tl.static_range(U):
-            raw = gates_of(numbers[u], C) if DIRECT else read_gates(smem, k % S, u, C, G)
-            value = numbers[u][C].to(tl.float32) if DIRECT else read(smem[C], k % S, u, G)
-            p, inverse = row_weights(raw, CODE, C, True)
-            weights = weights + (p,)
-            drives = drives + ((p[m] * value if GATED else value),)
+            inputs, ahead = _copy_tile(smem, (k + S - 1) % S, inputs, ahead, end, plan, C, U * W)
+            held = smem
+        weights, drives = _weigh(held, k % S, m, CODE, GATED, G, U, DIRECT)
         begun = take_turn(boards[ME], turns[ME], k, ME, K, G)
-        state = begun
-        for u in tl.static_range(U):
-            state = step(weights[u], state, drives[u], first, m, ORDER)
-            states = states + (state[0],)
+        states, state = _walk(weights, drives, begun, first, m, ORDER, U)
         pass_turn(boards[(ME + 1) % W], turns[(ME + 1) % W], state, K, G)
         for u in tl.static_range(U):
             tl.store(at + u * H, states[u].to(out.dtype.element_ty), mask=ok & (t0 + u < end))
-        if (t0 < end) & (t0 + U >= finish) & (end == finish):
-            # The row's last step is here: walk again, looking at every state.
-            state = begun
-            for u in tl.static_range(U):
-                state = step(weights[u], state, drives[u], first, m, ORDER)
-                for i in tl.static_range(K):
-                    tl.store(final + channel * K + i, state[i], mask=ok & (t0 + u == finish - 1))
+        if (t0 < end) & (t0 + U >= finish) & (end == finish):  # the row's last step is here
+            _store_final(final, weights, drives, begun, t0, finish, first, channel, ok, m, ORDER, U)
         at += U * W * H
         t0 += U * W
 
@@ -153,24 +182,11 @@ def forward(gates, values, initial, states, final, bounds, horizons, T, segment,
         values += row * vb * VEC
     data = (gates, values, states + row * T * H, final)
     strides = (gt, gj, vt)
-    if W == 2:
-        gl.warp_specialize([
-            (idle, ()),
-            (_worker, (jobs[0], boards, turns, data, start, end, finish, c0, strides,
-                       H, m, LANES, CODE, GATED, ORDER, 0, W, G, U, S, VEC)),
-            (_worker, (jobs[1], boards, turns, data, start, end, finish, c0, strides,
-                       H, m, LANES, CODE, GATED, ORDER, 1, W, G, U, S, VEC)),
-        ], WARPS, REGS)  # fmt: skip
-    else:
-        tl.static_assert(W == 4)
-        gl.warp_specialize([
-            (idle, ()),
-            (_worker, (jobs[0], boards, turns, data, start, end, finish, c0, strides,
-                       H, m, LANES, CODE, GATED, ORDER, 0, W, G, U, S, VEC)),
-            (_worker, (jobs[1], boards, turns, data, start, end, finish, c0, strides,
-                       H, m, LANES, CODE, GATED, ORDER, 1, W, G, U, S, VEC)),
-            (_worker, (jobs[2], boards, turns, data, start, end, finish, c0, strides,
-                       H, m, LANES, CODE, GATED, ORDER, 2, W, G, U, S, VEC)),
-            (_worker, (jobs[3], boards, turns, data, start, end, finish, c0, strides,
-                       H, m, LANES, CODE, GATED, ORDER, 3, W, G, U, S, VEC)),
-        ], WARPS, REGS)  # fmt: skip
+    tl.static_assert(W == 2 or W == 4)
+    # The default partition, then the workers.
+    gl.warp_specialize([
+        (idle, ()) if me < 0 else
+        (_worker, (jobs[me], boards, turns, data, start, end, finish, c0, strides,
+                   H, m, LANES, CODE, GATED, ORDER, me, W, G, U, S, VEC))
+        for me in ((-1, 0, 1) if W == 2 else (-1, 0, 1, 2, 3))
+    ], WARPS, REGS)  # fmt: skip
