@@ -89,6 +89,21 @@ def test_record_of_layers(monkeypatch):
     assert lstm["times_ours"] == pytest.approx(lstm["both"]["ms"]["median"] / against["both"]["ms"]["median"])
 
 
+def test_a_rival_that_no_graph_holds_is_launched(monkeypatch):
+    asked = []
+
+    def timed(calls, repeats, device, graph=True, **how):
+        asked.append(graph)
+        return {"ms": {"median": 1.0}}
+
+    ours = list(layers.run_ours(PRESET, SETTING))
+    monkeypatch.setattr(layers, "time_calls", timed)
+    dict(layers.run_rivals(PRESET, ["LSTM"], ours, SETTING))
+    assert asked[:2] == [False, False]
+    list(layers.run_ours(PRESET, SETTING))
+    assert asked[-4:] == [True] * 4
+
+
 def test_a_rival_that_cannot_be_sized_gets_one_of_ours(monkeypatch):
     fixed = layer_rivals.RIVALS["LSTM"]._replace(units=lambda dim, parameters: 8)
     monkeypatch.setitem(layers.RIVALS, "LSTM", fixed)

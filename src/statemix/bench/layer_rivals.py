@@ -28,6 +28,8 @@ class LayerRival(NamedTuple):
     units: Callable[[int, int], int]
     build: Callable[[int, int], nn.Module]
     width: Callable[[int, int], int] = lambda dim, units: dim
+    captured: bool = True
+    """Whether a CUDA graph can hold it; otherwise it is launched."""
 
 
 def _nearest(parameters: float, per_unit: float) -> int:
@@ -120,7 +122,7 @@ RIVALS: dict[str, LayerRival] = {
     ),
     "LSTM": LayerRival(
         "torch.nn.LSTM (cuDNN on a GPU) and a linear read-out", TORCH, False,
-        _lstm_units, lambda dim, n: ProjectedLSTM(dim, 8 * n),
+        _lstm_units, lambda dim, n: ProjectedLSTM(dim, 8 * n), captured=False,
     ),
 }  # fmt: skip
 

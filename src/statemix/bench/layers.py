@@ -75,8 +75,11 @@ def draw_weights(module: nn.Module) -> None:
                 parameter.normal_(0.0, 0.02)
 
 
-def time_layer(layer: nn.Module, width: int, setting: Setting) -> dict[str, Any]:
-    """Forward, and forward with all gradients; the gradients are looked at first. RuntimeError if they are wrong."""
+def time_layer(layer: nn.Module, width: int, setting: Setting, *, captured: bool = True) -> dict[str, Any]:
+    """Forward, and forward with all gradients; the gradients are looked at first. RuntimeError if they are wrong.
+
+    captured: replayed as a CUDA graph on a GPU, else launched.
+    """
     draw_weights(layer)
     layer = layer.to(setting.device, setting.dtype)
     x, grad = setting.draw(width).requires_grad_(), setting.draw(width)
@@ -93,7 +96,7 @@ def time_layer(layer: nn.Module, width: int, setting: Setting) -> dict[str, Any]
     row: dict[str, Any] = {"parameters": parameters(layer), "width": width, "zero_gradients": zero}
     calls: dict[str, Callable[[], object]] = {"forward": forward, "both": both}
     for name, call in calls.items():
-        row[name] = time_calls([call], setting.repeats, setting.device, budget=BUDGET)
+        row[name] = time_calls([call], setting.repeats, setting.device, graph=captured, budget=BUDGET)
     if setting.device.type == "cuda":
         row["launched"] = time_calls([both], setting.repeats, setting.device, graph=False, budget=BUDGET)
     row["tokens_per_s"] = 1000 * setting.batch * setting.length / row["both"]["ms"]["median"]
@@ -198,7 +201,8 @@ def run_rivals(
 def _measure_rival(rival: LayerRival, wanted: int, setting: Setting) -> dict[str, Any]:
     units = rival.units(setting.dim, wanted)
     layer = rival.build(setting.dim, units)
-    return {"units": units, **time_layer(layer, rival.width(setting.dim, units), setting)}
+    width = rival.width(setting.dim, units)
+    return {"units": units, **time_layer(layer, width, setting, captured=rival.captured)}
 
 
 def _compare(
