@@ -6,10 +6,11 @@ import json
 
 import pytest
 
-from statemix.experiments.experiment import FigureView
+from statemix.experiments.experiment import FigureView, TableView
 from statemix.report.evidence_checks import checked, read_checks
 from statemix.report.evidence_figures import draw
 from statemix.report.evidence_ranking import entries_of
+from statemix.report.evidence_tables import table
 
 TASKS = ["parity", "even pairs"]
 RANKING = FigureView(
@@ -105,3 +106,11 @@ def test_a_page_says_whether_its_rivals_are_right(tmp_path):
     path.write_text("{}")
     with pytest.raises(ValueError, match=r"checks: .* is not a file of `statemix rivals --out`"):
         read_checks(path)
+
+
+def test_columns_of_numbers_come_by_size_and_others_as_they_are():
+    rows = [{**row("A", "parity", 0, 0.5), "m": m, "accuracy": m / 10} for m in (4, 1, 2)]
+    head, _, line = table(TableView("t", column="m"), rows)
+    assert head == "| model | m = 1 | m = 2 | m = 4 |" and line.index("0.100") < line.index("0.400")
+    rows = [{**row("A", task, 0, 0.5), "accuracy": 0.5} for task in ("parity", "even pairs")]
+    assert table(TableView("t"), rows)[0] == "| model | parity | even pairs |"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from statemix.analysis.selection import (
@@ -76,7 +76,7 @@ def _no_slower(rows: Sequence[Row], reference: Mapping[str, Any]) -> list[Row]:
 
 def _by_label(view: TableView, rows: Sequence[Row]) -> list[str]:
     """A line for all that has a run."""
-    columns = list(dict.fromkeys(row.get(view.column) for row in rows))
+    columns = _in_order(row.get(view.column) for row in rows)
     lines = []
     for names, members in grouped(rows, view.rows).items():
         chosen = [
@@ -94,6 +94,12 @@ def _by_label(view: TableView, rows: Sequence[Row]) -> list[str]:
     prefix = f"{view.column} = " if view.column in ("m", "length") else ""
     heads = [f"{prefix}{_word(column)}" for column in columns] + (["mean"] if view.mean else [])
     return markdown([*view.rows, *heads], lines)
+
+
+def _in_order(values: Iterable[Any]) -> list[Any]:
+    """Each value once: numbers by size, others as they come."""
+    each = list(dict.fromkeys(values))
+    return sorted(each) if all(isinstance(value, (int, float)) for value in each) else each
 
 
 def _by_length(view: TableView, rows: Sequence[Row]) -> list[str]:
