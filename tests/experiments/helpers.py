@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import warnings
 from pathlib import Path
 
 from statemix.experiments.experiment import Experiment
@@ -44,3 +45,11 @@ def deadly(job: Job, store: str) -> Outcome:
 
 def events(store: Store, key: str, event: str):
     return [line for line in store.attempts(key) if line["event"] == event]
+
+
+def heard():
+    """What a worker lets pass of a compiler's words about itself, and of others."""
+    with warnings.catch_warnings(record=True) as caught:
+        for text in ("TensorFloat32 tensor cores", "\nOnline softmax is disabled", "the disk is nearly full"):
+            warnings.warn(text, stacklevel=1)
+    return [str(one.message) for one in caught]

@@ -19,7 +19,7 @@ from statemix.experiments.executors import Processes
 from statemix.experiments.sweep import DEATHS
 from statemix.experiments.work import execute, execute_many
 from statemix.training import Config, train
-from tests.experiments.helpers import deadly, events, experiment
+from tests.experiments.helpers import deadly, events, experiment, heard
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,6 +52,11 @@ def assert_as_alone(job, store, tmp_path):
     for name in ("metrics.jsonl", "model.safetensors"):
         alone = (tmp_path / "alone" / job.key / name).read_bytes()
         assert (store.folder(job.key) / name).read_bytes() == alone
+
+
+def test_workers_do_not_pass_on_what_compilers_say_of_themselves():
+    with Processes(1) as executor:
+        assert executor.submit(heard).result() == ["the disk is nearly full"]
 
 
 def test_a_killed_worker_costs_nothing(tmp_path):

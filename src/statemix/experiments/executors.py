@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from statemix.training.captured import ignore_compilers
+
 PACKED = 8
 """Trainings side by side on one GPU."""
 
@@ -73,7 +75,11 @@ class Processes(Executor):
 
 
 def _begin(slot: int) -> None:
-    """One thread, one GPU of those there are, Ctrl-C left to the run, and an end when the parent is gone."""
+    """One thread, one GPU of those there are, Ctrl-C left to the run, and an end when the parent is gone.
+
+    What compilers say of themselves is silenced here too: trainings side by side undo one another's filters.
+    """
+    ignore_compilers()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     if torch.cuda.is_available():

@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from typing import Any, NamedTuple
 
 from statemix.experiments.executors import Cluster, Processes
 from statemix.experiments.measures import TIMINGS
@@ -58,6 +58,15 @@ class Progress:
         if not done:
             return None
         return (self.left + len(self.running) - len(self.trained)) * (time.monotonic() - self._begun) / done
+
+
+class Ledger(NamedTuple):
+    """What a sweep keeps while it runs: jobs that wait for a worker, and how often each one's worker has died."""
+
+    store: Store
+    progress: Progress
+    waiting: deque[Job]
+    deaths: Counter[str]
 
 
 def jobs_of(cells: Iterable[Any]) -> list[Job]:
@@ -120,21 +129,21 @@ def run_sweep(
     """
     if packed < 1:
         raise ValueError(f"packed: got {packed}, expected at least 1")
-    progress, waiting = _plan(jobs, store, retry)
-    deaths: Counter[str] = Counter()
+    ledger = _open(jobs, store, retry)
+    progress, waiting = ledger.progress, ledger.waiting
     running: dict[Future[Any], list[Job]] = {}
     try:
         while waiting or running:
             progress.workers = 1 if alone else executor.workers
             while waiting and len(running) < progress.workers:
                 side_by_side = 1 if alone else packed
-                bundle = _bundle(waiting, deaths, side_by_side, progress.workers - len(running))
+                bundle = _bundle(ledger, side_by_side, progress.workers - len(running))
                 running[_submit(executor, bundle, store, packed, work)] = bundle
                 progress.running |= {job.key: time.monotonic() for job in bundle}
             progress.trained = _trained(running.values(), store)
             watch(progress)
             for future in wait(running, timeout=LOOK, return_when=FIRST_COMPLETED).done:
-                _settle(future, running.pop(future), store, progress, deaths, waiting)
+                _settle(ledger, future, running.pop(future))
         watch(progress)
     except BaseException:
         executor.shutdown(wait=True, cancel_futures=True)
@@ -142,7 +151,7 @@ def run_sweep(
     return progress
 
 
-def _plan(jobs: list[Job], store: Store, retry: bool | Collection[str]) -> tuple[Progress, deque[Job]]:
+def _open(jobs: list[Job], store: Store, retry: bool | Collection[str]) -> Ledger:
     waiting, counts = deque[Job](), Counter[str]()
     for job in jobs:
         status = store.status(job)
@@ -152,11 +161,12 @@ def _plan(jobs: list[Job], store: Store, retry: bool | Collection[str]) -> tuple
         else:
             waiting.append(job)
     done = counts[FINISHED] + counts[DIVERGED]
-    return Progress(done, counts[FAILED], counts[DIVERGED], len(jobs)), waiting
+    return Ledger(store, Progress(done, counts[FAILED], counts[DIVERGED], len(jobs)), waiting, Counter())
 
 
-def _bundle(waiting: deque[Job], deaths: Counter[str], packed: int, idle: int) -> list[Job]:
+def _bundle(ledger: Ledger, packed: int, idle: int) -> list[Job]:
     """The next jobs of one worker: its share of what waits; one alone if a worker died with it."""
+    waiting, deaths = ledger.waiting, ledger.deaths
     share = -(-len(waiting) // idle)
     most = min(share, BUNDLE * packed) if packed > 1 else 1
     bundle = [waiting.popleft()]
@@ -179,15 +189,9 @@ def _trained(bundles: Iterable[list[Job]], store: Store) -> set[str]:
     return {key for key in keys if (store.folder(key) / "summary.json").exists()}
 
 
-def _settle(
-    future: Future[Any],
-    bundle: list[Job],
-    store: Store,
-    progress: Progress,
-    deaths: Counter[str],
-    waiting: deque[Job],
-) -> None:
+def _settle(ledger: Ledger, future: Future[Any], bundle: list[Job]) -> None:
     """Take in how the jobs of a worker ended."""
+    progress = ledger.progress
     for job in bundle:
         del progress.running[job.key]
     if future.cancelled():
@@ -199,7 +203,7 @@ def _settle(
         for job, outcome in zip(bundle, result if isinstance(result, list) else [result], strict=True):
             if outcome.status == "interrupted":
                 progress.interrupted += 1
-                waiting.append(job)  # a worker that was asked to leave: another one goes on
+                ledger.waiting.append(job)  # a worker that was asked to leave: another one goes on
             else:
                 progress.ended += 1
                 progress.counts[outcome.status] += 1
@@ -207,25 +211,17 @@ def _settle(
     died = isinstance(error, BrokenProcessPool)
     progress.deaths += died
     for job in bundle:
-        again = (died and deaths[job.key] < DEATHS - 1) or len(bundle) > 1
-        _failed(job, error, again, store, progress, deaths, waiting)
+        again = (died and ledger.deaths[job.key] < DEATHS - 1) or len(bundle) > 1
+        _failed(ledger, job, error, again)
 
 
-def _failed(
-    job: Job,
-    error: BaseException,
-    again: bool,
-    store: Store,
-    progress: Progress,
-    deaths: Counter[str],
-    waiting: deque[Job],
-) -> None:
+def _failed(ledger: Ledger, job: Job, error: BaseException, again: bool) -> None:
     """The worker that had the job is dead, or could not do it: it is tried `again`, alone, or is failed."""
-    deaths[job.key] += 1
+    ledger.deaths[job.key] += 1
     if again:
-        waiting.append(job)
+        ledger.waiting.append(job)
         return
-    progress.ended += 1
-    progress.counts[FAILED] += 1
+    ledger.progress.ended += 1
+    ledger.progress.counts[FAILED] += 1
     text = f"its worker died again and again: {type(error).__name__}: {error}"
-    store.note(job.key, FAILED, error=text, traceback="".join(traceback.format_exception(error)))
+    ledger.store.note(job.key, FAILED, error=text, traceback="".join(traceback.format_exception(error)))

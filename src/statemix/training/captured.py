@@ -44,6 +44,16 @@ Forward = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
 Action = Callable[[], None]
 
 
+def ignore_compilers() -> None:
+    """No warnings of what torch's compiler makes itself or decides for itself."""
+    for known in (
+        "TensorFloat32 tensor cores",
+        ".*should not be instantiated",
+        r"\s*Online softmax is disabled",
+    ):
+        warnings.filterwarnings("ignore", message=known)
+
+
 @functools.cache
 def compiled_forward(backend: str = "inductor") -> Forward:
     """`forward`, compiled for each new set of shapes; models of equal build share what is compiled."""
@@ -51,11 +61,7 @@ def compiled_forward(backend: str = "inductor") -> Forward:
 
     def run(model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         with torch._dynamo.config.patch(recompile_limit=RECOMPILATIONS), warnings.catch_warnings():
-            for known in (
-                "TensorFloat32 tensor cores",
-                ".*should not be instantiated",
-            ):  # of torch's own making
-                warnings.filterwarnings("ignore", message=known)
+            ignore_compilers()
             return compiled(model, inputs, targets)
 
     return run
