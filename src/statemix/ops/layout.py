@@ -7,6 +7,8 @@ plainly contiguous. Threads that read neighbouring values then read neighbouring
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -58,3 +60,12 @@ def empty_fast(like: Tensor, role: Role, dtype: torch.dtype | None = None) -> Te
     size = sizes.pop(source)
     sizes.insert(target % like.dim(), size)
     return from_fast_order(like.new_empty(sizes, dtype=dtype), role)
+
+
+def split_joined(joined: Tensor, inner: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Gates and values that lie side by side: views of joined [B, T, (C + 1) H], C planes of gates and then the
+    values, whose blocks are `inner` (N, m or N; H numbers). Elsewhere than on the CPU both are in the fast format, but
+    for the distance from step to step."""
+    width = math.prod(inner)
+    gates, values = joined[..., :-width], joined[..., -width:]
+    return gates.unflatten(-1, (-1, *inner)).movedim(2, -1), values.unflatten(-1, inner)

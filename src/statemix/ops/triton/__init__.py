@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from statemix.ops.checks import check_bounds
-from statemix.ops.layout import empty_fast
+from statemix.ops.layout import empty_fast, split_joined
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -72,14 +72,49 @@ def backward(
     """Gradients of gates (planes outermost), values and the initial state (plain)."""
     d_gates = empty_fast(gates, "gates")
     d_values = torch.empty_like(values, memory_format=torch.contiguous_format)
+    arguments = (gates, values, states, initial_state, cu_seqlens, grad_states, grad_final, normalization)
+    d_initial, _ = _fill(recurrence, (d_gates, d_values), *arguments)
+    return d_gates, d_values, d_initial
+
+
+def backward_joined(
+    recurrence: str,
+    joined: Tensor,
+    states: Tensor,
+    initial_state: Tensor,
+    cu_seqlens: Tensor | None,
+    grad_states: Tensor,
+    grad_final: Tensor,
+    normalization: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`backward` for gates and values side by side (`layout.split_joined`): the gradient of both (contiguous), the sum
+    of the gates' over B and T (float32), and that of the initial state."""
+    d_joined = torch.empty_like(joined, memory_format=torch.contiguous_format)
+    inner = states.shape[2:]
+    outputs, (gates, values) = split_joined(d_joined, inner), split_joined(joined, inner)
+    arguments = (gates, values, states, initial_state, cu_seqlens, grad_states, grad_final, normalization)
+    d_initial, sums = _fill(recurrence, outputs, *arguments, summed=True)
+    if sums is None:
+        sums = d_joined[..., : -inner.numel()].sum((0, 1), dtype=torch.float32)
+    return d_joined, sums, d_initial
+
+
+def _fill(
+    recurrence: str, outputs: tuple[Tensor, Tensor], gates: Tensor, values: Tensor, states: Tensor,
+    initial_state: Tensor, cu_seqlens: Tensor | None, grad_states: Tensor, grad_final: Tensor, normalization: str,
+    summed: bool = False,
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    """Fill the gradients of gates and values; returns that of the initial state and, if `summed` and these kernels can,
+    the sum of the gates' over B and T."""
     initial, d_final = initial_state.float().contiguous(), grad_final.float().contiguous()
     if values.numel() == 0:
-        return d_gates, d_values, d_final.clone()
+        return d_final.clone(), None
     from statemix.ops.triton import dispatch
 
     d_initial = torch.empty_like(initial)
     states, grads = states.to(values.dtype), grad_states.to(values.dtype)
     with torch.cuda.device_of(values):
-        inputs, outputs = (gates, values, states, initial, grads, d_final), (d_gates, d_values, d_initial)
-        dispatch.backward(recurrence, normalization, inputs, outputs, cu_seqlens)
-    return d_gates, d_values, d_initial
+        inputs = (gates, values, states, initial, grads, d_final)
+        results = (*outputs, d_initial)
+        parts = dispatch.backward(recurrence, normalization, inputs, results, cu_seqlens, summed)
+        return d_initial, None if parts is None else parts.sum(0).flatten()

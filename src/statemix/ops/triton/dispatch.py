@@ -36,14 +36,18 @@ class Portable(NamedTuple):
         outputs: tuple[Tensor, ...],
         cu_seqlens: Tensor | None,
         segment: int | None,
+        sums: Tensor | None = None,
     ) -> None:
-        """As `turns.Kernels.backward`."""
+        """As `turns.Kernels.backward`; nothing is summed."""
         gates, values, states, initial, grad_states, grad_final = inputs
         d_gates, d_values, d_initial = outputs
         portable.backward(
             self.recurrence, self.code, gates, values, states, initial, grad_states, grad_final,
             d_gates, d_values, d_initial, cu_seqlens, segment,
         )  # fmt: skip
+
+    def room_for_sums(self, gates: Tensor, sequences: int) -> None:
+        """There is none."""
 
     def products(
         self, gates: Tensor, drives: Tensor, segment: int, reverse: bool
@@ -100,9 +104,12 @@ def forward(
 
 def backward(
     recurrence: str, normalization: str, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...],
-    cu_seqlens: Tensor | None,
-) -> None:  # fmt: skip
-    """Fill (d_gates, d_values, d_initial) from (gates, values, states, initial, grad_states, grad_final)."""
+    cu_seqlens: Tensor | None, summed: bool = False,
+) -> Tensor | None:  # fmt: skip
+    """Fill (d_gates, d_values, d_initial) from (gates, values, states, initial, grad_states, grad_final).
+
+    summed: returns sums of the gates' gradients [parts, C, H] in float32, or None where these kernels make none.
+    """
     gates, values, states, initial, grad_states, grad_final = inputs
     segment, lanes = _plan(recurrence, values, initial, cu_seqlens)
     kernels, gates, values = _kernels(
@@ -110,7 +117,9 @@ def backward(
     )
     states, grad_states = turns.plain(states), turns.plain(grad_states)
     inputs = (gates, values, states, initial, grad_states, grad_final)
-    if segment is None:
-        kernels.backward(inputs, outputs, cu_seqlens, None)
-    else:
+    if segment is not None:
         split.backward(kernels, inputs, outputs, segment)
+        return None
+    sums = kernels.room_for_sums(gates, initial.shape[0]) if summed else None
+    kernels.backward(inputs, outputs, cu_seqlens, None, sums=sums)
+    return sums

@@ -40,6 +40,9 @@ ALIGNMENT = 16
 DIRECT = 0
 """The width that means: no copies, every number is loaded by the lane that wants it."""
 
+LEAST_SUMMED = 16
+"""Steps that a worker adds up, on average, where sums of gradients are worth storing."""
+
 LARGEST = {"bdlru": 16, "affine": 16, "hlru": 16}
 """The largest block size or order that these kernels take."""
 
@@ -209,12 +212,14 @@ class Kernels(NamedTuple):
 
     def backward(
         self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], cu_seqlens: Tensor | None,
-        segment: int | None, phase: Phase = WHOLE_SEQUENCES,
+        segment: int | None, phase: Phase = WHOLE_SEQUENCES, sums: Tensor | None = None,
     ) -> None:  # fmt: skip
         """Fill (d_gates, d_values, d_initial) from (gates, values, states, initial, grad_states, grad_final); with
         segments, `grad_final` is [B K, N, m].
 
-        In the phase BLIND, d_initial is [B K, N, m] too; in the phase CORRECT it is not written.
+        d_gates and d_values are in the fast format, but their steps may lie further apart. In the phase BLIND,
+        d_initial is [B K, N, m] too; in the phase CORRECT it is not written. `sums` (`room_for_sums`) receives sums
+        of the gates' gradients, which add up to those over all steps and sequences.
         """
         from statemix.ops.triton.turns_backward import backward
 
@@ -222,11 +227,21 @@ class Kernels(NamedTuple):
         programs, integers, fixed = self._arguments(gates, values, cu_seqlens, segment)
         rows = self.launch.steps + (fixed["m"] - 1 if fixed["ORDER"] else 0)
         bounds = initial if cu_seqlens is None else cu_seqlens
+        pitches = {"GP": outputs[0].stride(1), "VP": outputs[1].stride(1)}
         backward[(programs,)](
-            gates, values, states, initial, grad_states, grad_final, *outputs, bounds,
-            phase.horizons, *integers, PHASE=phase.number, R=1 << (rows - 1).bit_length(), **fixed,
-            **_shape(self.launch),
+            gates, values, states, initial, grad_states, grad_final, *outputs,
+            initial if sums is None else sums, bounds, phase.horizons, *integers, PHASE=phase.number,
+            R=1 << (rows - 1).bit_length(), SUMMED=sums is not None, **pitches, **fixed, **_shape(self.launch),
         )  # fmt: skip
+
+    def room_for_sums(self, gates: Tensor, sequences: int) -> Tensor | None:
+        """Where `backward` may leave the sums of the gates' gradients of each sequence and worker: float32
+        [S W, C, H]; None where they would be more than a fraction of the gradients themselves."""
+        batch, length, *rows, columns = gates.shape
+        parts = sequences * self.launch.workers
+        if parts * LEAST_SUMMED > batch * length:
+            return None
+        return gates.new_empty((parts, columns, math.prod(rows)), dtype=torch.float32)
 
     def products(
         self, gates: Tensor, drives: Tensor, segment: int, reverse: bool

@@ -67,18 +67,21 @@ def _pasts(stored, initial, channel, ok, t0, lower, ROWS: tl.constexpr, K: tl.co
 
 
 @gluon.jit
-def _gradients(raw, p, inverse, adjoint, value, lagged, out, plane: tl.constexpr, mask, m: tl.constexpr,
-               CODE: tl.constexpr, GATED: tl.constexpr):  # fmt: skip
-    """Store the gradients of one step's gates and return that of its value."""
+def _gradients(raw, p, inverse, adjoint, value, lagged, out, plane: tl.constexpr, mask, sums, m: tl.constexpr,
+               CODE: tl.constexpr, GATED: tl.constexpr, SUMMED: tl.constexpr):  # fmt: skip
+    """Store the gradients of one step's gates; returns that of its value, and their sums with this step in them."""
     C: tl.constexpr = m + 1 if GATED else m
     h = p[m] * value if GATED else value
     for j in tl.static_range(m):
         h = tl.fma(p[j], lagged[j], h)
     shift = row_shift(raw, CODE, C)
+    added = ()
     for j in tl.static_range(C):
         d = gate_gradient(raw[j], p[j], inverse, shift, adjoint, lagged[j] if j < m else value, h, CODE)
         tl.store(out + j * plane, d.to(out.dtype.element_ty), mask=mask)
-    return p[m] * adjoint if GATED else adjoint
+        if SUMMED:
+            added = added + (tl.where(mask, sums[j] + d, sums[j]),)
+    return (p[m] * adjoint if GATED else adjoint), added
 
 
 @gluon.jit
@@ -117,28 +120,31 @@ def _store_carry(out, ways, adjoints, carry, t0, stop, first, own, channel, ok, 
 
 
 @gluon.jit
-def _store_gradients(out, held, slot, weights, inverses, adjoints, pasts, t0, start, first, ok, H: tl.constexpr,
-                     m: tl.constexpr, CODE: tl.constexpr, GATED: tl.constexpr, ORDER: tl.constexpr, G: tl.constexpr,
-                     U: tl.constexpr, DIRECT: tl.constexpr):  # fmt: skip
-    """The gradients of the gates and values of a tile from step t0 back, as far as `start`."""
+def _store_gradients(out, held, slot, weights, inverses, adjoints, pasts, t0, start, first, ok, sums,
+                     H: tl.constexpr, GP: tl.constexpr, VP: tl.constexpr, m: tl.constexpr, CODE: tl.constexpr,
+                     GATED: tl.constexpr, ORDER: tl.constexpr, G: tl.constexpr, U: tl.constexpr,
+                     DIRECT: tl.constexpr, SUMMED: tl.constexpr):  # fmt: skip
+    """The gradients of the gates and values of a tile from step t0 back, as far as `start`; returns the sums of the
+    gates' with this tile in them."""
     C: tl.constexpr = m + 1 if GATED else m
     gates_out, values_out = out
     for u in tl.static_range(U):
         raw = gates_at(held, slot, u, C, G, DIRECT)
         value = value_at(held, slot, u, C, G, DIRECT)
         mask = ok & (t0 - u >= start)
-        d = _gradients(raw, weights[u], inverses[u], adjoints[u], value, _lagged(pasts, u, first, m, ORDER),
-                       gates_out - u * H * C, H, mask, m, CODE, GATED)  # fmt: skip
-        tl.store(values_out - u * H, d.to(values_out.dtype.element_ty), mask=mask)
+        d, sums = _gradients(raw, weights[u], inverses[u], adjoints[u], value, _lagged(pasts, u, first, m, ORDER),
+                             gates_out - u * GP, H, mask, sums, m, CODE, GATED, SUMMED)  # fmt: skip
+        tl.store(values_out - u * VP, d.to(values_out.dtype.element_ty), mask=mask)
+    return sums
 
 
 @gluon.jit
 def _worker(smem, boards, turns, inputs, initial, outputs, start, end, lower, stop, c0, strides, H: tl.constexpr,
-            m: tl.constexpr, LANES: tl.constexpr, CODE: tl.constexpr, GATED: tl.constexpr, ORDER: tl.constexpr,
-            ME: tl.constexpr, W: tl.constexpr, G: tl.constexpr, U: tl.constexpr, S: tl.constexpr, VEC: tl.constexpr,
-            R: tl.constexpr):  # fmt: skip
+            GP: tl.constexpr, VP: tl.constexpr, m: tl.constexpr, LANES: tl.constexpr, CODE: tl.constexpr,
+            GATED: tl.constexpr, ORDER: tl.constexpr, ME: tl.constexpr, W: tl.constexpr, G: tl.constexpr,
+            U: tl.constexpr, S: tl.constexpr, VEC: tl.constexpr, R: tl.constexpr, SUMMED: tl.constexpr):  # fmt: skip
     """The tiles ME, ME + W, … of a program's lanes, from the end."""
-    d_gates, d_values, d_initial = outputs
+    d_gates, d_values, d_initial, d_sums = outputs
     C: tl.constexpr = m + 1 if GATED else m
     K: tl.constexpr = m if ORDER else 1
     DIRECT: tl.constexpr = VEC == 0
@@ -150,8 +156,11 @@ def _worker(smem, boards, turns, inputs, initial, outputs, start, end, lower, st
     else:
         inputs, ahead, plan = begin_copies(smem, inputs, t0, start, lower, c0, strides,
                                            H, LANES, C, W, G, U, S, VEC, R)  # fmt: skip
-    gates_out = d_gates + t0.to(tl.int64) * (H * C) + channel
-    values_out = d_values + t0.to(tl.int64) * H + channel
+    gates_out = d_gates + t0.to(tl.int64) * GP + channel
+    values_out = d_values + t0.to(tl.int64) * VP + channel
+    sums = ()
+    for _ in tl.static_range(C if SUMMED else 0):
+        sums = sums + (ok.to(tl.float32) * 0.0,)
     for k in range(tl.cdiv(end - start, U * W)):
         if DIRECT:
             inputs = earlier(inputs, C, H, U * W)
@@ -170,22 +179,26 @@ def _worker(smem, boards, turns, inputs, initial, outputs, start, end, lower, st
         pass_turn(boards[(ME + 1) % W], turns[(ME + 1) % W], carry, K, G)
         if (t0 >= start) & (t0 - U < stop):  # step `stop` is here
             _store_carry(d_initial, ways, adjoints, begun, t0, stop, first, own, channel, ok, m, ORDER, U)
-        _store_gradients((gates_out, values_out), held, k % S, weights, inverses, adjoints, pasts, t0, start,
-                         first, ok, H, m, CODE, GATED, ORDER, G, U, DIRECT)  # fmt: skip
-        gates_out -= U * W * H * C
-        values_out -= U * W * H
+        sums = _store_gradients((gates_out, values_out), held, k % S, weights, inverses, adjoints, pasts, t0, start,
+                                first, ok, sums, H, GP, VP, m, CODE, GATED, ORDER, G, U, DIRECT, SUMMED)  # fmt: skip
+        gates_out -= U * W * GP
+        values_out -= U * W * VP
         t0 -= U * W
+    for j in tl.static_range(C if SUMMED else 0):
+        tl.store(d_sums + (ME * C + j) * H + channel, sums[j], mask=ok)
 
 
 @gluon.jit(do_not_specialize=INTEGERS)
-def backward(gates, values, states, initial, grads, grad_final, d_gates, d_values, d_initial, bounds, horizons, T,
-             segment, segments, groups, gb, gt, gj, vb, vt, H: tl.constexpr, m: tl.constexpr, LANES: tl.constexpr,
-             CODE: tl.constexpr, GATED: tl.constexpr, ORDER: tl.constexpr, PACKED: tl.constexpr, W: tl.constexpr,
-             G: tl.constexpr, U: tl.constexpr, S: tl.constexpr, VEC: tl.constexpr, WARPS: tl.constexpr,
-             REGS: tl.constexpr, R: tl.constexpr, PHASE: tl.constexpr):  # fmt: skip
+def backward(gates, values, states, initial, grads, grad_final, d_gates, d_values, d_initial, d_sums, bounds,
+             horizons, T, segment, segments, groups, gb, gt, gj, vb, vt, H: tl.constexpr, GP: tl.constexpr,
+             VP: tl.constexpr, m: tl.constexpr, LANES: tl.constexpr, CODE: tl.constexpr, GATED: tl.constexpr,
+             ORDER: tl.constexpr, PACKED: tl.constexpr, W: tl.constexpr, G: tl.constexpr, U: tl.constexpr,
+             S: tl.constexpr, VEC: tl.constexpr, WARPS: tl.constexpr, REGS: tl.constexpr, R: tl.constexpr,
+             PHASE: tl.constexpr, SUMMED: tl.constexpr):  # fmt: skip
     """One program: G x LANES lanes of one sequence. Strides of gates and values count units of VEC numbers (VEC = 0:
     the fast format, number by number); R is the rows of states that a tile of U steps reads, rounded up to a power
-    of two."""
+    of two. GP and VP are the numbers between two steps of d_gates and of d_values. With SUMMED, d_sums [S, W, C, H]
+    receives each worker's sums of the gates' gradients."""
     C: tl.constexpr = m + 1 if GATED else m
     K: tl.constexpr = m if ORDER else 1
     pid = tl.program_id(0)
@@ -222,13 +235,15 @@ def backward(gates, values, states, initial, grads, grad_final, d_gates, d_value
         values += row * vb * VEC
     inputs = (gates, values, states + here, grads + here)
     initial += whose
-    outputs = (d_gates + here * C, d_values + here, d_initial + out)
+    steps = row * T
+    sums = d_sums + s.to(tl.int64) * (W * C * H)
+    outputs = (d_gates + steps * GP, d_values + steps * VP, d_initial + out, sums)
     strides = (gt, gj, vt)
     tl.static_assert(W == 2 or W == 4)
     # The default partition, then the workers.
     gl.warp_specialize([
         (idle, ()) if me < 0 else
         (_worker, (jobs[me], boards, turns, inputs, initial, outputs, start, end, lower, stop, c0, strides,
-                   H, m, LANES, CODE, GATED, ORDER, me, W, G, U, S, VEC, R))
+                   H, GP, VP, m, LANES, CODE, GATED, ORDER, me, W, G, U, S, VEC, R, SUMMED))
         for me in ((-1, 0, 1) if W == 2 else (-1, 0, 1, 2, 3))
     ], WARPS, REGS)  # fmt: skip

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from statemix.ops.layout import empty_fast, split_joined
 from statemix.ops.triton import dispatch
 from statemix.ops.triton.ahead.machine import Machine
 from statemix.ops.triton.table import Turns
@@ -22,6 +24,7 @@ class Shape(NamedTuple):
     length: int
     blocks: int
     packed: bool = False
+    joined: bool = False
 
 
 SHAPES = {
@@ -30,8 +33,10 @@ SHAPES = {
     "packed": Shape(1, 512, 64, packed=True),
     "odd": Shape(2, 512, 63),
     "token": Shape(2, 1, 64),
+    "joined": Shape(2, 512, 64, joined=True),
 }
-"""By how a call is run: whole sequences; cut in time; packed; with channels that no wide copy suits; one token."""
+"""By how a call is run: whole sequences; cut in time; packed; with channels that no wide copy suits; one token; gates
+and values side by side."""
 
 
 class Case(NamedTuple):
@@ -60,7 +65,7 @@ class Case(NamedTuple):
 
 
 class Tensors(NamedTuple):
-    """What a call takes, in the fast format."""
+    """What a call takes, in the fast format (or side by side)."""
 
     gates: Tensor
     values: Tensor
@@ -69,13 +74,18 @@ class Tensors(NamedTuple):
 
 
 def _tensors(case: Case, machine: Machine) -> Tensors:
-    batch, length, blocks, packed = SHAPES[case.shape]
-    values = (batch, length, blocks, *(() if case.recurrence == "hlru" else (case.m,)))
+    batch, length, blocks, packed, joined = SHAPES[case.shape]
+    shape = (batch, length, blocks, *(() if case.recurrence == "hlru" else (case.m,)))
     columns = case.m + (case.recurrence != "affine")
+    gates = machine.tensor((columns, *shape), DTYPES[case.dtype]).movedim(0, -1)
+    values = machine.tensor(shape, DTYPES[case.dtype])
+    if joined:
+        width = (columns + 1) * math.prod(shape[2:])
+        gates, values = split_joined(machine.tensor((batch, length, width), DTYPES[case.dtype]), shape[2:])
     sequences = 2 * batch if packed else batch
     return Tensors(
-        machine.tensor((columns, *values), DTYPES[case.dtype]).movedim(0, -1),
-        machine.tensor(values, DTYPES[case.dtype]),
+        gates,
+        values,
         machine.tensor((sequences, blocks, case.m), torch.float32),
         machine.tensor((sequences + 1,), torch.int64) if packed else None,
     )
@@ -87,8 +97,10 @@ def _forward(case: Case, x: Tensors) -> None:
 
 
 def _backward(case: Case, x: Tensors) -> None:
-    inputs = (x.gates, x.values, x.values, x.state, x.values, x.state)
-    dispatch.backward(case.recurrence, case.normalization, inputs, (x.gates, x.values, x.state), x.bounds)
+    joined, states = SHAPES[case.shape].joined, x.values.contiguous()
+    inputs = (x.gates, x.values, states, x.state, states, x.state)
+    outputs = (x.gates if joined else empty_fast(x.gates, "gates"), x.values, x.state)
+    dispatch.backward(case.recurrence, case.normalization, inputs, outputs, x.bounds, summed=joined)
 
 
 DIRECTIONS: dict[str, Callable[[Case, Tensors], None]] = {"forward": _forward, "backward": _backward}

@@ -45,10 +45,10 @@ def _cases(
 
 
 def _launches(direction: str, recurrence: str, m: int, shape: str) -> Iterable[Turns]:
-    """The table's for few and for many lanes, once if they are the same; segments are many."""
+    """The table's for few and for many lanes, once if they are the same; segments and other shapes are many."""
     rows = HOPPER[KINDS[recurrence], direction]
     few, many = next(pair for limit, pair in rows.items() if m <= limit)
-    return dict.fromkeys((few, many) if shape == "whole" else (many,))
+    return dict.fromkeys((few, many) if shape in ("whole", "joined") else (many,))
 
 
 def limits(direction: str, recurrence: str) -> tuple[int, ...]:
@@ -71,6 +71,7 @@ def _all_turns() -> Iterator[Case]:
     yield from _cases([(MEASURED, dtype) for dtype in DTYPES], GATED, SIZES, turns=True)
     yield from _cases([("sm100", USUAL)], GATED, SIZES, turns=True)
     yield from _cases(here, GATED, SIZES, turns=True, shape="segments")
+    yield from _cases(here, GATED, SIZES, turns=True, shape="joined", directions=["backward"])
     yield from _cases(here, ["affine"], (1, 2, 4, 8, 16), turns=True)
     for name in SOME:
         yield from _cases(here, GATED, [ONE], turns=True, normalization=name)
@@ -125,6 +126,7 @@ def _some_turns() -> Iterator[Case]:
     for recurrence in KINDS:
         yield one(recurrence, ONE, shape="packed")
         yield one(recurrence, ODD, shape="odd")
+    yield from _cases([(MEASURED, USUAL)], GATED, [ONE], turns=True, shape="joined", directions=["backward"])
 
 
 def _some_portable() -> Iterator[Case]:
