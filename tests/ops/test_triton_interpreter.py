@@ -1,7 +1,7 @@
 """The portable Triton kernels, run on the CPU by Triton's interpreter.
 
 The interpreter must be chosen before the first kernel is imported, and then holds for the whole process: the tests
-themselves are in `interpreted.py` and run in processes of their own.
+themselves are in `FILES` and run in processes of their own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import pytest
 pytest.importorskip("triton")
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("definition", "every_m", "memory", "laws")
+FILES = ("tests/ops/interpreted.py", "tests/ops/interpreted_joined.py")
+PARTS = ("definition", "every_m", "memory", "laws", "joined")
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -26,14 +27,14 @@ def test_in_the_interpreter(part):
         "-W",
         "ignore::RuntimeWarning",
     ]  # numpy warns of what a GPU computes in silence: inf - inf and the like
-    command += ["-k", f"test_{part}", "tests/ops/interpreted.py"]
+    command += ["-k", f"test_{part}", *FILES]
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
 
 
 def test_the_parts_are_all_of_it():
-    text = (ROOT / "tests" / "ops" / "interpreted.py").read_text()
+    text = "\n".join((ROOT / file).read_text() for file in FILES)
     names = [line.split("(")[0][9:] for line in text.splitlines() if line.startswith("def test_")]
     assert names
     assert all(name.startswith(PARTS) for name in names)

@@ -24,6 +24,7 @@ class BDLRU(RecurrentLayer):
     """
 
     scan = staticmethod(bdlru_scan)
+    recurrence = "bdlru"
 
     def __init__(
         self,

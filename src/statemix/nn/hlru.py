@@ -25,6 +25,7 @@ class HLRU(RecurrentLayer):
     """
 
     scan = staticmethod(hlru_scan)
+    recurrence = "hlru"
 
     def __init__(
         self,

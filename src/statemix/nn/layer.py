@@ -9,10 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from statemix.nn.projection import check_input, check_size, project, turn
+from statemix.nn.projection import check_input, check_size, computed_in, joins, project, turn
 from statemix.ops import BACKENDS
 from statemix.ops.checks import check_normalization, check_state
 from statemix.ops.layout import in_fast_format
+from statemix.ops.projected import projected_scan
 
 
 class RecurrentLayer(nn.Module):
@@ -25,6 +26,9 @@ class RecurrentLayer(nn.Module):
 
     scan: ClassVar[Callable[..., tuple[Tensor, Tensor]]]
     """The operation of `statemix.ops` that the layer runs."""
+
+    recurrence: ClassVar[str]
+    """Its name among the operators."""
 
     def __init__(
         self,
@@ -100,7 +104,18 @@ class RecurrentLayer(nn.Module):
     def _forward(self, x: Tensor, state: Tensor | None, cu_seqlens: Tensor | None) -> tuple[Tensor, Tensor]:
         """States and final state of x [B, T, dim]."""
         self._check_forward(x)
+        if self.selective and joins(self.gates, self.values, x, self.backend):
+            return self._run_joined(x, state, cu_seqlens)
         return self._run(x, self.raw_values(x), state, cu_seqlens)
+
+    def _run_joined(
+        self, x: Tensor, state: Tensor | None, cu_seqlens: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """As `_run`, with one product for gates and values."""
+        return projected_scan(
+            self.recurrence, x.to(computed_in(x)), self.gates.weight, self.gates.bias, self.values.weight, state,
+            (self._blocks, self._m), normalization=self.normalization, cu_seqlens=cu_seqlens,
+        )  # fmt: skip
 
     def _step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """States [B, 1, ...] and new state of one token x [B, dim]: a scan of T = 1, whose states need no cast."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from statemix.ops.layout import n_innermost
+from statemix.ops.registration import choose_backend
 
 
 def turn(tensor: Tensor, dims: int, start: int = 0) -> Tensor:
@@ -42,6 +43,35 @@ def project(linear: nn.Linear, x: Tensor, kept: tuple[int, ...], *, gates: bool)
     bias = None if linear.bias is None else n_last(linear.bias).flatten()
     out = F.linear(x, weight.flatten(0, -2), bias)
     return out.unflatten(-1, weight.shape[:-1]).movedim(-1, lead)
+
+
+def joins(gates: nn.Linear, values: nn.Linear, x: Tensor, backend: str) -> bool:
+    """Whether one product takes x [B, T, dim] to gates and values at once (`ops.projected`): in training with the
+    Triton kernels, over more than one step, if every step's values begin where a wide copy can. Modules that are more
+    than a plain linear layer are called as they are."""
+    if not torch.is_grad_enabled() or n_innermost(x.device) or x.shape[1] <= 1:
+        return False
+    plain = all(
+        type(one) is nn.Linear and not (one._forward_hooks or one._forward_pre_hooks)
+        for one in (gates, values)
+    )
+    dtype = computed_in(x)
+    if (
+        not plain
+        or gates.weight.dtype != values.weight.dtype
+        or choose_backend(backend, x.device, dtype) != "triton"
+    ):
+        return False
+    transformed = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+    return values.out_features * dtype.itemsize % 16 == 0 and not transformed
+
+
+def computed_in(x: Tensor) -> torch.dtype:
+    """The dtype that a projection of x comes out in."""
+    kind = x.device.type
+    known = x.dtype != torch.float64 and torch.amp.is_autocast_available(kind)
+    narrowed = known and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if narrowed else x.dtype
 
 
 def read_out(linear: nn.Linear, states: Tensor) -> Tensor:

@@ -19,6 +19,22 @@ def _same_dtype_under_autocast(gates: Tensor, values: Tensor) -> tuple[Tensor, T
     return gates, values
 
 
+def carried_state(
+    initial_state: Tensor | None, like: Tensor, blocks: int, m: int, cu_seqlens: Tensor | None
+) -> Tensor:
+    """The state that a scan of values like `like` [B, T, ...] begins with, checked as are the bounds: [S, N, m],
+    zeros for None, in the dtype that carries it."""
+    sequences, length = like.shape[:2]
+    if cu_seqlens is not None:
+        check_cu_seqlens(cu_seqlens, sequences, length)
+        sequences = cu_seqlens.shape[0] - 1
+    dtype = state_dtype(like.dtype)
+    if initial_state is None:
+        return like.new_zeros((sequences, blocks, m), dtype=dtype)
+    check_state("initial_state", initial_state, (sequences, blocks, m), like)
+    return initial_state.to(dtype)
+
+
 def _run(
     recurrence: str,
     names: tuple[str, str],
@@ -32,19 +48,9 @@ def _run(
 ) -> tuple[Tensor, Tensor]:
     """What the three scans share once their own shapes are known to be right."""
     check_same(names[0], gates, names[1], values)
-    batch, length, blocks = values.shape[:3]
     if m < 1:
         raise ValueError(f"{names[0]}: got m = {m} (shape {list(gates.shape)}), expected m >= 1")
-    sequences = batch
-    if cu_seqlens is not None:
-        check_cu_seqlens(cu_seqlens, batch, length)
-        sequences = cu_seqlens.shape[0] - 1
-    dtype = state_dtype(values.dtype)
-    if initial_state is None:
-        initial_state = values.new_zeros((sequences, blocks, m), dtype=dtype)
-    else:
-        check_state("initial_state", initial_state, (sequences, blocks, m), values)
-        initial_state = initial_state.to(dtype)
+    initial_state = carried_state(initial_state, values, values.shape[2], m, cu_seqlens)
     chosen = registration.choose_backend(backend, values.device, values.dtype)
     return registration.scan(recurrence, gates, values, initial_state, cu_seqlens, normalization, chosen)
 
