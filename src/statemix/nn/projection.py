@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from statemix.ops.layout import n_innermost
-from statemix.ops.registration import choose_backend
+from statemix.ops.registration import COMPILED, choose_backend
 
 
 def turn(tensor: Tensor, dims: int, start: int = 0) -> Tensor:
@@ -55,22 +55,19 @@ def joins(gates: nn.Linear, values: nn.Linear, x: Tensor, backend: str) -> bool:
         type(one) is nn.Linear and not (one._forward_hooks or one._forward_pre_hooks)
         for one in (gates, values)
     )
+    if not plain or gates.weight.dtype != values.weight.dtype:
+        return False
     dtype = computed_in(x)
-    if (
-        not plain
-        or gates.weight.dtype != values.weight.dtype
-        or choose_backend(backend, x.device, dtype) != "triton"
-    ):
+    if choose_backend(backend, x.device, dtype) != "triton":
         return False
     transformed = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
     return values.out_features * dtype.itemsize % 16 == 0 and not transformed
 
 
 def computed_in(x: Tensor) -> torch.dtype:
-    """The dtype that a projection of x comes out in."""
+    """The dtype that a projection of x comes out in: autocast may narrow it. Devices without kernels are not asked."""
     kind = x.device.type
-    known = x.dtype != torch.float64 and torch.amp.is_autocast_available(kind)
-    narrowed = known and torch.is_autocast_enabled(kind)
+    narrowed = kind in COMPILED and x.dtype != torch.float64 and torch.is_autocast_enabled(kind)
     return torch.get_autocast_dtype(kind) if narrowed else x.dtype
 
 
