@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import Executor, Future
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,9 @@ import torch
 
 from statemix.experiments import Store, executor_of, jobs_of, make_plan, run_all, run_sweep
 from statemix.experiments.executors import Processes
+from statemix.experiments.store import Job
 from statemix.experiments.sweep import DEATHS
-from statemix.experiments.work import execute, execute_many
+from statemix.experiments.work import Outcome, execute, execute_many
 from statemix.training import Config, train
 from tests.experiments.helpers import deadly, events, experiment, heard
 
@@ -78,7 +80,7 @@ def test_a_killed_worker_costs_nothing(tmp_path):
 
 def test_side_by_side_a_killed_worker_costs_nothing(tmp_path):
     """Two workers, two runs in each at a time; one is killed while its runs are half done."""
-    store, todo = Store(tmp_path / "store"), jobs(steps=200, seeds=(0, 1, 2))
+    store, todo = Store(tmp_path / "store"), jobs(steps=120, seeds=(0, 1, 2, 3, 4))
     victims: list[str] = []
     keys = [job.key for job in todo]
     seen = []
@@ -87,7 +89,7 @@ def test_side_by_side_a_killed_worker_costs_nothing(tmp_path):
     with Processes(2) as executor:
         progress = run_sweep(todo, store, executor, packed=2, watch=lambda now: seen.append(len(now.trained)))
     killer.join()
-    assert (progress.counts["finished"], progress.deaths, progress.ended, progress.left) == (6, 1, 6, 0)
+    assert (progress.counts["finished"], progress.deaths, progress.ended, progress.left) == (10, 1, 10, 0)
     assert_each_once(store, keys)
     workers = {key: {line["pid"] for line in store.attempts(key)} for key in keys}
     assert max(map(len, workers.values())) == 2  # the victim went on in another one
@@ -137,6 +139,35 @@ def test_side_by_side_asked_to_leave_all_are_saved(tmp_path):
     assert progress.counts["finished"] == 4
     for job in todo[:2]:
         assert_as_alone(job, store, tmp_path)
+
+
+class Instant(Executor):
+    """Two workers that finish all they are given at once; notes how much that was."""
+
+    workers = 2
+
+    def __init__(self):
+        self.given = []
+
+    def submit(self, work, given, *_):
+        done = [given] if isinstance(given, Job) else given
+        self.given.append(len(done))
+        future, outcomes = Future(), [Outcome(job.key, "finished") for job in done]
+        future.set_result(outcomes[0] if isinstance(given, Job) else outcomes)
+        return future
+
+
+@pytest.mark.parametrize(
+    ("count", "packed", "given"),
+    [(100, 4, [25, 19, 14, 11, 8, 6, 5, 4, 4, 4]), (6, 8, [3, 3]), (3, 1, [1, 1, 1]), (400, 4, [32] * 9)],
+)
+def test_no_worker_holds_what_others_could_do(count, packed, given, tmp_path):
+    """At first half of what there is, then less and less: who is done early takes from what is left."""
+    todo = [Job(f"job{k}", "train", {}, ()) for k in range(count)]
+    executor = Instant()
+    run_sweep(todo, Store(tmp_path), executor, packed=packed)
+    assert executor.given[: len(given)] == given
+    assert sum(executor.given) == count
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there the setting is possible")

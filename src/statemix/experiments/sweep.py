@@ -165,10 +165,11 @@ def _open(jobs: list[Job], store: Store, retry: bool | Collection[str]) -> Ledge
 
 
 def _bundle(ledger: Ledger, packed: int, idle: int) -> list[Job]:
-    """The next jobs of one worker: its share of what waits; one alone if a worker died with it."""
+    """The next jobs of one worker: what it runs side by side, or half of its share of what waits if that is more (the
+    other half goes to whoever is done first); one alone if a worker died with it."""
     waiting, deaths = ledger.waiting, ledger.deaths
-    share = -(-len(waiting) // idle)
-    most = min(share, BUNDLE * packed) if packed > 1 else 1
+    share, half = (-(-len(waiting) // n) for n in (idle, 2 * ledger.progress.workers))
+    most = min(share, max(packed, half), BUNDLE * packed) if packed > 1 else 1
     bundle = [waiting.popleft()]
     while len(bundle) < most and waiting and not deaths[bundle[0].key] and not deaths[waiting[0].key]:
         bundle.append(waiting.popleft())
