@@ -75,8 +75,10 @@ def _no_slower(rows: Sequence[Row], reference: Mapping[str, Any]) -> list[Row]:
 
 
 def _by_label(view: TableView, rows: Sequence[Row]) -> list[str]:
-    """A line for all that has a run."""
+    """A line for all that has a run; a mean over fewer columns than the others' is another number, and is not given."""
     columns = _in_order(row.get(view.column) for row in rows)
+    asked = view.where.get(view.column)
+    all_columns = len(asked) if isinstance(asked, list) else len(columns)
     lines = []
     for names, members in grouped(rows, view.rows).items():
         chosen = [
@@ -89,7 +91,8 @@ def _by_label(view: TableView, rows: Sequence[Row]) -> list[str]:
             for one in chosen
         ]
         if view.mean:
-            cells.append(cell(averaged([one.value for one in chosen if one is not None])))
+            whole = [one.value for one in chosen if one is not None]
+            cells.append(cell(averaged(whole)) if len(whole) == all_columns else NONE)
         lines.append([*map(_word, names), *cells])
     prefix = f"{view.column} = " if view.column in ("m", "length") else ""
     heads = [f"{prefix}{_word(column)}" for column in columns] + (["mean"] if view.mean else [])
