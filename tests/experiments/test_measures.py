@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from statemix.bench.environment import cpu_model
 from statemix.experiments import Store, jobs_of, make_plan, measures, rows_of
 from statemix.experiments.measures import MEASURES
 from statemix.experiments.work import execute
@@ -49,7 +50,7 @@ def test_runs_that_differ_in_seed_and_rate_share_one_pace(tmp_path, monkeypatch)
     for rate in (1e-2, 1e-3):
         for job in jobs_of(make_plan(experiment(steps=6, rates=(rate,)), "full").cells):
             execute(job, str(tmp_path))
-            assert MEASURES["pace"](tmp_path / job.key) == {"seconds_per_step": 0.25}
+            assert MEASURES["pace"](tmp_path / job.key) == {"seconds_per_step": 0.25, "timed_on": cpu_model()}
     measures._pace.cache_clear()
     assert [config.mixer["block_size"] for config, _ in timed] == [1, 3]
     assert {capture for _, capture in timed} == {"off"}

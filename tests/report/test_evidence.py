@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +11,7 @@ from statemix.experiments.experiment import FigureView, TableView
 from statemix.report.evidence_checks import checked, read_checks
 from statemix.report.evidence_figures import draw
 from statemix.report.evidence_ranking import entries_of
-from statemix.report.evidence_tables import table
+from statemix.report.evidence_tables import listed, table
 
 TASKS = ["parity", "even pairs"]
 RANKING = FigureView(
@@ -114,3 +115,50 @@ def test_columns_of_numbers_come_by_size_and_others_as_they_are():
     assert head == "| model | m = 1 | m = 2 | m = 4 |" and line.index("0.100") < line.index("0.400")
     rows = [{**row("A", task, 0, 0.5), "accuracy": 0.5} for task in ("parity", "even pairs")]
     assert table(TableView("t"), rows)[0] == "| model | parity | even pairs |"
+
+
+def test_equal_time_is_of_times_on_one_device():
+    """What was trained elsewhere counts by where its step was timed; a time from elsewhere does not count."""
+
+    def timed(model, size, seconds, place):
+        labels = {"basis": "state", "size": size, "timed_on": place, "hardware": "where it was trained"}
+        return {**row(model, "parity", 0, size / 10), **labels, "seconds_per_step": seconds}
+
+    rows = [
+        timed("A", 1, 1.0, "here"),
+        timed("B", 2, 1.0, "here"),
+        timed("B", 3, 9.0, "here"),
+        timed("B", 4, 0.1, "there"),
+    ]
+    lines = table(TableView("T", value="mean_accuracy", over=("size",), time_of={"model": "A"}), rows)
+    assert [line.split("<")[0].strip("| ") for line in lines[2:]] == [
+        "A | 0.100 (n = 1)",
+        "B | 0.200 (n = 1)",
+    ]
+
+
+def test_a_mean_is_of_all_columns():
+    view = TableView("T", value="mean_accuracy", over=("lr",), mean=True)
+    lines = [line.split(" | ") for line in table(view, ROWS)[2:]]
+    assert {line[0].strip("| "): line[-1].strip("| ") for line in lines} == {
+        "A": "0.650 ± 0.141 (n = 2)", "B": "–", "C": "0.300 (n = 1)"
+    }  # fmt: skip
+    two = table(replace(view, where={"task": [*TASKS, "a third"]}), ROWS)
+    assert all(line.endswith("| – |") for line in two[2:])
+
+
+def test_models_stand_in_the_order_of_the_catalogue():
+    """Wherever their first run stands, in tables, colours and legends; others follow as they come."""
+    rows = [row(model, task, 0, 0.5) for task, model in [
+        (TASKS[0], "LSTM"), (TASKS[0], "another"), (TASKS[0], "BD-LRU m = 4"), (TASKS[1], "H-LRU m = 2"),
+        (TASKS[1], "LSTM"),
+    ]]  # fmt: skip
+    order = ["BD-LRU m = 4", "H-LRU m = 2", "LSTM", "another"]
+    lines = table(TableView("T", value="mean_accuracy", over=("lr",)), rows)[2:]
+    assert [line.split(" | ")[0].strip("| ") for line in lines] == order
+    assert [names[1] for names in listed(rows, ("task", "model"))] == [
+        *order[:1],
+        *order[2:],
+        "H-LRU m = 2",
+        "LSTM",
+    ]

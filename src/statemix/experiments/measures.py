@@ -13,6 +13,7 @@ import torch
 
 from statemix.analysis.memory import left_after, memory_summary, silent_gates
 from statemix.analysis.spectra import spectrum_summary, transition_eigenvalues
+from statemix.bench.environment import describe
 from statemix.bench.training import step_seconds
 from statemix.training import Config, load_config, load_run
 from statemix.training.build import device_of, model_of, task_of
@@ -70,7 +71,8 @@ def memory(folder: Path) -> dict[str, Any]:
 def pace(folder: Path) -> dict[str, Any]:
     """Seconds of a training step when the run is alone on its device, which it may not have been in training.
 
-    Returns {"seconds_per_step"}. Runs that differ in seed and rates alone share one measurement in a process.
+    Returns {"seconds_per_step", "timed_on": the device, perhaps not the one that it was trained on}. Runs that differ
+    in seed and rates alone share one measurement in a process.
     """
     config = load_config(folder)
     capture = read_json(RunFolder(folder).summary)["capture"]
@@ -78,7 +80,8 @@ def pace(folder: Path) -> dict[str, Any]:
         config.training, seed=0, lr=1e-3, weight_decay=0.0, steps=max(PACE_STEPS, config.training.steps)
     )
     content = replace(config, name="", training=training).to_dict()
-    return {"seconds_per_step": _pace(json.dumps(content, sort_keys=True), capture)}
+    seconds = _pace(json.dumps(content, sort_keys=True), capture)
+    return {"seconds_per_step": seconds, "timed_on": describe(str(device_of(config)))["device"]}
 
 
 @functools.lru_cache(maxsize=1000)

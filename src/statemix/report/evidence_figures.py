@@ -9,7 +9,7 @@ from statemix.analysis.selection import grouped, matching, numbers, select
 from statemix.analysis.statistics import Spread, spread
 from statemix.experiments.experiment import FigureView
 from statemix.report.evidence_ranking import draw_ranking, entries_of
-from statemix.report.evidence_tables import at_length
+from statemix.report.evidence_tables import at_length, listed
 from statemix.report.figures import new_figure
 from statemix.report.groups import COLORS, MARKERS
 
@@ -76,11 +76,11 @@ def _legend_columns(width: float, labels: Iterable[str]) -> int:
 
 def _places(view: FigureView, rows: Sequence[Row]) -> dict[tuple[Any, ...], int]:
     """A number for every series, the same in all panels."""
-    return {name: k for k, name in enumerate(grouped(rows, view.series))}
+    return {name: k for k, name in enumerate(listed(rows, view.series))}
 
 
 def _lines(axes: Axes, view: FigureView, rows: Sequence[Row], places: Mapping[tuple[Any, ...], int]) -> None:
-    for name, members in grouped(rows, view.series).items():
+    for name, members in listed(rows, view.series).items():
         points = sorted(points_of(view, members), key=lambda point: point[0])
         if not points:
             continue

@@ -17,6 +17,7 @@ from statemix.analysis.selection import (
 )
 from statemix.analysis.statistics import Spread, spread
 from statemix.experiments.experiment import Claim, TableView
+from statemix.experiments.models import MODELS
 
 Row = Mapping[str, Any]
 
@@ -49,6 +50,22 @@ def markdown(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str
     return [f"| {' | '.join(row)} |" for row in rows]
 
 
+def listed(rows: Sequence[Row], by: Sequence[str]) -> dict[tuple[Any, ...], list[Row]]:
+    """`grouped`, models in the order of the catalogue, other labels as they come: which runs are there does not move a
+    line."""
+    catalogue = {model.label: place for place, model in enumerate(MODELS.values())}
+    seen = [list(dict.fromkeys(row.get(key) for row in rows)) for key in by]
+
+    def place(group: tuple[tuple[Any, ...], list[Row]]) -> list[int]:
+        first = [values.index(name) for values, name in zip(seen, group[0], strict=True)]
+        return [
+            catalogue.get(name, len(catalogue) + k) if key == "model" else k
+            for key, name, k in zip(by, group[0], first, strict=True)
+        ]
+
+    return dict(sorted(grouped(rows, by).items(), key=place))
+
+
 def table(view: TableView, rows: Sequence[Row]) -> list[str]:
     """The lines of a table; none when no run has its labels."""
     mine = matching(rows, view.where)
@@ -60,17 +77,17 @@ def table(view: TableView, rows: Sequence[Row]) -> list[str]:
 
 
 def _no_slower(rows: Sequence[Row], reference: Mapping[str, Any]) -> list[Row]:
-    """The groups that take no more time per step than the reference on the same hardware, task by task."""
+    """The groups that take no more time per step than the reference on the same device, task by task."""
     kept: list[Row] = []
     for (task,), members in grouped(rows, ("task",)).items():
         mine = matching(members, {**reference, "task": task})
         times, places = (
             numbers(mine, "seconds_per_step"),
-            [row["hardware"] for row in mine if row.get("hardware")],
+            [row["timed_on"] for row in mine if row.get("timed_on")],
         )
         if times and places:
             budget = SLACK * spread(times).mean
-            kept += within(members, FIXED[1:], "seconds_per_step", budget, {"hardware": places[0]})
+            kept += within(members, FIXED[1:], "seconds_per_step", budget, {"timed_on": places[0]})
     return kept
 
 
@@ -80,7 +97,7 @@ def _by_label(view: TableView, rows: Sequence[Row]) -> list[str]:
     asked = view.where.get(view.column)
     all_columns = len(asked) if isinstance(asked, list) else len(columns)
     lines = []
-    for names, members in grouped(rows, view.rows).items():
+    for names, members in listed(rows, view.rows).items():
         chosen = [
             _chosen(matching(members, {view.column: column}), view.over, view.value) for column in columns
         ]
@@ -108,7 +125,7 @@ def _in_order(values: Iterable[Any]) -> list[Any]:
 def _by_length(view: TableView, rows: Sequence[Row]) -> list[str]:
     lengths = sorted({int(length) for row in rows for length in row.get("accuracies", {})})
     lines = []
-    for names, members in grouped(rows, view.rows).items():
+    for names, members in listed(rows, view.rows).items():
         chosen = _chosen(members, view.over, view.value)
         if chosen is not None:
             cells = [cell(at_length(chosen, length), chosen.diverged) for length in lengths]
