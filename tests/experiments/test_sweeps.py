@@ -80,7 +80,7 @@ def test_a_killed_worker_costs_nothing(tmp_path):
 
 def test_side_by_side_a_killed_worker_costs_nothing(tmp_path):
     """Two workers, two runs in each at a time; one is killed while its runs are half done."""
-    store, todo = Store(tmp_path / "store"), jobs(steps=120, seeds=(0, 1, 2, 3, 4))
+    store, todo = Store(tmp_path / "store"), jobs(steps=240, seeds=(0, 1, 2, 3, 4))
     victims: list[str] = []
     keys = [job.key for job in todo]
     seen = []
