@@ -162,3 +162,6 @@ def test_models_stand_in_the_order_of_the_catalogue():
         "H-LRU m = 2",
         "LSTM",
     ]
+    rows = [{**one, "size": 1, "basis": "width"} for one in rows]
+    legend = draw(FigureView("f", "F", x="size", y="mean_accuracy", series=("model",)), rows).legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == order

@@ -50,6 +50,8 @@ def draw(view: FigureView, rows: Sequence[Row]) -> Figure | None:
     for panel in axes[: len(panels)]:
         found, labels = panel.get_legend_handles_labels()
         handles |= dict(zip(labels, found, strict=True))
+    order = (_label(view.series, name) for name in _places(view, mine))
+    handles = {label: handles[label] for label in order if label in handles} | handles
     if handles:
         figure.legend(
             list(handles.values()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,22 +79,14 @@ def backward(
 
 
 def backward_joined(
-    recurrence: str,
-    joined: Tensor,
-    states: Tensor,
-    initial_state: Tensor,
-    cu_seqlens: Tensor | None,
-    grad_states: Tensor,
-    grad_final: Tensor,
-    normalization: str,
+    recurrence: str, joined: Tensor, states: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`backward` for gates and values side by side (`layout.split_joined`): the gradient of both (contiguous), the sum
-    of the gates' over B and T (float32), and that of the initial state."""
+    of the gates' over B and T (float32), and that of the initial state. rest: as `backward`, from initial_state on."""
     d_joined = torch.empty_like(joined, memory_format=torch.contiguous_format)
     inner = states.shape[2:]
     outputs, (gates, values) = split_joined(d_joined, inner), split_joined(joined, inner)
-    arguments = (gates, values, states, initial_state, cu_seqlens, grad_states, grad_final, normalization)
-    d_initial, sums = _fill(recurrence, outputs, *arguments, summed=True)
+    d_initial, sums = _fill(recurrence, outputs, gates, values, states, *rest, summed=True)
     if sums is None:
         sums = d_joined[..., : -inner.numel()].sum((0, 1), dtype=torch.float32)
     return d_joined, sums, d_initial
@@ -101,7 +94,7 @@ def backward_joined(
 
 def _fill(
     recurrence: str, outputs: tuple[Tensor, Tensor], gates: Tensor, values: Tensor, states: Tensor,
-    initial_state: Tensor, cu_seqlens: Tensor | None, grad_states: Tensor, grad_final: Tensor, normalization: str,
+    initial_state: Tensor, cu_seqlens: Tensor | None, grad_states: Tensor, grad_final: Tensor, normalization: str, *,
     summed: bool = False,
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     """Fill the gradients of gates and values; returns that of the initial state and, if `summed` and these kernels can,
