@@ -8,8 +8,19 @@ from dataclasses import replace
 
 import pytest
 
+from statemix.analysis.accounting import parameters
 from statemix.experiments import EXPERIMENTS, get_experiment, jobs_of, make_plan, models, only, reasons
-from statemix.experiments.models import BDLRU, MODELS, RIVALS, LeftOut, Model, get_model, sized
+from statemix.experiments.models import (
+    BDLRU,
+    HLRU,
+    MODELS,
+    RIVALS,
+    LeftOut,
+    Model,
+    _counted,
+    get_model,
+    sized,
+)
 from statemix.experiments.problems import PERMUTATIONS, PROBLEMS, get_problem
 from statemix.experiments.store import key_of
 from statemix.nn import build_mixer
@@ -149,6 +160,17 @@ def test_sizes_are_the_nearest():
     each = 4 * (129 * 5 + 256)
     assert sized(model, 128, "parameters", 100_000)["num_blocks"] == round(100_000 / each)
     assert sized(model, 128, "width", 7)["num_blocks"] == 7
+
+
+def test_round_widths_where_they_are_near():
+    for name in (*BDLRU, *HLRU, "lstm"):
+        model = get_model(name)
+        chosen = sized(model, 1024, "parameters", 33_000_000, 8)
+        assert chosen[model.grows] % 8 == 0
+        assert abs(_counted(json.dumps(chosen), 1024, parameters) - 33_000_000) <= 0.025 * 33_000_000
+    assert sized(get_model("bdlru-4"), 16, "state", 20, 8)["num_blocks"] == 5
+    attention = get_model("attention")
+    assert sized(attention, 16, "parameters", 1000, 8) == sized(attention, 16, "parameters", 1000)
 
 
 def test_a_rival_that_is_not_there_or_cannot_be_built_is_left_out(monkeypatch):

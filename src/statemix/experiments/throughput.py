@@ -31,6 +31,9 @@ SCANS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 """What figure 5 compares: one step after another, torch's generic parallel scan, and this library's kernels."""
 
+MULTIPLE = 8
+"""Numbers of a row in 16 bytes of bfloat16: what products of whole layers like their widths to be a multiple of."""
+
 
 @dataclass(frozen=True)
 class Scans:
@@ -69,7 +72,7 @@ class Scans:
 
 @dataclass(frozen=True)
 class Layers:
-    """Whole layers at equal parameters."""
+    """Whole layers at equal parameters, their widths multiples of `MULTIPLE` where that is near."""
 
     panel: str
     models: tuple[str, ...]
@@ -87,7 +90,7 @@ class Layers:
             model = get_model(name)
             labels = {"panel": self.panel, "model": model.label, "m": model.m, "length": self.length}
             try:
-                mixer = sized(model, self.dim, "parameters", self.parameters)
+                mixer = sized(model, self.dim, "parameters", self.parameters, MULTIPLE)
             except LeftOut as error:
                 left_out.append(Refusal(labels, str(error)))
                 continue

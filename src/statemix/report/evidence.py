@@ -28,6 +28,12 @@ HOW = (
 )
 
 
+HOW_TIMED = (
+    "Cells: the median of repeated passes, launched one by one (layers: replayed as CUDA graphs on a GPU); "
+    "n such medians, their quartiles are in the raw data."
+)
+
+
 class Evidence(NamedTuple):
     """Everything that a page about an experiment needs."""
 
@@ -124,6 +130,8 @@ def _section(evidence: Evidence, command: str, links: dict[str, str]) -> Iterato
     experiment, rows = evidence.experiment, evidence.rows
     yield from (f"## {experiment.title}", "", experiment.what, "", f"    {command}", "")
     yield from _origin(evidence)
+    yield f"- {HOW_TIMED if experiment.alone else HOW}"
+    yield from checked(rows, evidence.checks)
     if evidence.preset == "small":
         yield from ("", f"**{SMALL}**")
     for name, link in links.items():
@@ -132,7 +140,7 @@ def _section(evidence: Evidence, command: str, links: dict[str, str]) -> Iterato
             "",
             f"![{title}]({link})",
             "",
-            f"*{title}. Points: single runs; line and bars: mean ± sd.*",
+            f"*{title}. {'Medians.' if experiment.alone else 'Points: single runs; line and bars: mean ± sd.'}*",
         )
     for view in experiment.tables:
         lines = table(view, rows)
@@ -177,5 +185,3 @@ def _origin(evidence: Evidence) -> Iterator[str]:
     for row in runs:
         if row["status"] == "failed":
             yield f"- Failed: {row['key']}: {row.get('error')}."
-    yield f"- {HOW}"
-    yield from checked(rows, evidence.checks)

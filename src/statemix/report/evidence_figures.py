@@ -82,8 +82,10 @@ def _places(view: FigureView, rows: Sequence[Row]) -> dict[tuple[Any, ...], int]
 
 
 def _lines(axes: Axes, view: FigureView, rows: Sequence[Row], places: Mapping[tuple[Any, ...], int]) -> None:
+    marks = set[float]()
     for name, members in listed(rows, view.series).items():
         points = sorted(points_of(view, members), key=lambda point: point[0])
+        marks.update(x for x, _, _ in points)
         if not points:
             continue
         k = places[name]
@@ -97,7 +99,7 @@ def _lines(axes: Axes, view: FigureView, rows: Sequence[Row], places: Mapping[tu
         axes.set_xscale("log", base=2 if "length" in view.x else 10)
         _write_out(axes.xaxis)
     elif view.x == "m":
-        axes.locator_params(axis="x", integer=True)
+        axes.set_xticks(sorted(marks))
     if view.log_y:
         axes.set_yscale("log")
         _write_out(axes.yaxis)
