@@ -185,6 +185,7 @@ def test_a_rival_that_is_not_there_or_cannot_be_built_is_left_out(monkeypatch):
 
     monkeypatch.setattr(models, "build_mixer", build)
     models._counted.cache_clear()
+    models._sized.cache_clear()
     one = sweep()
     plan = type(one)(**{**vars(one), "models": ("bdlru-1", "attention")}).expand()
     assert len(plan.cells) == 2

@@ -119,13 +119,14 @@ def sized(model: Model, dim: int, basis: str, size: int, multiple: int = 1) -> d
     if model.mixer["name"] not in MIXERS:
         raise LeftOut(f"mixer: {model.mixer['name']!r} is not among {', '.join(MIXERS)}")
     if model.ours:
-        return _sized(model, dim, basis, size, multiple)
+        return {**_sized(model, dim, basis, size, multiple)}
     try:
-        return _sized(model, dim, basis, size, multiple)
+        return {**_sized(model, dim, basis, size, multiple)}
     except Exception as error:
         raise LeftOut(" ".join(str(error).split()) or type(error).__name__) from None
 
 
+@functools.cache
 def _sized(model: Model, dim: int, basis: str, size: int, multiple: int) -> dict[str, Any]:
     def grown(width: int) -> dict[str, Any]:
         return {**model.mixer, model.grows: width * model.step} if model.grows else model.mixer
