@@ -49,7 +49,10 @@ def from_fast_order(tensor: Tensor, role: Role) -> Tensor:
 
 def in_fast_format(tensor: Tensor, role: Role) -> Tensor:
     """The tensor itself when it is in the fast format, else a copy that is."""
-    ordered = to_fast_order(tensor, role)
+    source, target = _move(role, tensor.device)
+    if source == target:
+        return tensor.contiguous()
+    ordered = tensor.movedim(source, target)
     return tensor if ordered.is_contiguous() else from_fast_order(ordered.contiguous(), role)
 
 
