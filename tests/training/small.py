@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+from statemix.experiments.executors import worker_context
 from statemix.training import Config, resolve_config
 
 SETTINGS = (
@@ -31,7 +34,23 @@ settings = {SETTINGS!r}
 """
 
 
+def _run(code: str, arguments: list[str], out: str, err: str) -> None:
+    for number, path in ((1, out), (2, err)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+    sys.argv[1:] = arguments
+    exec(PREAMBLE + code, {"__name__": "__main__"})
+
+
 def python(code: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run `code` after the preamble; `sys.argv[1:]` are the arguments."""
-    command = [sys.executable, "-c", PREAMBLE + code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    """Run `code` after the preamble in a process that begins as a sweep's workers do; `sys.argv[1:]` are the
+    arguments."""
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder, "out"), Path(folder, "err")
+        words = [str(word) for word in arguments]
+        process = worker_context().Process(target=_run, args=(code, words, str(out), str(err)))
+        process.start()
+        process.join(120)
+        if process.is_alive():
+            process.kill()
+            raise TimeoutError(err.read_text())
+        return subprocess.CompletedProcess([code, *words], process.exitcode, out.read_text(), err.read_text())

@@ -28,7 +28,7 @@ PRELOADED = ["statemix.experiments.work", "torch._dynamo", "numba"]
 """What workers on a CPU need, and take seconds to import (an optimiser of torch imports its compiler)."""
 
 
-def _context() -> Any:
+def worker_context() -> Any:
     """How workers begin: forked off a server that has imported what they need; on a machine with a GPU, whose driver
     does not survive a fork, and where there are no forks, each from the beginning."""
     if torch.cuda.is_available() or "forkserver" not in multiprocessing.get_all_start_methods():
@@ -69,7 +69,7 @@ class Processes(Executor):
     def _pool(self, slot: int) -> ProcessPoolExecutor:
         if slot not in self._pools:
             self._pools[slot] = ProcessPoolExecutor(
-                1, mp_context=_context(), initializer=_begin, initargs=(slot,)
+                1, mp_context=worker_context(), initializer=_begin, initargs=(slot,)
             )
             self._pids[slot] = self._pools[slot].submit(os.getpid)
         return self._pools[slot]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 PYTHON = [code for language, code in BLOCKS if language == "python"]
@@ -37,14 +37,9 @@ SHRUNK = {
 """What is added to commands that take long, so that they only take the same way."""
 
 
-def run(words, folder):
-    """Run a `statemix` command in a process of its own, in a folder."""
-    done = subprocess.run(
-        [sys.executable, "-m", "statemix.cli", *words[1:], *SHRUNK.get(words[1], [])],
-        capture_output=True, text=True, cwd=folder, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, (words, done.stderr)
-    return done.stdout
+def shrunk(words):
+    """The arguments of a command that takes long otherwise."""
+    return [*words[1:], *SHRUNK.get(words[1], [])]
 
 
 def test_every_block_is_understood():
@@ -60,9 +55,11 @@ def test_python(code, tmp_path, monkeypatch):
     exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
 
 
-def test_commands_one_after_another(tmp_path):
+def test_commands_one_after_another(statemix):
     for words in COMMANDS:
-        assert run(words, tmp_path).strip(), words
+        done = statemix(shrunk(words))
+        assert done.code == 0, (words, done.err)
+        assert done.out.strip(), words
 
 
 def test_make_targets_resolve():
@@ -74,11 +71,16 @@ def test_make_targets_resolve():
 
 def test_what_make_demo_runs(tmp_path):
     assert "demo/index.html" in README
-    out = run(["statemix", "demo", "--picture", "docs/demo.png"], tmp_path)
+    words = shrunk(["statemix", "demo", "--picture", "docs/demo.png"])
+    done = subprocess.run(
+        [sys.executable, "-m", "statemix.cli", *words], capture_output=True, text=True, cwd=tmp_path, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     assert (tmp_path / "demo" / "index.html").is_file()
     assert (tmp_path / "docs" / "demo.png").is_file()
     for name in ("demo-diagonal-0", "demo-bdlru-0", "demo-hlru-0"):
-        assert name in out
+        assert name in done.stdout
 
 
 def test_links_lead_somewhere():
