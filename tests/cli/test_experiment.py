@@ -35,6 +35,8 @@ def test_from_run_to_page(statemix, tmp_path, name):
         "Hardware:",
         "Date:",
         "The preset is small",
+        {"fig3": "mean ± standard deviation over seeds", "fig5": "the median of repeated passes"}[name],
+        {"fig3": "Points: single runs", "fig5": "Medians."}[name],
     ):
         assert word in page
     for figure in SMALL[name]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import warnings
 from pathlib import Path
 
@@ -45,6 +46,11 @@ def deadly(job: Job, store: str) -> Outcome:
 
 def events(store: Store, key: str, event: str):
     return [line for line in store.attempts(key) if line["event"] == event]
+
+
+def imported(names):
+    """Which modules a worker has before it has done anything."""
+    return [name for name in names if name in sys.modules]
 
 
 def heard():

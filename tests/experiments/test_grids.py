@@ -169,6 +169,8 @@ def test_round_widths_where_they_are_near():
         assert chosen[model.grows] % 8 == 0
         assert abs(_counted(json.dumps(chosen), 1024, parameters) - 33_000_000) <= 0.025 * 33_000_000
     assert sized(get_model("bdlru-4"), 16, "state", 20, 8)["num_blocks"] == 5
+    steps = replace(get_model("bdlru-1"), step=16)  # in sixteens anyway
+    assert sized(steps, 1024, "parameters", 33_000_000, 8) == sized(steps, 1024, "parameters", 33_000_000)
     attention = get_model("attention")
     assert sized(attention, 16, "parameters", 1000, 8) == sized(attention, 16, "parameters", 1000)
 

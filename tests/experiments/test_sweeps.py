@@ -16,12 +16,12 @@ import pytest
 import torch
 
 from statemix.experiments import Store, executor_of, jobs_of, make_plan, run_all, run_sweep
-from statemix.experiments.executors import Processes
+from statemix.experiments.executors import PRELOADED, Processes
 from statemix.experiments.store import Job
 from statemix.experiments.sweep import DEATHS
 from statemix.experiments.work import Outcome, execute, execute_many
 from statemix.training import Config, train
-from tests.experiments.helpers import deadly, events, experiment, heard
+from tests.experiments.helpers import deadly, events, experiment, heard, imported
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,6 +54,12 @@ def assert_as_alone(job, store, tmp_path):
     for name in ("metrics.jsonl", "model.safetensors"):
         alone = (tmp_path / "alone" / job.key / name).read_bytes()
         assert (store.folder(job.key) / name).read_bytes() == alone
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there each begins on its own")
+def test_workers_begin_with_all_that_is_slow_to_import():
+    with Processes(1) as executor:
+        assert executor.submit(imported, PRELOADED).result() == PRELOADED
 
 
 def test_workers_do_not_pass_on_what_compilers_say_of_themselves():

@@ -23,7 +23,6 @@ PACKED = 8
 CONNECT = 5
 """Seconds that a scheduler may take to answer."""
 
-
 PRELOADED = ["statemix.experiments.work", "torch._dynamo", "numba"]
 """What workers on a CPU need, and take seconds to import (an optimiser of torch imports its compiler)."""
 

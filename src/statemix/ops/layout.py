@@ -49,10 +49,7 @@ def from_fast_order(tensor: Tensor, role: Role) -> Tensor:
 
 def in_fast_format(tensor: Tensor, role: Role) -> Tensor:
     """The tensor itself when it is in the fast format, else a copy that is."""
-    source, target = _move(role, tensor.device)
-    if source == target:
-        return tensor.contiguous()
-    ordered = tensor.movedim(source, target)
+    ordered = to_fast_order(tensor, role)
     return tensor if ordered.is_contiguous() else from_fast_order(ordered.contiguous(), role)
 
 

@@ -27,7 +27,6 @@ HOW = (
     "“agrees”: the published number is within two deviations (at least 0.02) of the mean."
 )
 
-
 HOW_TIMED = (
     "Cells: the median of repeated passes, launched one by one (layers: replayed as CUDA graphs on a GPU); "
     "n such medians, their quartiles are in the raw data."
