@@ -160,7 +160,8 @@ def _meant(key: str, text: str, known: Sequence[Any]) -> Any:
         number = value is not None and not isinstance(value, str) and _number(text) == value
         if number or str(value) == text or (text in named and named[text].label == value):
             return value
-    shown = ", ".join(map(str, known))
+    names = {spec.label: name for name, spec in named.items()}
+    shown = ", ".join(str(names.get(value, value)) for value in known)
     raise ValueError(f"only: got {key}={text!r}, expected one of {shown}")
 
 
