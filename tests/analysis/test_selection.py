@@ -29,6 +29,15 @@ def test_the_choice_is_by_validation_and_shows_its_neighbours():
     assert [one.setting["lr"] for one in selection.tried] == [5e-4, 1e-3, 1e-2]
 
 
+def test_a_setting_that_lacks_runs_is_not_chosen():
+    """In a sweep that is under way the only run of a setting that has ended is one that succeeded early."""
+    early = run(1e-3, 0, 1.0, 1.0, status="stopped_early")
+    selection = select([early, run(5e-4, 0, 0.6, 0.6), run(5e-4, 1, 0.2, 0.2)])
+    assert selection.chosen.setting == {"lr": 5e-4}
+    assert [one.value.n for one in selection.tried] == [2, 1]
+    assert select([early, run(5e-4, 0, 0.6, 0.6)]).chosen.setting == {"lr": 1e-3}
+
+
 def test_a_diverged_run_counts_zero_and_is_told():
     worst = select(RUNS).tried[-1]
     assert worst.validation.mean == pytest.approx(0.495)

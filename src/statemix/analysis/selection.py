@@ -33,7 +33,8 @@ class Candidate(NamedTuple):
 
 
 class Selection(NamedTuple):
-    """The candidate of the best mean on validation data, and all that were tried, in the order of their settings."""
+    """The candidate of the best mean on validation data among those with the most runs, and all that were tried, in the
+    order of their settings."""
 
     chosen: Candidate
     tried: list[Candidate]
@@ -72,7 +73,8 @@ def select(
 ) -> Selection | None:
     """Choose among settings of the labels `over` the one of the best mean `score`; None without any run that ended.
 
-    The test value takes no part in the choice. Of equals the first is taken.
+    The test value takes no part in the choice. A setting with fewer runs than another is shown and not chosen: of an
+    unfinished sweep those runs end first that stop early, because they succeeded. Of equals the first is taken.
     """
     tried = []
     for setting, members in grouped(runs, over).items():
@@ -85,8 +87,10 @@ def select(
     if not tried:
         return None
     tried.sort(key=lambda one: [_ordered(part) for part in one.setting.values()])
+    most = max(len(one.runs) for one in tried)
+    whole = [one for one in tried if len(one.runs) == most]
     return Selection(
-        max(tried, key=lambda one: one.validation.mean if one.validation.n else -math.inf), tried
+        max(whole, key=lambda one: one.validation.mean if one.validation.n else -math.inf), tried
     )
 
 
