@@ -12,6 +12,7 @@ from statemix.analysis.accounting import parameters
 from statemix.experiments import EXPERIMENTS, get_experiment, jobs_of, make_plan, models, only, reasons
 from statemix.experiments.models import (
     BDLRU,
+    HEAD,
     HLRU,
     MODELS,
     RIVALS,
@@ -175,6 +176,21 @@ def test_round_widths_where_they_are_near():
     assert sized(attention, 16, "parameters", 1000, 8) == sized(attention, 16, "parameters", 1000)
 
 
+@pytest.mark.parametrize(
+    "name", ["deltanet", "gated_deltanet", "gated_deltaproduct-2", "gated_deltaproduct-4"]
+)
+def test_large_mixers_of_the_delta_rule_have_more_heads_and_not_larger_ones(name):
+    """fla's kernels take at most 256 numbers a head."""
+    for dim, size in ((128, 100_000), (128, 1_000_000), (1024, 33_000_000)):
+        chosen = sized(get_model(name), dim, "parameters", size)
+        assert chosen["head_dim"] <= HEAD
+        assert abs(_counted(json.dumps(chosen), dim, parameters) - size) <= 0.25 * size
+    assert chosen["heads"] > 4
+    assert "heads" not in sized(get_model(name), 128, "parameters", 100_000)
+    with pytest.raises(LeftOut, match="head_dim: got 512, expected at most 256"):
+        sized(get_model(name), 128, "width", 512)
+
+
 def test_a_rival_that_is_not_there_or_cannot_be_built_is_left_out(monkeypatch):
     unknown = Model("Nobody", {"name": "nobody"}, "width")
     with pytest.raises(LeftOut, match="mixer: 'nobody' is not among bdlru, hlru"):
@@ -252,8 +268,8 @@ def test_a_part_that_is_left_out_tells_why(table):
             ["nope=1"],
             "only: got 'nope=1', expected label=values, the label one of task, model, layer, m, basis",
         ),
-        (["task"], "only: got task='', expected one of compression, S3"),
-        (["task=s3,s4"], "only: got task='s4', expected one of compression, S3"),
+        (["task"], "only: got task='', expected one of compression, s3"),
+        (["task=s3,s4"], "only: got task='s4', expected one of compression, s3"),
         (["seed=7"], "only: got seed='7', expected one of 0, 1"),
         (
             ["task=compression", "basis=parameters"],

@@ -6,7 +6,7 @@ import functools
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,6 +20,9 @@ NEAR = 0.25
 
 LARGEST = 1 << 16
 """Beyond this no width is looked for."""
+
+HEAD = 256
+"""Numbers in a head, at most: fla's kernels of the delta rule take no more."""
 
 SLIGHT = 0.025
 """How far a size may be from the one asked, as a share of it, for the sake of a round width."""
@@ -39,6 +42,9 @@ class Model:
     m: int | None = None
     step: int = 1
     """`grows` is a multiple of this."""
+    most: int = LARGEST
+    """`grows` is at most this; in a larger mixer it is half of this, and the mixer grows by `then`."""
+    then: str = ""
 
     @property
     def layer(self) -> str:
@@ -59,6 +65,10 @@ def _order(m: int) -> Model:
     return Model(f"H-LRU m = {m}", {"name": "hlru", "order": m}, "num_channels", m)
 
 
+def _heads(label: str, mixer: dict[str, Any]) -> Model:
+    return Model(label, mixer, "head_dim", step=16, most=HEAD, then="heads")
+
+
 M = (1, 2, 3, 4, 5, 8, 16)
 """Block sizes and orders of the paper's tables and figures, and two beyond."""
 
@@ -71,14 +81,10 @@ MODELS: dict[str, Model] = {
     "lstm": Model("LSTM", {"name": "lstm"}, "hidden_size"),
     "lru": Model("LRU", {"name": "lru"}, "state_dim"),
     "mamba2": Model("Mamba-2", {"name": "mamba2"}, "expand"),
-    "deltanet": Model("DeltaNet", {"name": "deltanet"}, "head_dim", step=16),
-    "gated_deltanet": Model("Gated DeltaNet", {"name": "gated_deltanet"}, "head_dim", step=16),
-    "gated_deltaproduct-2": Model(
-        "Gated DeltaProduct, 2", {"name": "gated_deltaproduct", "factors": 2}, "head_dim", step=16
-    ),
-    "gated_deltaproduct-4": Model(
-        "Gated DeltaProduct, 4", {"name": "gated_deltaproduct", "factors": 4}, "head_dim", step=16
-    ),
+    "deltanet": _heads("DeltaNet", {"name": "deltanet"}),
+    "gated_deltanet": _heads("Gated DeltaNet", {"name": "gated_deltanet"}),
+    "gated_deltaproduct-2": _heads("Gated DeltaProduct, 2", {"name": "gated_deltaproduct", "factors": 2}),
+    "gated_deltaproduct-4": _heads("Gated DeltaProduct, 4", {"name": "gated_deltaproduct", "factors": 4}),
     "rwkv7": Model("RWKV-7", {"name": "rwkv7"}, "rank", step=16),
     "mlstm": Model("mLSTM", {"name": "mlstm"}, "expand"),
     "slstm": Model("sLSTM", {"name": "slstm"}),
@@ -133,6 +139,8 @@ def _sized(model: Model, dim: int, basis: str, size: int, multiple: int) -> dict
         return {**model.mixer, model.grows: width * model.step} if model.grows else model.mixer
 
     if basis == "width":
+        if size > model.most:
+            raise ValueError(f"{model.grows}: got {size}, expected at most {model.most}")
         chosen = grown(max(1, size // model.step))
         _counted(json.dumps(chosen), dim, parameters)
         return chosen
@@ -141,6 +149,11 @@ def _sized(model: Model, dim: int, basis: str, size: int, multiple: int) -> dict
         return _counted(json.dumps(grown(width)), dim, BASES[basis])
 
     width = _nearest(count, size) if model.grows else 1
+    if width * model.step > model.most:
+        many = {**model.mixer, model.grows: model.most // 2}
+        return _sized(
+            replace(model, mixer=many, grows=model.then, step=1, most=LARGEST), dim, basis, size, multiple
+        )
     unit = multiple // math.gcd(multiple, model.step)
     rounded = max(1, round(width / unit)) * unit
     if model.grows and abs(count(rounded) - size) <= SLIGHT * size:
