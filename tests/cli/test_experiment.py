@@ -11,7 +11,7 @@ from statemix.experiments.work import execute_many
 from statemix.report.evidence import read_evidence, write_evidence
 
 QUICK = ["training.steps=4", "training.warmup=1", "training.lr=0.01", "training.seed=0"]
-SMALL = {"fig3": ["fig3.png"], "fig5": ["fig5a.png", "fig5b.png"]}
+SMALL = {"fig3": ["fig3.png"], "fig5": ["fig5a.png", "fig5b.png", "fig5c.png"]}
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -82,6 +82,11 @@ def test_failures_are_listed_with_their_traceback(statemix, tmp_path):
     assert done.code == 1
     assert "Traceback" in done.out
     assert f"1 of {len(keys)} runs failed; the same command with --retry" in done.err
+    page = statemix(["experiment", "show", *line[2:-2]]).out
+    assert f"- Failed: {keys[0]}, S5, BD-LRU m = 1" in page
+    assert statemix(["experiment", "export", *line[2:-2], "--out", "x.jsonl"]).code == 0
+    assert "cannot read" in (tmp_path / "x.jsonl").read_text()
+    assert "Traceback" not in (tmp_path / "x.jsonl").read_text()  # it names the folders of a machine
     (folder / "config.json").unlink()
     assert statemix([*line]).code == 1
     assert statemix([*line, "--retry"]).code == 0
@@ -95,7 +100,7 @@ BAD = {
     "experiment run fig3 task.length=0 --preset small": "permutation.length: got 0",
     "experiment run fig3 --preset small --workers 0": "workers: got 0",
     "experiment run fig3 --preset small --packed 0": "packed: got 0",
-    "experiment run fig3 --preset small --only model=nope": "only: got model='nope', expected one of BD-LRU m = 1",
+    "experiment run fig3 --preset small --only model=nope": "only: got model='nope', expected one of bdlru-1",
     "experiment run fig3 --preset small --only nope": "only: got 'nope', expected label=values, the label one of task",
     "experiment run fig5 training.steps=1 --preset small": "setting: got 'training.steps=1'",
     "experiment show fig3 --store nowhere": "nowhere: no such store of runs",

@@ -25,7 +25,7 @@ def test_every_measure_is_a_part_of_the_row(plan, tmp_path):
     assert 0 <= row["negative"] <= 1
     assert row["forgotten_at_start"] == row["silent"] == 0  # softmax
     assert 0 < row["left"] < 1
-    assert 0 < row["seconds_per_step"] == store.measured(jobs[0].key, "pace")["seconds_per_step"]
+    assert 0 < row["milliseconds_per_step"] == store.measured(jobs[0].key, "pace")["milliseconds_per_step"]
 
 
 def test_a_measure_that_is_missing_is_made_without_training_again(plan, tmp_path):
@@ -50,7 +50,10 @@ def test_runs_that_differ_in_seed_and_rate_share_one_pace(tmp_path, monkeypatch)
     for rate in (1e-2, 1e-3):
         for job in jobs_of(make_plan(experiment(steps=6, rates=(rate,)), "full").cells):
             execute(job, str(tmp_path))
-            assert MEASURES["pace"](tmp_path / job.key) == {"seconds_per_step": 0.25, "timed_on": cpu_model()}
+            assert MEASURES["pace"](tmp_path / job.key) == {
+                "milliseconds_per_step": 250.0,
+                "timed_on": cpu_model(),
+            }
     measures._pace.cache_clear()
     assert [config.mixer["block_size"] for config, _ in timed] == [1, 3]
     assert {capture for _, capture in timed} == {"off"}

@@ -343,7 +343,7 @@ def test_timings_come_once_nothing_else_runs(tmp_path, packed):
     others = ("summary.json", "spectrum.json", "attempts.jsonl")
     last = max((store.folder(job.key) / name).stat().st_mtime_ns for job in todo for name in others)
     for job in todo:
-        assert store.measured(job.key, "pace")["seconds_per_step"] > 0
+        assert store.measured(job.key, "pace")["milliseconds_per_step"] > 0
         assert store.measure_path(job.key, "pace").stat().st_mtime_ns > last
     assert max(watch.running) > 1
     first = watch.workers.index(1)  # the timings begin

@@ -47,6 +47,16 @@ def test_a_ranking_is_of_what_ran_on_every_task_among_what_is_published():
     assert draw(RANKING, [one for one in ROWS if one["model"] == "B"]) is None
 
 
+def test_a_ranking_of_speeds_has_their_scale():
+    view = replace(RANKING, y="tokens_per_s", where={"task": "parity"}, published={})
+    rows = [one | {"tokens_per_s": 1e6 * one["mean_accuracy"]} for one in ROWS if one["task"] == "parity"]
+    axes = draw(view, rows).axes[0]
+    assert axes.get_xlim()[0] == 0
+    assert axes.get_xlim()[1] > 9e5
+    assert axes.get_xlabel() == "tokens per s"
+    assert draw(RANKING, ROWS).axes[0].get_xlabel() == "mean accuracy, mean over the tasks"
+
+
 @pytest.mark.parametrize("x", ["flops_per_step", "length"])
 def test_logarithmic_axes_have_numbers(x):
     rows = [
@@ -122,7 +132,7 @@ def test_equal_time_is_of_times_on_one_device():
 
     def timed(model, size, seconds, place):
         labels = {"basis": "state", "size": size, "timed_on": place, "hardware": "where it was trained"}
-        return {**row(model, "parity", 0, size / 10), **labels, "seconds_per_step": seconds}
+        return {**row(model, "parity", 0, size / 10), **labels, "milliseconds_per_step": seconds}
 
     rows = [
         timed("A", 1, 1.0, "here"),

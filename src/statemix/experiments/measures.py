@@ -69,10 +69,10 @@ def memory(folder: Path) -> dict[str, Any]:
 
 
 def pace(folder: Path) -> dict[str, Any]:
-    """Seconds of a training step when the run is alone on its device, which it may not have been in training.
+    """Milliseconds of a training step when the run is alone on its device, which it may not have been in training.
 
-    Returns {"seconds_per_step", "timed_on": the device, perhaps not the one that it was trained on}. Runs that differ
-    in seed and rates alone share one measurement in a process.
+    Returns {"milliseconds_per_step", "timed_on": the device, perhaps not the one that it was trained on}. Runs that
+    differ in seed and rates alone share one measurement in a process.
     """
     config = load_config(folder)
     capture = read_json(RunFolder(folder).summary)["capture"]
@@ -81,7 +81,7 @@ def pace(folder: Path) -> dict[str, Any]:
     )
     content = replace(config, name="", training=training).to_dict()
     seconds = _pace(json.dumps(content, sort_keys=True), capture)
-    return {"seconds_per_step": seconds, "timed_on": describe(str(device_of(config)))["device"]}
+    return {"milliseconds_per_step": 1000 * seconds, "timed_on": describe(str(device_of(config)))["device"]}
 
 
 @functools.lru_cache(maxsize=1000)

@@ -35,8 +35,7 @@ def _row(cell: Cell, store: Store) -> Row:
     job = cell.job
     row: Row = {**cell.labels, "key": job.key, "status": store.status(job)}
     if row["status"] == FAILED:
-        failure = store.failure(job.key) or {}
-        row |= {"error": failure.get("error"), "traceback": failure.get("traceback")}
+        row["error"] = (store.failure(job.key) or {}).get("error")
     summary = store.summary(job.key) if row["status"] != MISSING else None
     if summary is None:
         return row

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from statemix.experiments import Experiment, Plan, Store, make_plan, read_export, reasons, rows_of
+from statemix.experiments.grid import describe
 from statemix.experiments.store import MISSING
 from statemix.report.evidence_checks import Checks, checked
 from statemix.report.evidence_figures import draw
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 SMALL = "The preset is small: it shows that everything runs. Its numbers say nothing about the paper's."
 
 HOW = (
-    "Cells: mean ± standard deviation over seeds on test data, n runs, with the setting chosen on validation data; "
-    "test data take no part in the choice. A run that diverged counts with accuracy 0. "
+    "Cells: mean ± standard deviation over seeds on test data, n runs, with the setting chosen on validation data "
+    "among those with the most runs; test data take no part in the choice. A run that diverged counts as accuracy 0. "
     "“agrees”: the published number is within two deviations (at least 0.02) of the mean."
 )
 
@@ -183,4 +184,4 @@ def _origin(evidence: Evidence) -> Iterator[str]:
         yield f"- Left out: {model}: {reason}."
     for row in runs:
         if row["status"] == "failed":
-            yield f"- Failed: {row['key']}: {row.get('error')}."
+            yield f"- Failed: {row['key']}, {describe(row)}: {str(row.get('error')).rstrip('.')}."

@@ -27,6 +27,9 @@ COSTS = ("flops_per_step", "state_size", "parameters", "mixer_parameters")
 
 MOST_COLUMNS = 4
 
+LINES = ("-", "--", ":")
+"""One after the other as the colors begin anew."""
+
 
 def draw(view: FigureView, rows: Sequence[Row]) -> Figure | None:
     """The figure, or None when no run has what it shows."""
@@ -59,6 +62,7 @@ def draw(view: FigureView, rows: Sequence[Row]) -> Figure | None:
             loc="outside lower center",
             ncols=_legend_columns(figure.get_figwidth(), handles),
             fontsize=8.5,
+            handlelength=3.4,
         )
     figure.suptitle(view.title, fontsize=11.5)
     return figure
@@ -72,8 +76,8 @@ def _size(view: FigureView, rows: Sequence[Row], columns: int, lines: int) -> tu
 
 
 def _legend_columns(width: float, labels: Iterable[str]) -> int:
-    """As many as fit into `width` inches, at most four; a letter of a legend takes some 0.07 inches, a line 0.55."""
-    return max(1, min(4, int(width / (0.55 + 0.07 * max(map(len, labels))))))
+    """As many as fit into `width` inches, at most four; a letter of a legend takes some 0.07 inches, a line 0.7."""
+    return max(1, min(4, int(width / (0.7 + 0.07 * max(map(len, labels))))))
 
 
 def _places(view: FigureView, rows: Sequence[Row]) -> dict[tuple[Any, ...], int]:
@@ -89,7 +93,8 @@ def _lines(axes: Axes, view: FigureView, rows: Sequence[Row], places: Mapping[tu
         if not points:
             continue
         k = places[name]
-        look: Any = {"color": COLORS[k % len(COLORS)], "marker": MARKERS[k % len(MARKERS)], "markersize": 5}
+        look: Any = {"color": COLORS[k % len(COLORS)], "marker": MARKERS[k % len(MARKERS)], "markersize": 5,
+                     "linestyle": LINES[k // len(COLORS) % len(LINES)]}  # fmt: skip
         for x, _, values in points:
             axes.plot([x] * len(values), values, ".", color=look["color"], alpha=0.3, markersize=5)
         xs, ys = [x for x, _, _ in points], [y for _, y, _ in points]

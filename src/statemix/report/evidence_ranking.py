@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from statemix.analysis.selection import Run, averaged, grouped, numbers, select
+from statemix.analysis.selection import ACCURACIES, Run, averaged, grouped, numbers, select
 from statemix.analysis.statistics import Spread
 from statemix.experiments.experiment import FigureView
 from statemix.report.groups import COLORS
@@ -30,7 +30,8 @@ def entries_of(view: FigureView, rows: Sequence[Run]) -> list[Entry]:
 
     In every task the setting is the one chosen on validation data.
     """
-    tasks = len(view.where.get(view.across) or grouped(rows, (view.across,)))
+    asked = view.where.get(view.across)
+    tasks = len(asked if isinstance(asked, list) else grouped(rows, (view.across,)))
     entries = [
         Entry(f"{name} (published)", Spread(mean, deviation, 1), [], ours=False)
         for name, (mean, deviation) in view.published.items()
@@ -53,4 +54,7 @@ def draw_ranking(axes: Axes, view: FigureView, rows: Sequence[Run], places: obje
         axes.errorbar(one.value.mean, height, xerr=one.value.deviation, color=color, marker=marker, markersize=5,
                       capsize=2)  # fmt: skip
     axes.set_yticks(range(len(entries)), [one.label for one in entries], fontsize=8.5)
-    axes.set(xlim=(0, 1.03), xlabel=f"{view.y.replace('_', ' ')}, mean over the {view.across}s")
+    several = len(grouped(rows, (view.across,))) > 1
+    axes.set_xlabel(view.y.replace("_", " ") + (f", mean over the {view.across}s" if several else ""))
+    axes.set_xlim(0, 1.03 if view.y in ACCURACIES else None)
+    axes.xaxis.set_major_formatter(lambda x, place: f"{x:,.10g}".replace(",", "\u2009"))

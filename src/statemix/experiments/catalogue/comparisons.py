@@ -94,6 +94,8 @@ TABLE1 = Experiment(
         _table("at equal state", "state", 512),
         TableView("The mean of four tasks, size and learning rate chosen on validation data", where={"task": FOUR},
                   over=SIZES, mean=True),
+        TableView("Time of a training step, alone on the device: 100\u2009000 parameters in each mixer", over=(),
+                  value="milliseconds_per_step", where={"basis": "parameters", "size": 100_000, "seed": 0}),
         TableView(
             "Accuracy at equal time per step: no slower than BD-LRU m = 4 of 100\u2009000 parameters",
             over=SIZES, comparison="at equal time per step",

@@ -46,6 +46,8 @@ FIG5 = Experiment(
                    log_y=True),
         FigureView("fig5b", "Scans by length", x="length", y="tokens_per_s", series=("model", "m"),
                    where={"panel": _B}, panel="panel", over=(), log_x=True, log_y=True),
+        FigureView("fig5c", "Whole layers of equal parameters", y="tokens_per_s", where={"panel": _C}, panel="panel",
+                   over=(), kind="ranking", across="panel"),
     ),
     claims=(_faster(_PARALLEL, _SEQUENTIAL), _faster(_STATEMIX, _PARALLEL)),
     alone=True,
