@@ -48,6 +48,11 @@ def test_from_run_to_page(statemix, tmp_path, name):
     assert head["experiment"] == name
     assert len(rows) == head["cells"]
     assert {row["status"] for row in rows} <= {"finished", "diverged"}
+    if name != "fig5":  # settings and all: the file says what was asked
+        brought = statemix(["experiment", "import", f"{name}.jsonl", "--store", "other"])
+        assert brought.out.startswith(
+            f"{name}.jsonl: {len(rows)} runs brought in, 0 in the store already, 0 left"
+        )
     read = statemix(["experiment", "show", name, "--store", f"{name}.jsonl", "--out", "d/results.md"])
     assert read.code == 0, read.err
     page_again = (tmp_path / "d" / "results.md").read_text()
@@ -123,6 +128,11 @@ def test_files_that_are_no_exports(statemix, tmp_path):
         done = statemix("experiment show fig3 --store x.jsonl")
         assert (done.code, done.out) == (2, "")
         assert done.err.startswith("error: store: x.jsonl")
+        done = statemix("experiment import x.jsonl --store s")
+        assert (done.code, done.out) == (2, "")
+        assert done.err.startswith("error: store: x.jsonl")
+    assert "no such file" in statemix("experiment import y.jsonl --store s").err.lower()
+    assert not (tmp_path / "s").exists()
 
 
 def test_a_part_of_the_grid_side_by_side(statemix, tmp_path):

@@ -19,8 +19,8 @@ def plan():
 def test_every_measure_is_a_part_of_the_row(plan, tmp_path):
     jobs, store = jobs_of(plan.cells), Store(tmp_path)
     assert execute(jobs[0], str(tmp_path)).status == "finished"
-    for name in MEASURES:
-        assert store.measured(jobs[0].key, name)
+    for name, measure in MEASURES.items():
+        assert set(store.measured(jobs[0].key, name)) == set(measure.gives)
     row = rows_of(plan, store)[0]
     assert 0 <= row["negative"] <= 1
     assert row["forgotten_at_start"] == row["silent"] == 0  # softmax
@@ -50,7 +50,7 @@ def test_runs_that_differ_in_seed_and_rate_share_one_pace(tmp_path, monkeypatch)
     for rate in (1e-2, 1e-3):
         for job in jobs_of(make_plan(experiment(steps=6, rates=(rate,)), "full").cells):
             execute(job, str(tmp_path))
-            assert MEASURES["pace"](tmp_path / job.key) == {
+            assert MEASURES["pace"].take(tmp_path / job.key) == {
                 "milliseconds_per_step": 250.0,
                 "timed_on": cpu_model(),
             }

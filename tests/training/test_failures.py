@@ -140,7 +140,7 @@ def test_weights_that_are_missing_damaged_or_foreign(finished, half, tmp_path):
     with pytest.raises(RunError, match=r"model.safetensors lacks weight|has the unknown weight"):
         load_run(copy)
     (copy / "model.safetensors").unlink()
-    with pytest.raises(RunError, match=r"has no model.safetensors yet"):
+    with pytest.raises(RunError, match=r"has no model.safetensors: the run has not come to an end"):
         load_run(copy)
 
 

@@ -177,3 +177,25 @@ def export(
     if not count:
         raise Failure(f"{store} has no run of {name} ({plan.preset}): statemix experiment run {name}")
     output().print(f"{count} of {len(rows)} cells: {path}", soft_wrap=True)
+
+
+def bring_in(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE", help="A file that `export` wrote; one or several.")
+    ],
+    store: Place = STORE,
+) -> None:
+    """Put the runs of exported files into a store: they count as done, and `run` goes on with what is missing.
+
+    Weights and curves are not in such files; what is measured on weights cannot be measured on these runs.
+    """
+    from statemix.experiments import Store, bring_in
+
+    place = Store(store)
+    for path in files:
+        new, known, left_out = bring_in(path, place)
+        output().print(
+            f"{path}: {new} runs brought in, {known} in the store already, {left_out} left out "
+            "(failed, or not of this version's grid or this machine)",
+            soft_wrap=True, markup=False,
+        )  # fmt: skip

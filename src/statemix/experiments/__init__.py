@@ -3,7 +3,8 @@
 from statemix.experiments.catalogue import EXPERIMENTS, get_experiment
 from statemix.experiments.executors import default_packed, executor_of
 from statemix.experiments.experiment import Experiment, Plan, make_plan, only, reasons
-from statemix.experiments.rows import export, read_export, rows_of
+from statemix.experiments.exported import bring_in, export, read_export
+from statemix.experiments.rows import rows_of
 from statemix.experiments.store import Store
 from statemix.experiments.sweep import Progress, jobs_of, run_all, run_sweep
 
@@ -13,6 +14,7 @@ __all__ = [
     "Plan",
     "Progress",
     "Store",
+    "bring_in",
     "default_packed",
     "executor_of",
     "export",

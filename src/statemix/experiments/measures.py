@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -16,7 +16,7 @@ from statemix.analysis.spectra import spectrum_summary, transition_eigenvalues
 from statemix.bench.environment import describe
 from statemix.bench.training import step_seconds
 from statemix.training import Config, load_config, load_run
-from statemix.training.build import device_of, model_of, task_of
+from statemix.training.build import captures_of, device_of, model_of, task_of
 from statemix.training.files import read_json
 from statemix.training.folder import RunFolder
 
@@ -75,7 +75,10 @@ def pace(folder: Path) -> dict[str, Any]:
     differ in seed and rates alone share one measurement in a process.
     """
     config = load_config(folder)
-    capture = read_json(RunFolder(folder).summary)["capture"]
+    summary = read_json(RunFolder(folder).summary)
+    capture = (
+        summary.get("capture") or captures_of(config.training, device_of(config))[0]
+    )  # one that was brought in
     training = replace(
         config.training, seed=0, lr=1e-3, weight_decay=0.0, steps=max(PACE_STEPS, config.training.steps)
     )
@@ -90,8 +93,22 @@ def _pace(content: str, capture: str) -> float:
     return step_seconds(config, capture, device_of(config), steps=TIMED, repeats=3)
 
 
-MEASURES: dict[str, Callable[[Path], dict[str, Any]]] = {"spectrum": spectrum, "memory": memory, "pace": pace}
-"""Every measurement: from the folder of a finished run to what is kept, ready for JSON."""
+class Measure(NamedTuple):
+    """How a measurement is taken, from the folder of a finished run, and the keys of what it gives, ready for JSON."""
+
+    take: Callable[[Path], dict[str, Any]]
+    gives: tuple[str, ...]
+
+
+MEASURES: dict[str, Measure] = {
+    "spectrum": Measure(spectrum, ("negative", "complex", "eigenvalues")),
+    "memory": Measure(
+        memory,
+        tuple(f"{name}{when}" for when in ("_at_start", "") for name in ("left", "forgotten", "silent")),
+    ),
+    "pace": Measure(pace, ("milliseconds_per_step", "timed_on")),
+}
+"""Every measurement by name."""
 
 TIMINGS = ("pace",)
 """Those that nothing else may run beside."""

@@ -120,7 +120,7 @@ def _work(job: Job, store: Store) -> str:
         return str(summary["status"])
     for name in job.measures:
         if not store.measure_path(job.key, name).exists():
-            write_json(store.measure_path(job.key, name), MEASURES[name](folder))
+            write_json(store.measure_path(job.key, name), MEASURES[name].take(folder))
     if store.failure(job.key) is not None:
         store.note(job.key, "measured")  # a measurement that failed before
     return "finished"

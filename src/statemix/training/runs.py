@@ -33,7 +33,9 @@ def load_run(folder: str | Path) -> tuple[Config, nn.Module]:
     """
     config, run = load_config(folder), RunFolder(folder)
     if not run.weights.exists():
-        raise RunError(f"{run.path} has no {run.weights.name} yet: the run has not come to an end")
+        raise RunError(
+            f"{run.path} has no {run.weights.name}: the run has not come to an end, or its weights were not kept"
+        )
     model = model_of(config, task_of(config))
     load_weights(run.weights, model)
     return config, model.eval()

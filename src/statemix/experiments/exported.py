@@ -1,0 +1,120 @@
+"""Runs of an experiment in one compact file (JSON lines): written, read as rows, and brought back into a store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from statemix.experiments.catalogue import get_experiment
+from statemix.experiments.experiment import Plan, make_plan
+from statemix.experiments.measures import MEASURES
+from statemix.experiments.rows import CURVES, SUMMARY, Row
+from statemix.experiments.store import FAILED, Job, Store
+from statemix.training.files import replace_file, write_json
+
+FORM = "statemix-experiment-1"
+
+ESSENTIAL = ("task", "mixer", "model", "training")
+"""What an exported row keeps of a configuration."""
+
+
+def export(plan: Plan, rows: list[Row], out: Path) -> int:
+    """Write every run that came to an end (a measurement may still be missing) or failed as a line of JSON; returns how
+    many. One head line comes first.
+
+    RunError when the file cannot be written.
+    """
+    contents = {cell.job.key: cell.job.content for cell in plan.cells}
+    left_out = dict.fromkeys((one.labels["model"], one.reason) for one in plan.left_out)
+    head = {
+        "form": FORM, "experiment": plan.experiment.name, "preset": plan.preset, "settings": list(plan.settings),
+        "cells": len(rows), "left_out": list(left_out),
+    }  # fmt: skip
+    kept = [row for row in rows if "ended" in row or row["status"] == FAILED]
+    lines = [head] + [
+        {
+            **row,
+            "config": {key: contents[row["key"]][key] for key in ESSENTIAL if key in contents[row["key"]]},
+        }
+        for row in kept
+    ]
+    text = "".join(json.dumps(line, separators=(",", ":"), ensure_ascii=False) + "\n" for line in lines)
+    replace_file(out, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return len(kept)
+
+
+def read_export(path: Path, experiment: str | None = None) -> tuple[Row, list[Row]]:
+    """The head line and the rows of an exported file. ValueError for one that is none, or of another experiment."""
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise ValueError(f"store: {path} is not a file of exported runs: {error}") from None
+    head = lines[0] if lines and isinstance(lines[0], dict) else {}
+    if head.get("form") != FORM:
+        raise ValueError(f"store: {path} has the form {head.get('form')!r}, expected {FORM!r}")
+    if experiment not in (None, head["experiment"]):
+        raise ValueError(f"store: {path} holds {head['experiment']!r}, expected {experiment!r}")
+    return head, lines[1:]
+
+
+class Brought(NamedTuple):
+    """What came of the rows of a file: brought into the store, there already, left out."""
+
+    new: int
+    known: int
+    left_out: int
+
+
+def bring_in(path: Path, store: Store) -> Brought:
+    """Put the runs of an exported file into a store, without weights and curves: they count as done and are not run
+    again, and what is exported next holds them too. Of runs that are there only what was measured is added.
+
+    A run is left out that failed, or that its experiment does not have here: it was changed since, or times another
+    machine. Errors: ValueError as `read_export` and `make_plan`; RunError when the store cannot be written.
+    """
+    head, rows = read_export(path)
+    plan = make_plan(get_experiment(head["experiment"]), head["preset"], head["settings"])
+    jobs = {cell.job.key: cell.job for cell in plan.cells}
+    ended = [row for row in rows if "ended" in row and row["key"] in jobs]
+    new = [row for row in ended if not store.folder(row["key"]).exists()]
+    for row in ended:
+        _lay_measurements(row, store)
+    for row in new:
+        _lay(jobs[row["key"]], row, store)
+    return Brought(len(new), len(ended) - len(new), len(rows) - len(ended))
+
+
+def _lay_measurements(row: Row, store: Store) -> None:
+    """What was measured on a run, as far as the store does not have it."""
+    for name, measure in MEASURES.items():
+        path = store.measure_path(row["key"], name)
+        if all(key in row for key in measure.gives) and not path.exists():
+            write_json(path, {key: row[key] for key in measure.gives})
+
+
+def _lay(job: Job, row: Row, store: Store) -> None:
+    """The files of a run as `rows_of` reads them; the summary last, by which a run is known to be whole."""
+    folder = store.folder(job.key)
+    write_json(folder / "config.json", job.content)
+    place = {"device": row["hardware"]} if "hardware" in row else {}
+    store.note(job.key, "ended", status=row["ended"], time=row.get("date", ""), hardware=place, brought=True)
+    summary = {key: row[key] for key in SUMMARY if key in row} | {"status": row["ended"]}
+    if job.kind == "train":
+        summary["accuracy"] = row["accuracies"]
+        lines = "".join(json.dumps(line) + "\n" for line in _lines(row))
+        replace_file(
+            folder / "metrics.jsonl", lambda temporary: temporary.write_text(lines, encoding="utf-8")
+        )
+    write_json(folder / "summary.json", summary)
+
+
+def _lines(row: Row) -> Iterator[Row]:
+    """The last line of each curve."""
+    for curve, kind in (
+        ("train", {"kind": "train"}),
+        ("validation", {"kind": "eval", "split": "validation"}),
+    ):
+        values = {value: row[name] for name, (where, value) in CURVES.items() if where == curve}
+        yield {**kind, "step": row["step"], **values}

@@ -1,0 +1,78 @@
+"""Files of runs: what is written comes back, into another store, as it was."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from statemix.experiments import EXPERIMENTS, Store, bring_in, export, jobs_of, make_plan, rows_of
+from statemix.experiments.work import execute, execute_many
+from statemix.training import RunError
+
+QUICK = ("training.steps=4", "training.warmup=1", "training.lr=0.01", "training.seed=0")
+
+
+@pytest.fixture
+def plan():
+    return make_plan(EXPERIMENTS["fig3"], "small", QUICK)
+
+
+@pytest.fixture
+def exported(plan, tmp_path):
+    """All runs of a small figure 3, one of them without its measurement."""
+    store = Store(tmp_path / "first")
+    jobs = jobs_of(plan.cells)
+    execute_many([*jobs[1:], jobs[0]._replace(measures=())], str(store.path), 8)
+    export(plan, rows_of(plan, store), tmp_path / "first.jsonl")
+    return tmp_path / "first.jsonl"
+
+
+def test_what_comes_back_is_exported_to_the_same_bytes(plan, exported, tmp_path):
+    store = Store(tmp_path / "second")
+    count = len(jobs_of(plan.cells))
+    assert bring_in(exported, store) == (count, 0, 0)
+    export(plan, rows_of(plan, store), tmp_path / "second.jsonl")
+    assert (tmp_path / "second.jsonl").read_bytes() == exported.read_bytes()
+    assert bring_in(exported, store) == (0, count, 0)
+
+
+def test_runs_that_came_back_are_not_run_again(plan, exported, tmp_path):
+    store = Store(tmp_path / "second")
+    bring_in(exported, store)
+    unmeasured, *done = jobs_of(plan.cells)
+    assert {store.status(job) for job in done} == {"finished"}
+    before = {job.key: store.attempts(job.key) for job in done}
+    assert {one.status for one in execute_many(done, str(store.path), 8)} == {"finished"}
+    assert {job.key: store.attempts(job.key) for job in done} == before
+    assert store.status(unmeasured) == "unfinished"
+    outcome = execute(unmeasured, str(store.path))  # it has no weights to be measured on
+    assert (outcome.status, "its weights were not kept" in outcome.error) == ("failed", True)
+
+
+def test_measurements_are_added_to_runs_that_are_there(plan, exported, tmp_path):
+    store, jobs = Store(tmp_path / "second"), jobs_of(plan.cells)
+    execute(jobs[1]._replace(measures=()), str(store.path))
+    assert store.status(jobs[1]) == "unfinished"
+    summary = store.summary(jobs[1].key)
+    assert bring_in(exported, store) == (len(jobs) - 1, 1, 0)
+    assert store.status(jobs[1]) == "finished"
+    assert store.summary(jobs[1].key) == summary
+
+
+def test_failures_and_runs_of_another_grid_are_left_out(plan, exported, tmp_path):
+    head, *rows = map(json.loads, exported.read_text().splitlines())
+    rows[0] = {**rows[0], "key": "0" * 16}
+    rows[1] = {"key": rows[1]["key"], "status": "failed", "error": "…"}
+    exported.write_text("".join(json.dumps(line) + "\n" for line in (head, *rows)))
+    store = Store(tmp_path / "second")
+    assert bring_in(exported, store) == (len(rows) - 2, 0, 2)
+    assert store.status(jobs_of(plan.cells)[1]) == "missing"
+
+
+def test_a_store_that_cannot_be_written(exported, tmp_path):
+    (tmp_path / "second").mkdir(mode=0o500)
+    if (tmp_path / "second").stat().st_uid == 0:
+        pytest.skip("nothing is forbidden to root")
+    with pytest.raises(RunError, match="cannot write"):
+        bring_in(exported, Store(tmp_path / "second"))
