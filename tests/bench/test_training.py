@@ -42,7 +42,7 @@ def test_what_fails_is_a_row(monkeypatch):
 
 
 def test_a_runner_trains():
-    runner = training.Runner(training.config_of(SETTING, 0, "off"), "off", torch.device("cpu"))
+    runner = training.Runner(training.config_of(SETTING, 0, "off"), ("off",), torch.device("cpu"))
     runner.advance(5)
     runner.advance(2)
     assert runner.step == 7

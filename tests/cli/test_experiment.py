@@ -105,6 +105,9 @@ BAD = {
     "experiment run fig3 task.length=0 --preset small": "permutation.length: got 0",
     "experiment run fig3 --preset small --workers 0": "workers: got 0",
     "experiment run fig3 --preset small --packed 0": "packed: got 0",
+    "experiment run fig3 --preset small --compilers -1": "compilers: got -1",
+    "experiment run fig3 --preset small --compilers 2 --scheduler tcp://127.0.0.1:1": "compilers: a scheduler's",
+    "experiment run fig3 --preset small --time-limit 0": "time-limit: got 0, expected minutes above 0",
     "experiment run fig3 --preset small --only model=nope": "only: got model='nope', expected one of bdlru-1",
     "experiment run fig3 --preset small --only nope": "only: got 'nope', expected label=values, the label one of task",
     "experiment run fig5 training.steps=1 --preset small": "setting: got 'training.steps=1'",
@@ -161,3 +164,23 @@ def test_a_part_of_the_grid_side_by_side(statemix, tmp_path):
 def test_the_list_names_all(statemix):
     shown = statemix("experiment list").out
     assert all(name in shown for name in EXPERIMENTS)
+
+
+def test_a_time_limit(statemix, tmp_path):
+    line = [
+        "experiment",
+        "run",
+        "fig3",
+        *QUICK[1:],
+        "training.steps=20000",
+        "--preset",
+        "small",
+        "--store",
+        "s",
+    ]
+    done = statemix([*line, "--workers", "1", "--time-limit", "0.1"])
+    assert done.code == 130
+    assert done.err == (
+        "interrupted: the time is over: what was under way is saved; the same command goes on from there\n"
+    )
+    assert list((tmp_path / "s").glob("*/checkpoint/state.safetensors"))

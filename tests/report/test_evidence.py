@@ -69,7 +69,10 @@ def test_logarithmic_axes_have_numbers(x):
     figure = draw(FigureView("f", "F", x=x, log_x=True), rows)
     figure.canvas.draw()
     labels = [text.get_text() for text in figure.axes[0].get_xticklabels(which="both")]
-    assert "1\u2009000" in labels or "1\u2009024" in labels
+    if x == "length":
+        assert labels == ["64", "512", "4\u2009096"]  # those that were tested
+    else:
+        assert "1\u2009000" in labels
     assert not any("$" in label for label in labels)
 
 

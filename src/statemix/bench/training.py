@@ -45,9 +45,9 @@ class Setting(NamedTuple):
 
 
 class Runner:
-    """One run without a folder: its steps, on a stream of its own where there are streams."""
+    """One run without a folder: its steps, in the first way that works, on a stream of its own where there are any."""
 
-    def __init__(self, config: Config, capture: str, device: torch.device) -> None:
+    def __init__(self, config: Config, captures: tuple[str, ...], device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.step = 0
         with self._here():
@@ -58,7 +58,7 @@ class Runner:
             autocast = autocast_of(config.training, device)
             optimizer = optimizer_of(model, config.training)
             job = Job(model, optimizer, data, config.training, autocast, totals)
-            self._steps: Steps = steps_of(job, (capture,), 0)
+            self._steps: Steps = steps_of(job, captures, 0)
 
     def _here(self) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
@@ -106,7 +106,7 @@ def measure_way(capture: str, setting: Setting) -> dict[str, Any]:
     """One run alone: seconds until its first step can begin, milliseconds a step, tokens a second."""
     start = time.perf_counter()
     config = config_of(setting, 0, capture)
-    runner = Runner(config, capture, setting.device)
+    runner = Runner(config, (capture,), setting.device)
     _wait(setting.device)
     ready = time.perf_counter() - start
     _timed([runner], min(setting.steps, TURN), setting.device)
@@ -123,7 +123,7 @@ def measure_way(capture: str, setting: Setting) -> dict[str, Any]:
 
 def step_seconds(config: Config, capture: str, device: torch.device, steps: int, repeats: int) -> float:
     """Seconds of one optimiser step of a run that is alone on its device: the median of `repeats` times `steps`."""
-    runner = Runner(config, capture, device)
+    runner = Runner(config, (capture,), device)
     _timed([runner], TURN, device)
     return statistics.median(_timed([runner], steps, device) / steps for _ in range(repeats))
 
@@ -158,7 +158,7 @@ def kernels(run: Callable[[], object], steps: int, shown: int = 25) -> dict[str,
 
 def measure_packed(count: int, capture: str, setting: Setting) -> dict[str, Any]:
     """`count` runs side by side: steps a second of all together, and whole runs in ten minutes at that rate."""
-    runners = [Runner(config_of(setting, seed, capture), capture, setting.device) for seed in range(count)]
+    runners = [Runner(config_of(setting, seed, capture), (capture,), setting.device) for seed in range(count)]
     _timed(runners, min(setting.steps, TURN), setting.device)
     seconds = [_timed(runners, setting.steps, setting.device) for _ in range(setting.repeats)]
     ms = summarize([one / (setting.steps * count) for one in seconds])

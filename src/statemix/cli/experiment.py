@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import shlex
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -70,6 +72,15 @@ def run(
             help='A part of the grid, such as "model=bdlru-4,lstm" or "seed=0"; several narrow it further.',
         ),
     ] = None,
+    compilers: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes that compile ahead; default: cores beside the workers on a GPU, else 0."
+        ),
+    ] = None,
+    time_limit: Annotated[
+        float | None, typer.Option(metavar="MINUTES", help="After these, save what is under way and leave.")
+    ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Run again what failed before.")] = False,
 ) -> None:
     """Run what an experiment still lacks. Killed or interrupted, the same command goes on where it was.
@@ -85,15 +96,33 @@ def run(
     _tell_left_out(plan)
     if packed is None:
         packed = experiments.default_packed(scheduler)
+    if compilers is None:
+        compilers = experiments.default_compilers(scheduler)
+    elif compilers and scheduler is not None:
+        raise ValueError("compilers: a scheduler's workers compile for themselves, expected 0")
+    until = _until(time_limit)
     alone = plan.experiment.alone
     executor = executor_of(1 if alone and scheduler is None else workers, scheduler)
     try:
         with watching(plan.experiment.name, len(jobs)) as watch:
-            progress = run_all(jobs, place, executor, alone=alone, retry=retry, packed=packed, watch=watch)
+            progress = run_all(
+                jobs, place, executor, alone=alone, retry=retry, packed=packed, compilers=compilers, until=until,
+                watch=watch,
+            )  # fmt: skip
     except KeyboardInterrupt:
-        raise Interrupted("what was under way is saved; the same command goes on from there") from None
+        over = "the time is over: " if time.monotonic() > until else ""
+        raise Interrupted(f"{over}what was under way is saved; the same command goes on from there") from None
     executor.shutdown()
     _tell_end(plan, place, jobs, progress)
+
+
+def _until(minutes: float | None) -> float:
+    """When a sweep that begins now has to end, on the monotonic clock."""
+    if minutes is None:
+        return math.inf
+    if not minutes > 0:
+        raise ValueError(f"time-limit: got {minutes:g}, expected minutes above 0")
+    return time.monotonic() + 60 * minutes
 
 
 def _tell_left_out(plan: Plan) -> None:

@@ -42,7 +42,10 @@ def picture(name: str, progress: Progress) -> Table:
     table.add_row(*map(str, numbers), left)
     now = time.monotonic()
     oldest = sorted(progress.running.items(), key=lambda item: item[1])[:LISTED]
-    table.caption = "  ".join(f"{key[:6]} {duration(now - since)}" for key, since in oldest)
+    parts = [f"{key[:6]} {duration(now - since)}" for key, since in oldest]
+    if progress.compiling:
+        parts.append(f"{progress.compiling} models to compile")
+    table.caption = "  ".join(parts)
     return table
 
 

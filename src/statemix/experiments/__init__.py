@@ -1,7 +1,7 @@
 """The paper's evidence as data: every table and figure a grid of runs, each run once, found again by its hash."""
 
 from statemix.experiments.catalogue import EXPERIMENTS, get_experiment
-from statemix.experiments.executors import default_packed, executor_of
+from statemix.experiments.executors import default_compilers, default_packed, executor_of
 from statemix.experiments.experiment import Experiment, Plan, make_plan, only, reasons
 from statemix.experiments.exported import bring_in, export, read_export
 from statemix.experiments.rows import rows_of
@@ -15,6 +15,7 @@ __all__ = [
     "Progress",
     "Store",
     "bring_in",
+    "default_compilers",
     "default_packed",
     "executor_of",
     "export",

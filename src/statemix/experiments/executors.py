@@ -20,6 +20,9 @@ from statemix.training.captured import ignore_compilers
 PACKED = 8
 """Trainings side by side on one GPU."""
 
+COMPILERS = 24
+"""Processes that compile ahead, at most; each takes some gigabytes of memory."""
+
 CONNECT = 5
 """Seconds that a scheduler may take to answer."""
 
@@ -151,8 +154,18 @@ def default_packed(scheduler: str | None) -> int:
     return PACKED if scheduler is None and torch.cuda.is_available() else 1
 
 
+def default_compilers(scheduler: str | None) -> int:
+    """How many processes compile ahead: with a GPU of this machine, as many as there are cores beside the workers'."""
+    if scheduler is not None or not torch.cuda.is_available():
+        return 0
+    return max(0, min(COMPILERS, cores() - default_workers()))
+
+
 def default_workers() -> int:
     """A process for every GPU or, without any, for every core that this process may use."""
-    if torch.cuda.is_available():
-        return torch.cuda.device_count()
+    return torch.cuda.device_count() if torch.cuda.is_available() else cores()
+
+
+def cores() -> int:
+    """How many this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

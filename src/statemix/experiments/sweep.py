@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import math
 import time
 import traceback
 from collections import Counter, deque
@@ -10,6 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, NamedTuple
 
+from statemix.experiments.ahead import Ahead
 from statemix.experiments.executors import Cluster, Processes
 from statemix.experiments.measures import TIMINGS
 from statemix.experiments.store import DIVERGED, FAILED, FINISHED, Job, Store
@@ -44,6 +48,8 @@ class Progress:
         self.interrupted = 0
         self.deaths = 0
         self.workers = 1
+        self.compiling = 0
+        """Models that are still to be compiled ahead."""
         self._begun = time.monotonic()
 
     @property
@@ -117,38 +123,58 @@ def run_sweep(
     retry: bool | Collection[str] = False,
     packed: int = 1,
     alone: bool = False,
+    compilers: int = 0,
+    until: float = math.inf,
     watch: Callable[[Progress], None] = _unwatched,
     work: Work = execute,
 ) -> Progress:
     """Run what is not at its end; returns where it ended. A failed job is left alone unless `retry`.
 
     retry: or the keys of the jobs it is meant for. packed: trainings that one worker runs side by side; more than one
-    pays on GPUs. alone: one job at a time. A job whose worker dies is given to another one, alone, which goes on from
-    the job's checkpoint, at most `DEATHS` times. On KeyboardInterrupt the jobs under way save and leave, and the
-    interrupt is raised again. ValueError for `packed` below 1.
+    pays on GPUs. alone: one job at a time. compilers: processes that compile ahead (`Ahead`). A job whose worker dies
+    is given to another one, alone, which goes on from the job's checkpoint, at most `DEATHS` times. On
+    KeyboardInterrupt, and when `time.monotonic()` is past `until`, the jobs under way save and leave, and
+    KeyboardInterrupt is raised. ValueError for `packed` below 1 and `compilers` below 0.
     """
     if packed < 1:
         raise ValueError(f"packed: got {packed}, expected at least 1")
+    if compilers < 0:
+        raise ValueError(f"compilers: got {compilers}, expected at least 0")
     ledger = _open(jobs, store, retry)
     progress, waiting = ledger.progress, ledger.waiting
     running: dict[Future[Any], list[Job]] = {}
-    try:
-        while waiting or running:
-            progress.workers = 1 if alone else executor.workers
-            while waiting and len(running) < progress.workers:
+    untrained = [job for job in waiting if store.summary(job.key) is None]
+    with contextlib.closing(Ahead(untrained, 0 if alone else compilers)) as ahead:
+        try:
+            while waiting or running:
+                ahead.look()
+                progress.compiling = ahead.left
+                progress.workers = 1 if alone else executor.workers
                 side_by_side = 1 if alone else packed
-                bundle = _bundle(ledger, side_by_side, progress.workers - len(running))
-                running[_submit(executor, bundle, store, packed, work)] = bundle
-                progress.running |= {job.key: time.monotonic() for job in bundle}
-            progress.trained = _trained(running.values(), store)
+                while len(running) < progress.workers and (
+                    bundle := _bundle(ledger, ahead, side_by_side, progress.workers - len(running))
+                ):
+                    running[_submit(executor, bundle, store, packed, work)] = bundle
+                    progress.running |= {job.key: time.monotonic() for job in bundle}
+                progress.trained = _trained(running.values(), store)
+                watch(progress)
+                if time.monotonic() > until:
+                    raise KeyboardInterrupt
+                for future in _wait(running):
+                    _settle(ledger, future, running.pop(future))
             watch(progress)
-            for future in wait(running, timeout=LOOK, return_when=FIRST_COMPLETED).done:
-                _settle(ledger, future, running.pop(future))
-        watch(progress)
-    except BaseException:
-        executor.shutdown(wait=True, cancel_futures=True)
-        raise
+        except BaseException:
+            executor.shutdown(wait=True, cancel_futures=True)
+            raise
     return progress
+
+
+def _wait(running: Collection[Future[Any]]) -> Collection[Future[Any]]:
+    """The futures that are done after a while, or as soon as one is."""
+    if not running:
+        time.sleep(LOOK)
+        return ()
+    return wait(running, timeout=LOOK, return_when=FIRST_COMPLETED).done
 
 
 def _open(jobs: list[Job], store: Store, retry: bool | Collection[str]) -> Ledger:
@@ -164,15 +190,16 @@ def _open(jobs: list[Job], store: Store, retry: bool | Collection[str]) -> Ledge
     return Ledger(store, Progress(done, counts[FAILED], counts[DIVERGED], len(jobs)), waiting, Counter())
 
 
-def _bundle(ledger: Ledger, packed: int, idle: int) -> list[Job]:
-    """The next jobs of one worker: what it runs side by side, or half of its share of what waits if that is more (the
-    other half goes to whoever is done first); one alone if a worker died with it."""
-    waiting, deaths = ledger.waiting, ledger.deaths
-    share, half = (-(-len(waiting) // n) for n in (idle, 2 * ledger.progress.workers))
+def _bundle(ledger: Ledger, ahead: Ahead, packed: int, idle: int) -> list[Job]:
+    """The next jobs of a worker, of those that are ready: what it runs side by side, or half of its share if that is
+    more (the other half goes to whoever is done first); one alone if a worker died with it; none if none is ready."""
+    deaths, ready = ledger.deaths, [job for job in ledger.waiting if ahead.ready(job)]
+    share, half = (-(-len(ready) // n) for n in (idle, 2 * ledger.progress.workers))
     most = min(share, max(packed, half), BUNDLE * packed) if packed > 1 else 1
-    bundle = [waiting.popleft()]
-    while len(bundle) < most and waiting and not deaths[bundle[0].key] and not deaths[waiting[0].key]:
-        bundle.append(waiting.popleft())
+    alike = itertools.takewhile(lambda job: not deaths[job.key], ready)
+    bundle = list(itertools.islice(alike, most)) or ready[:1]
+    for job in bundle:
+        ledger.waiting.remove(job)
     return bundle
 
 

@@ -103,8 +103,9 @@ def _lines(axes: Axes, view: FigureView, rows: Sequence[Row], places: Mapping[tu
     if view.log_x:
         axes.set_xscale("log", base=2 if "length" in view.x else 10)
         _write_out(axes.xaxis)
-    elif view.x == "m":
+    if view.x == "m" or "length" in view.x:  # few values, each of which is told
         axes.set_xticks(sorted(marks))
+        axes.minorticks_off()
     if view.log_y:
         axes.set_yscale("log")
         _write_out(axes.yaxis)
