@@ -52,7 +52,7 @@ def test_a_runner_trains():
 def test_kernels_are_counted():
     runner = training.Runner(
         training.config_of(SETTING._replace(device=torch.device("cuda")), 0, "graph"),
-        "graph",
+        ("graph",),
         torch.device("cuda"),
     )
     counted = training.kernels(lambda: runner.advance(5), 5)
