@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any
 
+import torch
+
+from statemix.bench.clock import free
 from statemix.bench.training import Runner
 from statemix.experiments.executors import Processes
 from statemix.experiments.store import Job
@@ -39,13 +42,18 @@ def build_of(job: Job) -> str:
 
 def compile_steps(content: dict[str, Any]) -> None:
     """Take a run's first steps, in the first way that works here, and forget them."""
-    import torch._inductor.config
+    from torch._inductor import config as compiler  # seconds, which whoever only looks at results need not wait
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is lost when it is asked to leave
-    torch._inductor.config.compile_threads = 1
+    compiler.compile_threads = 1
     config = Config.from_dict(content)
     device = device_of(config)
-    Runner(config, captures_of(config.training, device), device).advance(STEPS)
+    runner = Runner(config, captures_of(config.training, device), device)
+    runner.advance(STEPS)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    del runner
+    free(device)
 
 
 class Ahead:
