@@ -6,18 +6,17 @@ on the disk, so whoever compiles it first has done so for all.
 
 from __future__ import annotations
 
+import contextlib
 import json
-import signal
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
 
-from statemix.bench.clock import free
 from statemix.bench.training import Runner
-from statemix.experiments.executors import Processes
+from statemix.experiments.executors import begin, worker_context
 from statemix.experiments.store import Job
 from statemix.training import Config
 from statemix.training.build import captures_of, device_of
@@ -42,22 +41,25 @@ def build_of(job: Job) -> str:
 
 def compile_steps(content: dict[str, Any]) -> None:
     """Take a run's first steps, in the first way that works here, and forget them."""
-    from torch._inductor import config as compiler  # seconds, which whoever only looks at results need not wait
+    import torch._inductor.config as compiler  # takes seconds, which nobody else need wait for
 
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is lost when it is asked to leave
     compiler.compile_threads = 1
     config = Config.from_dict(content)
     device = device_of(config)
-    runner = Runner(config, captures_of(config.training, device), device)
-    runner.advance(STEPS)
+    Runner(config, captures_of(config.training, device), device).advance(STEPS)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    del runner
-    free(device)
+
+
+def _compile(number: int, work: Compile, content: dict[str, Any]) -> None:
+    """What a process does; a failure is left to the worker that will meet it, and tell."""
+    begin(number)
+    with contextlib.suppress(Exception):
+        work(content)
 
 
 class Ahead:
-    """Which jobs may begin: those whose steps have been compiled, by one of `processes`, or could not be.
+    """Which jobs may begin: those whose steps have been compiled, by one of `processes` at a time, or could not be.
 
     With no process every job may begin at once.
     """
@@ -65,12 +67,11 @@ class Ahead:
     def __init__(self, jobs: Iterable[Job], processes: int, work: Compile = compile_steps) -> None:
         trainings = [job for job in jobs if job.kind == "train"] if processes else []
         self._builds = {job.key: build_of(job) for job in trainings}
-        self._left = deque({self._builds[job.key]: job.content for job in reversed(trainings)}.items())
-        self._left.reverse()  # in the order in which they are first needed
-        self._waited_for = {build for build, _ in self._left}
-        self._processes, self._work = processes, work
-        self._executor = Processes(processes) if self._left else None
-        self._under_way: dict[Future[Any], str] = {}
+        contents = {self._builds[job.key]: job.content for job in trainings}
+        self._left = deque(contents.items())
+        self._waited_for = set(contents)
+        self._processes, self._work, self._begun = processes, work, 0
+        self._under_way: dict[str, BaseProcess] = {}
 
     @property
     def left(self) -> int:
@@ -82,19 +83,20 @@ class Ahead:
         return self._builds.get(job.key) not in self._waited_for
 
     def look(self) -> None:
-        """Take in what has ended, and give the processes more."""
-        for future in [one for one in self._under_way if one.done()]:
-            self._waited_for.discard(
-                self._under_way.pop(future)
-            )  # a failure will be met, and told, by the worker
-        while self._left and self._executor is not None and len(self._under_way) < self._processes:
+        """Take in what has ended, and begin more."""
+        for build in [build for build, process in self._under_way.items() if not process.is_alive()]:
+            self._under_way.pop(build).close()
+            self._waited_for.discard(build)
+        while self._left and len(self._under_way) < self._processes:
             build, content = self._left.popleft()
-            self._under_way[self._executor.submit(self._work, content)] = build
-        if not self._under_way:
-            self.close()
+            arguments = (self._begun, self._work, content)
+            process = worker_context().Process(target=_compile, args=arguments, daemon=True)
+            process.start()
+            self._under_way[build] = process
+            self._begun += 1
 
     def close(self) -> None:
-        """Let the processes go, whatever they do."""
-        if self._executor is not None:
-            self._executor.shutdown(wait=False, cancel_futures=True)
-            self._executor = None
+        """End what is under way at once; nothing is lost by it."""
+        for process in self._under_way.values():
+            process.kill()
+        self._under_way = {}

@@ -71,7 +71,7 @@ class Processes(Executor):
     def _pool(self, slot: int) -> ProcessPoolExecutor:
         if slot not in self._pools:
             self._pools[slot] = ProcessPoolExecutor(
-                1, mp_context=worker_context(), initializer=_begin, initargs=(slot,)
+                1, mp_context=worker_context(), initializer=begin, initargs=(slot,)
             )
             self._pids[slot] = self._pools[slot].submit(os.getpid)
         return self._pools[slot]
@@ -90,7 +90,7 @@ class Processes(Executor):
         self._pools = {}
 
 
-def _begin(slot: int) -> None:
+def begin(slot: int) -> None:
     """One thread, one GPU of those there are, Ctrl-C left to the run, and an end when the parent is gone.
 
     What compilers say of themselves is silenced here too: trainings side by side undo one another's filters.
