@@ -24,6 +24,7 @@ def exported(plan, tmp_path):
     store = Store(tmp_path / "first")
     jobs = jobs_of(plan.cells)
     execute_many([*jobs[1:], jobs[0]._replace(measures=())], str(store.path), 8)
+    (store.folder(jobs[2].key) / "attempts.jsonl").unlink()  # killed when all was done but that
     export(plan, rows_of(plan, store), tmp_path / "first.jsonl")
     return tmp_path / "first.jsonl"
 
@@ -76,3 +77,15 @@ def test_a_store_that_cannot_be_written(exported, tmp_path):
         pytest.skip("nothing is forbidden to root")
     with pytest.raises(RunError, match="cannot write"):
         bring_in(exported, Store(tmp_path / "second"))
+
+
+@pytest.mark.parametrize("line", ["[1]", '{"status":"finished"}', "{"])
+def test_a_damaged_line_is_named_and_nothing_comes_in(exported, tmp_path, line):
+    with exported.open("a") as file:
+        file.write(line + "\n")
+    count = len(exported.read_text().splitlines())
+    with pytest.raises(
+        ValueError, match=rf"first.jsonl is (damaged in line {count},|not a file of exported runs)"
+    ):
+        bring_in(exported, Store(tmp_path / "second"))
+    assert not (tmp_path / "second").exists()

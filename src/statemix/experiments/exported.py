@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from statemix.experiments.catalogue import get_experiment
 from statemix.experiments.experiment import Plan, make_plan
@@ -54,9 +54,18 @@ def read_export(path: Path, experiment: str | None = None) -> tuple[Row, list[Ro
     head = lines[0] if lines and isinstance(lines[0], dict) else {}
     if head.get("form") != FORM:
         raise ValueError(f"store: {path} has the form {head.get('form')!r}, expected {FORM!r}")
+    damaged = [n for n, line in enumerate(lines, 1) if not _whole(n, line)]
+    if damaged:
+        raise ValueError(f"store: {path} is damaged in line {damaged[0]}, expected what `export` writes")
     if experiment not in (None, head["experiment"]):
         raise ValueError(f"store: {path} holds {head['experiment']!r}, expected {experiment!r}")
     return head, lines[1:]
+
+
+def _whole(number: int, line: Any) -> bool:
+    """Whether a line of a file is a head, the first, or a run."""
+    needed = {"experiment", "preset", "settings"} if number == 1 else {"key", "status"}
+    return isinstance(line, dict) and needed <= line.keys()
 
 
 class Brought(NamedTuple):
@@ -79,10 +88,10 @@ def bring_in(path: Path, store: Store) -> Brought:
     jobs = {cell.job.key: cell.job for cell in plan.cells}
     ended = [row for row in rows if "ended" in row and row["key"] in jobs]
     new = [row for row in ended if not store.folder(row["key"]).exists()]
-    for row in ended:
-        _lay_measurements(row, store)
     for row in new:
         _lay(jobs[row["key"]], row, store)
+    for row in ended:
+        _lay_measurements(row, store)
     return Brought(len(new), len(ended) - len(new), len(rows) - len(ended))
 
 
@@ -98,8 +107,9 @@ def _lay(job: Job, row: Row, store: Store) -> None:
     """The files of a run as `rows_of` reads them; the summary last, by which a run is known to be whole."""
     folder = store.folder(job.key)
     write_json(folder / "config.json", job.content)
-    place = {"device": row["hardware"]} if "hardware" in row else {}
-    store.note(job.key, "ended", status=row["ended"], time=row.get("date", ""), hardware=place, brought=True)
+    if "hardware" in row:
+        place = {"device": row["hardware"]}
+        store.note(job.key, "ended", status=row["ended"], time=row["date"], hardware=place, brought=True)
     summary = {key: row[key] for key in SUMMARY if key in row} | {"status": row["ended"]}
     if job.kind == "train":
         summary["accuracy"] = row["accuracies"]
