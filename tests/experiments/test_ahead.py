@@ -5,11 +5,21 @@ from __future__ import annotations
 import datetime
 import functools
 import time
+import types
 
 import pytest
 import torch
 
-from statemix.experiments import Store, default_compilers, jobs_of, make_plan, run_all, run_sweep, sweep
+from statemix.experiments import (
+    Store,
+    default_compilers,
+    executors,
+    jobs_of,
+    make_plan,
+    run_all,
+    run_sweep,
+    sweep,
+)
 from statemix.experiments.ahead import Ahead, build_of, compile_steps
 from statemix.experiments.executors import Processes
 from tests.experiments.helpers import compile_and_tell, events, experiment
@@ -111,6 +121,19 @@ def test_first_steps_are_taken_and_forgotten(jobs, place):
 
 def test_compilers_by_default():
     assert default_compilers("tcp://somewhere:1") == 0
-    assert (default_compilers(None) > 0) == torch.cuda.is_available()
+    if not torch.cuda.is_available():
+        assert default_compilers(None) == 0
     with pytest.raises(ValueError, match="compilers: got -1"):
         run_sweep([], Store("nowhere"), None, compilers=-1)
+
+
+@pytest.mark.parametrize(
+    ("cards", "gigabytes", "cores", "wanted"), [(2, 80, 32, 24), (1, 80, 16, 15), (1, 16, 16, 4)]
+)
+def test_compilers_leave_cores_and_memory_to_the_trainings(monkeypatch, cards, gigabytes, cores, wanted):
+    card = types.SimpleNamespace(total_memory=gigabytes << 30)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: card)
+    monkeypatch.setattr(executors, "cores", lambda: cores)
+    assert default_compilers(None) == wanted

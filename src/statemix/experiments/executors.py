@@ -20,8 +20,8 @@ from statemix.training.captured import ignore_compilers
 PACKED = 8
 """Trainings side by side on one GPU."""
 
-COMPILERS = 24
-"""Processes that compile ahead, at most; each takes some gigabytes of memory."""
+COMPILERS, ROOM = 24, 4 << 30
+"""Processes that compile ahead, at most, and a GPU's memory for which there is one: it takes a quarter or so of it."""
 
 CONNECT = 5
 """Seconds that a scheduler may take to answer."""
@@ -155,10 +155,12 @@ def default_packed(scheduler: str | None) -> int:
 
 
 def default_compilers(scheduler: str | None) -> int:
-    """How many processes compile ahead: with a GPU of this machine, as many as there are cores beside the workers'."""
+    """How many processes compile ahead: with a GPU of this machine, as many as there are cores beside the workers', and
+    room on the GPUs."""
     if scheduler is not None or not torch.cuda.is_available():
         return 0
-    return max(0, min(COMPILERS, cores() - default_workers()))
+    memory = (torch.cuda.get_device_properties(k).total_memory for k in range(torch.cuda.device_count()))
+    return max(0, min(COMPILERS, cores() - default_workers(), sum(memory) // ROOM))
 
 
 def default_workers() -> int:
