@@ -36,7 +36,7 @@ def test_from_run_to_page(statemix, tmp_path, name):
         "Date:",
         "The preset is small",
         {"fig3": "mean ± standard deviation over seeds", "fig5": "the median of repeated passes"}[name],
-        {"fig3": "Points: single runs", "fig5": "Medians."}[name],
+        {"fig3": "Eigenvalues of all runs", "fig5": "Medians."}[name],
     ):
         assert word in page
     for figure in SMALL[name]:
@@ -49,9 +49,9 @@ def test_from_run_to_page(statemix, tmp_path, name):
     assert len(rows) == head["cells"]
     assert {row["status"] for row in rows} <= {"finished", "diverged"}
     if name != "fig5":  # settings and all: the file says what was asked
-        brought = statemix(["experiment", "import", f"{name}.jsonl", "--store", "other"])
-        assert brought.out.startswith(
-            f"{name}.jsonl: {len(rows)} runs brought in, 0 in the store already, 0 left"
+        imported = statemix(["experiment", "import", f"{name}.jsonl", "--store", "other"])
+        assert imported.out.startswith(
+            f"{name}.jsonl: {len(rows)} runs imported, 0 in the store already, 0 left"
         )
     read = statemix(["experiment", "show", name, "--store", f"{name}.jsonl", "--out", "d/results.md"])
     assert read.code == 0, read.err

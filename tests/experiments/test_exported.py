@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from statemix.experiments import EXPERIMENTS, Store, bring_in, export, jobs_of, make_plan, rows_of
+from statemix.experiments import EXPERIMENTS, Store, export, import_runs, jobs_of, make_plan, rows_of
 from statemix.experiments.work import execute, execute_many
 from statemix.training import RunError
 
@@ -32,15 +32,15 @@ def exported(plan, tmp_path):
 def test_what_comes_back_is_exported_to_the_same_bytes(plan, exported, tmp_path):
     store = Store(tmp_path / "second")
     count = len(jobs_of(plan.cells))
-    assert bring_in(exported, store) == (count, 0, 0)
+    assert import_runs(exported, store) == (count, 0, 0)
     export(plan, rows_of(plan, store), tmp_path / "second.jsonl")
     assert (tmp_path / "second.jsonl").read_bytes() == exported.read_bytes()
-    assert bring_in(exported, store) == (0, count, 0)
+    assert import_runs(exported, store) == (0, count, 0)
 
 
 def test_runs_that_came_back_are_not_run_again(plan, exported, tmp_path):
     store = Store(tmp_path / "second")
-    bring_in(exported, store)
+    import_runs(exported, store)
     unmeasured, *done = jobs_of(plan.cells)
     assert {store.status(job) for job in done} == {"finished"}
     before = {job.key: store.attempts(job.key) for job in done}
@@ -56,7 +56,7 @@ def test_measurements_are_added_to_runs_that_are_there(plan, exported, tmp_path)
     execute(jobs[1]._replace(measures=()), str(store.path))
     assert store.status(jobs[1]) == "unfinished"
     summary = store.summary(jobs[1].key)
-    assert bring_in(exported, store) == (len(jobs) - 1, 1, 0)
+    assert import_runs(exported, store) == (len(jobs) - 1, 1, 0)
     assert store.status(jobs[1]) == "finished"
     assert store.summary(jobs[1].key) == summary
 
@@ -67,7 +67,7 @@ def test_failures_and_runs_of_another_grid_are_left_out(plan, exported, tmp_path
     rows[1] = {"key": rows[1]["key"], "status": "failed", "error": "…"}
     exported.write_text("".join(json.dumps(line) + "\n" for line in (head, *rows)))
     store = Store(tmp_path / "second")
-    assert bring_in(exported, store) == (len(rows) - 2, 0, 2)
+    assert import_runs(exported, store) == (len(rows) - 2, 0, 2)
     assert store.status(jobs_of(plan.cells)[1]) == "missing"
 
 
@@ -76,7 +76,7 @@ def test_a_store_that_cannot_be_written(exported, tmp_path):
     if (tmp_path / "second").stat().st_uid == 0:
         pytest.skip("nothing is forbidden to root")
     with pytest.raises(RunError, match="cannot write"):
-        bring_in(exported, Store(tmp_path / "second"))
+        import_runs(exported, Store(tmp_path / "second"))
 
 
 @pytest.mark.parametrize("line", ["[1]", '{"status":"finished"}', "{"])
@@ -87,5 +87,5 @@ def test_a_damaged_line_is_named_and_nothing_comes_in(exported, tmp_path, line):
     with pytest.raises(
         ValueError, match=rf"first.jsonl is (damaged in line {count},|not a file of exported runs)"
     ):
-        bring_in(exported, Store(tmp_path / "second"))
+        import_runs(exported, Store(tmp_path / "second"))
     assert not (tmp_path / "second").exists()

@@ -41,8 +41,8 @@ def test_a_measure_that_is_missing_is_made_without_training_again(plan, tmp_path
 def test_runs_that_differ_in_seed_and_rate_share_one_pace(tmp_path, monkeypatch):
     timed = []
 
-    def timing(config, capture, device, steps, repeats):
-        timed.append((config, capture))
+    def timing(config, captures, device, steps, repeats):
+        timed.append((config, captures))
         return 0.25
 
     monkeypatch.setattr(measures, "step_seconds", timing)
@@ -56,5 +56,5 @@ def test_runs_that_differ_in_seed_and_rate_share_one_pace(tmp_path, monkeypatch)
             }
     measures._pace.cache_clear()
     assert [config.mixer["block_size"] for config, _ in timed] == [1, 3]
-    assert {capture for _, capture in timed} == {"off"}
+    assert {captures for _, captures in timed} == {("off",)}
     assert all(config.training.steps >= measures.TIMED * 3 + 20 for config, _ in timed)

@@ -76,6 +76,21 @@ def test_logarithmic_axes_have_numbers(x):
     assert not any("$" in label for label in labels)
 
 
+def test_a_mean_of_fewer_runs_than_others_have_is_white():
+    """Of an unfinished sweep those runs end first that stop early, because they succeeded."""
+    rows = [
+        {"task": "t", "model": model, "seed": seed, "lr": 0.1, "accuracy": 0.5, "validation": 0.5, "m": 1,
+         "status": "finished", "basis": "width", "size": 1}
+        for model, seeds in (("A", 3), ("B", 2)) for seed in range(seeds)
+    ]  # fmt: skip
+    axes = draw(FigureView("f", "F", x="m"), rows).axes[0]
+    white = [line for line in axes.lines if line.get_markerfacecolor() == "white" and len(line.get_xdata())]
+    colors = {
+        label: bars[0].get_color() for bars, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    assert [line.get_color() for line in white] == [colors["B"]]
+
+
 def test_a_legend_stays_inside_its_figure():
     view = FigureView("f", "F", x="m", series=("model", "normalization", "transition_bias"))
     rows = [

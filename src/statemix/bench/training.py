@@ -121,9 +121,11 @@ def measure_way(capture: str, setting: Setting) -> dict[str, Any]:
     return row
 
 
-def step_seconds(config: Config, capture: str, device: torch.device, steps: int, repeats: int) -> float:
+def step_seconds(
+    config: Config, captures: tuple[str, ...], device: torch.device, steps: int, repeats: int
+) -> float:
     """Seconds of one optimiser step of a run that is alone on its device: the median of `repeats` times `steps`."""
-    runner = Runner(config, (capture,), device)
+    runner = Runner(config, captures, device)
     _timed([runner], TURN, device)
     return statistics.median(_timed([runner], steps, device) / steps for _ in range(repeats))
 

@@ -56,7 +56,7 @@ EXPERIMENTS: dict[str, tuple[Command, str]] = {
     "run": (experiment.run, "statemix experiment run fig3 --preset small"),
     "show": (experiment.show, "statemix experiment show fig3 --out results.md"),
     "export": (experiment.export, "statemix experiment export fig3 --out fig3.jsonl"),
-    "import": (experiment.bring_in, "statemix experiment import fig3.jsonl --store runs/evidence"),
+    "import": (experiment.import_runs, "statemix experiment import fig3.jsonl --store runs/evidence"),
 }
 
 

@@ -208,7 +208,7 @@ def export(
     output().print(f"{count} of {len(rows)} cells: {path}", soft_wrap=True)
 
 
-def bring_in(
+def import_runs(
     files: Annotated[
         list[Path], typer.Argument(metavar="FILE", help="A file that `export` wrote; one or several.")
     ],
@@ -218,13 +218,13 @@ def bring_in(
 
     Weights and curves are not in such files; what is measured on weights cannot be measured on these runs.
     """
-    from statemix.experiments import Store, bring_in
+    from statemix.experiments import Store, import_runs
 
     place = Store(store)
     for path in files:
-        new, known, left_out = bring_in(path, place)
+        new, known, left_out = import_runs(path, place)
         output().print(
-            f"{path}: {new} runs brought in, {known} in the store already, {left_out} left out "
+            f"{path}: {new} runs imported, {known} in the store already, {left_out} left out "
             "(failed, or not of this version's grid or this machine)",
             soft_wrap=True, markup=False,
         )  # fmt: skip

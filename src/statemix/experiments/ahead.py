@@ -6,7 +6,6 @@ on the disk, so whoever compiles it first has done so for all.
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -51,21 +50,28 @@ def compile_steps(content: dict[str, Any]) -> None:
         torch.cuda.synchronize(device)
 
 
+def is_compiled(job: Job) -> bool:
+    """Whether torch's compiler has a part in a job: it has in long trainings on a GPU."""
+    if job.kind != "train":
+        return False
+    config = Config.from_dict(job.content)
+    return captures_of(config.training, device_of(config))[0] == "compiled"
+
+
 def _compile(number: int, work: Compile, content: dict[str, Any]) -> None:
-    """What a process does; a failure is left to the worker that will meet it, and tell."""
+    """What a process does. What goes wrong is told on standard error, and stops nothing."""
     begin(number)
-    with contextlib.suppress(Exception):
-        work(content)
+    work(content)
 
 
 class Ahead:
     """Which jobs may begin: those whose steps have been compiled, by one of `processes` at a time, or could not be.
 
-    With no process every job may begin at once.
+    With no process every job may begin at once, and what nobody compiles always.
     """
 
     def __init__(self, jobs: Iterable[Job], processes: int, work: Compile = compile_steps) -> None:
-        trainings = [job for job in jobs if job.kind == "train"] if processes else []
+        trainings = [job for job in jobs if is_compiled(job)] if processes else []
         self._builds = {job.key: build_of(job) for job in trainings}
         contents = {self._builds[job.key]: job.content for job in trainings}
         self._left = deque(contents.items())
@@ -99,4 +105,5 @@ class Ahead:
         """End what is under way at once; nothing is lost by it."""
         for process in self._under_way.values():
             process.kill()
+            process.join()
         self._under_way = {}

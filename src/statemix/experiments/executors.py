@@ -21,7 +21,7 @@ PACKED = 8
 """Trainings side by side on one GPU."""
 
 COMPILERS, ROOM = 24, 4 << 30
-"""Processes that compile ahead, at most, and a GPU's memory for which there is one: it takes a quarter or so of it."""
+"""Processes that compile ahead: so many at most, and one for so many bytes of the GPUs; it takes a part of them."""
 
 CONNECT = 5
 """Seconds that a scheduler may take to answer."""

@@ -1,4 +1,4 @@
-"""Runs of an experiment in one compact file (JSON lines): written, read as rows, and brought back into a store."""
+"""Runs of an experiment in one compact file (JSON lines): written, read as rows, and imported into a store."""
 
 from __future__ import annotations
 
@@ -68,15 +68,15 @@ def _whole(number: int, line: Any) -> bool:
     return isinstance(line, dict) and needed <= line.keys()
 
 
-class Brought(NamedTuple):
-    """What came of the rows of a file: brought into the store, there already, left out."""
+class Imported(NamedTuple):
+    """What came of the rows of a file: imported, there already, left out."""
 
     new: int
     known: int
     left_out: int
 
 
-def bring_in(path: Path, store: Store) -> Brought:
+def import_runs(path: Path, store: Store) -> Imported:
     """Put the runs of an exported file into a store, without weights and curves: they count as done and are not run
     again, and what is exported next holds them too. Of runs that are there only what was measured is added.
 
@@ -92,7 +92,7 @@ def bring_in(path: Path, store: Store) -> Brought:
         _lay(jobs[row["key"]], row, store)
     for row in ended:
         _lay_measurements(row, store)
-    return Brought(len(new), len(ended) - len(new), len(rows) - len(ended))
+    return Imported(len(new), len(ended) - len(new), len(rows) - len(ended))
 
 
 def _lay_measurements(row: Row, store: Store) -> None:
@@ -109,7 +109,7 @@ def _lay(job: Job, row: Row, store: Store) -> None:
     write_json(folder / "config.json", job.content)
     if "hardware" in row:
         place = {"device": row["hardware"]}
-        store.note(job.key, "ended", status=row["ended"], time=row["date"], hardware=place, brought=True)
+        store.note(job.key, "ended", status=row["ended"], time=row["date"], hardware=place, imported=True)
     summary = {key: row[key] for key in SUMMARY if key in row} | {"status": row["ended"]}
     if job.kind == "train":
         summary["accuracy"] = row["accuracies"]

@@ -76,21 +76,21 @@ def pace(folder: Path) -> dict[str, Any]:
     """
     config = load_config(folder)
     summary = read_json(RunFolder(folder).summary)
-    capture = (
-        summary.get("capture") or captures_of(config.training, device_of(config))[0]
-    )  # one that was brought in
+    device = device_of(config)
+    known = summary.get("capture")  # older exported files, from which runs are imported, do not tell it
+    captures = (known,) if known else captures_of(config.training, device)
     training = replace(
         config.training, seed=0, lr=1e-3, weight_decay=0.0, steps=max(PACE_STEPS, config.training.steps)
     )
     content = replace(config, name="", training=training).to_dict()
-    seconds = _pace(json.dumps(content, sort_keys=True), capture)
-    return {"milliseconds_per_step": 1000 * seconds, "timed_on": describe(str(device_of(config)))["device"]}
+    seconds = _pace(json.dumps(content, sort_keys=True), captures)
+    return {"milliseconds_per_step": 1000 * seconds, "timed_on": describe(str(device))["device"]}
 
 
 @functools.lru_cache(maxsize=1000)
-def _pace(content: str, capture: str) -> float:
+def _pace(content: str, captures: tuple[str, ...]) -> float:
     config = Config.from_dict(json.loads(content))
-    return step_seconds(config, capture, device_of(config), steps=TIMED, repeats=3)
+    return step_seconds(config, captures, device_of(config), steps=TIMED, repeats=3)
 
 
 class Measure(NamedTuple):

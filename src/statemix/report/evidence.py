@@ -28,6 +28,13 @@ HOW = (
     "“agrees”: the published number is within two deviations (at least 0.02) of the mean."
 )
 
+DRAWN = {
+    "lines": "Points: single runs; line and bars: mean ± sd. White: fewer runs than others of its panel have.",
+    "ranking": "Points: single runs; bars: mean ± sd.",
+    "spectra": "Eigenvalues of all runs, a color for each, in the circle of radius 1.",
+}
+"""What is drawn, by the kind of figure."""
+
 HOW_TIMED = (
     "Cells: the median of repeated passes, launched one by one (layers: replayed as CUDA graphs on a GPU); "
     "n such medians, their quartiles are in the raw data."
@@ -135,12 +142,12 @@ def _section(evidence: Evidence, command: str, links: dict[str, str]) -> Iterato
     if evidence.preset == "small":
         yield from ("", f"**{SMALL}**")
     for name, link in links.items():
-        title = next(view.title for view in experiment.figures if view.name == name)
+        figure = next(view for view in experiment.figures if view.name == name)
         yield from (
             "",
-            f"![{title}]({link})",
+            f"![{figure.title}]({link})",
             "",
-            f"*{title}. {'Medians.' if experiment.alone else 'Points: single runs; line and bars: mean ± sd.'}*",
+            f"*{figure.title}. {'Medians.' if experiment.alone else DRAWN[figure.kind]}*",
         )
     for view in experiment.tables:
         lines = table(view, rows)

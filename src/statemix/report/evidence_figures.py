@@ -86,12 +86,11 @@ def _places(view: FigureView, rows: Sequence[Row]) -> dict[tuple[Any, ...], int]
 
 
 def _lines(axes: Axes, view: FigureView, rows: Sequence[Row], places: Mapping[tuple[Any, ...], int]) -> None:
-    marks = set[float]()
-    for name, members in listed(rows, view.series).items():
-        points = sorted(points_of(view, members), key=lambda point: point[0])
-        marks.update(x for x, _, _ in points)
-        if not points:
-            continue
+    series = {name: points_of(view, members) for name, members in listed(rows, view.series).items()}
+    drawn = [point for points in series.values() for point in points]
+    most = max((len(values) for _, _, values in drawn), default=0)
+    for name in [name for name, points in series.items() if points]:
+        points = sorted(series[name], key=lambda point: point[0])
         k = places[name]
         look: Any = {"color": COLORS[k % len(COLORS)], "marker": MARKERS[k % len(MARKERS)], "markersize": 5,
                      "linestyle": LINES[k // len(COLORS) % len(LINES)]}  # fmt: skip
@@ -100,11 +99,14 @@ def _lines(axes: Axes, view: FigureView, rows: Sequence[Row], places: Mapping[tu
         xs, ys = [x for x, _, _ in points], [y for _, y, _ in points]
         axes.errorbar(xs, [y.mean for y in ys], yerr=[y.deviation for y in ys], **look, linewidth=1.8, capsize=2,
                       label=_label(view.series, name))  # fmt: skip
+        fewer = [(x, y.mean) for x, y, values in points if len(values) < most]
+        look |= {"linestyle": "", "markerfacecolor": "white", "zorder": 3}
+        axes.plot([x for x, _ in fewer], [y for _, y in fewer], **look)
     if view.log_x:
         axes.set_xscale("log", base=2 if "length" in view.x else 10)
         _write_out(axes.xaxis)
     if view.x == "m" or "length" in view.x:  # few values, each of which is told
-        axes.set_xticks(sorted(marks))
+        axes.set_xticks(sorted({x for x, _, _ in drawn}))
         axes.minorticks_off()
     if view.log_y:
         axes.set_yscale("log")
