@@ -16,7 +16,7 @@ from statemix.nn.rivals import check_cases, operations
 def few(monkeypatch):
     """One rival in plain torch, and two with a kernel that is not installed, one of them in chunks instead."""
     monkeypatch.setattr(operations, "INSTALLED", False)
-    cases = [case for case in check_cases.CASES if case.rival in ("attention", "deltanet", "mamba2")]
+    cases = [case for case in check_cases.CASES if case.rival in ("attention", "rwkv7", "mamba2")]
     monkeypatch.setattr("statemix.nn.rivals.check.CASES", cases)
     return cases
 
@@ -24,14 +24,14 @@ def few(monkeypatch):
 def test_lists_what_runs_and_writes_what_was_found(statemix, tmp_path, few):
     done = statemix("rivals --device cpu --out found/rivals.json")
     assert (done.code, done.out.count("ok"), done.out.count("not compared")) == (0, 2, 1)
-    missing = 'mamba2, deltanet: flash-linear-attention is not installed: pip install "statemix[rivals]"'
+    missing = 'mamba2, rwkv7: flash-linear-attention is not installed: pip install "statemix[rivals]"'
     assert missing in done.out
     record = json.loads((tmp_path / "found" / "rivals.json").read_text())
     assert record["bench"] == "rivals" and record["environment"]["versions"]["torch"] == str(
         torch.__version__
     )
     by_name = {check["rival"]: check for check in record["checks"]}
-    assert by_name["deltanet"]["passed"] is None and by_name["deltanet"]["output_error"] is None
+    assert by_name["rwkv7"]["passed"] is None and by_name["rwkv7"]["output_error"] is None
     assert by_name["attention"]["passed"] is True
     assert by_name["mamba2"]["passed"] is True and by_name["mamba2"]["runs"] == "torch, chunks of 64"
     assert set(by_name["attention"]["gradient_errors"]) == {"q", "k", "v"}
@@ -40,7 +40,7 @@ def test_lists_what_runs_and_writes_what_was_found(statemix, tmp_path, few):
 
 def test_some_rivals_by_name(statemix, few):
     done = statemix("rivals attention --device cpu")
-    assert (done.code, done.out.count("attention") > 0, done.out.count("deltanet")) == (0, True, 0)
+    assert (done.code, done.out.count("attention") > 0, done.out.count("rwkv7")) == (0, True, 0)
     done = statemix("rivals mamba --device cpu")
     assert done.code == 2
     assert "rivals: got 'mamba', expected some of " in done.err and "attention" in done.err

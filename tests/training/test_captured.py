@@ -14,6 +14,7 @@ from statemix.training.captured import Captured, DeviceStep, compiled_forward, f
 from statemix.training.data import Epoch, TrainingSet, evaluation_set
 from statemix.training.evaluation import evaluate, means, sums
 from statemix.training.steps import Job, Plain, steps_of
+from tests.nn.rivals.small import SIZES
 from tests.training.small import small
 
 CPU = torch.device("cpu")
@@ -73,6 +74,18 @@ def test_device_steps_train_as_plain_steps_do_in_bfloat16():
     assert ways.optimizer is not other.optimizer
     for wide, narrow in zip(other.model.parameters(), ways._step.model.parameters(), strict=True):
         assert torch.equal(wide.to(narrow.dtype), narrow)
+
+
+@pytest.mark.parametrize("mixer", SIZES)
+def test_gradients_lie_as_their_parameters_do(mixer):
+    """A fused update refuses others; those of products over blocks of channels come transposed."""
+    job = job_of(*(f"mixer.{name}={value}" for name, value in {"name": mixer, **SIZES[mixer]}.items()))
+    step = DeviceStep(job, forward)
+    step.enter(0)
+    step.run(16)
+    updated = [parameter for parameter in step.update.parameters if parameter.grad is not None]
+    assert updated
+    assert all(parameter.grad.stride() == parameter.stride() for parameter in updated)
 
 
 @pytest.mark.parametrize("cut", [3, 12, 13, 20])

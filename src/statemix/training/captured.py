@@ -54,10 +54,16 @@ def ignore_compilers() -> None:
         warnings.filterwarnings("ignore", message=known)
 
 
+OPTIONS: dict[str, dict[str, Any]] = {"inductor": {"deterministic": True}}
+"""Options of compilers. torch's chooses without timing: on every GPU of a kind it makes the same of a model."""
+
+
 @functools.cache
 def compiled_forward(backend: str = "inductor") -> Forward:
     """`forward`, compiled for each new set of shapes; models of equal build share what is compiled."""
-    compiled = torch.compile(forward, fullgraph=True, dynamic=False, backend=backend)
+    compiled = torch.compile(
+        forward, fullgraph=True, dynamic=False, backend=backend, options=OPTIONS.get(backend)
+    )
 
     def run(model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         with torch._dynamo.config.patch(recompile_limit=RECOMPILATIONS), warnings.catch_warnings():
@@ -83,6 +89,13 @@ def narrowed(model: nn.Module, dtype: torch.dtype) -> nn.Module:
             narrow = nn.Parameter(parameter.detach().to(dtype)) if linear else parameter
             setattr(module, name, narrow)
     return twin
+
+
+def laid_out_as(parameter: Tensor, grad: Tensor | None) -> Tensor | None:
+    """The gradient with the strides of its parameter: a fused update takes no other."""
+    if grad is None or grad.stride() == parameter.stride():
+        return grad
+    return torch.empty_like(parameter).copy_(grad)
 
 
 class Update:
@@ -118,7 +131,7 @@ class Update:
         narrow, wide = list[Tensor](), list[Tensor]()
         for parameter, leaf, grad in zip(self.parameters, self.leaves, grads, strict=True):
             if grad is None or parameter is leaf:
-                parameter.grad = grad
+                parameter.grad = laid_out_as(parameter, grad)
                 continue
             parameter.grad = self._wide_grads[id(leaf)]
             narrow.append(grad)

@@ -17,11 +17,16 @@ GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 CASE = next(case for case in check_cases.CASES if case.rival == "mamba2")
 
 
-def test_chunks_compile_without_a_break():
-    layer, x = small("mamba2"), inputs(2, 70, 8)
+IN_CHUNKS = ("mamba2", "deltanet", "gated_deltaproduct")
+
+
+@pytest.mark.parametrize("name", IN_CHUNKS)
+def test_chunks_compile_without_a_break(name):
+    """With the compiler's decompositions: without them softplus has other strides in the trace than in the run."""
+    layer, x = small(name), inputs(2, 70, 8)
     want = layer(x)
     torch._dynamo.reset()
-    got = torch.compile(layer, fullgraph=True, backend="aot_eager")(x)
+    got = torch.compile(layer, fullgraph=True, backend="aot_eager_decomp_partition")(x)
     torch.testing.assert_close(got, want)
     gradients = (torch.autograd.grad(y.square().sum(), (x, *layer.parameters())) for y, _ in (got, want))
     torch.testing.assert_close(*gradients)
@@ -29,10 +34,11 @@ def test_chunks_compile_without_a_break():
 
 @GPU
 @pytest.mark.filterwarnings("ignore")  # compilers warn of their own affairs
+@pytest.mark.parametrize("name", IN_CHUNKS)
 @pytest.mark.parametrize("compiled", [False, True])
-def test_chunks_replay_as_a_cuda_graph(monkeypatch, compiled):
+def test_chunks_replay_as_a_cuda_graph(monkeypatch, compiled, name):
     monkeypatch.setattr(operations, "INSTALLED", False)
-    layer = small("mamba2").float().cuda()
+    layer = small(name).float().cuda()
     x = inputs(2, 70, 8).detach().float().cuda()
     torch._dynamo.reset()
     run = torch.compile(layer, fullgraph=True, dynamic=False) if compiled else layer
@@ -67,10 +73,11 @@ def test_the_choice_on_a_gpu_compiles(monkeypatch):
 
 @pytest.fixture
 def machine(monkeypatch):
-    """A machine as one likes: whether fla is installed, Triton's version, the compute capability."""
+    """A machine as one likes: whether fla and tilelang are installed, Triton's version, the compute capability."""
 
-    def build(fla=True, triton=(3, 6, 0), major=9, hip=None):
+    def build(fla=True, triton=(3, 6, 0), major=9, hip=None, tilelang=False):
         monkeypatch.setattr(operations, "INSTALLED", fla)
+        monkeypatch.setattr(operations, "TILELANG", tilelang)
         monkeypatch.setattr(operations, "TRITON", triton)
         monkeypatch.setattr(torch.version, "hip", hip)
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=major))
@@ -100,6 +107,20 @@ WAYS = [
     ("simple_gla", "auto", CPU, 9, HERE, CHUNKED, NO_GPU),
     ("simple_gla", "auto", CPU, 1, HERE, LOOP, None),
     ("simple_gla", "kernel", CPU, 9, HERE, "", NO_GPU),
+    ("simple_gla", "auto", CUDA, 9, {"tilelang": True}, CHUNKED, "Triton 3.7.1 or newer is needed"),
+    *(
+        row
+        for name in ("gated_delta_rule", "gated_delta_product")
+        for row in (
+            (name, "auto", CUDA, 9, HERE, CHUNKED, "Triton 3.7.1 or newer, or tilelang, is needed"),
+            (name, "auto", CUDA, 9, {"tilelang": True}, KERNEL, None),
+            (name, "auto", CUDA, 9, NEWER, KERNEL, None),
+            (name, "kernel", CUDA, 9, HERE, "", REFUSED),
+        )
+    ),
+    ("delta_rule", "auto", CUDA, 9, HERE, KERNEL, None),
+    ("delta_rule", "auto", CUDA, 9, {"fla": False}, CHUNKED, MISSING),
+    ("delta_rule", "auto", CPU, 9, HERE, CHUNKED, NO_GPU),
     ("rwkv7", "auto", CUDA, 9, HERE, KERNEL, None),
     ("rwkv7", "auto", CUDA, 1, HERE, LOOP, None),
     ("rwkv7", "auto", CUDA, 9, {"fla": False}, "", MISSING),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 CHUNK = 64
 
@@ -31,6 +32,52 @@ def _one_chunk(q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, state: Tensor) -> 
     y = scores @ v + kept * (q @ state)
     left = k * weights[..., -1, :].unsqueeze(-1)
     return y, kept[..., -1:, :] * state + left.transpose(-1, -2) @ v
+
+
+def delta_rule(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    g: Tensor | None = None,
+    *,
+    initial_state: Tensor,
+    chunk: int = CHUNK,
+) -> tuple[Tensor, Tensor]:
+    """`loops.delta_rule` with up to `chunk` writes computed side by side; the same arguments and results.
+
+    What a step writes depends on what those before it wrote: a triangular system, solved for the whole chunk at once.
+    Source: arXiv 2406.06484 (section 3), arXiv 2412.06464 (with g).
+    """
+    state, outputs, n = initial_state, [], k.shape[1] // q.shape[1]
+    tokens = max(1, chunk // n)
+    g = torch.zeros_like(q[..., 0]) if g is None else g
+    sizes = (tokens, n * tokens, n * tokens, n * tokens, tokens)
+    heads_first = [
+        one.transpose(1, 2).split(size, 2) for one, size in zip((q, k, v, beta, g), sizes, strict=True)
+    ]
+    for pieces in zip(*heads_first, strict=True):
+        y, state = _one_chunk_of_writes(*pieces, state=state)
+        outputs.append(y)
+    return torch.cat(outputs, 2).transpose(1, 2), state
+
+
+def _one_chunk_of_writes(
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, *, state: Tensor
+) -> tuple[Tensor, Tensor]:
+    """q [B, H, L, K], g [B, H, L], k [B, H, L n, K], v [B, H, L n, V], beta [B, H, L n] -> ([B, H, L, V], state)."""
+    n = k.shape[2] // q.shape[2]
+    decays = F.pad(g.unsqueeze(-1), (0, n - 1)).flatten(-2)  # a token forgets before the first of its writes
+    kept = decays.cumsum(-1).exp().unsqueeze(-1)
+    weights = _sums_since(decays).exp().tril()  # [B, H, t, j]: what is left at write t of what j wrote
+    overlap = beta.unsqueeze(-1) * weights * (k @ k.transpose(-1, -2))
+    missing = beta.unsqueeze(-1) * (v - kept * (k @ state))
+    written = torch.linalg.solve_triangular(overlap.tril(-1), missing, upper=False, unitriangular=True)
+    ends = slice(n - 1, None, n)
+    scores = (q @ k.transpose(-1, -2)) * weights[..., ends, :]
+    y = scores @ written + kept[..., ends, :] * (q @ state)
+    left = k * weights[..., -1, :].unsqueeze(-1)
+    return y, kept[..., -1:, :] * state + left.transpose(-1, -2) @ written
 
 
 def _sums_since(g: Tensor) -> Tensor:

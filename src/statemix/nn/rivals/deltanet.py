@@ -88,7 +88,7 @@ class DeltaLayer(Rival):
 
     def _normalized(self, y: Tensor, x: Tensor) -> Tensor:
         if not self.gated:
-            return self.norm(y.to(self.out.weight.dtype))
+            return self.norm(y.to(self.norm.weight.dtype))  # type: ignore[arg-type]
         return self.norm(y, self.gate(x).unflatten(-1, (self.heads, self.value_dim)))
 
 

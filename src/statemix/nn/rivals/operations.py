@@ -6,6 +6,7 @@ All ways take the same tensors by the same names and carry a state [B, H, K, V];
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import re
 import warnings
@@ -34,26 +35,28 @@ def installed_triton() -> tuple[int, ...]:
 
 
 INSTALLED = find_spec("fla") is not None
+TILELANG = find_spec("tilelang") is not None
 TRITON = installed_triton()
-"""Whether flash-linear-attention is installed, and Triton's version. Both are looked up once: torch.compile traces
-through the choice of a way."""
+"""Whether flash-linear-attention and tilelang are installed, and Triton's version. They are looked up once:
+torch.compile traces through the choice of a way."""
 
 
-def refused_on_hopper(device: torch.device) -> str | None:
+def refused_on_hopper(device: torch.device, *, tilelang: bool) -> str | None:
     """Why flash-linear-attention computes no gradients of a gated recurrence on a CUDA device, or None.
 
     Triton from 3.4 on and before 3.7.1 compiles its `chunk_bwd_dqkwg` wrongly for compute capability 9 (issue 640 of
-    flash-linear-attention), so the package raises a RuntimeError in the backward pass; its way out, tilelang, is not
-    for float32 states. The forward pass would be right, but a rival that cannot be trained is none.
+    flash-linear-attention), so the package raises a RuntimeError in the backward pass. The forward pass would be right,
+    but a rival that cannot be trained is none. tilelang: whether that package is a way out, which it is not where
+    states are float32.
     """
-    if not (3, 4) <= TRITON < (3, 7, 1) or torch.version.hip is not None:
+    if not (3, 4) <= TRITON < (3, 7, 1) or torch.version.hip is not None or (tilelang and TILELANG):
         return None
     if torch.cuda.get_device_properties(device).major != 9:
         return None
-    version = ".".join(map(str, TRITON))
+    version, or_else = ".".join(map(str, TRITON)), ", or tilelang," if tilelang else ""
     return (
         f"flash-linear-attention refuses its backward pass on Hopper GPUs with Triton {version}, which compiles it"
-        " wrongly: Triton 3.7.1 or newer is needed"
+        f" wrongly: Triton 3.7.1 or newer{or_else} is needed"
     )
 
 
@@ -75,14 +78,18 @@ class Operation(NamedTuple):
 OPERATIONS: dict[str, Operation] = {
     "simple_gla": Operation(
         loops.simple_gla, "fla.ops.simple_gla", "chunk_simple_gla", False, ("g",),
-        chunked=chunks.simple_gla, refused=refused_on_hopper,
+        chunked=chunks.simple_gla, refused=functools.partial(refused_on_hopper, tilelang=False),
     ),
-    "delta_rule": Operation(loops.delta_rule, "fla.ops.delta_rule", "chunk_delta_rule", True, ()),
+    "delta_rule": Operation(
+        loops.delta_rule, "fla.ops.delta_rule", "chunk_delta_rule", True, (), chunked=chunks.delta_rule
+    ),
     "gated_delta_rule": Operation(
-        loops.delta_rule, "fla.ops.gated_delta_rule", "chunk_gated_delta_rule", True, ("g",)
+        loops.delta_rule, "fla.ops.gated_delta_rule", "chunk_gated_delta_rule", True, ("g",),
+        chunked=chunks.delta_rule, refused=functools.partial(refused_on_hopper, tilelang=True),
     ),
     "gated_delta_product": Operation(
-        loops.delta_rule, "fla.ops.gated_delta_product", "chunk_gated_delta_product", True, ("g",)
+        loops.delta_rule, "fla.ops.gated_delta_product", "chunk_gated_delta_product", True, ("g",),
+        chunked=chunks.delta_rule, refused=functools.partial(refused_on_hopper, tilelang=True),
     ),
     "rwkv7": Operation(loops.rwkv7, "fla.ops.rwkv7", "chunk_rwkv7", False, ("w",)),
 }  # fmt: skip
