@@ -76,6 +76,17 @@ def test_device_steps_train_as_plain_steps_do_in_bfloat16():
         assert torch.equal(wide.to(narrow.dtype), narrow)
 
 
+def test_the_compiler_chooses_without_timing(monkeypatch):
+    """What it times differs from machine to machine, and with it the last bits of a run."""
+    asked = {}
+    monkeypatch.setattr(torch, "compile", lambda function, **how: asked.update(how) or function)
+    compiled_forward.__wrapped__("inductor")
+    assert asked["options"] == {"deterministic": True}
+    assert set(asked["options"]) <= set(torch._inductor.list_options())
+    compiled_forward.__wrapped__("eager")
+    assert asked["options"] is None
+
+
 @pytest.mark.parametrize("mixer", SIZES)
 def test_gradients_lie_as_their_parameters_do(mixer):
     """A fused update refuses others; those of products over blocks of channels come transposed."""

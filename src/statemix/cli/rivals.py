@@ -17,7 +17,7 @@ from statemix.cli.console import output, progress
 from statemix.cli.errors import Failure
 from statemix.nn.rivals.check import Check, check, chosen
 
-VERDICTS = {True: "[green]ok[/]", False: "[red]WRONG[/]", None: "not compared"}
+VERDICTS = {True: "[green]ok[/]", False: "[red]WRONG[/]"}
 
 
 def rivals(
@@ -44,7 +44,7 @@ def rivals(
         packages = {FLA.distribution: version(FLA)}
         record = {"bench": "rivals", "environment": describe(str(where)), "packages": packages}
         write_json(out, record | {"checks": [one.to_dict() for one in results]})
-    wrong = [one.rival for one in results if one.passed is False]
+    wrong = [one.rival for one in results if not one.passed]
     if wrong:
         raise Failure(f"{len(wrong)} comparisons failed: {', '.join(dict.fromkeys(wrong))}")
 
@@ -68,14 +68,10 @@ def _table(results: list[Check]) -> Table:
         table.add_column(column, overflow="fold")
     for one in results:
         table.add_row(
-            one.rival, escape(one.operation), one.runs or "no", one.dtype, _error(one.output_error),
+            one.rival, escape(one.operation), one.runs or "no", one.dtype, f"{one.output_error:.1e}",
             _worst(one), f"{one.bound:.0e}", VERDICTS[one.passed],
         )  # fmt: skip
     return table
-
-
-def _error(error: float | None) -> str:
-    return "-" if error is None else f"{error:.1e}"
 
 
 def _worst(check: Check) -> str:
@@ -84,4 +80,4 @@ def _worst(check: Check) -> str:
         return "-"
     name = max(check.gradient_errors, key=lambda key: (check.gradient_errors[key] != check.gradient_errors[key],
                                                        check.gradient_errors[key]))  # fmt: skip
-    return f"{_error(check.gradient_errors[name])} ({name})"
+    return f"{check.gradient_errors[name]:.1e} ({name})"

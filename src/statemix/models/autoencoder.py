@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
 from statemix.models.backbone import NORMS, Backbone
@@ -47,6 +46,6 @@ class Autoencoder(Backbone):
         length = tokens.shape[1]
         if not 1 <= length <= self.max_length:
             raise ValueError(f"tokens: got T = {length}, expected 1 to max_length = {self.max_length}")
-        places = self.positions(torch.arange(length, device=tokens.device))  # [T, D]
+        places = self.positions.weight[:length]  # [T, D]
         encoded, _ = self._run(self.embedding(tokens) + places, None)  # [B, T, D]
         return self.head(self.norm(self.decoder(encoded[:, -1:] + places))), None

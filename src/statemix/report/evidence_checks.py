@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from statemix.experiments.models import MODELS
 from statemix.report.evidence_tables import NONE, markdown
 
-VERDICTS = {True: "ok", False: "**WRONG**", None: "not compared"}
+VERDICTS = {True: "ok", False: "**WRONG**"}
 
 
 class Checks(NamedTuple):
@@ -45,8 +45,8 @@ def checked(rows: Sequence[Mapping[str, Any]], checks: Checks | None) -> Iterato
         yield "- The rivals' gradients were not compared with float64 loops (`statemix rivals --out`, `--checks`)."
         return
     mine = [entry for entry in checks.entries if entry["rival"] in rivals]
-    wrong = dict.fromkeys(entry["rival"] for entry in mine if entry["passed"] is False)
-    missing = [name for name in rivals if name not in {e["rival"] for e in mine if e["passed"] is not None}]
+    wrong = dict.fromkeys(entry["rival"] for entry in mine if not entry["passed"])
+    missing = [name for name in rivals if name not in {entry["rival"] for entry in mine}]
     here = {row["hardware"] for row in rows if row.get("hardware")}
     where = checks.hardware + (
         "" if not here or checks.hardware in here else ", not where these runs were made,"
@@ -70,7 +70,7 @@ def _line(entry: Mapping[str, Any]) -> list[str]:
     errors = entry["gradient_errors"].values()
     worst = None if None in errors else max(errors, default=None)
     return [
-        entry["rival"], entry["operation"], entry["runs"] or "cannot run here", entry["dtype"],
+        entry["rival"], entry["operation"], entry["runs"] or "failed", entry["dtype"],
         _error(entry["output_error"]), _error(worst), f"{entry['bound']:.0e}", VERDICTS[entry["passed"]],
     ]  # fmt: skip
 

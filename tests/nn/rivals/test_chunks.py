@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from statemix.nn.rivals import chunks, loops
 from statemix.nn.rivals.check import outputs_and_gradients
+from statemix.nn.rivals.rwkv7 import STRONGEST_DECAY
 
 DECAYS = {
     "as in a layer": lambda x: -x.abs(),
@@ -89,3 +90,38 @@ def test_chunks_of_writes_in_float32_lose_nothing():
     want = outputs_and_gradients(loops.delta_rule, {name: x.double() for name, x in given.items()})
     for one, other in zip(outputs_and_gradients(chunks.delta_rule, given), want, strict=True):
         assert (one.double() - other).norm() <= 1e-4 * other.norm()
+
+
+def steps_of_rwkv7(steps, strongest=0.61):
+    """Inputs in float64 as a layer gives them: a decay down to exp(-0.61) a step, a and b against each other."""
+    torch.manual_seed(0)
+    r, w, k, b = (torch.randn(2, steps, 3, 4, dtype=torch.float64) for _ in range(4))
+    removed = F.normalize(b, dim=-1)
+    rest = {
+        "v": torch.randn(2, steps, 3, 5, dtype=torch.float64),
+        "initial_state": torch.randn(2, 3, 4, 5).double(),
+    }
+    return {"r": r, "w": -strongest * w.sigmoid(), "k": k, "a": -removed, "b": removed * r.sigmoid(), **rest}
+
+
+@pytest.mark.parametrize("steps", [1, 64, 65, 200])
+def test_chunks_of_rwkv7_are_the_loop(steps):
+    given = steps_of_rwkv7(steps)
+    want = outputs_and_gradients(loops.rwkv7, given)
+    for one, other in zip(outputs_and_gradients(chunks.rwkv7, given), want, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 13, 64])
+def test_chunks_of_rwkv7_of_any_size(chunk):
+    given = steps_of_rwkv7(13)
+    torch.testing.assert_close(chunks.rwkv7(**given, chunk=chunk), loops.rwkv7(**given))
+
+
+def test_chunks_of_rwkv7_bear_the_strongest_decay():
+    """Everywhere and always, in float32: what is divided by is e^-39 at a chunk's end."""
+    given = {name: x.float() for name, x in steps_of_rwkv7(130).items()}
+    given["w"] = torch.full_like(given["w"], -STRONGEST_DECAY)
+    want = outputs_and_gradients(loops.rwkv7, {name: x.double() for name, x in given.items()})
+    for one, other in zip(outputs_and_gradients(chunks.rwkv7, given), want, strict=True):
+        assert (one.double() - other).norm() <= 2e-5 * other.norm()

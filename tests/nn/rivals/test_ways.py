@@ -17,7 +17,7 @@ GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 CASE = next(case for case in check_cases.CASES if case.rival == "mamba2")
 
 
-IN_CHUNKS = ("mamba2", "deltanet", "gated_deltaproduct")
+IN_CHUNKS = ("mamba2", "deltanet", "gated_deltaproduct", "rwkv7")
 
 
 @pytest.mark.parametrize("name", IN_CHUNKS)
@@ -123,9 +123,10 @@ WAYS = [
     ("delta_rule", "auto", CPU, 9, HERE, CHUNKED, NO_GPU),
     ("rwkv7", "auto", CUDA, 9, HERE, KERNEL, None),
     ("rwkv7", "auto", CUDA, 1, HERE, LOOP, None),
-    ("rwkv7", "auto", CUDA, 9, {"fla": False}, "", MISSING),
-    ("rwkv7", "auto", CPU, 9, {"fla": False}, LOOP, MISSING),
-    ("rwkv7", "auto", CPU, 9, HERE, LOOP, NO_GPU),
+    ("rwkv7", "auto", CUDA, 9, {"fla": False}, CHUNKED, MISSING),
+    ("rwkv7", "auto", CPU, 9, {"fla": False}, CHUNKED, MISSING),
+    ("rwkv7", "auto", CPU, 9, HERE, CHUNKED, NO_GPU),
+    ("rwkv7", "kernel", CUDA, 9, {"fla": False}, "", MISSING),
 ]
 
 
@@ -141,7 +142,7 @@ def test_which_way_runs(machine, name, backend, device, steps, facts, runs, why)
     ("name", "backend", "facts", "why"),
     [
         ("simple_gla", "kernel", {}, "got 'kernel' on cuda: .* refuses .* on Hopper GPUs with Triton 3.6.0"),
-        ("rwkv7", "auto", {"fla": False}, "got 'auto' on cuda: flash-linear-attention is not installed"),
+        ("rwkv7", "kernel", {"fla": False}, "got 'kernel' on cuda: flash-linear-attention is not installed"),
     ],
 )
 def test_what_cannot_run_is_refused(machine, name, backend, facts, why):

@@ -80,6 +80,48 @@ def _one_chunk_of_writes(
     return y, kept[..., -1:, :] * state + left.transpose(-1, -2) @ written
 
 
+def rwkv7(
+    r: Tensor,
+    w: Tensor,
+    k: Tensor,
+    v: Tensor,
+    a: Tensor,
+    b: Tensor,
+    *,
+    initial_state: Tensor,
+    chunk: int = CHUNK,
+) -> tuple[Tensor, Tensor]:
+    """`loops.rwkv7` with `chunk` steps computed side by side; the same arguments and results.
+
+    -w added up over a chunk is at most 80, or float32 runs over; a layer's is at most 39. Source: arXiv 2503.14456.
+    """
+    state, outputs = initial_state, []
+    heads_first = (one.transpose(1, 2).split(chunk, 2) for one in (r, w, k, v, a, b))
+    for pieces in zip(*heads_first, strict=True):
+        y, state = _one_chunk_of_rwkv7(*pieces, state=state)
+        outputs.append(y)
+    return torch.cat(outputs, 2).transpose(1, 2), state
+
+
+def _one_chunk_of_rwkv7(
+    r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, *, state: Tensor
+) -> tuple[Tensor, Tensor]:
+    """r, w, k, a, b [B, H, L, K], v [B, H, L, V] -> ([B, H, L, V], state).
+
+    Divided by what is left of the state, a step only adds: k vᵀ and b removedᵀ, where removed = S_{t-1}ᵀ a_t solves a
+    triangular system, as that depends on what the steps before removed.
+    """
+    total = w.cumsum(-2)
+    left, before = total.exp(), (total - w).exp()  # of the state before the chunk, after step t and before it
+    k, b = k / left, b / left
+    a, r = a * before, r * left
+    again, new = (a @ b.transpose(-1, -2)).tril(-1), (a @ k.transpose(-1, -2)).tril(-1)
+    removed = torch.linalg.solve_triangular(-again, new @ v + a @ state, upper=False, unitriangular=True)
+    y = (r @ b.transpose(-1, -2)).tril() @ removed + (r @ k.transpose(-1, -2)).tril() @ v + r @ state
+    added = b.transpose(-1, -2) @ removed + k.transpose(-1, -2) @ v
+    return y, left[..., -1, :].unsqueeze(-1) * (state + added)
+
+
 def _sums_since(g: Tensor) -> Tensor:
     """g [..., L] -> [..., t, j]: g_{j+1} + … + g_t, 0 for j >= t.
 

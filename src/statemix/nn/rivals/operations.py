@@ -64,34 +64,34 @@ class Operation(NamedTuple):
     """A recurrence: its loop, where its kernel is, and whether the kernel takes half precision only."""
 
     loop: Callable[..., tuple[Tensor, Tensor]]
+    chunked: Callable[..., tuple[Tensor, Tensor]]
+    """The loop with steps computed side by side in plain torch."""
     module: str
     function: str
     half_only: bool
     floats: tuple[str, ...]
     """Arguments that stay in float32 whatever the dtype of the others."""
-    chunked: Callable[..., tuple[Tensor, Tensor]] | None = None
-    """The loop with steps computed side by side in plain torch, where there is one."""
     refused: Callable[[torch.device], str | None] | None = None
     """Why the kernel, though installed, is of no use on a CUDA device, or None."""
 
 
 OPERATIONS: dict[str, Operation] = {
     "simple_gla": Operation(
-        loops.simple_gla, "fla.ops.simple_gla", "chunk_simple_gla", False, ("g",),
-        chunked=chunks.simple_gla, refused=functools.partial(refused_on_hopper, tilelang=False),
+        loops.simple_gla, chunks.simple_gla, "fla.ops.simple_gla", "chunk_simple_gla", False, ("g",),
+        refused=functools.partial(refused_on_hopper, tilelang=False),
     ),
     "delta_rule": Operation(
-        loops.delta_rule, "fla.ops.delta_rule", "chunk_delta_rule", True, (), chunked=chunks.delta_rule
+        loops.delta_rule, chunks.delta_rule, "fla.ops.delta_rule", "chunk_delta_rule", True, ()
     ),
     "gated_delta_rule": Operation(
-        loops.delta_rule, "fla.ops.gated_delta_rule", "chunk_gated_delta_rule", True, ("g",),
-        chunked=chunks.delta_rule, refused=functools.partial(refused_on_hopper, tilelang=True),
+        loops.delta_rule, chunks.delta_rule, "fla.ops.gated_delta_rule", "chunk_gated_delta_rule", True, ("g",),
+        refused=functools.partial(refused_on_hopper, tilelang=True),
     ),
     "gated_delta_product": Operation(
-        loops.delta_rule, "fla.ops.gated_delta_product", "chunk_gated_delta_product", True, ("g",),
-        chunked=chunks.delta_rule, refused=functools.partial(refused_on_hopper, tilelang=True),
+        loops.delta_rule, chunks.delta_rule, "fla.ops.gated_delta_product", "chunk_gated_delta_product", True, ("g",),
+        refused=functools.partial(refused_on_hopper, tilelang=True),
     ),
-    "rwkv7": Operation(loops.rwkv7, "fla.ops.rwkv7", "chunk_rwkv7", False, ("w",)),
+    "rwkv7": Operation(loops.rwkv7, chunks.rwkv7, "fla.ops.rwkv7", "chunk_rwkv7", False, ("w",)),
 }  # fmt: skip
 
 BACKENDS = ("auto", "loop", "kernel")
@@ -119,19 +119,14 @@ def explain_way(name: str, backend: str, device: torch.device, steps: int) -> tu
     """Which way an operation runs, and why the kernel does not (None: it does, or was not asked for).
 
     The way is KERNEL, CHUNKED, LOOP, or "" where nothing can. "loop", and "auto" for one token, take the loop; "kernel"
-    takes the kernel or nothing; else "auto" takes the kernel, or, where that is unusable, chunks, or, but not on a GPU,
-    the loop.
+    takes the kernel or nothing; else "auto" takes the kernel, or, where that is unusable, chunks.
     """
     if backend == "loop" or (backend == "auto" and steps == 1):
         return LOOP, None
     reason = unusable(name, device)
     if reason is None:
         return KERNEL, None
-    if backend == "auto" and OPERATIONS[name].chunked is not None:
-        return CHUNKED, reason
-    if backend == "auto" and device.type != "cuda":
-        return LOOP, reason
-    return "", reason
+    return (CHUNKED if backend == "auto" else ""), reason
 
 
 def check_backend(backend: str) -> str:
@@ -148,8 +143,8 @@ def operate(
 ) -> tuple[Tensor, Tensor]:
     """Run an operation the way that `explain_way` tells: (outputs [B, T, H, V], final state).
 
-    Kernels run in the dtype of autocast, all else in that of the state. ValueError where nothing can run: no loop over
-    many tokens runs unasked on a GPU, and "kernel" never means anything else.
+    Kernels run in the dtype of autocast, all else in that of the state. ValueError for "kernel" where it cannot run:
+    it never means anything else.
     """
     operation, device = OPERATIONS[name], state.device
     way, reason = explain_way(name, backend, device, tensors["v"].shape[1])
