@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 CHUNK = 64
+
+State = TypeVar("State")
+
+
+def in_chunks(
+    one_chunk: Callable[..., tuple[Tensor, State]],
+    tensors: Sequence[Tensor],
+    sizes: Sequence[int],
+    state: State,
+) -> tuple[Tensor, State]:
+    """Go through time, `sizes[k]` steps of `tensors[k]` [B, T, H, ...] at once: ([B, T, H, V], the state after it).
+
+    one_chunk: takes the pieces as [B, H, L, ...] and `state`, returns outputs [B, H, L, V] and the state after them.
+    """
+    outputs = []
+    heads_first = (one.transpose(1, 2).split(size, 2) for one, size in zip(tensors, sizes, strict=True))
+    for pieces in zip(*heads_first, strict=True):
+        y, state = one_chunk(*pieces, state=state)
+        outputs.append(y)
+    return torch.cat(outputs, 2).transpose(1, 2), state
 
 
 def simple_gla(
@@ -16,12 +39,7 @@ def simple_gla(
 
     Source: arXiv 2405.21060, section 6.
     """
-    state, outputs = initial_state, []
-    heads_first = (one.transpose(1, 2).split(chunk, 2) for one in (q, k, v, g))
-    for pieces in zip(*heads_first, strict=True):
-        y, state = _one_chunk(*pieces, state=state)
-        outputs.append(y)
-    return torch.cat(outputs, 2).transpose(1, 2), state
+    return in_chunks(_one_chunk, (q, k, v, g), 4 * [chunk], initial_state)
 
 
 def _one_chunk(q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,17 +67,11 @@ def delta_rule(
     What a step writes depends on what those before it wrote: a triangular system, solved for the whole chunk at once.
     Source: arXiv 2406.06484 (section 3), arXiv 2412.06464 (with g).
     """
-    state, outputs, n = initial_state, [], k.shape[1] // q.shape[1]
+    n = k.shape[1] // q.shape[1]
     tokens = max(1, chunk // n)
     g = torch.zeros_like(q[..., 0]) if g is None else g
     sizes = (tokens, n * tokens, n * tokens, n * tokens, tokens)
-    heads_first = [
-        one.transpose(1, 2).split(size, 2) for one, size in zip((q, k, v, beta, g), sizes, strict=True)
-    ]
-    for pieces in zip(*heads_first, strict=True):
-        y, state = _one_chunk_of_writes(*pieces, state=state)
-        outputs.append(y)
-    return torch.cat(outputs, 2).transpose(1, 2), state
+    return in_chunks(_one_chunk_of_writes, (q, k, v, beta, g), sizes, initial_state)
 
 
 def _one_chunk_of_writes(
@@ -95,12 +107,7 @@ def rwkv7(
 
     -w added up over a chunk is at most 80, or float32 runs over; a layer's is at most 39. Source: arXiv 2503.14456.
     """
-    state, outputs = initial_state, []
-    heads_first = (one.transpose(1, 2).split(chunk, 2) for one in (r, w, k, v, a, b))
-    for pieces in zip(*heads_first, strict=True):
-        y, state = _one_chunk_of_rwkv7(*pieces, state=state)
-        outputs.append(y)
-    return torch.cat(outputs, 2).transpose(1, 2), state
+    return in_chunks(_one_chunk_of_rwkv7, (r, w, k, v, a, b), 6 * [chunk], initial_state)
 
 
 def _one_chunk_of_rwkv7(

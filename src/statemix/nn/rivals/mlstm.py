@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from statemix.nn.projection import check_size
 from statemix.nn.rivals.base import Parts, Rival, heads_of
+from statemix.nn.rivals.chunks import in_chunks
 from statemix.nn.rivals.loops import least_size
 from statemix.nn.rivals.parts import Blockwise, HeadNorm, ShortConvolution
 
@@ -79,12 +80,7 @@ def chunked(
     q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, *, initial_state: State, chunk: int = 64
 ) -> tuple[Tensor, State]:
     """`loops.mlstm` with `chunk` steps computed side by side; the same arguments and results."""
-    state, outputs = initial_state, []
-    heads_first = (one.transpose(1, 2).split(chunk, 2) for one in (q, k, v, i, f))
-    for pieces in zip(*heads_first, strict=True):
-        y, state = _one_chunk(*pieces, state=state)
-        outputs.append(y)
-    return torch.cat(outputs, 2).transpose(1, 2), state
+    return in_chunks(_one_chunk, (q, k, v, i, f), 5 * [chunk], initial_state)
 
 
 def _one_chunk(
