@@ -24,6 +24,8 @@ def test_record(monkeypatch):
     assert read["config"]["task"]["name"] == "cyclic"
     (way,) = read["ways"]
     assert way["capture"] == "off"
+    assert way["weights"]["step"] == 4 + 4 * 3
+    assert len(way["weights"]["fingerprint"]) == 12
     assert way["tokens_per_s"] == pytest.approx(1000 * 16 * 6 / way["ms"]["median"])
     assert [row["side_by_side"] for row in read["packed"]] == [1, 3]
     for row in read["packed"]:
@@ -46,6 +48,17 @@ def test_a_runner_trains():
     runner.advance(5)
     runner.advance(2)
     assert runner.step == 7
+
+
+def test_equal_weights_have_equal_fingerprints():
+    one, again, other = (
+        training.Runner(training.config_of(SETTING, seed, "off"), ("off",), torch.device("cpu"))
+        for seed in (0, 0, 1)
+    )
+    before = one.fingerprint()
+    for runner in (one, again, other):
+        runner.advance(3)
+    assert before != one.fingerprint() == again.fingerprint() != other.fingerprint()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import hashlib
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -52,7 +53,7 @@ class Runner:
         self.step = 0
         with self._here():
             task = task_of(config)
-            model = model_of(config, task).to(device)
+            self._model = model = model_of(config, task).to(device)
             data = TrainingSet(task, config, device)
             totals = torch.zeros(3, dtype=torch.float64, device=device)
             autocast = autocast_of(config.training, device)
@@ -69,6 +70,14 @@ class Runner:
         with self._here():
             while self.step < until:
                 self.step += self._steps.advance(self.step, until - self.step)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all weights, its first 12 digits: the same bits, the same text. Waits for the device."""
+        with self._here():
+            weights = [one.detach().cpu().flatten() for one in self._model.state_dict().values()]
+        return hashlib.sha256(torch.cat([one.view(torch.uint8) for one in weights]).numpy().data).hexdigest()[
+            :12
+        ]
 
 
 def config_of(setting: Setting, seed: int, capture: str) -> Config:
@@ -116,6 +125,7 @@ def measure_way(capture: str, setting: Setting) -> dict[str, Any]:
     row: dict[str, Any] = {"capture": capture, "ready_s": ready, "ms": summarize(seconds)}
     length = task_of(config).input_length()
     row["tokens_per_s"] = 1000 * config.training.batch_size * length / row["ms"]["median"]
+    row["weights"] = {"step": runner.step, "fingerprint": runner.fingerprint()}
     if setting.device.type == "cuda" and capture != "off":
         row["kernels"] = kernels(lambda: runner.advance(TURN), TURN)
     return row
@@ -204,7 +214,8 @@ def record(rows: dict[str, list[dict[str, Any]]], *, setting: Setting, command: 
         "batch, forward, backward, clip, AdamW, running sums; no evaluation and no checkpoint. ready_s: data, model, "
         "compilation and capture. packed: side_by_side runs in turns; runs_in_ten_minutes counts runs of "
         f"{RUN_STEPS} steps at that rate, without evaluation, checkpoints and the time until a run is ready. kernels: "
-        "torch.profiler over captured steps."
+        "torch.profiler over captured steps. weights: SHA-256 of all weights after so many steps, shortened: equal "
+        "where two machines, or two compilations, compute the same bits."
     )
     config = config_of(setting, 0, "off").to_dict()
     return {

@@ -55,7 +55,7 @@ def ignore_compilers() -> None:
 
 
 OPTIONS: dict[str, dict[str, Any]] = {"inductor": {"deterministic": True}}
-"""Options of compilers. torch's chooses without timing: on every GPU of a kind it makes the same of a model."""
+"""Options of compilers. torch's chooses without timing, which differs from machine to machine."""
 
 
 @functools.cache

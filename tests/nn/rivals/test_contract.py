@@ -137,7 +137,11 @@ ARGUMENTS = [
     ("lru", {"backend": "fast"}, "backend: got 'fast'"),
     ("mamba2", {"head_dim": 7}, "head_dim: got 7, expected a divisor of the width 16"),
     ("mamba2", {"conv_size": 0, "head_dim": 8}, "conv_size: got 0"),
-    ("deltanet", {"backend": "fast"}, "backend: got 'fast', expected one of 'auto', 'loop', 'kernel'"),
+    (
+        "deltanet",
+        {"backend": "fast"},
+        "backend: got 'fast', expected one of 'auto', 'loop', 'chunks', 'kernel'",
+    ),
     ("deltanet", {"factors": 2}, "mixer.factors: unknown for 'deltanet', expected one of heads, head_dim"),
     ("gated_deltanet", {"heads": 0}, "heads: got 0"),
     ("gated_deltaproduct", {"factors": 1}, "factors: got 1, expected at least 2"),

@@ -92,6 +92,8 @@ WAYS = [
     ("simple_gla", "auto", CUDA, 9, HERE, CHUNKED, REFUSED),
     ("simple_gla", "auto", CUDA, 1, HERE, LOOP, None),
     ("simple_gla", "loop", CUDA, 9, HERE, LOOP, None),
+    ("simple_gla", "chunks", CUDA, 9, NEWER, CHUNKED, None),
+    ("rwkv7", "chunks", CPU, 1, HERE, CHUNKED, None),
     ("simple_gla", "kernel", CUDA, 9, HERE, "", REFUSED),
     ("simple_gla", "auto", CUDA, 9, {"triton": (3, 4)}, CHUNKED, "Triton 3.4,"),
     ("simple_gla", "auto", CUDA, 9, {"triton": (3, 7, 0)}, CHUNKED, "Triton 3.7.0,"),

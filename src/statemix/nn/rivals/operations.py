@@ -94,7 +94,7 @@ OPERATIONS: dict[str, Operation] = {
     "rwkv7": Operation(loops.rwkv7, chunks.rwkv7, "fla.ops.rwkv7", "chunk_rwkv7", False, ("w",)),
 }  # fmt: skip
 
-BACKENDS = ("auto", "loop", "kernel")
+BACKENDS = ("auto", "loop", "chunks", "kernel")
 
 KERNEL, CHUNKED, LOOP = "fla kernel", f"torch, chunks of {chunks.CHUNK}", "plain loop"
 """The ways an operation can run."""
@@ -118,11 +118,13 @@ def unusable(name: str, device: torch.device) -> str | None:
 def explain_way(name: str, backend: str, device: torch.device, steps: int) -> tuple[str, str | None]:
     """Which way an operation runs, and why the kernel does not (None: it does, or was not asked for).
 
-    The way is KERNEL, CHUNKED, LOOP, or "" where nothing can. "loop", and "auto" for one token, take the loop; "kernel"
-    takes the kernel or nothing; else "auto" takes the kernel, or, where that is unusable, chunks.
+    The way is KERNEL, CHUNKED, LOOP, or "" where nothing can. "loop", and "auto" for one token, take the loop; "chunks"
+    takes chunks; "kernel" takes the kernel or nothing; else "auto" takes the kernel, or chunks where it is unusable.
     """
     if backend == "loop" or (backend == "auto" and steps == 1):
         return LOOP, None
+    if backend == "chunks":
+        return CHUNKED, None
     reason = unusable(name, device)
     if reason is None:
         return KERNEL, None
@@ -130,7 +132,7 @@ def explain_way(name: str, backend: str, device: torch.device, steps: int) -> tu
 
 
 def check_backend(backend: str) -> str:
-    """ "auto", "loop" or "kernel"; ValueError for anything else, and for "kernel" where the package is missing."""
+    """One of `BACKENDS`; ValueError for anything else, and for "kernel" where the package is missing."""
     if backend not in BACKENDS:
         raise ValueError(f"backend: got {backend!r}, expected one of {', '.join(map(repr, BACKENDS))}")
     if backend == "kernel" and not INSTALLED:
@@ -166,7 +168,7 @@ def run_kernel(
     kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tensors["v"].dtype
     if operation.half_only and kind not in (torch.bfloat16, torch.float16):
         raise ValueError(
-            f"dtype: got {kind}, the kernel of {name} takes bfloat16: use torch.autocast or backend='loop'"
+            f"dtype: got {kind}, the kernel of {name} takes bfloat16: use torch.autocast or backend='chunks'"
         )
     ready = {
         key: x.to(torch.float32 if key in operation.floats else kind).contiguous()
