@@ -158,11 +158,15 @@ def test_equal_time_is_of_times_on_one_device():
         timed("B", 3, 9.0, "here"),
         timed("B", 4, 0.1, "there"),
     ]
-    lines = table(TableView("T", value="mean_accuracy", over=("size",), time_of={"model": "A"}), rows)
+    view = TableView("T", value="mean_accuracy", over=("size",), time_of={"model": "A"})
+    lines = table(view, rows)
     assert [line.split("<")[0].strip("| ") for line in lines[2:]] == [
         "A | 0.100 (n = 1)",
         "B | 0.200 (n = 1)",
     ]
+    another_rate = {**rows[1], "lr": 0.3, "mean_accuracy": 0.9, "validation": 0.9}
+    del another_rate["milliseconds_per_step"], another_rate["timed_on"]  # a rate costs no time
+    assert "0.900 (n = 1)" in table(replace(view, over=("size", "lr")), [*rows, another_rate])[3]
 
 
 def test_a_mean_is_of_all_columns():

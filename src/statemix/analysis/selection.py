@@ -101,10 +101,11 @@ def _ordered(value: Any) -> tuple[int, float, str]:
 def within(
     runs: Iterable[Run], by: Sequence[str], cost: str, budget: float, same: Mapping[str, Any]
 ) -> list[Run]:
-    """The runs of those groups (by labels) whose mean cost is at most `budget`, among runs with the labels `same`."""
+    """The runs of those groups (by labels) whose mean cost is at most `budget`: that of the runs in which it was
+    measured, with the labels `same`. The others of a group cost as much."""
     kept: list[Run] = []
-    for members in grouped(matching(runs, same), by).values():
-        costs = spread(numbers(members, cost))
+    for members in grouped(runs, by).values():
+        costs = spread(numbers(matching(members, same), cost))
         if costs.n and costs.mean <= budget:
             kept += members
     return kept
