@@ -7,7 +7,6 @@ import json
 import pytest
 import torch
 
-from statemix.cli import rivals
 from statemix.nn import MIXERS
 from statemix.nn.rivals import check_cases, operations
 
@@ -64,7 +63,6 @@ def test_devices_that_are_not_there(statemix, device):
 
 def test_every_rival_is_among_the_cases():
     assert {case.rival for case in check_cases.CASES} == set(MIXERS) - {"bdlru", "hlru"}
-    assert list(rivals.VERDICTS) == [True, False]
 
 
 def test_a_rival_trains_and_reports(statemix, tmp_path):

@@ -75,9 +75,8 @@ class Runner:
         """SHA-256 of all weights, its first 12 digits: the same bits, the same text. Waits for the device."""
         with self._here():
             weights = [one.detach().cpu().flatten() for one in self._model.state_dict().values()]
-        return hashlib.sha256(torch.cat([one.view(torch.uint8) for one in weights]).numpy().data).hexdigest()[
-            :12
-        ]
+        bits = torch.cat([one.view(torch.uint8) for one in weights])
+        return hashlib.sha256(bits.numpy().data).hexdigest()[:12]
 
 
 def config_of(setting: Setting, seed: int, capture: str) -> Config:
