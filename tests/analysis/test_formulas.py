@@ -37,6 +37,7 @@ VARIANTS = [
     ("mlstm", {"heads": 2, "expand": 3, "conv_size": 2}),
     ("slstm", {"heads": 2, "conv_size": 2}),
     ("attention", {"heads": 2, "position": "none"}),
+    ("attention", {"heads": 3, "head_dim": 10}),
     ("pdssm", {"state_dim": 6, "dictionary_size": 3, "gate_dim": 5}),
 ]
 
@@ -158,7 +159,7 @@ def test_arithmetic_is_what_a_step_does(name, arguments):
 
 @pytest.mark.parametrize("context", [1, 17])
 def test_attention_by_torch_s_own_count(context):
-    layer = build_mixer("attention", 64, heads=2)
+    layer = build_mixer("attention", 48, heads=2, head_dim=32)
     q, k = torch.ones(1, 2, 1, 32), torch.ones(1, 2, context, 32)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         attend(q, k, k)

@@ -183,8 +183,19 @@ def test_round_widths_where_they_are_near():
     assert sized(get_model("bdlru-4"), 16, "state", 20, 8)["num_blocks"] == 5
     steps = replace(get_model("bdlru-1"), step=16)  # in sixteens anyway
     assert sized(steps, 1024, "parameters", 33_000_000, 8) == sized(steps, 1024, "parameters", 33_000_000)
-    attention = get_model("attention")
-    assert sized(attention, 16, "parameters", 1000, 8) == sized(attention, 16, "parameters", 1000)
+    slstm = get_model("slstm")  # as large as its width makes it
+    assert sized(slstm, 16, "parameters", 700, 8) == sized(slstm, 16, "parameters", 700)
+
+
+def test_attention_is_sized_like_the_others():
+    for size, shape in (
+        (40_000, {"head_dim": 16}),
+        (100_000, {"head_dim": 48}),
+        (1_000_000, {"head_dim": 64, "heads": 31}),
+    ):
+        chosen = sized(get_model("attention"), 128, "parameters", size)
+        assert chosen == {"name": "attention", **shape}
+        assert abs(_counted(json.dumps(chosen), 128, parameters) - size) <= 0.25 * size
 
 
 @pytest.mark.parametrize(
@@ -247,7 +258,7 @@ SIZE = ["basis=state", "size=512"]
 
 
 def test_a_part_with_what_is_left_out(table):
-    """Attention over 128 channels has 256 numbers of state a token, not 512."""
+    """Attention has no state of a fixed size."""
     for model in ("attention", "Attention"):
         part = only(table, [f"model={model},lstm", *SIZE])
         assert part.cells
@@ -261,9 +272,7 @@ def test_a_part_with_what_is_left_out(table):
 
 
 def test_a_part_that_is_left_out_tells_why(table):
-    words = (
-        "table1 has all of model=attention, basis=state, size=512; Attention: its nearest size has 256 state"
-    )
+    words = "size=512; Attention: its state grows with the tokens seen, one of 512 numbers was asked"
     with pytest.raises(ValueError, match=re.escape(words)) as caught:
         only(table, ["model=attention", *SIZE])
     assert "Mamba" not in str(caught.value)

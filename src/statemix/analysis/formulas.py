@@ -167,10 +167,10 @@ FORMULAS: dict[type[nn.Module], Formulas] = {
     PDSSM: _rival(_pdssm_parameters, lambda layer, c: 10 * layer.state_dim),
     # keys and values of c tokens are read, those of one are written
     Attention: Formulas(
-        lambda layer, c: 4 * layer.dim**2,
-        lambda layer, c: 2 * layer.dim * c,
-        lambda layer, c: 4 * layer.dim * c,
-        lambda layer, c: 2 * layer.dim * (c + 1),
+        lambda layer, c: 4 * layer.dim * layer.inner_dim,
+        lambda layer, c: 2 * layer.inner_dim * c,
+        lambda layer, c: 4 * layer.inner_dim * c,
+        lambda layer, c: 2 * layer.inner_dim * (c + 1),
     ),
 }
 """What each class of mixer costs."""

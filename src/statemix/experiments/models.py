@@ -89,7 +89,7 @@ MODELS: dict[str, Model] = {
     "mlstm": Model("mLSTM", {"name": "mlstm"}, "expand"),
     "slstm": Model("sLSTM", {"name": "slstm"}),
     "pdssm": Model("PD-SSM", {"name": "pdssm"}, "state_dim"),
-    "attention": Model("Attention", {"name": "attention"}),
+    "attention": Model("Attention", {"name": "attention"}, "head_dim", step=8, most=128, then="heads"),
 }
 """Every model by the name that a sweep uses."""
 
@@ -112,6 +112,11 @@ def _counted(mixer: str, dim: int, how: Callable[[Any], int]) -> int:
 
 BASES: dict[str, Callable[[Any], int]] = {"parameters": parameters, "state": state_size}
 """What two mixers may be equal in; beside them a size may be a plain "width", the value of `grows`."""
+
+
+def _growth(mixer: Any) -> int:
+    """How many numbers the state of a mixer gains from one token to the next."""
+    return state_size(mixer, 2) - state_size(mixer, 1)
 
 
 def sized(model: Model, dim: int, basis: str, size: int, multiple: int = 1) -> dict[str, Any]:
@@ -144,6 +149,9 @@ def _sized(model: Model, dim: int, basis: str, size: int, multiple: int) -> dict
         chosen = grown(max(1, size // model.step))
         _counted(json.dumps(chosen), dim, parameters)
         return chosen
+
+    if basis == "state" and _counted(json.dumps(model.mixer), dim, _growth):
+        raise ValueError(f"its state grows with the tokens seen, one of {size} numbers was asked")
 
     def count(width: int) -> int:
         return _counted(json.dumps(grown(width)), dim, BASES[basis])

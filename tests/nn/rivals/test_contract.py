@@ -150,7 +150,8 @@ ARGUMENTS = [
     ("mlstm", {"chunk": 0}, "chunk: got 0"),
     ("slstm", {"heads": 3}, "heads: got 3"),
     ("attention", {"position": "learned"}, "position: got 'learned', expected one of 'rotary', 'none'"),
-    ("attention", {"heads": 8}, "heads: got 8, expected an even size"),
+    ("attention", {"heads": 8}, "head_dim: got 1, expected an even number"),
+    ("attention", {"heads": 0, "head_dim": 8}, "heads: got 0"),
     ("pdssm", {"dictionary_size": 0}, "dictionary_size: got 0"),
 ]
 

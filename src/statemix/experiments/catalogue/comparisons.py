@@ -29,7 +29,7 @@ BLOCKS = [MODELS[name].label for name in BDLRU]
 SIZES = ("basis", "size", "lr")
 
 SMALL_RIVALS = ("lstm", "gated_deltanet")
-SMALL_MAD = ("bdlru-1", "bdlru-4", "hlru-4", "attention")
+SMALL_MAD = ("bdlru-1", "bdlru-4", "hlru-4")
 COPYING = tiny(copies=2)
 
 
@@ -184,6 +184,7 @@ MAD = Experiment(
             small(tuple(n for n in MAD_PROBLEMS if n not in ("selective_copying", "fuzzy_recall")),
                   SMALL_MAD, rates=(1e-2,)),
             small(("selective_copying",), SMALL_MAD, rates=(1e-2,), settings=COPYING),
+            small(("in_context_recall",), ("bdlru-4", "attention"), sizes=(("parameters", 2000),), rates=(1e-2,)),
             small(("fuzzy_recall",), SMALL_MAD, rates=(1e-2,),
                   settings={**tiny(length=24), "training": {**tiny()["training"], "eval_lengths": []}}),
         ),

@@ -33,10 +33,11 @@ POSITIONS: dict[str, Callable[[Tensor, int], Tensor]] = {"rotary": rotary, "none
 
 
 class Attention(nn.Module):
-    """Causal softmax attention (torch's scaled_dot_product_attention) with `heads` heads.
+    """Causal softmax attention (torch's scaled_dot_product_attention) with `heads` heads of `head_dim` numbers.
 
-    position: a key of `POSITIONS`. State: all keys and values seen so far, [B, T, 2, dim], so it grows; sequences of
-    different lengths have no common state, hence no cu_seqlens. Parameters: 4 dim². Source: arXiv 1706.03762.
+    head_dim: dim / heads if None; E = heads · head_dim. position: a key of `POSITIONS`. State: all keys and values seen
+    so far, [B, T, 2, E], so it grows; sequences of different lengths have no common state, hence no cu_seqlens.
+    Parameters: 4 dim · E. Source: arXiv 1706.03762.
     """
 
     def __init__(
@@ -44,30 +45,36 @@ class Attention(nn.Module):
         dim: int,
         *,
         heads: int = 4,
+        head_dim: int | None = None,
         position: str = "rotary",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.head_dim = heads_of("heads", check_size("dim", dim), heads)
+        check_size("dim", dim)
+        if head_dim is None:
+            head_dim = heads_of("heads", dim, heads)
         if position not in POSITIONS:
             raise ValueError(f"position: got {position!r}, expected one of {', '.join(map(repr, POSITIONS))}")
-        if position == "rotary" and self.head_dim % 2:
-            raise ValueError(f"heads: got {heads}, expected an even size of each head for rotary positions")
-        self.dim, self.heads, self.position = dim, heads, position
-        self.inputs = nn.Linear(dim, 3 * dim, bias=False, device=device, dtype=dtype)
-        self.out = nn.Linear(dim, dim, bias=False, device=device, dtype=dtype)
+        if position == "rotary" and check_size("head_dim", head_dim) % 2:
+            raise ValueError(
+                f"head_dim: got {head_dim}, expected an even number for rotary positions (dim / heads if not given)"
+            )
+        self.dim, self.heads, self.head_dim, self.position = dim, heads, head_dim, position
+        self.inner_dim = check_size("heads", heads) * check_size("head_dim", head_dim)
+        self.inputs = nn.Linear(dim, 3 * self.inner_dim, bias=False, device=device, dtype=dtype)
+        self.out = nn.Linear(self.inner_dim, dim, bias=False, device=device, dtype=dtype)
 
     def initial_state(self, batch_size: int) -> Tensor:
-        """No keys and values yet: [B, 0, 2, dim], float32 (float64 in a float64 layer)."""
+        """No keys and values yet: [B, 0, 2, E], float32 (float64 in a float64 layer)."""
         weight = self.out.weight
-        shape = (check_size("batch_size", batch_size, 0), 0, 2, self.dim)
+        shape = (check_size("batch_size", batch_size, 0), 0, 2, self.inner_dim)
         return torch.zeros(shape, dtype=state_dtype(weight.dtype), device=weight.device)
 
     def forward(
         self, x: Tensor, state: Tensor | None = None, cu_seqlens: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """x [B, T, dim], state [B, P, 2, dim] or None -> (y [B, T, dim], state [B, P + T, 2, dim]).
+        """x [B, T, dim], state [B, P, 2, E] or None -> (y [B, T, dim], state [B, P + T, 2, E]).
 
         Errors: ValueError or TypeError naming the argument; cu_seqlens is always one.
         """
@@ -79,26 +86,26 @@ class Attention(nn.Module):
             )
         if state is None:
             state = self.initial_state(x.shape[0]).to(x.device)
-        check_tensor("state", state, (x.shape[0], "P", 2, self.dim), "[B, P, 2, dim]")
+        check_tensor("state", state, (x.shape[0], "P", 2, self.inner_dim), "[B, P, 2, heads * head_dim]")
         if x.shape[1] == 0:
             return x, state
         q, k, v = self.inputs(x).chunk(3, -1)
         seen = state.shape[1]
         rotate = POSITIONS[self.position]
         q, k = rotate(self._heads(q), seen), rotate(self._heads(k), seen)
-        here = torch.stack([k.transpose(1, 2).flatten(-2), v], 2)  # [B, T, 2, dim]
+        here = torch.stack([k.transpose(1, 2).flatten(-2), v], 2)  # [B, T, 2, E]
         state = torch.cat([state, here.to(state.dtype)], 1)
         keys, values = (self._heads(one.to(v.dtype)) for one in state.unbind(2))
         return self.out(attend(q, keys, values).transpose(1, 2).flatten(-2)), state
 
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """One token: x [B, dim], state [B, P, 2, dim] -> (y [B, dim], state [B, P + 1, 2, dim])."""
+        """One token: x [B, dim], state [B, P, 2, E] -> (y [B, dim], state [B, P + 1, 2, E])."""
         check_input("x", x, ("B", self.dim), "[B, dim]", self.out.weight.dtype)
         y, state = self(x.unsqueeze(1), state)
         return y[:, 0], state
 
     def _heads(self, x: Tensor) -> Tensor:
-        """[B, T, dim] -> [B, H, T, d]."""
+        """[B, T, E] -> [B, H, T, d]."""
         return x.unflatten(-1, (self.heads, self.head_dim)).transpose(1, 2)
 
 
