@@ -133,7 +133,7 @@ def test_files_that_are_no_exports(statemix, tmp_path):
         assert done.err.startswith("error: store: x.jsonl")
         done = statemix("experiment import x.jsonl --store s")
         assert (done.code, done.out) == (2, "")
-        assert done.err.startswith("error: store: x.jsonl")
+        assert done.err.startswith("error: file: x.jsonl")
     assert "no such file" in statemix("experiment import y.jsonl --store s").err.lower()
     assert not (tmp_path / "s").exists()
 

@@ -41,14 +41,31 @@ def test_what_comes_back_is_exported_to_the_same_bytes(plan, exported, tmp_path)
 def test_runs_that_came_back_are_not_run_again(plan, exported, tmp_path):
     store = Store(tmp_path / "second")
     import_runs(exported, store)
-    unmeasured, *done = jobs_of(plan.cells)
+    done = jobs_of(plan.cells)[1:]
     assert {store.status(job) for job in done} == {"finished"}
     before = {job.key: store.attempts(job.key) for job in done}
     assert {one.status for one in execute_many(done, str(store.path), 8)} == {"finished"}
     assert {job.key: store.attempts(job.key) for job in done} == before
+
+
+def test_a_run_that_came_back_without_weights_is_trained_again_to_be_measured_on_them(
+    plan, exported, tmp_path
+):
+    store = Store(tmp_path / "second")
+    import_runs(exported, store)
+    unmeasured = jobs_of(plan.cells)[0]
+    folder, imported = store.folder(unmeasured.key), store.summary(unmeasured.key)
+    assert execute(unmeasured._replace(measures=("pace",)), str(store.path)).status == "finished"
+    assert not (folder / "model.safetensors").exists()  # a pace needs none
     assert store.status(unmeasured) == "unfinished"
-    outcome = execute(unmeasured, str(store.path))  # it has no weights to be measured on
-    assert (outcome.status, "its weights were not kept" in outcome.error) == ("failed", True)
+    assert [one.status for one in execute_many([unmeasured], str(store.path), 2)] == ["finished"]
+    assert store.status(unmeasured) == "finished"
+    assert (folder / "model.safetensors").exists()
+    assert json.loads((folder / "summary.before.json").read_text()) == imported
+    assert store.summary(unmeasured.key)["seconds"] > 0
+    weights = (folder / "model.safetensors").stat().st_mtime_ns
+    assert execute(unmeasured, str(store.path)).status == "finished"  # once
+    assert (folder / "model.safetensors").stat().st_mtime_ns == weights
 
 
 def test_measurements_are_added_to_runs_that_are_there(plan, exported, tmp_path):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from statemix.experiments import get_experiment
 from statemix.experiments.experiment import FigureView, TableView
+from statemix.report.evidence import Evidence, _origin
 from statemix.report.evidence_checks import checked, read_checks
 from statemix.report.evidence_figures import draw
 from statemix.report.evidence_ranking import entries_of
@@ -89,6 +92,17 @@ def test_a_mean_of_fewer_runs_than_others_have_is_white():
         label: bars[0].get_color() for bars, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
     assert [line.get_color() for line in white] == [colors["B"]]
+
+
+def test_a_run_that_is_trained_and_not_measured_is_not_called_unfinished():
+    rows = [
+        {"key": "a", "status": "finished", "ended": "finished"},
+        {"key": "b", "status": "unfinished", "ended": "stopped_early"},
+        {"key": "c", "status": "unfinished"},
+        {"key": "c", "status": "unfinished"},
+    ]
+    lines = list(_origin(Evidence(get_experiment("table1"), "full", (), rows, {}, Path("a file"))))
+    assert lines[0] == "- Runs: 1 finished, 1 trained but not measured, 1 unfinished; preset full."
 
 
 def test_a_legend_stays_inside_its_figure():

@@ -216,7 +216,7 @@ def import_runs(
 ) -> None:
     """Put the runs of exported files into a store: they count as done, and `run` goes on with what is missing.
 
-    Weights and curves are not in such files; what is measured on weights cannot be measured on these runs.
+    Weights and curves are not in such files: a run that has to be measured on its weights is trained again.
     """
     from statemix.experiments import Store, import_runs
 

@@ -45,20 +45,23 @@ def export(plan: Plan, rows: list[Row], out: Path) -> int:
     return len(kept)
 
 
-def read_export(path: Path, experiment: str | None = None) -> tuple[Row, list[Row]]:
-    """The head line and the rows of an exported file. ValueError for one that is none, or of another experiment."""
+def read_export(path: Path, experiment: str | None = None, argument: str = "store") -> tuple[Row, list[Row]]:
+    """The head line and the rows of an exported file.
+
+    ValueError, which names the `argument` that the file was given as, for one that is none, or of another experiment.
+    """
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError) as error:
-        raise ValueError(f"store: {path} is not a file of exported runs: {error}") from None
+        raise ValueError(f"{argument}: {path} is not a file of exported runs: {error}") from None
     head = lines[0] if lines and isinstance(lines[0], dict) else {}
     if head.get("form") != FORM:
-        raise ValueError(f"store: {path} has the form {head.get('form')!r}, expected {FORM!r}")
+        raise ValueError(f"{argument}: {path} has the form {head.get('form')!r}, expected {FORM!r}")
     damaged = [n for n, line in enumerate(lines, 1) if not _whole(n, line)]
     if damaged:
-        raise ValueError(f"store: {path} is damaged in line {damaged[0]}, expected what `export` writes")
+        raise ValueError(f"{argument}: {path} is damaged in line {damaged[0]}, expected what `export` writes")
     if experiment not in (None, head["experiment"]):
-        raise ValueError(f"store: {path} holds {head['experiment']!r}, expected {experiment!r}")
+        raise ValueError(f"{argument}: {path} holds {head['experiment']!r}, expected {experiment!r}")
     return head, lines[1:]
 
 
@@ -77,13 +80,14 @@ class Imported(NamedTuple):
 
 
 def import_runs(path: Path, store: Store) -> Imported:
-    """Put the runs of an exported file into a store, without weights and curves: they count as done and are not run
-    again, and what is exported next holds them too. Of runs that are there only what was measured is added.
+    """Put the runs of an exported file into a store, without weights and curves: they count as done, and what is
+    exported next holds them too. One is trained again if something is to be measured on its weights that was not. Of
+    runs that are there only what was measured is added.
 
     A run is left out that failed, or that its experiment does not have here: it was changed since, or times another
     machine. Errors: ValueError as `read_export` and `make_plan`; RunError when the store cannot be written.
     """
-    head, rows = read_export(path)
+    head, rows = read_export(path, argument="file")
     plan = make_plan(get_experiment(head["experiment"]), head["preset"], head["settings"])
     jobs = {cell.job.key: cell.job for cell in plan.cells}
     ended = [row for row in rows if "ended" in row and row["key"] in jobs]

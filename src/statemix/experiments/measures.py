@@ -94,10 +94,12 @@ def _pace(content: str, captures: tuple[str, ...]) -> float:
 
 
 class Measure(NamedTuple):
-    """How a measurement is taken, from the folder of a finished run, and the keys of what it gives, ready for JSON."""
+    """How a measurement is taken, from the folder of a finished run, the keys of what it gives, ready for JSON, and
+    whether it is taken on the trained weights."""
 
     take: Callable[[Path], dict[str, Any]]
     gives: tuple[str, ...]
+    on_weights: bool = True
 
 
 MEASURES: dict[str, Measure] = {
@@ -106,7 +108,7 @@ MEASURES: dict[str, Measure] = {
         memory,
         tuple(f"{name}{when}" for when in ("_at_start", "") for name in ("left", "forgotten", "silent")),
     ),
-    "pace": Measure(pace, ("milliseconds_per_step", "timed_on")),
+    "pace": Measure(pace, ("milliseconds_per_step", "timed_on"), on_weights=False),
 }
 """Every measurement by name."""
 

@@ -6,6 +6,7 @@ when a worker began, how it ended, and the traceback of a failure.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import json
@@ -57,6 +58,12 @@ class Store:
     def summary(self, key: str) -> dict[str, Any] | None:
         """The summary of a run that has nothing left to do, else None. RunError for a damaged one."""
         return RunFolder(self.folder(key)).finished()
+
+    def set_aside(self, key: str) -> None:
+        """The run is to be done again; its summary stays beside, as `summary.before.json`. RunError when it cannot."""
+        summary = RunFolder(self.folder(key)).summary
+        with writing(summary), contextlib.suppress(FileNotFoundError):  # another process was faster
+            summary.replace(summary.with_suffix(".before.json"))
 
     def measured(self, key: str, name: str) -> dict[str, Any] | None:
         """What was measured on a trained model, else None."""

@@ -16,6 +16,7 @@ from statemix.experiments.throughput import measure as measure_throughput
 from statemix.training import Config, RunError, train, train_many
 from statemix.training.build import device_of
 from statemix.training.files import BusyError, write_json
+from statemix.training.folder import RunFolder
 
 BUSY = 0.5
 """Seconds between two looks at a run that another process is training."""
@@ -88,7 +89,7 @@ def execute_many(jobs: Sequence[Job], store: str, side_by_side: int) -> list[Out
 def _begin(job: Job, store: Store) -> bool:
     """Whether a training is left to do; what is wrong with its folder is left to `execute` to tell."""
     try:
-        if store.summary(job.key) is not None:
+        if _done(job, store) is not None:
             return False
         _keep_config(job, store.folder(job.key))
         store.note(job.key, "started")
@@ -111,7 +112,7 @@ def _note_end(job: Job, store: Store, summary: dict[str, Any]) -> None:
 
 def _work(job: Job, store: Store) -> str:
     folder = store.folder(job.key)
-    summary = store.summary(job.key)
+    summary = _done(job, store)
     if summary is None:
         if job.kind == "train":
             _keep_config(job, folder)
@@ -124,6 +125,25 @@ def _work(job: Job, store: Store) -> str:
     if store.failure(job.key) is not None:
         store.note(job.key, "measured")  # a measurement that failed before
     return "finished"
+
+
+def _done(job: Job, store: Store) -> dict[str, Any] | None:
+    """The summary of a run that is trained, else None.
+
+    None also where something is to be measured on weights that were not kept, as those of imported runs are not: such a
+    run is trained again.
+    """
+    summary = store.summary(job.key)
+    if (
+        summary is None
+        or summary["status"] == "diverged"
+        or RunFolder(store.folder(job.key)).weights.exists()
+    ):
+        return summary
+    if all(store.measure_path(job.key, name).exists() for name in job.measures if MEASURES[name].on_weights):
+        return summary
+    store.set_aside(job.key)
+    return None
 
 
 def _keep_config(job: Job, folder: Path) -> None:

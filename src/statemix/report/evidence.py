@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from statemix.experiments import Experiment, Plan, Store, make_plan, read_export, reasons, rows_of
 from statemix.experiments.grid import describe
-from statemix.experiments.store import MISSING
+from statemix.experiments.store import MISSING, UNFINISHED
 from statemix.report.evidence_checks import Checks, checked
 from statemix.report.evidence_figures import draw
 from statemix.report.evidence_tables import claims_table, rates_table, table
@@ -174,11 +174,16 @@ def _section(evidence: Evidence, command: str, links: dict[str, str]) -> Iterato
         yield from ("", "</details>")
 
 
+def _standing(row: dict[str, Any]) -> str:
+    """The status of a run; one that has come to its end may lack a measurement."""
+    return "trained but not measured" if row["status"] == UNFINISHED and "ended" in row else row["status"]
+
+
 def _origin(evidence: Evidence) -> Iterator[str]:
     """Where the numbers come from."""
     rows = evidence.rows
     runs = {row["key"]: row for row in rows}.values()
-    counts = Counter(row["status"] for row in runs)
+    counts = Counter(map(_standing, runs))
     yield f"- Runs: {', '.join(f'{count} {status}' for status, count in counts.items())}; preset {evidence.preset}."
     yield f"- Raw data: `{evidence.source}`."
     places = Counter((row.get("hardware"), row.get("torch")) for row in runs if row.get("hardware"))

@@ -21,7 +21,9 @@ FIG5 = Experiment(
     "fig5",
     "Figure 5: throughput",
     "Tokens a second, forward and backward: (A) scans of 128 blocks at T = 2048, (B) scans of a state of 768 "
-    "by length, (C) whole layers of 33 million parameters by m, beside rivals. Each timing runs alone.",
+    "by length, (C) whole layers of 33 million parameters by m, beside rivals. Each timing runs alone. A rival runs as "
+    "in the other experiments: one without a usable kernel in chunks of plain torch, its projections and norms one by "
+    "one; flash-linear-attention's own layers, which fuse them, are in docs/speed.md.",
     presets={
         "full": (
             Scans(_A, tuple(SCANS), (1, 2, 4, 8), (2048,), batch=8, blocks=128),
