@@ -36,6 +36,7 @@ VARIANTS = [
     ("rwkv7", {"head_dim": 16, "rank": 5}),
     ("mlstm", {"heads": 2, "expand": 3, "conv_size": 2}),
     ("slstm", {"heads": 2, "conv_size": 2}),
+    ("slstm", {"heads": 3, "head_dim": 10}),
     ("attention", {"heads": 2, "position": "none"}),
     ("attention", {"heads": 3, "head_dim": 10}),
     ("pdssm", {"state_dim": 6, "dictionary_size": 3, "gate_dim": 5}),

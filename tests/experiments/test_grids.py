@@ -183,18 +183,26 @@ def test_round_widths_where_they_are_near():
     assert sized(get_model("bdlru-4"), 16, "state", 20, 8)["num_blocks"] == 5
     steps = replace(get_model("bdlru-1"), step=16)  # in sixteens anyway
     assert sized(steps, 1024, "parameters", 33_000_000, 8) == sized(steps, 1024, "parameters", 33_000_000)
-    slstm = get_model("slstm")  # as large as its width makes it
-    assert sized(slstm, 16, "parameters", 700, 8) == sized(slstm, 16, "parameters", 700)
 
 
-def test_attention_is_sized_like_the_others():
-    for size, shape in (
-        (40_000, {"head_dim": 16}),
-        (100_000, {"head_dim": 48}),
-        (1_000_000, {"head_dim": 64, "heads": 31}),
+def test_a_model_that_nothing_makes_larger_keeps_its_size():
+    fixed = Model("LSTM of one size", {"name": "lstm", "hidden_size": 12})
+    for multiple in (1, 8):
+        assert sized(fixed, 16, "parameters", 1700, multiple) == fixed.mixer
+    with pytest.raises(LeftOut, match="its nearest size has 1632 parameters, 17000 were asked"):
+        sized(fixed, 16, "parameters", 17000)
+
+
+def test_sizes_in_heads():
+    for name, size, shape in (
+        ("slstm", 100_000, {"head_dim": 32, "heads": 6}),
+        ("slstm", 1_000_000, {"head_dim": 32, "heads": 60}),
+        ("attention", 40_000, {"head_dim": 16}),
+        ("attention", 100_000, {"head_dim": 48}),
+        ("attention", 1_000_000, {"head_dim": 64, "heads": 31}),
     ):
-        chosen = sized(get_model("attention"), 128, "parameters", size)
-        assert chosen == {"name": "attention", **shape}
+        chosen = sized(get_model(name), 128, "parameters", size)
+        assert chosen == {"name": name, **shape}
         assert abs(_counted(json.dumps(chosen), 128, parameters) - size) <= 0.25 * size
 
 

@@ -139,12 +139,13 @@ def _mlstm_flops(layer: MLSTM, c: int) -> int:
 
 
 def _slstm_parameters(layer: SLSTM, c: int) -> int:
-    return layer.dim * (layer.conv_size + 1 + 8 * layer.head_dim + 5)
+    block = layer.inner_dim * (layer.conv_size + 1 + 8 * layer.head_dim + 5)
+    return block + layer.widened * 2 * layer.dim * layer.inner_dim
 
 
 def _slstm_flops(layer: SLSTM, c: int) -> int:
     """Per unit: four recurrent products 4 (2d - 1) and their sums 4, stabiliser 3, cell 3, norm 2, output 2."""
-    return layer.dim * (8 * layer.head_dim + 10)
+    return layer.inner_dim * (8 * layer.head_dim + 10)
 
 
 def _pdssm_parameters(layer: PDSSM, c: int) -> int:

@@ -87,7 +87,7 @@ MODELS: dict[str, Model] = {
     "gated_deltaproduct-4": _heads("Gated DeltaProduct, 4", {"name": "gated_deltaproduct", "factors": 4}),
     "rwkv7": Model("RWKV-7", {"name": "rwkv7"}, "rank", step=16),
     "mlstm": Model("mLSTM", {"name": "mlstm"}, "expand"),
-    "slstm": Model("sLSTM", {"name": "slstm"}),
+    "slstm": Model("sLSTM", {"name": "slstm", "head_dim": 32}, "heads"),
     "pdssm": Model("PD-SSM", {"name": "pdssm"}, "state_dim"),
     "attention": Model("Attention", {"name": "attention"}, "head_dim", step=8, most=128, then="heads"),
 }

@@ -130,6 +130,20 @@ def test_bad_inputs(name, what):
         call(small(name))
 
 
+@pytest.mark.parametrize("name", ["slstm", "attention"])
+def test_heads_of_their_own_size(name):
+    """E is not dim; a state carried over and a gradient are what they are without a pause."""
+    layer, x = small(name, heads=3, head_dim=6), inputs()
+    y, last = layer(x)
+    assert y.shape == x.shape
+    first, between = layer(x[:, :4])
+    second, after = layer(x[:, 4:], between)
+    torch.testing.assert_close((torch.cat([first, second], 1), after), (y, last))
+    assert all(parameter.grad is None for parameter in layer.parameters())
+    y.square().sum().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in layer.parameters())
+
+
 ARGUMENTS = [
     ("lstm", {"hidden_size": 0}, "hidden_size: got 0"),
     ("lru", {"state_dim": 0}, "state_dim: got 0"),
@@ -149,6 +163,8 @@ ARGUMENTS = [
     ("mlstm", {"heads": 3}, "heads: got 3"),
     ("mlstm", {"chunk": 0}, "chunk: got 0"),
     ("slstm", {"heads": 3}, "heads: got 3"),
+    ("slstm", {"head_dim": 0}, "head_dim: got 0"),
+    ("slstm", {"heads": 0, "head_dim": 8}, "heads: got 0"),
     ("attention", {"position": "learned"}, "position: got 'learned', expected one of 'rotary', 'none'"),
     ("attention", {"heads": 8}, "head_dim: got 1, expected an even number"),
     ("attention", {"heads": 0, "head_dim": 8}, "heads: got 0"),
