@@ -217,6 +217,20 @@ def test_attention_takes_no_packed_sequences():
         small("attention")(inputs(1, 6, DIM), cu_seqlens=torch.tensor([0, 2, 6]))
 
 
+def test_a_long_loop_is_not_unrolled_by_the_compiler(monkeypatch):
+    """It would take minutes, so whole steps are captured in another way; where a break is allowed it runs as it is."""
+    layer, x = small("slstm"), inputs().detach()
+    want = layer(x)[0]
+    torch.testing.assert_close(torch.compile(layer, fullgraph=True, backend="eager")(x)[0], want)
+    monkeypatch.setattr(loops, "UNROLLED", x.shape[1] - 1)
+    torch._dynamo.reset()
+    with pytest.raises(torch._dynamo.exc.Unsupported):
+        torch.compile(layer, fullgraph=True, backend="eager")(x)
+    torch._dynamo.reset()
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(layer, backend="eager")(x)[0], want)
+
+
 @GPU
 @pytest.mark.parametrize("name", ["lstm", "lru", "mlstm", "slstm", "attention", "pdssm"])
 def test_the_gpu_agrees_with_the_cpu(name):

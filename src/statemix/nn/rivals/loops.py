@@ -11,6 +11,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+UNROLLED = 64
+"""Steps of a loop that torch's compiler may unroll; it takes a second or more for each."""
+
+
+def times(x: Tensor) -> range:
+    """The steps of [B, T, ...]. RuntimeError where torch's compiler would unroll more than `UNROLLED` of them."""
+    if torch.compiler.is_compiling() and x.shape[1] > UNROLLED:
+        raise RuntimeError(
+            f"a loop of {x.shape[1]} steps is not compiled, which takes minutes: at most {UNROLLED} are"
+        )
+    return range(x.shape[1])
+
 
 def read(q: Tensor, state: Tensor) -> Tensor:
     """Sᵀ q: q [B, H, K], state [B, H, K, V] -> [B, H, V]."""
@@ -29,7 +41,7 @@ def simple_gla(q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, initial_state: Ten
     Source: arXiv 2405.21060, arXiv 2312.06635.
     """
     state, outputs = initial_state, []
-    for t in range(v.shape[1]):
+    for t in times(v):
         state = g[:, t].exp()[..., None, None] * state + outer(k[:, t], v[:, t])
         outputs.append(read(q[:, t], state))
     return torch.stack(outputs, 1), state
@@ -44,7 +56,7 @@ def delta_rule(
     Source: arXiv 2406.06484 (n = 1, no g), 2412.06464 (n = 1), 2502.10297 (any n).
     """
     state, outputs, n = initial_state, [], k.shape[1] // q.shape[1]
-    for t in range(q.shape[1]):
+    for t in times(q):
         if g is not None:
             state = g[:, t].exp()[..., None, None] * state
         for j in range(t * n, (t + 1) * n):
@@ -62,7 +74,7 @@ def rwkv7(
     r, w, k, a, b [B, T, H, K], v [B, T, H, V] -> o [B, T, H, V], S [B, H, K, V]. Source: arXiv 2503.14456.
     """
     state, outputs = initial_state, []
-    for t in range(v.shape[1]):
+    for t in times(v):
         removed = outer(b[:, t], read(a[:, t], state))
         state = w[:, t].exp().unsqueeze(-1) * state + removed + outer(k[:, t], v[:, t])
         outputs.append(read(r[:, t], state))
@@ -83,7 +95,7 @@ def mlstm(
     divided by exp(m): C [B, H, K, V], n [B, H, K], m [B, H]. Source: arXiv 2405.04517, equations 19-27 and appendix.
     """
     (memory, norm, top), outputs = initial_state, []
-    for t in range(v.shape[1]):
+    for t in times(v):
         forget = F.logsigmoid(f[:, t]) + top
         top = torch.maximum(forget, i[:, t])
         keep, add = (forget - top).exp().unsqueeze(-1), (i[:, t] - top).exp().unsqueeze(-1)
@@ -105,7 +117,7 @@ def slstm(
     Source: arXiv 2405.04517, equations 8-18.
     """
     (h, cell, norm, top), outputs = initial_state, []
-    for t in range(gates.shape[1]):
+    for t in times(gates):
         z, i, f, o = (gates[:, t] + torch.einsum("ghij,bhj->bghi", recurrent, h)).unbind(1)
         forget = F.logsigmoid(f) + top
         top = torch.maximum(forget, i)
@@ -125,7 +137,7 @@ def complex_diagonal(
     initial_state [B, N, 2]. Source: arXiv 2303.06349.
     """
     state, outputs = initial_state, []
-    for t in range(inputs.shape[1]):
+    for t in times(inputs):
         x, y = state.unbind(-1)
         turned = torch.stack([real * x - imaginary * y, imaginary * x + real * y], -1)
         state = turned + inputs[:, t]
@@ -158,7 +170,7 @@ def permutation_diagonal(
     imaginary), initial_state [B, N, 2]. Source: arXiv 2509.22284.
     """
     state, outputs = initial_state, []
-    for t in range(inputs.shape[1]):
+    for t in times(inputs):
         x, y = state.unbind(-1)
         real, imaginary = magnitude[:, t] * phase[:, t].cos(), magnitude[:, t] * phase[:, t].sin()
         turned = torch.stack([real * x - imaginary * y, imaginary * x + real * y], -1)
@@ -170,7 +182,7 @@ def permutation_diagonal(
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q kᵀ / √K) v, causal, token by token: all [B, T, H, K] -> [B, T, H, K]."""
     outputs = []
-    for t in range(v.shape[1]):
+    for t in times(v):
         scores = torch.einsum("bhk,bshk->bhs", q[:, t], k[:, : t + 1]) / math.sqrt(q.shape[-1])
         outputs.append(torch.einsum("bhs,bshv->bhv", scores.softmax(-1), v[:, : t + 1]))
     return torch.stack(outputs, 1)
@@ -183,7 +195,7 @@ def lstm(gates: Tensor, recurrent: Tensor, *, initial_state: Tensor) -> tuple[Te
     -> h [B, T, H], state [B, 2, H] (h, c). Source: torch.nn.LSTM.
     """
     (h, cell), outputs = initial_state.unbind(1), []
-    for t in range(gates.shape[1]):
+    for t in times(gates):
         i, f, g, o = (gates[:, t] + h @ recurrent.T).chunk(4, -1)
         cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
         h = torch.sigmoid(o) * torch.tanh(cell)
