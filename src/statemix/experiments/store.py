@@ -6,7 +6,6 @@ when a worker began, how it ended, and the traceback of a failure.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import hashlib
 import json
@@ -59,11 +58,12 @@ class Store:
         """The summary of a run that has nothing left to do, else None. RunError for a damaged one."""
         return RunFolder(self.folder(key)).finished()
 
-    def set_aside(self, key: str) -> None:
-        """The run is to be done again; its summary stays beside, as `summary.before.json`. RunError when it cannot."""
+    def reopen(self, key: str) -> None:
+        """A run that is at its end is to be done again: its summary goes into its history. RunError when it cannot."""
+        self.note(key, "reopened", summary=self.summary(key))
         summary = RunFolder(self.folder(key)).summary
-        with writing(summary), contextlib.suppress(FileNotFoundError):  # another process was faster
-            summary.replace(summary.with_suffix(".before.json"))
+        with writing(summary):
+            summary.unlink(missing_ok=True)  # another process may have been faster
 
     def measured(self, key: str, name: str) -> dict[str, Any] | None:
         """What was measured on a trained model, else None."""

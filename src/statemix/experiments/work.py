@@ -89,7 +89,7 @@ def execute_many(jobs: Sequence[Job], store: str, side_by_side: int) -> list[Out
 def _begin(job: Job, store: Store) -> bool:
     """Whether a training is left to do; what is wrong with its folder is left to `execute` to tell."""
     try:
-        if _done(job, store) is not None:
+        if _take_up(job, store) is not None:
             return False
         _keep_config(job, store.folder(job.key))
         store.note(job.key, "started")
@@ -112,7 +112,7 @@ def _note_end(job: Job, store: Store, summary: dict[str, Any]) -> None:
 
 def _work(job: Job, store: Store) -> str:
     folder = store.folder(job.key)
-    summary = _done(job, store)
+    summary = _take_up(job, store)
     if summary is None:
         if job.kind == "train":
             _keep_config(job, folder)
@@ -127,11 +127,10 @@ def _work(job: Job, store: Store) -> str:
     return "finished"
 
 
-def _done(job: Job, store: Store) -> dict[str, Any] | None:
-    """The summary of a run that is trained, else None.
+def _take_up(job: Job, store: Store) -> dict[str, Any] | None:
+    """The summary of a run that is at its end, else None: the work is to be done.
 
-    None also where something is to be measured on weights that were not kept, as those of imported runs are not: such a
-    run is trained again.
+    A run is reopened for what has to be measured on its weights, if they were not kept, as an imported run's are not.
     """
     summary = store.summary(job.key)
     if (
@@ -140,9 +139,10 @@ def _done(job: Job, store: Store) -> dict[str, Any] | None:
         or RunFolder(store.folder(job.key)).weights.exists()
     ):
         return summary
-    if all(store.measure_path(job.key, name).exists() for name in job.measures if MEASURES[name].on_weights):
+    on_weights = [name for name in job.measures if MEASURES[name].on_weights]
+    if all(store.measure_path(job.key, name).exists() for name in on_weights):
         return summary
-    store.set_aside(job.key)
+    store.reopen(job.key)
     return None
 
 

@@ -132,14 +132,13 @@ def test_bad_inputs(name, what):
 
 @pytest.mark.parametrize("name", ["slstm", "attention"])
 def test_heads_of_their_own_size(name):
-    """E is not dim; a state carried over and a gradient are what they are without a pause."""
+    """Inside the layer there are 18 channels, outside 8."""
     layer, x = small(name, heads=3, head_dim=6), inputs()
     y, last = layer(x)
     assert y.shape == x.shape
     first, between = layer(x[:, :4])
     second, after = layer(x[:, 4:], between)
     torch.testing.assert_close((torch.cat([first, second], 1), after), (y, last))
-    assert all(parameter.grad is None for parameter in layer.parameters())
     y.square().sum().backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in layer.parameters())
 

@@ -52,16 +52,15 @@ class Attention(nn.Module):
     ) -> None:
         super().__init__()
         check_size("dim", dim)
-        if head_dim is None:
-            head_dim = heads_of("heads", dim, heads)
+        d = heads_of("heads", dim, heads) if head_dim is None else check_size("head_dim", head_dim)
         if position not in POSITIONS:
             raise ValueError(f"position: got {position!r}, expected one of {', '.join(map(repr, POSITIONS))}")
-        if position == "rotary" and check_size("head_dim", head_dim) % 2:
+        if position == "rotary" and d % 2:
             raise ValueError(
-                f"head_dim: got {head_dim}, expected an even number for rotary positions (dim / heads if not given)"
+                f"head_dim: got {d}, expected an even number for rotary positions (dim / heads if not given)"
             )
-        self.dim, self.heads, self.head_dim, self.position = dim, heads, head_dim, position
-        self.inner_dim = check_size("heads", heads) * check_size("head_dim", head_dim)
+        self.dim, self.heads, self.head_dim, self.position = dim, heads, d, position
+        self.inner_dim = check_size("heads", heads) * d
         self.inputs = nn.Linear(dim, 3 * self.inner_dim, bias=False, device=device, dtype=dtype)
         self.out = nn.Linear(self.inner_dim, dim, bias=False, device=device, dtype=dtype)
 

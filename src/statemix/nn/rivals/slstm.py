@@ -43,9 +43,9 @@ class SLSTM(Rival):
         super().__init__(dim, dict.fromkeys("hcnm", (heads, d)) | {"window": window})
         self.heads, self.head_dim, self.inner_dim, self.conv_size = heads, d, inner, conv_size
         self.widened = head_dim is not None
-        shapes = ((dim, inner), (inner, dim)) if self.widened else ()
-        self.projections = nn.ModuleList(
-            nn.Linear(*shape, bias=False, device=device, dtype=dtype) for shape in shapes
+        self.up, self.down = (
+            nn.Linear(*shape, bias=False, device=device, dtype=dtype) if self.widened else nn.Identity()
+            for shape in ((dim, inner), (inner, dim))
         )
         self.convolution = ShortConvolution(inner, conv_size, bias=True, device=device, dtype=dtype)
         self.inputs = nn.ModuleDict({g: Blockwise(inner, heads, device=device, dtype=dtype) for g in GATES})
@@ -57,8 +57,7 @@ class SLSTM(Rival):
 
     def advance(self, x: Tensor, state: Parts) -> tuple[Tensor, Parts]:
         """x [B, T, dim] -> (y [B, T, dim], the state after it)."""
-        if self.widened:
-            x = self.projections[0](x)
+        x = self.up(x)
         seen, window = self.convolution(x, state["window"])
         kind = state["c"].dtype
         sources = {"i": seen, "f": seen}
@@ -67,7 +66,4 @@ class SLSTM(Rival):
         with torch.autocast(x.device.type, enabled=False):
             gates = raw.unflatten(-1, (self.heads, self.head_dim)).to(kind) + self.bias.to(kind)
             y, after = loops.slstm(gates, self.recurrent.to(kind), initial_state=memory)
-        y = self.norm(y).to(x.dtype)
-        if self.widened:
-            y = self.projections[1](y)
-        return y, dict(zip("hcnm", after, strict=True)) | {"window": window}
+        return self.down(self.norm(y).to(x.dtype)), dict(zip("hcnm", after, strict=True)) | {"window": window}
