@@ -140,10 +140,10 @@ def test_settings_over_a_grid_change_labels_and_keys():
 )
 def test_impossible_settings(settings, words):
     with pytest.raises(
-        ValueError, match=r"tiny: \d of 4 cells cannot run, nothing was started: \[S3, BD"
+        ValueError, match=r"tiny: \d of 4 cells cannot run, nothing was started: .* \[S3, BD"
     ) as caught:
         make_plan(experiment(), "full", settings)
-    assert words in str(caught.value)
+    assert str(caught.value).count(words) == 1  # one reason, then the cells that it refuses
 
 
 def test_m_that_does_not_fit_the_size():

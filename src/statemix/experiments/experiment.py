@@ -173,13 +173,17 @@ def _number(text: str) -> float | None:
 
 
 def _refusals(name: str, refused: list[Refusal], total: int) -> str:
-    said = dict.fromkeys(
-        f"[{describe({k: v for k, v in one.labels.items() if k not in ('lr', 'seed')})}] {one.reason}"
-        for one in refused
-    )
-    told, more = "; ".join(list(said)[:SHOWN]), len(said) - SHOWN
-    rest = f"; and {more} more such cells" if more > 0 else ""
-    return f"{name}: {len(refused)} of {total} cells cannot run, nothing was started: {told}{rest}"
+    cells: dict[str, dict[str, None]] = {}  # of each reason, in order and once
+    for one in refused:
+        labels = {k: v for k, v in one.labels.items() if k not in ("lr", "seed")}
+        cells.setdefault(one.reason, {})[describe(labels)] = None
+    told = _some([f"{reason} [{_some(list(of))}]" for reason, of in cells.items()])
+    return f"{name}: {len(refused)} of {total} cells cannot run, nothing was started: {told}"
+
+
+def _some(texts: list[str]) -> str:
+    more = len(texts) - SHOWN
+    return "; ".join(texts[:SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
 def reasons(left_out: Iterable[Refusal]) -> dict[str, str]:
