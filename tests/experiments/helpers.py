@@ -49,6 +49,16 @@ def events(store: Store, key: str, event: str):
     return [line for line in store.attempts(key) if line["event"] == event]
 
 
+def ctrl_c(store: Store, runs: int):
+    """A `watch` that is Ctrl-C as soon as so many runs have saved something."""
+
+    def watch(_):
+        if len(list(store.path.glob("*/checkpoint/state.safetensors"))) >= runs:
+            raise KeyboardInterrupt
+
+    return watch
+
+
 def imported(names):
     """Which modules a worker has before it has done anything."""
     return [name for name in names if name in sys.modules]

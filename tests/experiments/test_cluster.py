@@ -8,8 +8,8 @@ import pytest
 
 pytest.importorskip("distributed")
 
-from statemix.experiments import Store, executor_of, jobs_of, make_plan, run_sweep
-from tests.experiments.helpers import experiment
+from statemix.experiments import Store, executor_of, jobs_of, make_plan, run_all, run_sweep
+from tests.experiments.helpers import ctrl_c, events, experiment
 from tests.experiments.test_sweeps import assert_each_once, kill_one
 
 pytestmark = pytest.mark.filterwarnings(
@@ -45,3 +45,18 @@ def test_a_killed_worker_costs_nothing(tmp_path, address):
 def test_no_scheduler_there():
     with pytest.raises(OSError, match=r"tcp://127\.0\.0\.1:1"):
         executor_of(None, "tcp://127.0.0.1:1")
+
+
+def test_asked_to_leave_the_workers_save(tmp_path, address):
+    """A time limit reaches jobs of a scheduler's workers too; then they are free for the next sweep."""
+    store = Store(tmp_path)
+    todo = jobs_of(make_plan(experiment(steps=3000), "full").cells)
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(todo, store, executor_of(None, address), watch=ctrl_c(store, 2))
+    begun = [job for job in todo if events(store, job.key, "started")]
+    assert len(begun) == 2
+    for job in begun:
+        assert [line["status"] for line in events(store, job.key, "ended")] == ["interrupted"]
+        assert store.folder(job.key).joinpath("checkpoint/state.safetensors").exists()
+    brief = jobs_of(make_plan(experiment(steps=10), "full").cells)
+    assert run_all(brief, store, executor_of(None, address)).counts["finished"] == 4

@@ -21,7 +21,8 @@ from statemix.experiments.store import Job
 from statemix.experiments.sweep import DEATHS
 from statemix.experiments.work import Outcome, execute, execute_many
 from statemix.training import Config, train
-from tests.experiments.helpers import deadly, events, experiment, heard, imported
+from statemix.training.folder import RunFolder
+from tests.experiments.helpers import ctrl_c, deadly, events, experiment, heard, imported
 
 ROOT = Path(__file__).parents[2]
 
@@ -139,13 +140,8 @@ def test_side_by_side_each_ends_in_its_own_way(tmp_path):
 def test_side_by_side_asked_to_leave_all_are_saved(tmp_path):
     """Ctrl-C: what is under way is saved, nothing is lost, the same sweep goes on."""
     store, todo = Store(tmp_path / "store"), jobs(steps=200)
-
-    def interrupt(now):
-        if list(store.path.glob("*/checkpoint/state.safetensors")):
-            raise KeyboardInterrupt
-
     with Processes(1) as executor, pytest.raises(KeyboardInterrupt):
-        run_sweep(todo, store, executor, packed=2, watch=interrupt)
+        run_sweep(todo, store, executor, packed=2, watch=ctrl_c(store, 1))
     assert sum(store.status(job) == "unfinished" for job in todo) >= 2
     assert "interrupted" in {line["status"] for job in todo for line in events(store, job.key, "ended")}
     with Processes(1) as executor:
@@ -153,6 +149,31 @@ def test_side_by_side_asked_to_leave_all_are_saved(tmp_path):
     assert progress.counts["finished"] == 4
     for job in todo[:2]:
         assert_as_alone(job, store, tmp_path)
+
+
+@pytest.mark.parametrize("packed", [1, 2])
+def test_a_time_limit_before_the_workers_have_begun(packed, tmp_path):
+    """They leave as soon as they are there."""
+    store, todo = Store(tmp_path), jobs(steps=100_000)
+    with Processes(2) as executor, pytest.raises(KeyboardInterrupt):
+        run_sweep(todo, store, executor, packed=packed, until=time.monotonic() + 0.1)
+    assert {store.status(job) for job in todo} <= {"missing", "unfinished"}
+    assert not [line for job in todo for line in events(store, job.key, "failed")]
+
+
+def test_a_time_limit_while_another_process_is_at_the_run(tmp_path):
+    """Who waits for a run leaves without it."""
+    store, (job, *_) = Store(tmp_path), jobs(steps=100_000)
+    store.folder(job.key).mkdir()
+
+    def ctrl_c_at_waiting(_):
+        if events(store, job.key, "waiting"):
+            raise KeyboardInterrupt
+
+    with RunFolder(store.folder(job.key)).locked(), Processes(1) as executor:
+        with pytest.raises(KeyboardInterrupt):
+            run_sweep([job], store, executor, watch=ctrl_c_at_waiting)
+    assert store.status(job) == "unfinished"
 
 
 class Instant(Executor):

@@ -8,14 +8,18 @@ import multiprocessing.connection
 import os
 import signal
 import threading
+import uuid
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor
+from concurrent.futures import TimeoutError as Late
+from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import torch
 
 from statemix.training.captured import ignore_compilers
+from statemix.training.interruption import LEAVE
 
 PACKED = 8
 """Trainings side by side on one GPU."""
@@ -25,6 +29,12 @@ COMPILERS, ROOM = 24, 4 << 30
 
 CONNECT = 5
 """Seconds that a scheduler may take to answer."""
+
+BEGIN, SAVE = 60, 120
+"""Seconds that a process may take to begin, and the jobs of a scheduler's workers to save, before they are left."""
+
+ASK = 0.5
+"""Seconds between two looks at whether to leave."""
 
 PRELOADED = ["statemix.experiments.work", "torch._dynamo", "numba"]
 """What workers on a CPU need, and take seconds to import (an optimiser of torch imports its compiler)."""
@@ -82,21 +92,22 @@ class Processes(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As every executor's; with `cancel_futures` the jobs under way are asked to save and leave (SIGINT)."""
         for pid in self._pids.values() if cancel_futures else ():
-            if pid.done() and pid.exception() is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid.result(), signal.SIGINT)
+            with contextlib.suppress(Late, CancelledError, BrokenProcessPool, ProcessLookupError):
+                os.kill(pid.result(BEGIN), signal.SIGINT)
         for pool in self._pools.values():
             pool.shutdown(wait=wait, cancel_futures=cancel_futures)
         self._pools = {}
 
 
 def begin(slot: int) -> None:
-    """One thread, one GPU of those there are, Ctrl-C left to the run, and an end when the parent is gone.
+    """One thread, one GPU of those there are, Ctrl-C a request to leave, and an end when the parent is gone.
 
     What compilers say of themselves is silenced here too: trainings side by side undo one another's filters.
     """
     ignore_compilers()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave = threading.Event()
+    LEAVE.set(leave)
+    signal.signal(signal.SIGINT, lambda *_: leave.set())
     torch.set_num_threads(1)
     if torch.cuda.is_available():
         torch.cuda.set_device(slot % torch.cuda.device_count())
@@ -119,11 +130,13 @@ class Cluster(Executor):
 
     def __init__(self, address: str) -> None:
         try:
-            from distributed import Client
+            from distributed import Client, Event
         except ImportError:
             raise ImportError('dask is not installed: pip install "statemix[cluster]"') from None
         self._client = Client(address, timeout=CONNECT, set_as_default=False)
         self._executor = self._client.get_executor(pure=False)
+        self._leave = Event(f"leave-{uuid.uuid4().hex}", client=self._client)
+        self._jobs = set[Future[Any]]()
 
     @property
     def workers(self) -> int:
@@ -132,12 +145,40 @@ class Cluster(Executor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """As every executor's."""
-        return self._executor.submit(fn, *args, **kwargs)  # type: ignore[no-any-return]
+        future: Future[Any] = self._executor.submit(_leaving, self._leave.name, fn, *args, **kwargs)
+        self._jobs.add(future)
+        future.add_done_callback(self._jobs.discard)
+        return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """As every executor's; the scheduler and its workers stay."""
+        """As every executor's; with `cancel_futures` the jobs under way are asked to save and leave. The scheduler and
+        its workers stay."""
+        if cancel_futures:
+            self._leave.set()
+            wait_for(set(self._jobs), timeout=SAVE)
         self._executor.shutdown(wait=wait and not cancel_futures)
         self._client.close()
+
+
+def _leaving(event: str, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """On a scheduler's worker: `fn`, which is asked to leave once the scheduler's event of that name is set."""
+    from distributed import Event, get_client
+
+    asked, leave, over = Event(event, client=get_client()), threading.Event(), threading.Event()
+
+    def look() -> None:
+        while not over.wait(ASK):
+            if asked.is_set():
+                leave.set()
+                return
+
+    before = LEAVE.set(leave)
+    threading.Thread(target=look, daemon=True).start()
+    try:
+        return fn(*args, **kwargs)
+    finally:
+        over.set()
+        LEAVE.reset(before)
 
 
 def executor_of(workers: int | None, scheduler: str | None) -> Processes | Cluster:

@@ -16,7 +16,8 @@ from statemix.experiments.throughput import measure as measure_throughput
 from statemix.training import Config, RunError, train, train_many
 from statemix.training.build import device_of
 from statemix.training.files import BusyError, write_json
-from statemix.training.folder import RunFolder
+from statemix.training.folder import FINAL, RunFolder
+from statemix.training.interruption import leaving
 
 BUSY = 0.5
 """Seconds between two looks at a run that another process is training."""
@@ -73,13 +74,13 @@ def execute_many(jobs: Sequence[Job], store: str, side_by_side: int) -> list[Out
             ended=lambda number, summary: _note_end(fresh[number], place, summary),
         )  # fmt: skip
     trained = {job.key: summary for job, summary in zip(fresh, summaries, strict=True)}
-    leaving = any(summary["status"] in ("interrupted", "waiting") for summary in summaries)
+    left = leaving() or any(summary["status"] in ("interrupted", "waiting") for summary in summaries)
     outcomes = []
     for job in jobs:
         summary = trained.get(job.key, {"status": "finished"})
         if summary["status"] == FAILED and not _busy(summary):
             outcomes.append(Outcome(job.key, FAILED, summary["error"]))
-        elif leaving:
+        elif left:
             outcomes.append(Outcome(job.key, "interrupted"))
         else:  # what is measured; and what another process was training
             outcomes.append(execute(job, store))
@@ -105,7 +106,7 @@ def _busy(summary: dict[str, Any]) -> bool:
 
 def _note_end(job: Job, store: Store, summary: dict[str, Any]) -> None:
     if summary["status"] != FAILED:
-        store.note(job.key, "ended", status=summary["status"], **_place(job))
+        _ended(job, store, summary["status"])
     elif not _busy(summary):
         store.note(job.key, FAILED, error=summary["error"], traceback=summary["traceback"])
 
@@ -120,6 +121,8 @@ def _work(job: Job, store: Store) -> str:
     if summary["status"] in ("interrupted", "diverged"):
         return str(summary["status"])
     for name in job.measures:
+        if leaving():
+            return "interrupted"
         if not store.measure_path(job.key, name).exists():
             write_json(store.measure_path(job.key, name), MEASURES[name].take(folder))
     if store.failure(job.key) is not None:
@@ -167,9 +170,18 @@ def _patiently(job: Job, store: Store) -> dict[str, Any]:
             done = store.summary(job.key)
             if done is not None:
                 return done  # the other one brought it to its end
+            if leaving():
+                return {"status": "interrupted"}
         else:
-            store.note(job.key, "ended", status=summary["status"], **_place(job))
+            _ended(job, store, summary["status"])
             return summary
+
+
+def _ended(job: Job, store: Store, status: str) -> None:
+    """Note how a run ended and where, unless another process that brought it to its end has."""
+    told = [line for line in store.attempts(job.key) if line["event"] in ("started", "ended")]
+    if not (told and told[-1]["event"] == "ended" and told[-1]["status"] in FINAL):
+        store.note(job.key, "ended", status=status, **_place(job))
 
 
 def _place(job: Job) -> dict[str, Any]:

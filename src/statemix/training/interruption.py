@@ -1,13 +1,23 @@
-"""SIGINT and SIGTERM as a request: the loop finishes its step, saves and leaves."""
+"""SIGINT and SIGTERM, or who hands out the work, as a request: the loop finishes its step, saves and leaves."""
 
 from __future__ import annotations
 
 import signal
 import threading
+from contextvars import ContextVar
 from types import FrameType, TracebackType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+LEAVE: ContextVar[threading.Event | None] = ContextVar("LEAVE", default=None)
+"""Put there by whoever hands out work to this thread: once it is set, what is under way saves and leaves."""
+
+
+def leaving() -> bool:
+    """Whether whoever hands out the work has asked to leave."""
+    event = LEAVE.get()
+    return event is not None and event.is_set()
 
 
 class Interruption:
@@ -17,12 +27,18 @@ class Interruption:
     """
 
     def __init__(self) -> None:
-        self.signal: int | None = None
-        """The signal that asked, or None."""
+        self._signal: int | None = None
         self._before: dict[int, Any] = {}
 
+    @property
+    def signal(self) -> int | None:
+        """The signal that asked (SIGINT for `LEAVE`), or None."""
+        return signal.SIGINT if self._signal is None and leaving() else self._signal
+
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
+        self._signal = number
+        if (event := LEAVE.get()) is not None:
+            event.set()
         self._restore()
 
     def _restore(self) -> None:
