@@ -170,9 +170,12 @@ def test_a_time_limit_while_another_process_is_at_the_run(tmp_path):
         if events(store, job.key, "waiting"):
             raise KeyboardInterrupt
 
-    with RunFolder(store.folder(job.key)).locked(), Processes(1) as executor:
-        with pytest.raises(KeyboardInterrupt):
-            run_sweep([job], store, executor, watch=ctrl_c_at_waiting)
+    with (
+        RunFolder(store.folder(job.key)).locked(),
+        Processes(1) as executor,
+        pytest.raises(KeyboardInterrupt),
+    ):
+        run_sweep([job], store, executor, watch=ctrl_c_at_waiting)
     assert store.status(job) == "unfinished"
 
 
