@@ -70,14 +70,40 @@ def test_a_run_that_came_back_without_weights_is_trained_again_to_be_measured_on
     assert (folder / "model.safetensors").stat().st_mtime_ns == weights
 
 
-def test_measurements_are_added_to_runs_that_are_there(plan, exported, tmp_path):
+def test_measurements_are_added_to_runs_that_came_before(plan, exported, tmp_path):
+    store, job = Store(tmp_path / "second"), jobs_of(plan.cells)[1]
+    count = len(jobs_of(plan.cells))
+    import_runs(exported, store)
+    store.measure_path(job.key, "spectrum").unlink()
+    assert store.status(job) == "unfinished"
+    assert import_runs(exported, store) == (0, count, 0)
+    assert store.status(job) == "finished"
+
+
+def test_what_was_measured_on_other_weights_does_not_come_to_a_run_of_here(plan, exported, tmp_path):
+    """On a GPU the same seed may end with others."""
     store, jobs = Store(tmp_path / "second"), jobs_of(plan.cells)
     execute(jobs[1]._replace(measures=()), str(store.path))
-    assert store.status(jobs[1]) == "unfinished"
+    store.note(jobs[3].key, "started")  # and is under way
     summary = store.summary(jobs[1].key)
-    assert import_runs(exported, store) == (len(jobs) - 1, 1, 0)
-    assert store.status(jobs[1]) == "finished"
+    assert import_runs(exported, store) == (len(jobs) - 2, 2, 0)
+    for job in (jobs[1], jobs[3]):
+        assert store.measured(job.key, "spectrum") is None
+        assert store.status(job) == "unfinished"
     assert store.summary(jobs[1].key) == summary
+    assert store.summary(jobs[3].key) is None
+
+
+@pytest.mark.parametrize("left", [("config.json",), ("config.json", "attempts.jsonl", "metrics.jsonl")])
+def test_cut_off_the_same_import_goes_on(plan, exported, tmp_path, left):
+    store, jobs = Store(tmp_path / "second"), jobs_of(plan.cells)
+    import_runs(exported, store)
+    for path in store.folder(jobs[1].key).iterdir():
+        if path.name not in left:
+            path.unlink()
+    assert import_runs(exported, store) == (1, len(jobs) - 1, 0)
+    export(plan, rows_of(plan, store), tmp_path / "second.jsonl")
+    assert (tmp_path / "second.jsonl").read_bytes() == exported.read_bytes()
 
 
 def test_failures_and_runs_of_another_grid_are_left_out(plan, exported, tmp_path):

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from statemix.analysis.accounting import parameters
-from statemix.experiments import EXPERIMENTS, get_experiment, jobs_of, make_plan, models, only, reasons
+from statemix.experiments import EXPERIMENTS, get_experiment, jobs_of, make_plan, models, only
 from statemix.experiments.models import (
     BDLRU,
     HEAD,
@@ -33,7 +33,7 @@ from tests.experiments.helpers import experiment, sweep
 def test_small_presets_resolve(name):
     plan = make_plan(get_experiment(name), "small")
     assert 5 <= len(plan.cells) <= 60
-    assert set(reasons(plan.left_out)) <= {MODELS[rival].label for rival in RIVALS}
+    assert set(plan.reasons) <= {MODELS[rival].label for rival in RIVALS}
     for cell in plan.cells:
         assert len(cell.job.key) == 16
         if cell.job.kind == "train":
@@ -130,12 +130,15 @@ def test_settings_over_a_grid_change_labels_and_keys():
     [
         (["mixer.normalization=nope"], "normalization: got 'nope'"),
         (["task.length=0"], "permutation.length: got 0"),
-        (["task.n=9"], "permutation.n: got 9"),
+        (["task.n=9"], "setting: got task.n, which the experiment sets itself"),
         (["training.eval_lengths=[0]"], "training.eval_lengths: permutation.length: got 0"),
         (["training.stepz=1"], "training.stepz: unknown setting"),
         (["name=x"], "setting: got 'name'"),
-        (["mixer.name=hlru"], "names its own tasks and mixers"),
-        (["mixer.block_size=0"], "block_size: got 0"),
+        (["mixer.name=hlru"], "setting: got mixer.name, which"),
+        (["task.name=parity"], "setting: got task.name, which"),
+        (["mixer.block_size=8"], "setting: got mixer.block_size, which"),
+        (["training.lr=-1"], "training.lr: got -1.0"),
+        (["training.seed=2147483648"], "training.seed: got 2147483648"),
     ],
 )
 def test_impossible_settings(settings, words):
@@ -172,6 +175,25 @@ def test_sizes_are_the_nearest():
     each = 4 * (129 * 5 + 256)
     assert sized(model, 128, "parameters", 100_000)["num_blocks"] == round(100_000 / each)
     assert sized(model, 128, "width", 7)["num_blocks"] == 7
+
+
+def test_a_width_is_of_what_carries_the_state():
+    """Mamba-2 grows by its channels but its width is the state's; an sLSTM's is its heads' together."""
+    assert sized(get_model("mamba2"), 128, "width", 16)["state_dim"] == 16
+    assert sized(get_model("slstm"), 128, "width", 64)["heads"] == 2
+    assert sized(get_model("mlstm"), 128, "width", 256)["expand"] == 2
+    with pytest.raises(LeftOut, match="width: got 64, expected a multiple of 128"):
+        sized(get_model("mlstm"), 128, "width", 64)
+    with pytest.raises(LeftOut, match="its state is fixed by dim, it has no width"):
+        sized(get_model("rwkv7"), 128, "width", 64)
+
+
+def test_a_whole_number_is_the_float_that_is_meant():
+    keys = [
+        {cell.job.key for cell in make_plan(experiment(), "full", [f"mixer.gate_bias={bias}"]).cells}
+        for bias in ("1", "1.0", "2.0")
+    ]
+    assert keys[0] == keys[1] != keys[2]
 
 
 def test_round_widths_where_they_are_near():
@@ -252,6 +274,11 @@ def test_a_part_of_a_grid():
     assert {cell.job.key for cell in part.cells} < keys
 
 
+def test_a_label_may_have_a_comma(table):
+    part = only(table, ["model=Gated DeltaProduct, 2"])
+    assert {cell.labels["model"] for cell in part.cells} == {"Gated DeltaProduct, 2"}
+
+
 @pytest.fixture(scope="module")
 def table():
     """Table 1 in full, of one seed and rate."""
@@ -276,7 +303,12 @@ def test_a_part_with_what_is_left_out(table):
             ("Attention", "state", 512)
         }
     unknown = only(table, ["model=attention,lstm", *SIZE, "length=32"])  # a label of cells alone
-    assert set(reasons(unknown.left_out)) == {"Attention"}
+    assert set(unknown.reasons) == {"Attention"}
+
+
+def test_every_reason_of_a_model_is_told(table):
+    sizes = {one.labels["size"] for one in table.left_out if one.labels["model"] == "Mamba-2"}
+    assert len(sizes) == table.reasons["Mamba-2"].count("were asked") > 1
 
 
 def test_a_part_that_is_left_out_tells_why(table):

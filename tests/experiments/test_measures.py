@@ -38,6 +38,17 @@ def test_a_measure_that_is_missing_is_made_without_training_again(plan, tmp_path
     assert (store.folder(job.key) / "model.safetensors").stat().st_mtime_ns == weights
 
 
+def test_the_pace_of_a_run_from_a_gpu(plan, tmp_path):
+    """It is timed as this machine trains, where it cannot be timed as it was trained."""
+    job, store = jobs_of(plan.cells)[0]._replace(measures=("pace",)), Store(tmp_path)
+    execute(job._replace(measures=()), str(tmp_path))
+    path = store.folder(job.key) / "summary.json"
+    path.write_text(path.read_text().replace('"capture": "off"', '"capture": "compiled"'))
+    assert store.summary(job.key)["capture"] == "compiled"
+    assert execute(job, str(tmp_path)) == (job.key, "finished", "")
+    assert store.measured(job.key, "pace")["timed_on"] == cpu_model()
+
+
 def test_runs_that_differ_in_seed_and_rate_share_one_pace(tmp_path, monkeypatch):
     timed = []
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from statemix.experiments import Store, executor_of, jobs_of, make_plan, run_all, run_sweep
+from statemix.experiments import Store, executor_of, jobs_of, make_plan, run_all, run_sweep, work
 from statemix.experiments.executors import PRELOADED, Processes
 from statemix.experiments.store import Job
 from statemix.experiments.sweep import DEATHS
@@ -415,3 +415,24 @@ def test_executors_are_checked(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="which is a file"):
         Store(tmp_path / "file")
+
+
+def test_a_history_goes_on_after_a_line_that_was_cut_off(tmp_path):
+    store = Store(tmp_path)
+    store.note("key", "started")
+    with (tmp_path / "key" / "attempts.jsonl").open("a") as file:
+        file.write('{"event": "en')
+    store.note("key", "failed", error="why")
+    assert [line["event"] for line in store.attempts("key")] == ["started", "failed"]
+    assert store.failure("key")["error"] == "why"
+
+
+def test_an_end_is_noted_once_by_who_brought_it(tmp_path):
+    """A worker that comes to a run that another has just ended does not say that it was trained here."""
+    store, job = Store(tmp_path), jobs(steps=10)[0]
+    assert execute(job, str(tmp_path)).status == "finished"
+    store.folder(job.key).joinpath("attempts.jsonl").unlink()
+    for event, facts in (("started", {}), ("ended", {"status": "finished", "hardware": {"device": "there"}})):
+        store.note(job.key, event, **facts)
+    work._ended(job, store, "finished")
+    assert len(events(store, job.key, "ended")) == 1

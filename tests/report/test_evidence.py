@@ -171,11 +171,12 @@ def test_equal_time_is_of_times_on_one_device():
         timed("B", 2, 1.0, "here"),
         timed("B", 3, 9.0, "here"),
         timed("B", 4, 0.1, "there"),
+        {**timed("A", 1, 30.0, "there"), "seed": 1},
     ]
     view = TableView("T", value="mean_accuracy", over=("size",), time_of={"model": "A"})
     lines = table(view, rows)
     assert [line.split("<")[0].strip("| ") for line in lines[2:]] == [
-        "A | 0.100 (n = 1)",
+        "A | 0.100 ± 0.000 (n = 2)",
         "B | 0.200 (n = 1)",
     ]
     another_rate = {**rows[1], "lr": 0.3, "mean_accuracy": 0.9, "validation": 0.9}

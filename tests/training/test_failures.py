@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 
 from statemix.training import RunError, load_run, train
 from statemix.training import checkpoint as checkpoints
+from statemix.training.folder import RunFolder
 from tests.training.small import python, small
 
 STOPPED = """
@@ -45,6 +47,27 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
     train(small(), folder)
     return folder
+
+
+def test_what_goes_wrong_inside_keeps_its_name(tmp_path):
+    """The lock is not blamed for it."""
+    with pytest.raises(FileNotFoundError, match="library"), RunFolder(tmp_path).locked():
+        (tmp_path / "library").read_text()
+
+
+def test_only_what_nobody_writes_any_more_is_removed(tmp_path):
+    folder, host = RunFolder(tmp_path), socket.gethostname()
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    old, dead, alive, elsewhere = (
+        tmp_path / name for name in
+        (".a.json.x.1.tmp", f".b.json.{host}.{gone.pid}.tmp", f".c.json.{host}.{os.getpid()}.tmp", ".d.json.y.7.tmp")
+    )  # fmt: skip
+    for path in (old, dead, alive, elsewhere):
+        path.write_text("")
+    os.utime(old, (0, 0))
+    folder.remove_leftovers()
+    assert sorted(tmp_path.iterdir()) == [alive, elsewhere]
 
 
 @pytest.mark.parametrize("damage", ["truncated", "garbage", "empty"])

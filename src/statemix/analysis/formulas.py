@@ -133,7 +133,7 @@ def _mlstm_parameters(layer: MLSTM, c: int) -> int:
 
 
 def _mlstm_flops(layer: MLSTM, c: int) -> int:
-    """Per head: memory 3dd, reading d (2d - 1), norm and its product 5d - 1, key and output 2d, stabiliser 3."""
+    """Per head: memory 3dd, reading d (2d - 1), norm and its product 4d - 1, key and output 2d, stabiliser 3."""
     d = layer.head_dim
     return layer.heads * (5 * d * d + 5 * d + 2)
 

@@ -126,9 +126,7 @@ def _until(minutes: float | None) -> float:
 
 
 def _tell_left_out(plan: Plan) -> None:
-    from statemix.experiments import reasons
-
-    for model, reason in reasons(plan.left_out).items():
+    for model, reason in plan.reasons.items():
         output().print(f"left out: {model}: {reason}", soft_wrap=True, markup=False)
 
 

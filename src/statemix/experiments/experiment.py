@@ -13,8 +13,6 @@ from statemix.experiments.problems import PROBLEMS
 SHOWN = 5
 """Refused cells that an error lists; the others are counted."""
 
-NO_LABELS: Mapping[str, Any] = {}
-
 
 class Grid(Protocol):
     """A `Sweep`, or anything else that expands into cells."""
@@ -108,6 +106,11 @@ class Plan(NamedTuple):
     cells: list[Cell]
     left_out: list[Refusal]
 
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Why cells were left out, by model."""
+        return reasons((str(one.labels["model"]), one.reason) for one in self.left_out)
+
 
 def make_plan(experiment: Experiment, preset: str, settings: Iterable[str] = ()) -> Plan:
     """Expand and check a whole grid. ValueError for an unknown preset, and for an impossible grid with the reason for
@@ -140,11 +143,14 @@ def only(plan: Plan, choices: Iterable[str]) -> Plan:
         if known in ([], [None]):
             names = ", ".join(dict.fromkeys(label for labels in every for label in labels))
             raise ValueError(f"only: got {choice!r}, expected label=values, the label one of {names}")
-        wanted = [_meant(key, value.strip(), known) for value in text.split(",")]
+        values = [text] if text in known else text.split(",")  # a label may have a comma
+        wanted = [_meant(key, value.strip(), known) for value in values]
         cells = [cell for cell in cells if cell.labels.get(key) in wanted]
         left_out = [one for one in left_out if key not in one.labels or one.labels[key] in wanted]
     if not cells:
-        why = "".join(f"; {model}: {reason}" for model, reason in reasons(left_out).items())
+        why = "".join(
+            f"; {model}: {reason}" for model, reason in plan._replace(left_out=left_out).reasons.items()
+        )
         raise ValueError(f"only: no cell of {plan.experiment.name} has all of {', '.join(choices)}{why}")
     return plan._replace(cells=cells, left_out=left_out)
 
@@ -186,6 +192,9 @@ def _some(texts: list[str]) -> str:
     return "; ".join(texts[:SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
-def reasons(left_out: Iterable[Refusal]) -> dict[str, str]:
-    """Why cells were left out: a reason for each model, in order."""
-    return {str(one.labels["model"]): one.reason for one in left_out}
+def reasons(left_out: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Why cells were left out, of (model, reason) of each: all reasons of each model, in order."""
+    found: dict[str, dict[str, None]] = {}
+    for model, reason in left_out:
+        found.setdefault(model, {})[reason] = None
+    return {model: "; ".join(of) for model, of in found.items()}

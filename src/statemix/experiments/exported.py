@@ -82,7 +82,8 @@ class Imported(NamedTuple):
 def import_runs(path: Path, store: Store) -> Imported:
     """Put the runs of an exported file into a store, without weights and curves: they count as done, and what is
     exported next holds them too. One is trained again if something is to be measured on its weights that was not. Of
-    runs that are there only what was measured is added.
+    runs that are there only what was measured is added, on the weights of runs that were trained here nothing: they
+    are others. Cut off, the same import goes on.
 
     A run is left out that failed, or that its experiment does not have here: it was changed since, or times another
     machine. Errors: ValueError as `read_export` and `make_plan`; RunError when the store cannot be written.
@@ -91,19 +92,29 @@ def import_runs(path: Path, store: Store) -> Imported:
     plan = make_plan(get_experiment(head["experiment"]), head["preset"], head["settings"])
     jobs = {cell.job.key: cell.job for cell in plan.cells}
     ended = [row for row in rows if "ended" in row and row["key"] in jobs]
-    new = [row for row in ended if not store.folder(row["key"]).exists()]
+    here = {row["key"] for row in ended if _begun(store, row["key"])}
+    new = [row for row in ended if row["key"] not in here and store.summary(row["key"]) is None]
     for row in new:
         _lay(jobs[row["key"]], row, store)
     for row in ended:
-        _lay_measurements(row, store)
+        _lay_measurements(row, store, row["key"] in here)
     return Imported(len(new), len(ended) - len(new), len(rows) - len(ended))
 
 
-def _lay_measurements(row: Row, store: Store) -> None:
-    """What was measured on a run, as far as the store does not have it."""
+def _begun(store: Store, key: str) -> bool:
+    """Whether a run was begun in this store, and is not what was imported."""
+    return any(line["event"] in ("started", "reopened") for line in store.attempts(key))
+
+
+def _lay_measurements(row: Row, store: Store, begun: bool) -> None:
+    """What was measured on a run, as far as the store does not have it and it holds for the weights there."""
     for name, measure in MEASURES.items():
         path = store.measure_path(row["key"], name)
-        if all(key in row for key in measure.gives) and not path.exists():
+        if (
+            all(key in row for key in measure.gives)
+            and not path.exists()
+            and not (begun and measure.on_weights)
+        ):
             write_json(path, {key: row[key] for key in measure.gives})
 
 
@@ -111,7 +122,7 @@ def _lay(job: Job, row: Row, store: Store) -> None:
     """The files of a run as `rows_of` reads them; the summary last, by which a run is known to be whole."""
     folder = store.folder(job.key)
     write_json(folder / "config.json", job.content)
-    if "hardware" in row:
+    if "hardware" in row and not store.attempts(job.key):
         place = {"device": row["hardware"]}
         store.note(job.key, "ended", status=row["ended"], time=row["date"], hardware=place, imported=True)
     summary = {key: row[key] for key in SUMMARY if key in row} | {"status": row["ended"]}

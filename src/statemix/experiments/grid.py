@@ -16,7 +16,7 @@ from statemix.experiments.store import Job, key_of
 from statemix.nn.registry import MIXERS
 from statemix.tasks import get_task
 from statemix.training import Config
-from statemix.training.resolve import check, parse_override
+from statemix.training.resolve import check, check_numbers, parse_override
 
 Labels = dict[str, Any]
 """What a cell is called by in tables: task, model, m, basis, size, lr, seed, …"""
@@ -52,7 +52,7 @@ class Sweep:
     """The axes of a grid of trainings; a cell for every combination.
 
     problems, models: names in `PROBLEMS` and `MODELS`. sizes: pairs such as ("parameters", 100_000) (of one mixer),
-    ("state", 128) (numbers of one mixer) or ("width", 64) (blocks, channels or hidden size). settings: nested
+    ("state", 128) (numbers of one mixer) or ("width", 64) (blocks, channels, hidden or state size). settings: nested
     configuration over all cells; what a problem brings of its own lies under it.
     """
 
@@ -116,11 +116,17 @@ class Sweep:
                         f"setting: got {section!r}, expected task.…, mixer.…, model.… or training.…"
                     )
                 (asked if section == "mixer" else content[section]).update(values)
-        if "name" in asked or "name" in {key for one in over for key in one.get("task", {})}:
-            raise ValueError("setting: an experiment names its own tasks and mixers, expected other settings")
         basis, size = point["size"]
         dim = content["model"].get("dim", Config().model.dim)
         mixer = sized(model, dim, basis, size)
+        of_labels = {f"task.{key}" for key in problem.task if key != "length"} | {
+            f"mixer.{key}" for key in mixer
+        }
+        for key in (f"{section}.{key}" for one in over for section, values in one.items() for key in values):
+            if key in of_labels or key == "mixer.name":
+                raise ValueError(
+                    f"setting: got {key}, which the experiment sets itself, expected other settings"
+                )
         if model.ours:
             mixer |= {key: point[key] for key in ("normalization", "transition_bias")}
         config = resolved(content | {"mixer": {**mixer, **asked}})
@@ -159,16 +165,27 @@ def resolved(content: Mapping[str, Any]) -> dict[str, Any]:
     """
     from statemix import __version__
 
-    plain = Config.from_dict({**content, "version": __version__}).to_dict()
+    config = Config.from_dict({**content, "version": __version__})
+    check_numbers(config.training)
+    plain = config.to_dict()
     _checked(json.dumps(_without(plain, "seed", "lr"), sort_keys=True))
     plain["task"] = {**_options(json.dumps(plain["task"])), "name": plain["task"]["name"]}
-    plain["mixer"] = {**_defaults(plain["mixer"]["name"]), **plain["mixer"]}
+    defaults = _defaults(plain["mixer"]["name"])
+    plain["mixer"] = {
+        **defaults,
+        **{key: _alike(value, defaults.get(key)) for key, value in plain["mixer"].items()},
+    }
     return {**plain, "name": key_of("train", plain)}
 
 
 def _without(content: dict[str, Any], *settings: str) -> dict[str, Any]:
     kept = {key: value for key, value in content["training"].items() if key not in settings}
     return {**content, "training": kept}
+
+
+def _alike(value: Any, default: Any) -> Any:
+    """A whole number as a float where that is meant: 0 and 0.0 make no two runs."""
+    return float(value) if isinstance(default, float) and type(value) is int else value
 
 
 @functools.lru_cache(maxsize=100_000)

@@ -78,7 +78,8 @@ def pace(folder: Path) -> dict[str, Any]:
     summary = read_json(RunFolder(folder).summary)
     device = device_of(config)
     known = summary.get("capture")  # older exported files, from which runs are imported, do not tell it
-    captures = (known,) if known else captures_of(config.training, device)
+    possible = device.type == "cuda" or known == "off"  # what was trained on a GPU may be timed on a CPU
+    captures = (known,) if known and possible else captures_of(config.training, device)
     training = replace(
         config.training, seed=0, lr=1e-3, weight_decay=0.0, steps=max(PACE_STEPS, config.training.steps)
     )

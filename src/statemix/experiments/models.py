@@ -45,6 +45,9 @@ class Model:
     most: int = LARGEST
     """`grows` is at most this; in a larger mixer it is half of this, and the mixer grows by `then`."""
     then: str = ""
+    width: tuple[str, str] | None = None
+    """What a "width" sets instead of `grows`, and the argument, or "dim", of which it must be a multiple; an empty name
+    where the state has no width."""
 
     @property
     def layer(self) -> str:
@@ -80,14 +83,14 @@ MODELS: dict[str, Model] = {
     **{name: _order(m) for name, m in zip(HLRU, M, strict=True)},
     "lstm": Model("LSTM", {"name": "lstm"}, "hidden_size"),
     "lru": Model("LRU", {"name": "lru"}, "state_dim"),
-    "mamba2": Model("Mamba-2", {"name": "mamba2"}, "expand"),
+    "mamba2": Model("Mamba-2", {"name": "mamba2"}, "expand", width=("state_dim", "")),
     "deltanet": _heads("DeltaNet", {"name": "deltanet"}),
     "gated_deltanet": _heads("Gated DeltaNet", {"name": "gated_deltanet"}),
     "gated_deltaproduct-2": _heads("Gated DeltaProduct, 2", {"name": "gated_deltaproduct", "factors": 2}),
     "gated_deltaproduct-4": _heads("Gated DeltaProduct, 4", {"name": "gated_deltaproduct", "factors": 4}),
-    "rwkv7": Model("RWKV-7", {"name": "rwkv7"}, "rank", step=16),
-    "mlstm": Model("mLSTM", {"name": "mlstm"}, "expand"),
-    "slstm": Model("sLSTM", {"name": "slstm", "head_dim": 32}, "heads"),
+    "rwkv7": Model("RWKV-7", {"name": "rwkv7"}, "rank", step=16, width=("", "")),
+    "mlstm": Model("mLSTM", {"name": "mlstm"}, "expand", width=("expand", "dim")),
+    "slstm": Model("sLSTM", {"name": "slstm", "head_dim": 32}, "heads", width=("heads", "head_dim")),
     "pdssm": Model("PD-SSM", {"name": "pdssm"}, "state_dim"),
     "attention": Model("Attention", {"name": "attention"}, "head_dim", step=8, most=128, then="heads"),
 }
@@ -111,7 +114,7 @@ def _counted(mixer: str, dim: int, how: Callable[[Any], int]) -> int:
 
 
 BASES: dict[str, Callable[[Any], int]] = {"parameters": parameters, "state": state_size}
-"""What two mixers may be equal in; beside them a size may be a plain "width", the value of `grows`."""
+"""What two mixers may be equal in; beside them a size may be a plain "width": blocks, channels, a hidden size."""
 
 
 def _growth(mixer: Any) -> int:
@@ -138,15 +141,26 @@ def sized(model: Model, dim: int, basis: str, size: int, multiple: int = 1) -> d
         raise LeftOut(" ".join(str(error).split()) or type(error).__name__) from None
 
 
+def _of_width(model: Model, dim: int, width: int) -> dict[str, Any]:
+    argument, unit = model.width or (model.grows, "")
+    if model.width and not argument:
+        raise ValueError("its state is fixed by dim, it has no width")
+    each = {"dim": dim, **model.mixer, "": 1}[unit]
+    if width % each:
+        raise ValueError(f"width: got {width}, expected a multiple of {each}")
+    if not model.width and width > model.most:
+        raise ValueError(f"{argument}: got {width}, expected at most {model.most}")
+    value = width // each if model.width else max(1, width // model.step) * model.step
+    return {**model.mixer, argument: value} if argument else model.mixer
+
+
 @functools.cache
 def _sized(model: Model, dim: int, basis: str, size: int, multiple: int) -> dict[str, Any]:
     def grown(width: int) -> dict[str, Any]:
         return {**model.mixer, model.grows: width * model.step} if model.grows else model.mixer
 
     if basis == "width":
-        if size > model.most:
-            raise ValueError(f"{model.grows}: got {size}, expected at most {model.most}")
-        chosen = grown(max(1, size // model.step))
+        chosen = _of_width(model, dim, size)
         _counted(json.dumps(chosen), dim, parameters)
         return chosen
 

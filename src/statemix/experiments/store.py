@@ -7,6 +7,7 @@ when a worker began, how it ended, and the traceback of a failure.
 from __future__ import annotations
 
 import datetime
+import errno
 import hashlib
 import json
 import os
@@ -87,12 +88,11 @@ class Store:
         line = {"event": event, "time": now(), "host": socket.gethostname(), "pid": os.getpid(), **facts}
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-            try:
-                os.write(descriptor, json.dumps(line).encode() + b"\n")
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            with path.open("ab", buffering=0) as file:
+                text = json.dumps(line).encode() + b"\n"
+                if file.write(text if _whole(path) else b"\n" + text) < len(text):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(file.fileno())
 
     def failure(self, key: str) -> dict[str, Any] | None:
         """The last failure of a run ("error", "traceback"), unless it came to an end all the same."""
@@ -110,6 +110,15 @@ class Store:
 
     def _has(self, job: Job, measure: str, summary: Mapping[str, Any]) -> bool:
         return summary["status"] == DIVERGED or self.measure_path(job.key, measure).exists()
+
+
+def _whole(path: Path) -> bool:
+    """Whether a file of lines ends with one: a kill may have cut it off."""
+    with path.open("rb") as file:
+        if not file.seek(0, os.SEEK_END):
+            return True
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -251,5 +251,6 @@ def _failed(ledger: Ledger, job: Job, error: BaseException, again: bool) -> None
         return
     ledger.progress.ended += 1
     ledger.progress.counts[FAILED] += 1
-    text = f"its worker died again and again: {type(error).__name__}: {error}"
+    why = "its worker died again and again: " if isinstance(error, BrokenProcessPool) else ""
+    text = f"{why}{type(error).__name__}: {error}"
     ledger.store.note(job.key, FAILED, error=text, traceback="".join(traceback.format_exception(error)))

@@ -81,7 +81,7 @@ def read_evidence(
         head, rows = read_export(source, experiment.name)
         if preset not in (None, head["preset"]):
             raise ValueError(f"preset: got {preset!r}, {source} holds {head['preset']!r}")
-        left_out = dict(head["left_out"])
+        left_out = reasons(head["left_out"])
         return Evidence(experiment, head["preset"], tuple(head["settings"]), rows, left_out, source)
     if not source.exists():
         raise FileNotFoundError(2, "no such store of runs", str(source))
@@ -90,7 +90,7 @@ def read_evidence(
     rows = rows_of(plan, store)
     if all(row["status"] == MISSING for row in rows):
         raise ValueError(f"store: {source} has no run of {experiment.name} ({plan.preset})")
-    return Evidence(experiment, plan.preset, plan.settings, rows, reasons(plan.left_out), source)
+    return Evidence(experiment, plan.preset, plan.settings, rows, plan.reasons, source)
 
 
 def write_evidence(

@@ -81,13 +81,11 @@ def _no_slower(rows: Sequence[Row], reference: Mapping[str, Any]) -> list[Row]:
     kept: list[Row] = []
     for (task,), members in grouped(rows, ("task",)).items():
         mine = matching(members, {**reference, "task": task})
-        times, places = (
-            numbers(mine, "milliseconds_per_step"),
-            [row["timed_on"] for row in mine if row.get("timed_on")],
-        )
-        if times and places:
-            budget = SLACK * spread(times).mean
-            kept += within(members, FIXED[1:], "milliseconds_per_step", budget, {"timed_on": places[0]})
+        places = [row["timed_on"] for row in mine if row.get("timed_on")]
+        if places:
+            place = {"timed_on": places[0]}
+            budget = SLACK * spread(numbers(matching(mine, place), "milliseconds_per_step")).mean
+            kept += within(members, FIXED[1:], "milliseconds_per_step", budget, place)
     return kept
 
 

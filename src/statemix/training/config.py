@@ -40,7 +40,7 @@ class TrainingConfig:
     warmup: int = 100
     """Steps over which the learning rate rises from 0."""
     schedule: str = "cosine"
-    """After warm-up: "cosine" down to `min_lr` at the last step, or "constant"."""
+    """After warm-up: "cosine" down towards `min_lr`, reached after the last step, or "constant"."""
     min_lr: float = 1e-6
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0

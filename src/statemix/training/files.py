@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 TEMPORARY = ".*.tmp"
-"""The names of files that are not whole yet."""
+"""The names of files that are not whole yet; host and process of who writes stand before the end."""
+
+OLD = 86_400
+"""Seconds after which nobody is still writing."""
 
 
 class RunError(RuntimeError):
@@ -33,7 +38,7 @@ def writing(path: Path) -> Iterator[None]:
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then put it in place: whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
     with writing(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,6 +49,22 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
             _sync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def abandoned(temporary: Path) -> bool:
+    """Whether nobody writes a temporary file any more: its process is gone, or it is `OLD`."""
+    *_, pid, _ = temporary.name.split(".")
+    if f".{socket.gethostname()}." in temporary.name and pid.isdigit():
+        try:
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            return True
+        except OSError:
+            return False  # it is another user's
+    try:
+        return time.time() - temporary.stat().st_mtime > OLD
+    except FileNotFoundError:
+        return False  # it has just been put in place
 
 
 def _sync_folder(folder: Path) -> None:
@@ -57,7 +78,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON, whole or not at all. NaN is written as null."""
+    """Write JSON, whole or not at all. ValueError for NaN and infinities."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from statemix.training.config import MANNER, Config, flatten
-from statemix.training.files import TEMPORARY, BusyError, RunError, read_json, write_json, writing
+from statemix.training.files import TEMPORARY, BusyError, RunError, abandoned, read_json, write_json, writing
 
 FINAL = ("finished", "stopped_early", "diverged")
 """The statuses of a run that has nothing left to do."""
@@ -29,7 +29,7 @@ class RunFolder:
         self.checkpoint = self.path / "checkpoint" / "state.safetensors"
 
     def prepare(self, config: Config, resume: bool) -> None:
-        """Make the folder and put the configuration in, or check that it is this run's. RunError otherwise."""
+        """Make the folder, or check that it is this run's. RunError otherwise."""
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"{self.path} is a file, expected a folder for the run")
         if self.config.exists():
@@ -40,10 +40,15 @@ class RunFolder:
             raise RunError(f"{self.path} is not empty and not a run folder (no config.json): choose another")
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-        if not self.config.exists():
-            write_json(self.config, config.to_dict())
-        elif not os.access(self.path, os.W_OK):
+        if not os.access(self.path, os.W_OK):
             raise RunError(f"cannot write into {self.path}: permission denied")
+
+    def keep(self, config: Config) -> None:
+        """Put the configuration in, if it is not there; RunError if another one is. Called under the lock."""
+        if self.config.exists():
+            self._compare(config)
+        else:
+            write_json(self.config, config.to_dict())
 
     def _compare(self, config: Config) -> None:
         here, wanted = flatten(read_json(self.config)), flatten(config.to_dict())
@@ -74,8 +79,9 @@ class RunFolder:
 
     def remove_leftovers(self) -> None:
         """Temporary files of a process that was killed while it wrote. Called under the lock."""
-        for leftover in self.path.rglob(TEMPORARY):
-            leftover.unlink(missing_ok=True)
+        for path in self.path.rglob(TEMPORARY):
+            if abandoned(path):
+                path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -86,11 +92,14 @@ class RunFolder:
             yield
             return
         path = self.path / "lock"
-        with writing(path), path.open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise BusyError(f"{self.path} is being trained by another process") from None
+        with writing(path):
+            file = path.open("w")
+        with file:
+            with writing(path):
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise BusyError(f"{self.path} is being trained by another process") from None
             yield
 
 

@@ -79,7 +79,9 @@ def opened(config: Config, folder: str | Path, resume: bool = True) -> Iterator[
     files = RunFolder(folder)
     files.prepare(config, resume)
     with files.locked():
+        files.keep(config)
         files.remove_leftovers()
+        files.failure.unlink(missing_ok=True)
         done = files.finished()
         if done is not None:
             files.remove_checkpoint()  # a kill may have come between the summary and this

@@ -31,8 +31,9 @@ def train_many(
 
     Each run is as `train` would make it: its own folder, metrics, checkpoints, early stop and divergence; on the CPU
     with the same bits. The runs take turns of some twenty steps; on a GPU each has a stream of its own, so that their
-    kernels overlap. One that ends makes room for the next. One that fails does not stop the others: its traceback is
-    in `failure.txt` in its folder, its summary {"status": "failed", "error", "traceback"}; it can be tried again.
+    kernels overlap. One that ends makes room for the next. One that fails does not stop the others: its summary is
+    {"status": "failed", "error", "traceback"}, and unless its folder is not its own the traceback is in `failure.txt`
+    there until it is tried again.
     SIGINT and SIGTERM save all that are under way ("interrupted"); those not begun are "waiting".
     progress and resume: as `train`. ended: told the place and the summary of every run, as it ends.
     Errors: ValueError, before any work, for a configuration, for two runs in one folder, or for a number of folders
@@ -109,7 +110,6 @@ class _Seat:
         run = self._held.enter_context(opened(self._config, self._folder, self._resume))
         if isinstance(run, dict):
             return run
-        RunFolder(self._folder).failure.unlink(missing_ok=True)
         self._run = run
         self._held.callback(run.close)
         run.start(self._interruption, Quiet())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,13 +11,17 @@ from typing import Any
 from statemix.models import NORMS
 from statemix.nn import build_mixer
 from statemix.tasks import get_task
-from statemix.training.config import CAPTURES, PRECISIONS, SCHEDULES, SWITCH, Config
+from statemix.training.config import CAPTURES, PRECISIONS, SCHEDULES, SWITCH, Config, TrainingConfig
 from statemix.training.presets import PRESETS
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:  # pragma: no cover - what 3.11 took into the standard library
     import tomli as tomllib
+
+
+SEEDS = 2**31
+"""Seeds lie below this: the epochs of a run count on from seed · 2³² in 64 bits."""
 
 
 def resolve_config(
@@ -89,16 +94,25 @@ def _merge(base: Mapping[str, Any], update: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
+def check_numbers(training: TrainingConfig) -> None:
+    """Rates and the seed, by which the runs of a sweep differ: ValueError naming the setting."""
+    for name in ("lr", "min_lr", "weight_decay", "gradient_clip", "stop_accuracy"):
+        if not 0 <= getattr(training, name) < math.inf:
+            raise ValueError(
+                f"training.{name}: got {getattr(training, name)}, expected at least 0 and finite"
+            )
+    if not -SEEDS <= training.seed < SEEDS:
+        raise ValueError(f"training.seed: got {training.seed}, expected -{SEEDS} to {SEEDS - 1}")
+
+
 def check(config: Config) -> None:
     """Build what is cheap to build, and look at every number: ValueError naming the setting."""
     training, model = config.training, config.model
+    check_numbers(training)
     for name, least in (("steps", 1), ("batch_size", 1), ("train_examples", 1), ("eval_examples", 1),
                         ("eval_every", 1), ("log_every", 1), ("checkpoint_every", 1), ("warmup", 0)):  # fmt: skip
         if getattr(training, name) < least:
             raise ValueError(f"training.{name}: got {getattr(training, name)}, expected at least {least}")
-    for name in ("lr", "min_lr", "weight_decay", "gradient_clip", "stop_accuracy"):
-        if not getattr(training, name) >= 0:
-            raise ValueError(f"training.{name}: got {getattr(training, name)}, expected at least 0")
     if training.warmup > training.steps:
         raise ValueError(f"training.warmup: got {training.warmup}, expected at most steps = {training.steps}")
     for name, value, known in (("training.schedule", training.schedule, SCHEDULES),
@@ -117,10 +131,13 @@ def check(config: Config) -> None:
             raise ValueError(f"model.{name}: got {getattr(model, name)}, expected at least 1")
     task = get_task(**config.task)
     for name in ("train_lengths", "eval_lengths"):
+        lengths = getattr(training, name)
         try:
-            _ = [task.check_length(length) for length in getattr(training, name)]
+            _ = [task.check_length(length) for length in lengths]
         except ValueError as error:
             raise ValueError(f"training.{name}: {error}") from None
+        if len(set(lengths)) < len(lengths):
+            raise ValueError(f"training.{name}: got {list(lengths)}, expected every length once")
     if task.backbone == "autoencoder" and max(training.train_lengths, default=0) > max(
         task.length, *training.eval_lengths, 0
     ):

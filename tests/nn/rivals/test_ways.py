@@ -140,6 +140,17 @@ def test_which_way_runs(machine, name, backend, device, steps, facts, runs, why)
     assert reason is None if why is None else why in reason
 
 
+def test_single_precision_where_a_kernel_has_none(machine):
+    """ "auto" takes chunks; a kernel that was asked for is refused."""
+    machine(**NEWER)
+    words = "its kernel takes bfloat16 and not torch.float32"
+    for backend, runs in (("auto", CHUNKED), ("kernel", "")):
+        found, reason = explain_way("delta_rule", backend, CUDA, 9, torch.float32)
+        assert found == runs
+        assert words in reason
+    assert explain_way("simple_gla", "auto", CUDA, 9, torch.float32) == (KERNEL, None)
+
+
 @pytest.mark.parametrize(
     ("name", "backend", "facts", "why"),
     [

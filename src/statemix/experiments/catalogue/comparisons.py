@@ -157,7 +157,8 @@ _WIDTHS = tuple(("width", n) for n in (16, 32, 64, 128, 256, 512))
 SCALING = Experiment(
     "scaling",
     "Appendix: accuracy against hidden size",
-    "Accuracy of every model on every task against its state, over widths (blocks, channels or hidden size) 16 to 512.",
+    "Accuracy of every model on every task against its state, over widths 16 to 512."
+    " A width is a number of blocks or channels, or the size of a hidden state or of a head.",
     presets={
         "full": _both(ALL, _WIDTHS),
         "small": (

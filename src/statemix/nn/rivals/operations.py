@@ -115,8 +115,10 @@ def unusable(name: str, device: torch.device) -> str | None:
     return refused(device) if reason is None and refused is not None else reason
 
 
-def explain_way(name: str, backend: str, device: torch.device, steps: int) -> tuple[str, str | None]:
-    """Which way an operation runs, and why the kernel does not (None: it does, or was not asked for).
+def explain_way(
+    name: str, backend: str, device: torch.device, steps: int, dtype: torch.dtype = torch.bfloat16
+) -> tuple[str, str | None]:
+    """Which way an operation runs in a dtype, and why the kernel does not (None: it does, or was not asked for).
 
     The way is KERNEL, CHUNKED, LOOP, or "" where nothing can. "loop", and "auto" for one token, take the loop; "chunks"
     takes chunks; "kernel" takes the kernel or nothing; else "auto" takes the kernel, or chunks where it is unusable.
@@ -126,6 +128,8 @@ def explain_way(name: str, backend: str, device: torch.device, steps: int) -> tu
     if backend == "chunks":
         return CHUNKED, None
     reason = unusable(name, device)
+    if reason is None and OPERATIONS[name].half_only and dtype not in (torch.bfloat16, torch.float16):
+        reason = f"its kernel takes bfloat16 and not {dtype}: use torch.autocast"
     if reason is None:
         return KERNEL, None
     return (CHUNKED if backend == "auto" else ""), reason
@@ -149,9 +153,11 @@ def operate(
     it never means anything else.
     """
     operation, device = OPERATIONS[name], state.device
-    way, reason = explain_way(name, backend, device, tensors["v"].shape[1])
+    autocast = torch.is_autocast_enabled(device.type)
+    dtype = torch.get_autocast_dtype(device.type) if autocast else tensors["v"].dtype
+    way, reason = explain_way(name, backend, device, tensors["v"].shape[1], dtype)
     if way == KERNEL:
-        return run_kernel(name, state, tensors, **settings)
+        return run_kernel(name, dtype, state, tensors, **settings)
     plain = {LOOP: operation.loop, CHUNKED: operation.chunked}.get(way)
     if plain is None:
         raise ValueError(f"backend: got {backend!r} on {device.type}: {reason}")
@@ -160,18 +166,12 @@ def operate(
 
 
 def run_kernel(
-    name: str, state: Tensor, tensors: dict[str, Tensor], **settings: Any
+    name: str, dtype: torch.dtype, state: Tensor, tensors: dict[str, Tensor], **settings: Any
 ) -> tuple[Tensor, Tensor]:
-    """The kernel of an operation, in the dtype that autocast gives or that of "v"."""
+    """The kernel of an operation, in a dtype."""
     operation = OPERATIONS[name]
-    device = state.device.type
-    kind = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tensors["v"].dtype
-    if operation.half_only and kind not in (torch.bfloat16, torch.float16):
-        raise ValueError(
-            f"dtype: got {kind}, the kernel of {name} takes bfloat16: use torch.autocast or backend='chunks'"
-        )
     ready = {
-        key: x.to(torch.float32 if key in operation.floats else kind).contiguous()
+        key: x.to(torch.float32 if key in operation.floats else dtype).contiguous()
         for key, x in tensors.items()
     }
     with warnings.catch_warnings():
