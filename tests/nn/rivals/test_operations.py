@@ -143,11 +143,16 @@ def test_layers_and_checks_give_kernels_what_they_take(fla, case):
     assert found.passed and found.runs == "fla kernel", found
 
 
-def test_float32_is_refused_where_the_kernel_takes_half_precision(fla):
-    with pytest.raises(
-        ValueError, match=r"dtype: got torch.float32, the kernel of delta_rule takes bfloat16"
-    ):
-        build_mixer("deltanet", 64, backend="kernel")(torch.ones(1, 3, 64))
+def test_float32_where_the_kernel_takes_half_precision(fla):
+    """ "auto" takes chunks; a kernel that was asked for is refused."""
+    x = torch.randn(1, 3, 64)
+    layers = {
+        backend: build_mixer("deltanet", 64, backend=backend) for backend in ("auto", "chunks", "kernel")
+    }
+    layers["chunks"].load_state_dict(layers["auto"].state_dict())
+    torch.testing.assert_close(layers["auto"](x), layers["chunks"](x))
+    with pytest.raises(ValueError, match=r"backend: got 'kernel' .* takes bfloat16 and not torch.float32"):
+        layers["kernel"](x)
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 8, 64])
