@@ -62,4 +62,6 @@ def test_tasks(statemix):
     shown = statemix("tasks show parity length=12 --count 2 --seed 3")
     assert shown.out.count("→") == 2
     assert shown.out == statemix("tasks show parity length=12 --count 2 --seed 3").out
+    assert "length=12: " in shown.out
+    assert " (an integer of at least " in shown.out
     assert shown.out != statemix("tasks show parity length=12 --count 2 --seed 4").out

@@ -60,8 +60,11 @@ def show(
     examples = task.generate(count, seed=seed, split=split)
     console = output()
     console.print(f"[bold]{name}[/]  {task.summary}", soft_wrap=True)
-    settings = "  ".join(f"{key}={value}" for key, value in task.options.items())
-    console.print(Text(settings, style="dim"), soft_wrap=True)
+    for key, value in task.options.items():
+        option = task.OPTIONS[key]
+        console.print(
+            Text(f"{key}={value}: {option.meaning} ({option.expected()})", style="dim"), soft_wrap=True
+        )
     console.print(Text(task.overlap, style="dim"), soft_wrap=True)
     for inputs, targets in zip(examples.inputs, examples.targets, strict=True):
         console.print()

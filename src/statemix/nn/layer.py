@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from statemix.nn.projection import check_input, check_size, computed_in, joins, project, turn
-from statemix.ops import BACKENDS
 from statemix.ops.checks import check_normalization, check_state
 from statemix.ops.layout import in_fast_format
 from statemix.ops.projected import projected_scan
+from statemix.ops.registration import check_backend
 
 
 class RecurrentLayer(nn.Module):
@@ -49,12 +49,9 @@ class RecurrentLayer(nn.Module):
     ) -> None:
         super().__init__()
         check_normalization(normalization)
-        if backend != "auto" and backend not in BACKENDS:
-            known = ", ".join(map(repr, ("auto", *BACKENDS)))
-            raise ValueError(f"backend: got {backend!r}, expected one of {known}")
         self.dim, self.normalization, self.selective = dim, normalization, bool(selective)
         self.gate_bias, self.transition_bias = float(gate_bias), float(transition_bias)
-        self.backend = backend
+        self.backend = check_backend(backend)
         self._blocks, self._m = blocks, m
         self._kept_gates = (gate_shape[-1], blocks, *gate_shape[:-1])
         self._kept_values = (blocks, *value_shape)

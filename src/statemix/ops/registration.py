@@ -49,13 +49,18 @@ def explain_backend(device: torch.device | str = "cpu", dtype: torch.dtype | Non
     return (name, why) if reason is None else ("reference", reason)
 
 
-def choose_backend(backend: str, device: torch.device, dtype: torch.dtype | None = None) -> str:
-    """The backend to run: "auto" resolved, an explicit one checked. ValueError if unknown or unable to run."""
-    if backend == "auto":
-        return explain_backend(device, dtype)[0]
-    if backend not in BACKENDS:
+def check_backend(backend: str) -> str:
+    """`backend` if it is "auto" or one of `BACKENDS`; ValueError listing them otherwise."""
+    if backend != "auto" and backend not in BACKENDS:
         known = ", ".join(map(repr, ("auto", *BACKENDS)))
         raise ValueError(f"backend: got {backend!r}, expected one of {known}")
+    return backend
+
+
+def choose_backend(backend: str, device: torch.device, dtype: torch.dtype | None = None) -> str:
+    """The backend to run: "auto" resolved, an explicit one checked. ValueError if unknown or unable to run."""
+    if check_backend(backend) == "auto":
+        return explain_backend(device, dtype)[0]
     reason = BACKENDS[backend].unavailable(device, dtype)
     if reason is not None:
         raise ValueError(f"backend: {backend!r} cannot run: {reason}")

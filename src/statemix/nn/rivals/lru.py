@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from statemix.nn.projection import check_size
 from statemix.nn.rivals.base import Parts, Rival
-from statemix.ops import BACKENDS, affine_scan
+from statemix.ops import affine_scan
+from statemix.ops.registration import check_backend
 
 LEAST_DECAY = 1e-6
 """-log |λ| is at least this, so that |λ| < 1 in float32 too."""
@@ -39,11 +40,13 @@ class LRU(Rival):
         n = dim if state_dim is None else check_size("state_dim", state_dim)
         if len(radius) != 2 or not 0 <= radius[0] <= radius[1] < 1:
             raise ValueError(f"radius: got {radius!r}, expected two numbers from 0 to below 1, ascending")
-        if backend not in ("auto", *BACKENDS):
-            known = ", ".join(map(repr, ("auto", *BACKENDS)))
-            raise ValueError(f"backend: got {backend!r}, expected one of {known}")
         super().__init__(dim, {"h": (n, 2)})
-        self.state_dim, self.radius, self.max_phase, self.backend = n, tuple(radius), max_phase, backend
+        self.state_dim, self.radius, self.max_phase, self.backend = (
+            n,
+            tuple(radius),
+            max_phase,
+            check_backend(backend),
+        )
         self.log_decay = nn.Parameter(torch.empty(n, device=device, dtype=dtype))
         self.phase = nn.Parameter(torch.empty(n, device=device, dtype=dtype))
         self.log_scale = nn.Parameter(torch.empty(n, device=device, dtype=dtype))
