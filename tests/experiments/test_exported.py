@@ -9,6 +9,7 @@ import pytest
 from statemix.experiments import EXPERIMENTS, Store, export, import_runs, jobs_of, make_plan, rows_of
 from statemix.experiments.work import execute, execute_many
 from statemix.training import RunError
+from tests.experiments.helpers import events
 
 QUICK = ("training.steps=4", "training.warmup=1", "training.lr=0.01", "training.seed=0")
 
@@ -102,6 +103,7 @@ def test_cut_off_the_same_import_goes_on(plan, exported, tmp_path, left):
         if path.name not in left:
             path.unlink()
     assert import_runs(exported, store) == (1, len(jobs) - 1, 0)
+    assert len(events(store, jobs[1].key, "ended")) == 1
     export(plan, rows_of(plan, store), tmp_path / "second.jsonl")
     assert (tmp_path / "second.jsonl").read_bytes() == exported.read_bytes()
 

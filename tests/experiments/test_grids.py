@@ -184,6 +184,8 @@ def test_a_width_is_of_what_carries_the_state():
     assert sized(get_model("mlstm"), 128, "width", 256)["expand"] == 2
     with pytest.raises(LeftOut, match="width: got 64, expected a multiple of 128"):
         sized(get_model("mlstm"), 128, "width", 64)
+    with pytest.raises(LeftOut, match="width: got 24, expected a multiple of 16"):
+        sized(get_model("deltanet"), 128, "width", 24)
     with pytest.raises(LeftOut, match="its state is fixed by dim, it has no width"):
         sized(get_model("rwkv7"), 128, "width", 64)
 

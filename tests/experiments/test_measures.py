@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from statemix.bench.environment import cpu_model
 from statemix.experiments import Store, jobs_of, make_plan, measures, rows_of
 from statemix.experiments.measures import MEASURES
 from statemix.experiments.work import execute
+from statemix.training.interruption import LEAVE
 from tests.experiments.helpers import experiment
 
 
@@ -36,6 +39,18 @@ def test_a_measure_that_is_missing_is_made_without_training_again(plan, tmp_path
     execute(job, str(tmp_path))
     assert store.status(job) == "finished"
     assert (store.folder(job.key) / "model.safetensors").stat().st_mtime_ns == weights
+
+
+def test_asked_to_leave_nothing_more_is_measured(plan, tmp_path):
+    job, store, leave = jobs_of(plan.cells)[0], Store(tmp_path), threading.Event()
+    execute(job._replace(measures=()), str(tmp_path))
+    leave.set()
+    before = LEAVE.set(leave)
+    try:
+        assert execute(job, str(tmp_path)).status == "interrupted"
+    finally:
+        LEAVE.reset(before)
+    assert not [name for name in MEASURES if store.measured(job.key, name)]
 
 
 def test_the_pace_of_a_run_from_a_gpu(plan, tmp_path):

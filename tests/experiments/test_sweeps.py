@@ -208,6 +208,22 @@ def test_no_worker_holds_what_others_could_do(count, packed, given, tmp_path):
     assert sum(executor.given) == count
 
 
+class Refusing(Instant):
+    """Workers that refuse all they are given, and live."""
+
+    def submit(self, work, given, *_):
+        future = Future()
+        future.set_exception(TypeError("not this"))
+        return future
+
+
+def test_what_a_worker_refuses_is_no_death(tmp_path):
+    store, job = Store(tmp_path), Job("job", "train", {}, ())
+    progress = run_sweep([job], store, Refusing())
+    assert (progress.counts["failed"], progress.deaths) == (1, 0)
+    assert store.failure("job")["error"] == "TypeError: not this"
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there the setting is possible")
 def test_side_by_side_what_a_worker_cannot_do_fails_for_its_own_reason(tmp_path):
     """A bundle that is refused as a whole is tried run by run; no worker died of it."""

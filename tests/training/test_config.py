@@ -78,6 +78,7 @@ CASES = {
     "mixer value": ((None, None, ["mixer.block_size=0"]), r"block_size: got 0"),
     "mixer type": ((None, None, ["mixer.block_size=2.5"]), r"block_size: got 2.5"),
     "lengths": ((None, None, ["training.eval_lengths=[0]"]), r"training.eval_lengths: .*got 0"),
+    "length twice": ((None, None, ["training.eval_lengths=[8, 8]"]), r"training.eval_lengths: got \[8, 8\], .* once"),
 }  # fmt: skip
 
 

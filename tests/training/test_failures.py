@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from statemix.training import RunError, load_run, train
 from statemix.training import checkpoint as checkpoints
 from statemix.training.folder import RunFolder
+from statemix.training.runs import load_config
 from tests.training.small import python, small
 
 STOPPED = """
@@ -47,6 +48,17 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
     train(small(), folder)
     return folder
+
+
+def test_who_comes_second_does_not_train_another_configuration(tmp_path):
+    """Both found the folder empty; the one that gets the lock later looks again."""
+    first, second = RunFolder(tmp_path), RunFolder(tmp_path)
+    first.prepare(small(), resume=True)
+    second.prepare(small("training.lr=0.5"), resume=True)
+    first.keep(small())
+    with pytest.raises(RunError, match=r"another run: training.lr"):
+        second.keep(small("training.lr=0.5"))
+    assert load_config(tmp_path) == small()
 
 
 def test_what_goes_wrong_inside_keeps_its_name(tmp_path):

@@ -142,16 +142,17 @@ def sized(model: Model, dim: int, basis: str, size: int, multiple: int = 1) -> d
 
 
 def _of_width(model: Model, dim: int, width: int) -> dict[str, Any]:
+    """The mixer's arguments at a width: `Model.width`, or else `grows`, as many units as make it."""
     argument, unit = model.width or (model.grows, "")
-    if model.width and not argument:
+    if not argument:
         raise ValueError("its state is fixed by dim, it has no width")
     each = {"dim": dim, **model.mixer, "": 1}[unit]
-    if width % each:
-        raise ValueError(f"width: got {width}, expected a multiple of {each}")
-    if not model.width and width > model.most:
+    multiple = math.lcm(each, model.step)
+    if width % multiple:
+        raise ValueError(f"width: got {width}, expected a multiple of {multiple}")
+    if argument == model.grows and width > model.most:
         raise ValueError(f"{argument}: got {width}, expected at most {model.most}")
-    value = width // each if model.width else max(1, width // model.step) * model.step
-    return {**model.mixer, argument: value} if argument else model.mixer
+    return {**model.mixer, argument: width // each}
 
 
 @functools.cache

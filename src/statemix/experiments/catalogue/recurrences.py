@@ -156,6 +156,8 @@ LENGTHS = Experiment(
         TableView("Accuracy at the trained length", rows=("model", "depth"), over=("basis", "size", "lr")),
         TableView("Accuracy by test length", rows=("task", "depth", "model"), lengths=True,
                   over=("basis", "size", "lr")),
+        TableView("The mean over test lengths, of the four regular tasks", value="mean_accuracy",
+                  over=("basis", "size", "lr", "depth"), where={"task": _REGULAR_LABELS}, mean=True),
     ),
     figures=(
         FigureView("lengths", "Accuracy against test length", x="test length", series=("model", "depth"),

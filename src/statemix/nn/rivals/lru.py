@@ -41,12 +41,8 @@ class LRU(Rival):
         if len(radius) != 2 or not 0 <= radius[0] <= radius[1] < 1:
             raise ValueError(f"radius: got {radius!r}, expected two numbers from 0 to below 1, ascending")
         super().__init__(dim, {"h": (n, 2)})
-        self.state_dim, self.radius, self.max_phase, self.backend = (
-            n,
-            tuple(radius),
-            max_phase,
-            check_backend(backend),
-        )
+        self.state_dim, self.radius, self.max_phase = n, tuple(radius), max_phase
+        self.backend = check_backend(backend)
         self.log_decay = nn.Parameter(torch.empty(n, device=device, dtype=dtype))
         self.phase = nn.Parameter(torch.empty(n, device=device, dtype=dtype))
         self.log_scale = nn.Parameter(torch.empty(n, device=device, dtype=dtype))
