@@ -21,7 +21,7 @@ VALUES = {  # B, T, i, N on the CPU; B, T, N, i elsewhere
     "hlru": ((B, T, N), (35, 5, 1), (35, 5, 1)),
     "affine": ((B, T, N, 3), (105, 15, 1, 5), (105, 15, 3, 1)),
 }
-STATE = ((B, N, M), (15, 1, 5), (15, 3, 1))  # S, i, N on the CPU; S, N, i elsewhere
+STATE = ((B, N, M), (15, 3, 1), (15, 3, 1))  # S, N, i everywhere
 PLACES = {"cpu": 1, "meta": 2, "cuda": 2}
 
 

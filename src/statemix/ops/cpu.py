@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -59,9 +60,10 @@ def _threads() -> ThreadPoolExecutor:
 
 def _spread(kernel: Callable[..., None], items: int, work: int, *arguments: Any) -> None:
     """Run kernel(first, last, ...) over `items` independent work items on torch's number of threads."""
-    shares = max(1, min(torch.get_num_threads(), items))
     if work < 20_000:  # numbers touched: below this a thread costs more than it saves
-        shares = 1
+        kernel(0, items, *arguments)
+        return
+    shares = max(1, min(torch.get_num_threads(), items))
     cuts = [items * k // shares for k in range(shares + 1)]
     pending = [
         _threads().submit(kernel, first, last, *arguments)
@@ -76,40 +78,43 @@ def _spread(kernel: Callable[..., None], items: int, work: int, *arguments: Any)
 
 def _flat(tensor: Tensor) -> Any:
     """The storage behind a tensor from its first element, as a flat numpy array (no copy)."""
-    extent = (
-        0
-        if tensor.numel() == 0
-        else 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    )
-    flat = tensor.detach().as_strided((extent,), (1,))
+    flat = tensor.detach() if tensor.requires_grad else tensor
+    if not tensor.is_contiguous():
+        sizes = zip(tensor.shape, tensor.stride(), strict=True)
+        extent = 1 + sum([(size - 1) * stride for size, stride in sizes]) if tensor.numel() else 0
+        flat = flat.as_strided((extent,), (1,))
     if tensor.dtype in BITS:  # numpy has no bfloat16, and Numba no float16: the kernels take their bits
-        return flat.view(torch.int16).numpy().view(BITS[tensor.dtype])
-    return flat.numpy()
+        return flat.view(torch.int16).numpy().view(BITS[tensor.dtype]).reshape(-1)
+    return flat.numpy().reshape(-1)
+
+
+@lru_cache(maxsize=64)
+def _whole_rows(batch: int, length: int) -> Any:
+    """`_bounds` of one sequence a row."""
+    return torch.tensor([[row, 0, length] for row in range(batch)], dtype=torch.int64).reshape(-1, 3).numpy()
 
 
 def _bounds(values: Tensor, cu_seqlens: Tensor | None) -> Any:
     """[S, 3]: batch row, first step and end of every sequence."""
     batch, length = values.shape[:2]
     if cu_seqlens is None:
-        rows = torch.arange(batch)
-        return torch.stack([rows, torch.zeros_like(rows), torch.full_like(rows, length)], dim=1).numpy()
+        return _whole_rows(batch, length)
     check_bounds(cu_seqlens.tolist(), length)
     ends = cu_seqlens.to(torch.int64)
     return torch.stack([torch.zeros_like(ends[1:]), ends[:-1], ends[1:]], dim=1).contiguous().numpy()
 
 
-def _kernels(recurrence: str) -> tuple[Any, Any]:
-    from statemix.ops.cpu_kernels import KERNELS
+@cache
+def _compiled() -> Any:
+    from statemix.ops import cpu_kernels
 
-    return KERNELS[recurrence]
+    return cpu_kernels
 
 
-def _work(recurrence: str, gates: Tensor, state: Tensor) -> tuple[int, tuple[int, int, int, int]]:
+def _work(gates: Tensor, state: Tensor, length: int) -> tuple[int, tuple[int, int, int, int]]:
     """How many work items there are, and the sizes (T, N, m, columns) that the kernels want."""
-    from statemix.ops.cpu_kernels import LANES
-
     sequences, blocks, m = state.shape
-    return sequences * -(-blocks // LANES), (gates.shape[1], blocks, m, gates.shape[-1])
+    return sequences * -(-blocks // _compiled().LANES), (length, blocks, m, gates.shape[-1])
 
 
 def forward(
@@ -120,19 +125,49 @@ def forward(
     cu_seqlens: Tensor | None,
     normalization: str,
 ) -> tuple[Tensor, Tensor]:
-    """states (N innermost, dtype of `values`) and the final state of one recurrence."""
+    """states (N innermost, dtype of `values`) and the final state (plain) of one recurrence."""
     dtype = state_dtype(values.dtype)
     states = empty_fast(values, "values")
-    initial = initial_state.to(dtype).transpose(1, 2).contiguous()  # [S, m, N]
+    initial = initial_state.to(dtype).contiguous()  # [S, N, m]
     final = torch.empty_like(initial)
-    items, sizes = _work(recurrence, gates, initial_state)
+    items, sizes = _work(gates, initial_state, gates.shape[1])
     if items and sizes[2]:
         _spread(
-            _kernels(recurrence)[0], items, gates.numel(), CODES[normalization], sizes,
+            _compiled().KERNELS[recurrence][0], items, gates.numel(), CODES[normalization], sizes,
             _bounds(values, cu_seqlens), _flat(gates), gates.stride(), _flat(values), values.stride(),
             _flat(initial), _flat(states), _flat(final),
         )  # fmt: skip
-    return states, final.transpose(1, 2)
+    return states, final
+
+
+def step(
+    recurrence: str, gates: Tensor, values: Tensor, state: Tensor, normalization: str
+) -> tuple[Tensor, Tensor]:
+    """One token, all tensors without T: the states that are read out, in the dtype of `values`, and the new one."""
+    dtype = state_dtype(values.dtype)
+    state = (state if state.dtype == dtype else state.to(dtype)).contiguous()
+    new = torch.empty_like(state)
+    items, sizes = _work(gates, state, 1)
+    if items:
+        _spread(
+            _compiled().TOKENS[recurrence], items, gates.numel(), CODES[normalization], sizes,
+            _whole_rows(state.shape[0], 1), _example(values.dtype), _example(dtype),
+            gates.data_ptr(), _with_time(gates.stride()), values.data_ptr(), _with_time(values.stride()),
+            state.data_ptr(), new.data_ptr(),
+        )  # fmt: skip
+    states = new[..., 0] if recurrence == "hlru" else new
+    return states if dtype == values.dtype else states.to(values.dtype), new
+
+
+@cache
+def _example(dtype: torch.dtype) -> Any:
+    """An array as the kernels take tensors of a dtype."""
+    return _flat(torch.empty(0, dtype=dtype, device="cpu"))
+
+
+def _with_time(strides: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides of one token with those of a time of one step."""
+    return strides[0], 0, *strides[1:]
 
 
 def backward(
@@ -146,19 +181,19 @@ def backward(
     grad_final: Tensor,
     normalization: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of gates and values (N innermost) and of the initial state."""
+    """Gradients of gates and values (N innermost) and of the initial state (plain)."""
     dtype = state_dtype(values.dtype)
     states, grads = states.to(values.dtype), grad_states.to(values.dtype)
     d_gates, d_values = empty_fast(gates, "gates"), empty_fast(values, "values")
-    initial = initial_state.to(dtype).transpose(1, 2).contiguous()  # [S, m, N]
-    d_final = grad_final.to(dtype).transpose(1, 2).contiguous()
+    initial = initial_state.to(dtype).contiguous()  # [S, N, m]
+    d_final = grad_final.to(dtype).contiguous()
     d_initial = torch.empty_like(initial)
-    items, sizes = _work(recurrence, gates, initial_state)
+    items, sizes = _work(gates, initial_state, gates.shape[1])
     if items and sizes[2]:
         _spread(
-            _kernels(recurrence)[1], items, gates.numel(), CODES[normalization], sizes,
+            _compiled().KERNELS[recurrence][1], items, gates.numel(), CODES[normalization], sizes,
             _bounds(values, cu_seqlens), _flat(gates), gates.stride(), _flat(values), values.stride(),
             _flat(initial), _flat(states), states.stride(), _flat(grads), grads.stride(),
             _flat(d_final), _flat(d_gates), _flat(d_values), _flat(d_initial),
         )  # fmt: skip
-    return d_gates, d_values, d_initial.transpose(1, 2)
+    return d_gates, d_values, d_initial

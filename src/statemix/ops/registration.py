@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from statemix.ops import cpu, reference, triton
-from statemix.ops.autograd import Scan, ScanBackward, operator, recorded
+from statemix.ops.autograd import Scan, ScanBackward, apply, is_differentiated, operator, recorded
 from statemix.ops.layout import Role, empty_fast, in_fast_format, state_dtype
 
 RECURRENCES = ("bdlru", "hlru", "affine")
@@ -27,6 +27,11 @@ COMPILED = {
 FORWARD_ROLES: tuple[Role, ...] = ("values", "state")
 BACKWARD_ROLES: tuple[Role, ...] = ("gates", "values", "state")
 """What the operators return."""
+
+_KERNEL_DEVICES = ("cpu", "cuda")
+"""Whose tensors the operators' own kernels take."""
+
+_ORDINARY = (Tensor, torch.nn.Parameter, type(None))
 
 _LIBRARY = torch.library.Library("statemix", "DEF")
 _FORWARD = (
@@ -76,11 +81,42 @@ def scan(
     normalization: str,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    """Call the registered operator of one recurrence; arguments already checked, the backend already chosen."""
+    """Call the registered operator of one recurrence; arguments already checked, the backend already chosen.
+
+    Where nobody looks at operators (no gradient, no trace, no profile), its kernel is called at once: the way through
+    the dispatcher takes several times as long as one token.
+    """
     arguments = (gates, values, initial_state, cu_seqlens, normalization, backend)
-    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
-        return Scan.apply(recurrence, *arguments)  # torch.func sees autograd only from outside an operator
-    return operator(recurrence)(*arguments)
+    if _is_unobserved(arguments[:4]):
+        return _forward(recurrence, *arguments)  # type: ignore[no-any-return]
+    return apply(recurrence, *arguments)
+
+
+def step(
+    recurrence: str, gates: Tensor, values: Tensor, state: Tensor, normalization: str, backend: str
+) -> tuple[Tensor, Tensor]:
+    """One token of `scan`, all tensors without T: the state that is read out, in the dtype of `values`, and the new
+    one. A backend may have a shorter way for it, taken where nobody looks at operators."""
+    shortcut = getattr(BACKENDS[backend], "step", None)
+    if shortcut is not None and _is_unobserved((gates, values, state)):
+        return shortcut(recurrence, gates, values, state, normalization)  # type: ignore[no-any-return]
+    states, new = scan(
+        recurrence, gates.unsqueeze(1), values.unsqueeze(1), state, None, normalization, backend
+    )
+    return states[:, 0], new
+
+
+def _is_unobserved(tensors: tuple[Any, ...]) -> bool:
+    """Whether these are ordinary tensors of which no history, trace or profile is kept."""
+    return (
+        not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()
+        and not is_differentiated(tensors)
+        and all(type(x) in _ORDINARY for x in tensors)
+        and tensors[0].device.type in _KERNEL_DEVICES
+        and torch._C._len_torch_dispatch_stack() == 0
+        and not torch._C._autograd._profiler_enabled()
+    )
 
 
 def _forward(recurrence: str, *arguments: Any) -> Any:
@@ -109,7 +145,7 @@ def _vmap(recurrence: str, backward: bool, info: Any, in_dims: Any, *arguments: 
     """Fold the mapped dimension into N: blocks never speak to one another, packed or not."""
     size = info.batch_size
     folded: list[Any] = []
-    floats = 0
+    floats = blocks = 0
     for argument, dim in zip(arguments, in_dims, strict=True):
         if not isinstance(argument, Tensor) or not argument.is_floating_point():
             if dim is not None:
@@ -119,13 +155,13 @@ def _vmap(recurrence: str, backward: bool, info: Any, in_dims: Any, *arguments: 
         mapped = (
             argument.unsqueeze(0).expand(size, *argument.shape) if dim is None else argument.movedim(dim, 0)
         )
-        blocks = 1 if floats in _state_places(backward) else 2
-        floats += 1
-        folded.append(mapped.movedim(0, blocks).flatten(blocks, blocks + 1))
+        place = 1 if floats in _state_places(backward) else 2
+        floats, blocks = floats + 1, mapped.shape[place + 1]
+        folded.append(mapped.movedim(0, place).flatten(place, place + 1))
     outputs = operator(recurrence, "_backward" if backward else "")(*folded)
     places = [2, 2, 1] if backward else [2, 1]
     split = tuple(
-        out.unflatten(place, (size, -1 if size else 0)).movedim(place, 0)
+        out.unflatten(place, (size, blocks)).movedim(place, 0)
         for out, place in zip(outputs, places, strict=True)
     )
     return split, (0,) * len(split)
@@ -140,7 +176,7 @@ def _register(recurrence: str) -> None:
     name = f"{recurrence}_scan"
     _LIBRARY.define(name + _FORWARD, tags=(torch.Tag.pt2_compliant_tag,))
     _LIBRARY.define(f"{name}_backward" + _BACKWARD, tags=(torch.Tag.pt2_compliant_tag,))
-    for key in ("CPU", "CUDA"):
+    for key in map(str.upper, _KERNEL_DEVICES):
         _LIBRARY.impl(name, partial(_forward, recurrence), key)
         _LIBRARY.impl(f"{name}_backward", partial(_backward, recurrence), key)
     _LIBRARY.impl(name, partial(recorded, Scan, "", recurrence), "Autograd")

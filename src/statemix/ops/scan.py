@@ -139,13 +139,10 @@ def bdlru_step(
     gates: [B, N, m, m+1] raw; values: [B, N, m]; state: [B, N, m]. Returns float32 (float64 for float64 inputs).
     Errors: ValueError or TypeError naming the argument.
     """
+    gates, values = _same_dtype_under_autocast(gates, values)
     check_tensor("values", values, ("B", "N", "m"), "[B, N, m]")
     check_tensor("gates", gates, (*values.shape, values.shape[-1] + 1), "[B, N, m, m+1]")
-    check_state("state", state, values.shape, values)
-    _, new_state = bdlru_scan(
-        gates.unsqueeze(1), values.unsqueeze(1), state, normalization=normalization, backend=backend
-    )
-    return new_state
+    return _step("bdlru", gates, values, state, values.shape, normalization, backend)
 
 
 def hlru_step(
@@ -157,10 +154,26 @@ def hlru_step(
     Returns float32 (float64 for float64 inputs); new_state[..., 0] is the output.
     Errors: ValueError or TypeError naming the argument.
     """
+    gates, values = _same_dtype_under_autocast(gates, values)
     check_tensor("values", values, ("B", "N"), "[B, N]")
     check_tensor("gates", gates, (*values.shape, "m+1"), "[B, N, m+1]")
-    check_state("state", state, (*values.shape, gates.shape[-1] - 1), values)
-    _, new_state = hlru_scan(
-        gates.unsqueeze(1), values.unsqueeze(1), state, normalization=normalization, backend=backend
-    )
-    return new_state
+    return _step("hlru", gates, values, state, (*values.shape, gates.shape[-1] - 1), normalization, backend)
+
+
+def _step(
+    recurrence: str,
+    gates: Tensor,
+    values: Tensor,
+    state: Tensor,
+    shape: tuple[int, ...],
+    normalization: str,
+    backend: str,
+) -> Tensor:
+    """What the two steps share once gates and values are known to be right; shape: that of the state."""
+    check_normalization(normalization)
+    check_same("gates", gates, "values", values)
+    if shape[-1] < 1:
+        raise ValueError(f"gates: got m = {shape[-1]} (shape {list(gates.shape)}), expected m >= 1")
+    check_state("state", state, shape, values)
+    chosen = registration.choose_backend(backend, values.device, values.dtype)
+    return registration.step(recurrence, gates, values, state, normalization, chosen)[1]

@@ -18,8 +18,9 @@ from pathlib import Path
 from statemix.ops.cpu_kernels.block import block_backward, block_forward
 from statemix.ops.cpu_kernels.lanes import LANES
 from statemix.ops.cpu_kernels.order import order_backward, order_forward
+from statemix.ops.cpu_kernels.token import block_token, order_token
 
-__all__ = ["KERNELS", "LANES"]
+__all__ = ["KERNELS", "LANES", "TOKENS"]
 
 KERNELS = {
     "bdlru": (block_forward, block_backward),
@@ -27,6 +28,9 @@ KERNELS = {
     "hlru": (order_forward, order_backward),
 }
 """The forward and the reverse pass of each recurrence."""
+
+TOKENS = {"bdlru": block_token, "hlru": order_token}
+"""One token of each recurrence that has a step."""
 
 
 def _forget_outdated(folder: Path) -> None:

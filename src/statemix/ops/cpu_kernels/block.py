@@ -23,7 +23,7 @@ from statemix.ops.cpu_kernels.rows import contract, contract_line, scale_adjoint
 @compiled
 def block_forward(first, last, code, sizes, bounds, g, gs, v, vs, h0, states, final):
     """BD-LRU and affine recurrences. g [b, t, n, i, j], v [b, t, n, i] with strides gs, vs; h0 and final
-    [S, m, N], states [B, T, m, N] contiguous. bounds [S, 3]: batch row, first step, end of each sequence."""
+    [S, N, m], states [B, T, m, N] contiguous. bounds [S, 3]: batch row, first step, end of each sequence."""
     real = h0.dtype
     length, blocks, m, columns = sizes
     gated = columns == m + 1
@@ -64,7 +64,7 @@ def block_backward(
     first, last, code, sizes, bounds, g, gs, v, vs, h0, states, ss, dstates, dss, dfinal, dg, dv, dh0
 ):
     """The reverse pass of `block_forward`. states and dstates [b, t, n, i] with strides; dg [B, T, m, columns, N],
-    dv [B, T, m, N], dfinal and dh0 [S, m, N] contiguous."""
+    dv [B, T, m, N], dfinal and dh0 [S, N, m] contiguous."""
     real = h0.dtype
     length, blocks, m, columns = sizes
     gated = columns == m + 1
@@ -85,7 +85,7 @@ def block_backward(
             size = steps * lanes
             for i in range(m):
                 lagged(
-                    states, b * ss[0] + n0 * ss[2] + i * ss[3], ss, h0, (s * m + i) * blocks + n0, 0,
+                    states, b * ss[0] + n0 * ss[2] + i * ss[3], ss, h0, (s * blocks + n0) * m + i, m,
                     start, t0, 1, steps, lanes, past[i],
                 )  # fmt: skip
             at = b * gs[0] + t0 * gs[1] + n0 * gs[2]

@@ -22,7 +22,7 @@ from statemix.ops.cpu_kernels.rows import contract, contract_line, scale_adjoint
 
 @compiled
 def order_forward(first, last, code, sizes, bounds, g, gs, v, vs, h0, states, final):
-    """H-LRU. g [b, t, n, j], v [b, t, n] with strides; h0 and final [S, m, N] (newest first), states [B, T, N]
+    """H-LRU. g [b, t, n, j], v [b, t, n] with strides; h0 and final [S, N, m] (newest first), states [B, T, N]
     contiguous."""
     real = h0.dtype
     length, channels, m, columns = sizes
@@ -81,7 +81,7 @@ def order_backward(
             size = steps * lanes
             for k in range(m):
                 lagged(
-                    states, b * ss[0] + n0 * ss[2], ss, h0, s * m * channels + n0, channels,
+                    states, b * ss[0] + n0 * ss[2], ss, h0, (s * channels + n0) * m, m,
                     start, t0, k + 1, steps, lanes, past[k],
                 )  # fmt: skip
             at = b * gs[0] + t0 * gs[1] + n0 * gs[2]
