@@ -44,7 +44,7 @@ class Layer(nn.Module):
         y, state = self.mixer(self.mixer_norm(x), state)
         return self._finish(x + y), state
 
-    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """One token: x [B, dim] -> (x [B, dim], new state)."""
         y, state = self.mixer.step(self.mixer_norm(x), state)  # type: ignore[operator]
         return self._finish(x + y), state
@@ -109,6 +109,13 @@ class Backbone(nn.Module):
             raise TypeError(f"tokens: got {came}, expected an integer tensor {letters}")
         if tokens.dim() != dims:
             raise ValueError(f"tokens: got shape {list(tokens.shape)}, expected {letters}")
+
+    def reset_parameters(self) -> None:
+        """Draw and fill every parameter anew, as the constructor does: after `to_empty`, say."""
+        for module in self.modules():
+            if module is not self and callable(reset := getattr(module, "reset_parameters", None)):
+                reset()
+        self._initialize()
 
     def _initialize(self) -> None:
         """The first weights; called once everything is built."""
