@@ -90,7 +90,7 @@ def check_input(
 ) -> None:
     """A float tensor [B, T, dim] or [B, dim], in the layer's dtype (None: any) unless autocast reigns: TypeError or
     ValueError naming what came."""
-    if type(x) is not Tensor:
+    if type(x) is not Tensor or x.is_nested:
         check_not_ragged(name, x)
     if not isinstance(x, Tensor):
         raise TypeError(f"{name}: got {type(x).__name__}, expected a tensor {letters}")
@@ -106,9 +106,11 @@ def check_input(
 def check_size(name: str, size: int, least: int = 1) -> int:
     """A whole number of at least `least`: whatever `operator.index` takes, but no bool. A size that is a symbol while
     a graph is traced stays one."""
-    if not isinstance(size, torch.SymInt):
+    if isinstance(size, bool):
+        raise TypeError(f"{name}: got {size!r}, expected a whole number")
+    if not isinstance(size, (int, torch.SymInt)):
         try:
-            size = operator.index(None if isinstance(size, bool) else size)  # type: ignore[arg-type]
+            size = operator.index(size)
         except TypeError:
             raise TypeError(f"{name}: got {size!r}, expected a whole number") from None
     if size < least:

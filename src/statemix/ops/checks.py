@@ -35,7 +35,7 @@ def check_not_ragged(name: str, tensor: object) -> None:
 
 def check_tensor(name: str, tensor: Tensor, shape: Sequence[int | str], letters: str) -> None:
     """TypeError unless a float tensor; ValueError unless its shape is `shape` (a str entry takes any size)."""
-    if type(tensor) is not Tensor:
+    if type(tensor) is not Tensor or tensor.is_nested:
         check_not_ragged(name, tensor)
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name}: got {type(tensor).__name__}, expected a tensor {letters}")

@@ -26,7 +26,7 @@ def _lagged_packed(states: Tensor, lag: int, initial_state: Tensor | None, cu_se
     length = states.shape[1]
     bounds = cu_seqlens.to(torch.int64)
     steps = torch.arange(length, device=states.device)
-    sequence = torch.searchsorted(bounds[1:].contiguous(), steps, right=True)  # [T]
+    sequence = torch.searchsorted(bounds, steps, right=True) - 1  # [T]
     age = steps - bounds[sequence]  # steps since the start of the sequence
     inside = states[0, (steps - lag).clamp(min=0)]  # [T, N]
     if initial_state is None:

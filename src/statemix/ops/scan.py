@@ -28,11 +28,25 @@ def carried_state(
     if cu_seqlens is not None:
         check_cu_seqlens(cu_seqlens, sequences, length)
         sequences = cu_seqlens.shape[0] - 1
+        if initial_state is None and torch.compiler.is_exporting():
+            sequences = _any_number(sequences, cu_seqlens)
     dtype = state_dtype(like.dtype)
     if initial_state is None:
         return like.new_zeros((sequences, blocks, m), dtype=dtype)
     check_state("initial_state", initial_state, (sequences, blocks, m), like)
     return initial_state.to(dtype)
+
+
+def _any_number(sequences: int, cu_seqlens: Tensor) -> int:
+    """The number of sequences in an exported program whose range includes one: counted when it runs, because a size
+    S + 1 - 1 makes torch's exporter tell one sequence from more."""
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+    if statically_known_true(sequences >= 2):
+        return sequences
+    counted = torch.ones_like(cu_seqlens).sum().item() - 1
+    torch._check(counted >= 0)
+    return counted  # type: ignore[return-value]
 
 
 def _run(
