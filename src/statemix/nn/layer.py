@@ -131,8 +131,9 @@ class RecurrentLayer(nn.Module):
     def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """One token: x [B, dim], state [B, N, m] or None (zeros) -> (y [B, dim], new state). Equal to `forward` on
         T = 1; hooks of the layer run as in `forward`."""
-        check_input("x", x, ("B", self.dim), "[B, dim]", self._input_dtype(x))
-        if is_hooked(self):
+        hooked = is_hooked(self)  # then a hook may bring weights in or cast x, and forward checks the dtype
+        check_input("x", x, ("B", self.dim), "[B, dim]", None if hooked else self._input_dtype(x))
+        if hooked:
             y, state = self(x.unsqueeze(1), state)
             return y[:, 0], state
         return self._step(x, state)

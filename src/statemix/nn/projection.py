@@ -31,7 +31,7 @@ def turn(tensor: Tensor, dims: int, start: int = 0) -> Tensor:
 
 def reorders(x: Tensor) -> bool:
     """Whether weights are reordered for x [B, T, ...]: not for one step, whose product reads them only once itself."""
-    return n_innermost(x.device) and x.dim() > 2 and x.shape[1] > 1
+    return x.dim() > 2 and x.shape[1] > 1 and n_innermost(x.device)
 
 
 def project(linear: nn.Module, x: Tensor, kept: tuple[int, ...], *, gates: bool) -> Tensor:

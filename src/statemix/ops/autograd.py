@@ -131,7 +131,9 @@ def is_differentiated(arguments: tuple[Any, ...]) -> bool:
     """Whether a history of what happens to these is kept, or a tangent taken along."""
     if in_forward_mode():
         return True
-    return torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in arguments)
+    if not torch.is_grad_enabled():
+        return False
+    return any(isinstance(x, Tensor) and x.requires_grad for x in arguments)
 
 
 def recorded(function: type[torch.autograd.Function], suffix: str, recurrence: str, *arguments: Any) -> Any:

@@ -28,6 +28,9 @@ INSTALLED = importlib.util.find_spec("numba") is not None
 
 BITS = {torch.bfloat16: "uint16", torch.float16: "int16"}
 
+NOT_WANTED = 0
+"""In place of states that a kernel need not write."""
+
 _pool: ThreadPoolExecutor | None = None
 _pool_lock = threading.Lock()
 
@@ -61,31 +64,33 @@ def _threads() -> ThreadPoolExecutor:
 def _spread(kernel: Callable[..., None], items: int, work: int, *arguments: Any) -> None:
     """Run kernel(first, last, ...) over `items` independent work items on torch's number of threads."""
     if work < 20_000:  # numbers touched: below this a thread costs more than it saves
-        kernel(0, items, *arguments)
+        _call(kernel, 0, items, *arguments)
         return
     shares = max(1, min(torch.get_num_threads(), items))
     cuts = [items * k // shares for k in range(shares + 1)]
     pending = [
-        _threads().submit(kernel, first, last, *arguments)
+        _threads().submit(_call, kernel, first, last, *arguments)
         for first, last in zip(cuts[1:-1], cuts[2:], strict=True)
     ]
     try:
-        kernel(cuts[0], cuts[1], *arguments)
+        _call(kernel, cuts[0], cuts[1], *arguments)
     finally:
         for future in pending:
             future.result()
 
 
-def _flat(tensor: Tensor) -> Any:
-    """The storage behind a tensor from its first element, as a flat numpy array (no copy)."""
-    flat = tensor.detach() if tensor.requires_grad else tensor
-    if not tensor.is_contiguous():
-        sizes = zip(tensor.shape, tensor.stride(), strict=True)
-        extent = 1 + sum([(size - 1) * stride for size, stride in sizes]) if tensor.numel() else 0
-        flat = flat.as_strided((extent,), (1,))
-    if tensor.dtype in BITS:  # numpy has no bfloat16, and Numba no float16: the kernels take their bits
-        return flat.view(torch.int16).numpy().view(BITS[tensor.dtype]).reshape(-1)
-    return flat.numpy().reshape(-1)
+def _call(kernel: Callable[..., None], *arguments: Any) -> None:
+    """Call a kernel with the addresses of tensors, which live as long as the call."""
+    kernel(*[x.data_ptr() if isinstance(x, Tensor) else x for x in arguments])
+
+
+@cache
+def _example(dtype: torch.dtype) -> Any:
+    """An empty array of the numbers that the kernels see in a tensor of a dtype."""
+    empty = torch.empty(0, dtype=dtype, device="cpu")
+    if dtype in BITS:  # numpy has no bfloat16, and Numba no float16: the kernels take their bits
+        return empty.view(torch.int16).numpy().view(BITS[dtype])
+    return empty.numpy()
 
 
 @lru_cache(maxsize=64)
@@ -134,8 +139,8 @@ def forward(
     if items and sizes[2]:
         _spread(
             _compiled().KERNELS[recurrence][0], items, gates.numel(), CODES[normalization], sizes,
-            _bounds(values, cu_seqlens), _flat(gates), gates.stride(), _flat(values), values.stride(),
-            _flat(initial), _flat(states), _flat(final),
+            _bounds(values, cu_seqlens), _example(values.dtype), _example(dtype),
+            gates, gates.stride(), values, values.stride(), initial, states, final,
         )  # fmt: skip
     return states, final
 
@@ -150,19 +155,12 @@ def step(
     items, sizes = _work(gates, state, 1)
     if items:
         _spread(
-            _compiled().TOKENS[recurrence], items, gates.numel(), CODES[normalization], sizes,
+            _compiled().KERNELS[recurrence][0], items, gates.numel(), CODES[normalization], sizes,
             _whole_rows(state.shape[0], 1), _example(values.dtype), _example(dtype),
-            gates.data_ptr(), _with_time(gates.stride()), values.data_ptr(), _with_time(values.stride()),
-            state.data_ptr(), new.data_ptr(),
+            gates, _with_time(gates.stride()), values, _with_time(values.stride()), state, NOT_WANTED, new,
         )  # fmt: skip
     states = new[..., 0] if recurrence == "hlru" else new
     return states if dtype == values.dtype else states.to(values.dtype), new
-
-
-@cache
-def _example(dtype: torch.dtype) -> Any:
-    """An array as the kernels take tensors of a dtype."""
-    return _flat(torch.empty(0, dtype=dtype, device="cpu"))
 
 
 def _with_time(strides: tuple[int, ...]) -> tuple[int, ...]:
@@ -192,8 +190,8 @@ def backward(
     if items and sizes[2]:
         _spread(
             _compiled().KERNELS[recurrence][1], items, gates.numel(), CODES[normalization], sizes,
-            _bounds(values, cu_seqlens), _flat(gates), gates.stride(), _flat(values), values.stride(),
-            _flat(initial), _flat(states), states.stride(), _flat(grads), grads.stride(),
-            _flat(d_final), _flat(d_gates), _flat(d_values), _flat(d_initial),
+            _bounds(values, cu_seqlens), _example(values.dtype), _example(dtype),
+            gates, gates.stride(), values, values.stride(), initial, states, states.stride(), grads, grads.stride(),
+            d_final, d_gates, d_values, d_initial,
         )  # fmt: skip
     return d_gates, d_values, d_initial

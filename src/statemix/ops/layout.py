@@ -43,29 +43,25 @@ def to_fast_order(tensor: Tensor, role: Role) -> Tensor:
     return tensor.movedim(*_move(role, tensor.device))
 
 
-def from_fast_order(tensor: Tensor, role: Role) -> Tensor:
-    """The way back: a view in the logical order."""
-    memory, logical = reversed(_move(role, tensor.device))
-    return tensor.movedim(memory, logical)
-
-
 def in_fast_format(tensor: Tensor, role: Role) -> Tensor:
-    """The tensor itself when it is in the fast format, else a copy that is."""
+    """The tensor itself when it is in the fast format, else a copy that is (of its own storage, no view)."""
     if role == "state":
         return tensor.contiguous()
-    ordered = to_fast_order(tensor, role)
-    return tensor if ordered.is_contiguous() else from_fast_order(ordered.contiguous(), role)
+    return tensor if to_fast_order(tensor, role).is_contiguous() else empty_fast(tensor, role).copy_(tensor)
 
 
 def empty_fast(like: Tensor, role: Role, dtype: torch.dtype | None = None) -> Tensor:
-    """An uninitialised tensor of the shape and device of `like`, in the fast format."""
+    """An uninitialised tensor of the shape and device of `like`, in the fast format: its own storage, no view."""
     if role == "state":
         return like.new_empty(like.shape, dtype=dtype)
     source, target = _move(role, like.device)
-    sizes = list(like.shape)
-    size = sizes.pop(source)
-    sizes.insert(target % like.dim(), size)
-    return like.new_empty(sizes, dtype=dtype).movedim(target, source)
+    order = list(range(like.dim()))
+    order.insert(target % like.dim(), order.pop(source))
+    strides, numbers = [0] * like.dim(), 1
+    for dim in reversed(order):
+        strides[dim] = numbers
+        numbers *= like.shape[dim]
+    return like.new_empty_strided(like.shape, strides, dtype=dtype)
 
 
 def split_joined(joined: Tensor, inner: Sequence[int]) -> tuple[Tensor, Tensor]:

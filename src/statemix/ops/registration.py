@@ -31,8 +31,6 @@ BACKWARD_ROLES: tuple[Role, ...] = ("gates", "values", "state")
 _KERNEL_DEVICES = ("cpu", "cuda")
 """Whose tensors the operators' own kernels take."""
 
-_ORDINARY = (Tensor, torch.nn.Parameter, type(None))
-
 _LIBRARY = torch.library.Library("statemix", "DEF")
 _FORWARD = (
     "(Tensor gates, Tensor values, Tensor initial_state, Tensor? cu_seqlens, str normalization, str backend)"
@@ -112,21 +110,34 @@ def _is_unobserved(tensors: tuple[Any, ...]) -> bool:
         not torch.compiler.is_compiling()
         and not torch._C._are_functorch_transforms_active()
         and not is_differentiated(tensors)
-        and all(type(x) in _ORDINARY for x in tensors)
+        and all(_is_ordinary(x) for x in tensors)
         and tensors[0].device.type in _KERNEL_DEVICES
         and torch._C._len_torch_dispatch_stack() == 0
         and not torch._C._autograd._profiler_enabled()
     )
 
 
+def _is_ordinary(tensor: Tensor | None) -> bool:
+    """Whether a tensor is no subclass, and its memory holds its numbers: no lazy negation, no zeros without memory."""
+    if type(tensor) in (Tensor, torch.nn.Parameter):
+        return not (tensor.is_neg() or tensor._is_zerotensor())  # type: ignore[union-attr]
+    return tensor is None
+
+
 def _forward(recurrence: str, *arguments: Any) -> Any:
     results = BACKENDS[arguments[-1]].forward(recurrence, *arguments[:-1])
-    return tuple(map(in_fast_format, results, FORWARD_ROLES))  # as the fakes say
+    return tuple(map(_owned, results, FORWARD_ROLES))  # as the fakes say
 
 
 def _backward(recurrence: str, *arguments: Any) -> Any:
     results = BACKENDS[arguments[-1]].backward(recurrence, *arguments[:-1])
-    return tuple(map(in_fast_format, results, BACKWARD_ROLES))
+    return tuple(map(_owned, results, BACKWARD_ROLES))
+
+
+def _owned(tensor: Tensor, role: Role) -> Tensor:
+    """The tensor in the fast format, and no view: what it is a view of would forbid changing it in place."""
+    fast = in_fast_format(tensor, role)
+    return fast.clone() if fast._is_view() else fast
 
 
 def _forward_fake(

@@ -5,9 +5,10 @@ one line for each (row, column); the element-wise work (normalisation, gradients
 lines, the recurrence itself along the lanes of one step. Lines are forgotten after their tile: neither the
 normalised gates nor the transition matrices ever exist in memory, in either direction.
 
-Arrays arrive flat with their strides in elements, so one compiled version serves every memory layout; a stride of
-1 along N takes the vectorised load. N is innermost in everything these kernels write. Every scratch array is an
-allocation of its own: two views of one allocation keep the compiler from vectorising (measured: 3 times slower).
+Tensors arrive as addresses with their strides in elements, so one compiled version serves every memory layout; a
+stride of 1 along N takes the vectorised load. N is innermost in everything these kernels write but the state. Every
+scratch array is an allocation of its own: two views of one allocation keep the compiler from vectorising (measured: 3
+times slower).
 """
 
 from __future__ import annotations
@@ -18,9 +19,8 @@ from pathlib import Path
 from statemix.ops.cpu_kernels.block import block_backward, block_forward
 from statemix.ops.cpu_kernels.lanes import LANES
 from statemix.ops.cpu_kernels.order import order_backward, order_forward
-from statemix.ops.cpu_kernels.token import block_token, order_token
 
-__all__ = ["KERNELS", "LANES", "TOKENS"]
+__all__ = ["KERNELS", "LANES"]
 
 KERNELS = {
     "bdlru": (block_forward, block_backward),
@@ -28,9 +28,6 @@ KERNELS = {
     "hlru": (order_forward, order_backward),
 }
 """The forward and the reverse pass of each recurrence."""
-
-TOKENS = {"bdlru": block_token, "hlru": order_token}
-"""One token of each recurrence that has a step."""
 
 
 def _forget_outdated(folder: Path) -> None:

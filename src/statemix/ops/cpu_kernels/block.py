@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from statemix.ops.cpu_kernels.addresses import array_at
 from statemix.ops.cpu_kernels.gates import SIGMOID, SILU, SOFTMAX, gate_gradient, row_shift, weights
 from statemix.ops.cpu_kernels.lanes import (
     LANES,
@@ -21,10 +22,14 @@ from statemix.ops.cpu_kernels.rows import contract, contract_line, scale_adjoint
 
 
 @compiled
-def block_forward(first, last, code, sizes, bounds, g, gs, v, vs, h0, states, final):
+def block_forward(first, last, code, sizes, bounds, stored, carried, g, gs, v, vs, h0, states, final):
     """BD-LRU and affine recurrences. g [b, t, n, i, j], v [b, t, n, i] with strides gs, vs; h0 and final
-    [S, N, m], states [B, T, m, N] contiguous. bounds [S, 3]: batch row, first step, end of each sequence."""
-    real = h0.dtype
+    [S, N, m], states [B, T, m, N] contiguous: addresses of numbers like those of stored (g, v, states; 0 where
+    states are not wanted) and of carried (h0, final). bounds [S, 3]: batch row, first step, end of each sequence."""
+    real = carried.dtype
+    wanted = states != 0
+    g, v, states = array_at(g, stored), array_at(v, stored), array_at(states, stored)
+    h0, final = array_at(h0, carried), array_at(final, carried)
     length, blocks, m, columns = sizes
     gated = columns == m + 1
     tiles = (blocks + LANES - 1) // LANES
@@ -55,17 +60,23 @@ def block_forward(first, last, code, sizes, bounds, g, gs, v, vs, h0, states, fi
                         out[i, at + n] = new[i, n]
                 h, new = new, h
             at = (b * length + t0) * m * blocks + n0
-            scatter(out, states, at, m * blocks, blocks, steps, lanes)
+            if wanted:
+                scatter(out, states, at, m * blocks, blocks, steps, lanes)
         write_state(h, s, m, blocks, n0, lanes, final)
 
 
 @compiled
 def block_backward(
-    first, last, code, sizes, bounds, g, gs, v, vs, h0, states, ss, dstates, dss, dfinal, dg, dv, dh0
-):
+    first, last, code, sizes, bounds, stored, carried,
+    g, gs, v, vs, h0, states, ss, dstates, dss, dfinal, dg, dv, dh0,
+):  # fmt: skip
     """The reverse pass of `block_forward`. states and dstates [b, t, n, i] with strides; dg [B, T, m, columns, N],
-    dv [B, T, m, N], dfinal and dh0 [S, N, m] contiguous."""
-    real = h0.dtype
+    dv [B, T, m, N], dfinal and dh0 [S, N, m] contiguous: addresses as there."""
+    real = carried.dtype
+    g, v = array_at(g, stored), array_at(v, stored)
+    states, dstates = array_at(states, stored), array_at(dstates, stored)
+    dg, dv = array_at(dg, stored), array_at(dv, stored)
+    h0, dfinal, dh0 = array_at(h0, carried), array_at(dfinal, carried), array_at(dh0, carried)
     length, blocks, m, columns = sizes
     gated = columns == m + 1
     tiles = (blocks + LANES - 1) // LANES

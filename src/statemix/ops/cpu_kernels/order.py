@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from statemix.ops.cpu_kernels.addresses import array_at
 from statemix.ops.cpu_kernels.gates import SIGMOID, SILU, SOFTMAX, gate_gradient, row_shift, weights
 from statemix.ops.cpu_kernels.lanes import (
     LANES,
@@ -21,10 +22,13 @@ from statemix.ops.cpu_kernels.rows import contract, contract_line, scale_adjoint
 
 
 @compiled
-def order_forward(first, last, code, sizes, bounds, g, gs, v, vs, h0, states, final):
+def order_forward(first, last, code, sizes, bounds, stored, carried, g, gs, v, vs, h0, states, final):
     """H-LRU. g [b, t, n, j], v [b, t, n] with strides; h0 and final [S, N, m] (newest first), states [B, T, N]
-    contiguous."""
-    real = h0.dtype
+    contiguous: addresses as in `block_forward`."""
+    real = carried.dtype
+    wanted = states != 0
+    g, v, states = array_at(g, stored), array_at(v, stored), array_at(states, stored)
+    h0, final = array_at(h0, carried), array_at(final, carried)
     length, channels, m, columns = sizes
     tiles = (channels + LANES - 1) // LANES
     f = np.zeros((columns, WIDTH), real)
@@ -51,17 +55,23 @@ def order_forward(first, last, code, sizes, bounds, g, gs, v, vs, h0, states, fi
                 for n in range(lanes):
                     window[0, n] = new[n]
                     out[0, at + n] = new[n]
-            scatter(out, states, (b * length + t0) * channels + n0, channels, 0, steps, lanes)
+            if wanted:
+                scatter(out, states, (b * length + t0) * channels + n0, channels, 0, steps, lanes)
         write_state(window, s, m, channels, n0, lanes, final)
 
 
 @compiled
 def order_backward(
-    first, last, code, sizes, bounds, g, gs, v, vs, h0, states, ss, dstates, dss, dfinal, dg, dv, dh0
-):
+    first, last, code, sizes, bounds, stored, carried,
+    g, gs, v, vs, h0, states, ss, dstates, dss, dfinal, dg, dv, dh0,
+):  # fmt: skip
     """The reverse pass of `order_forward`. dg [B, T, columns, N], dv [B, T, N] contiguous. carry[k] is the
     adjoint, gathered so far, of the state k steps before the one in hand."""
-    real = h0.dtype
+    real = carried.dtype
+    g, v = array_at(g, stored), array_at(v, stored)
+    states, dstates = array_at(states, stored), array_at(dstates, stored)
+    dg, dv = array_at(dg, stored), array_at(dv, stored)
+    h0, dfinal, dh0 = array_at(h0, carried), array_at(dfinal, carried), array_at(dh0, carried)
     length, channels, m, columns = sizes
     tiles = (channels + LANES - 1) // LANES
     f, raw = np.zeros((columns, WIDTH), real), np.zeros((columns, WIDTH), real)
