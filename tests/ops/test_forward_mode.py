@@ -64,9 +64,10 @@ def test_jvp(recurrence, name, backend, packed):
 def test_tangents_of_some_inputs_alone(recurrence, backend, packed, which):
     name = "none" if recurrence == "affine" else "sigmoid"
     function, tensors = case(recurrence, name, backend, packed)
-    some = lambda *chosen: function(
-        *[chosen[which.index(k)] if k in which else t for k, t in enumerate(tensors)]
-    )  # noqa: E731
+
+    def some(*chosen):
+        return function(*[chosen[which.index(k)] if k in which else t for k, t in enumerate(tensors)])
+
     chosen = tuple(tensors[k] for k in which)
     tangents = directions(chosen)
     _, have = jvp(some, chosen, tangents)
