@@ -9,11 +9,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from statemix.models.embedding import Embedding
+from statemix.nn.projection import check_size
 
 NORMS: dict[str, type[nn.Module]] = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
 """Normalisation layers by name."""
 
 INITIAL_DEVIATION = 0.02
+
+
+def whole_number(name: str, size: int) -> int:
+    """A whole number of at least 1, or a ValueError naming it."""
+    try:
+        return check_size(name, size)
+    except TypeError as error:
+        raise ValueError(str(error)) from None
 
 
 class SwiGLU(nn.Module):
@@ -71,9 +80,9 @@ class Backbone(nn.Module):
         norm: str = "layer",
     ) -> None:
         super().__init__()
-        for name, size in (("vocab_size", vocab_size), ("dim", dim), ("depth", depth)):
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise ValueError(f"{name}: got {size!r}, expected a whole number of at least 1")
+        vocab_size, dim, depth = (
+            whole_number(*one) for one in (("vocab_size", vocab_size), ("dim", dim), ("depth", depth))
+        )
         if norm not in NORMS:
             raise ValueError(f"norm: got {norm!r}, expected one of {', '.join(map(repr, NORMS))}")
         if not callable(mixer):

@@ -25,8 +25,8 @@ class LanguageModel(Backbone):
         norm: str = "layer",
     ) -> None:
         super().__init__(vocab_size, dim, mixer, depth=depth, norm=norm)
-        self.norm = NORMS[norm](dim)
-        self.head = nn.Linear(dim, vocab_size)
+        self.norm = NORMS[norm](self.dim)
+        self.head = nn.Linear(self.dim, self.vocab_size)
         self._initialize()
 
     def forward(self, tokens: Tensor, states: Sequence[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:

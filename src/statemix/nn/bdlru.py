@@ -40,7 +40,7 @@ class BDLRU(RecurrentLayer):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        check_size("dim", dim)
+        dim = check_size("dim", dim)
         m = check_size("block_size", block_size)
         blocks = default_blocks(dim, m) if num_blocks is None else check_size("num_blocks", num_blocks)
         super().__init__(

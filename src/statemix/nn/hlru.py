@@ -42,7 +42,7 @@ class HLRU(RecurrentLayer):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        check_size("dim", dim)
+        dim = check_size("dim", dim)
         m = check_size("order", order)
         channels = (
             default_blocks(dim, m) if num_channels is None else check_size("num_channels", num_channels)

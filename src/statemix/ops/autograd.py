@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from statemix.ops import reference
-from statemix.ops.tangent import tangent_scan
+from statemix.ops.tangent import pushforward, tangent_scan
 
 
 def operator(recurrence: str, suffix: str = "") -> Any:
@@ -30,10 +29,19 @@ def transformed() -> bool:
     return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
+def nests_forward_mode() -> bool:
+    """Whether forward mode runs inside forward mode, where torch gives zeros for any autograd function."""
+    stack = torch._C._functorch.get_interpreter_stack() or ()
+    return sum(one.key() == torch._C._functorch.TransformType.Jvp for one in stack) > 1
+
+
 def apply(recurrence: str, *arguments: Any) -> tuple[Tensor, Tensor]:
-    """A scan with its history and tangents, by its operator or, under a transform, around it."""
-    call = partial(Scan.apply, recurrence) if transformed() else operator(recurrence)
-    return call(*arguments)  # type: ignore[no-any-return]
+    """A scan with its history and tangents: by its operator or, under a transform, around it."""
+    if not transformed():
+        return operator(recurrence)(*arguments)  # type: ignore[no-any-return]
+    if nests_forward_mode():
+        return reference.scan(recurrence, *arguments[:-1])
+    return Scan.apply(recurrence, *arguments)  # type: ignore[no-any-return]
 
 
 class Scan(torch.autograd.Function):
@@ -50,16 +58,21 @@ class Scan(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         """Keep the inputs and the states; the normalised gates are never kept."""
         ctx.recurrence, gates, values, initial_state, cu_seqlens, ctx.normalization, ctx.backend = inputs
-        ctx.save_for_backward(gates, values, output[0], initial_state, cu_seqlens)
-        ctx.save_for_forward(gates, values, output[0], initial_state, cu_seqlens)
+        kept = (gates, values, output[0], initial_state, cu_seqlens)
+        ctx.save_for_backward(*kept)
+        ctx.save_for_forward(*kept)  # vmap takes both for one list
 
     @staticmethod
-    def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        """The tangent of a scan is a scan."""
-        saved = ctx.saved_tensors
-        kind, *inputs = tangent_scan(ctx.recurrence, saved, tangents[:3], ctx.normalization)
-        states, final = apply(kind, *inputs, saved[4], "none", ctx.backend)
-        return states.to(saved[2].dtype), final
+    def jvp(ctx: Any, recurrence: None, *tangents: Tensor | None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """The tangent of a scan is a scan. The states are taken anew, so that they carry tangents of their own."""
+        gates, values, _, initial_state, cu_seqlens = ctx.saved_tensors
+        inputs = [gates, values, initial_state]
+        states, _ = apply(ctx.recurrence, *inputs, cu_seqlens, ctx.normalization, ctx.backend)
+        kind, *inputs = tangent_scan(
+            ctx.recurrence, inputs, states, cu_seqlens, tangents[:3], ctx.normalization
+        )
+        d_states, d_final = apply(kind, *inputs, cu_seqlens, "none", ctx.backend)
+        return d_states.to(states.dtype), d_final
 
     @staticmethod
     def backward(ctx: Any, grad_states: Tensor, grad_final: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
@@ -119,7 +132,7 @@ class ScanBackward(torch.autograd.Function):
         gradient, inputs = ScanBackward._gradient(ctx)
         tangents = (gates, values, state, *grads[:2])
         given = [torch.zeros_like(x) if d is None else d for x, d in zip(inputs, tangents, strict=True)]
-        return torch.func.jvp(gradient, tuple(inputs), tuple(given))[1]  # type: ignore[no-any-return]
+        return pushforward(gradient, inputs, given)
 
 
 def in_forward_mode() -> bool:

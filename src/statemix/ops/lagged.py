@@ -24,7 +24,7 @@ def lagged(states: Tensor, lag: int, initial_state: Tensor | None, cu_seqlens: T
 def _lagged_packed(states: Tensor, lag: int, initial_state: Tensor | None, cu_seqlens: Tensor) -> Tensor:
     """`lagged` for packed sequences [1, T, N]: a step less than `lag` from its start looks into its own state."""
     length = states.shape[1]
-    bounds = cu_seqlens.to(torch.int64)
+    bounds = cu_seqlens.to(states.device, torch.int64)
     steps = torch.arange(length, device=states.device)
     sequence = torch.searchsorted(bounds, steps, right=True) - 1  # [T]
     age = steps - bounds[sequence]  # steps since the start of the sequence

@@ -7,6 +7,7 @@ dh_t = A_t dh_{t-1} + (dA_t h_{t-1} + da0_t v_t + a0_t dv_t): the same transitio
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,22 +17,36 @@ from statemix.ops.layout import state_dtype
 from statemix.ops.normalization import normalize
 
 
+def pushforward(function: Any, inputs: Sequence[Tensor], tangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The tangents of a function's outputs, by reverse mode twice: torch refuses forward mode inside a forward-mode
+    rule where tensors carry tangents of their own."""
+    outputs, pullback = torch.func.vjp(function, *inputs)[:2]
+    zeros = tuple(map(torch.zeros_like, outputs))
+    return torch.func.vjp(pullback, zeros)[1](tuple(tangents))[0]  # type: ignore[no-any-return]
+
+
 def tangent_scan(
-    recurrence: str, saved: Sequence[Tensor], tangents: Sequence[Tensor | None], normalization: str
+    recurrence: str,
+    inputs: Sequence[Tensor],
+    states: Tensor,
+    cu_seqlens: Tensor | None,
+    tangents: Sequence[Tensor | None],
+    normalization: str,
 ) -> tuple[str, Tensor, Tensor, Tensor]:
     """The scan whose results are the tangents of states and final state: its recurrence (nothing is normalised), gates,
-    values and initial state. saved: gates, values, states, initial state and bounds (or None) of the scan; tangents:
-    those of gates, values and initial state, None being zeros."""
-    gates, values, states, initial, cu_seqlens = saved
-    pairs = zip((gates, values, initial), tangents, strict=True)
+    values and initial state. inputs: gates, values and initial state of the scan that gave `states`; tangents: theirs,
+    None being zeros."""
+    gates, values, initial = inputs
+    pairs = zip(inputs, tangents, strict=True)
     given = [torch.zeros_like(x) if d is None else d for x, d in pairs]
     dtype = state_dtype(values.dtype)
-    weights, d_weights = torch.func.jvp(
-        lambda g: normalize(g, normalization), (gates.to(dtype),), (given[0].to(dtype),)
-    )[:2]
+    weights = normalize(gates.to(dtype), normalization)
+    (d_weights,) = pushforward(
+        lambda g: (normalize(g, normalization),), (gates.to(dtype),), (given[0].to(dtype),)
+    )
     seen = _seen(recurrence, states.to(dtype), initial, cu_seqlens)
-    transitions, inputs = _INPUTS[recurrence](weights, d_weights, seen, values.to(dtype), given[1].to(dtype))
-    return "hlru" if recurrence == "hlru" else "affine", transitions, inputs, given[2]
+    transitions, added = _INPUTS[recurrence](weights, d_weights, seen, values.to(dtype), given[1].to(dtype))
+    return "hlru" if recurrence == "hlru" else "affine", transitions, added, given[2]
 
 
 def _seen(recurrence: str, states: Tensor, initial: Tensor, cu_seqlens: Tensor | None) -> Tensor:
