@@ -43,9 +43,9 @@ class MissingFileError(RunError, ValueError):
 class DamagedError(RunError):
     """A JSON file does not fit its digest: it was damaged, or edited by hand."""
 
-    def __init__(self, message: str, content: dict[str, Any]) -> None:
+    def __init__(self, message: str, content: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
-        self.content = content
+        self.content = content or {}  # what the file says all the same
 
 
 @contextlib.contextmanager
