@@ -17,6 +17,7 @@ from statemix.training import checkpoint as checkpoints
 from statemix.training import loop as loops
 from statemix.training.digest import DIGEST
 from statemix.training.files import read_json, write_json
+from statemix.training.metrics import check_metrics
 from tests.training.small import small
 
 CHECKPOINT, WEIGHTS = "checkpoint/state.safetensors", "model.safetensors"
@@ -283,6 +284,19 @@ def test_every_reader_takes_the_weights(finished):
         assert len(file.metadata()[DIGEST]) == 64
         names = set(file.keys())
     assert names == load_run(finished)[1].state_dict().keys()
+
+
+def test_the_curves_of_a_run_that_is_over(finished, stopped):
+    """A summary holds their digest; that of an interrupted run does not bind the lines that come after it."""
+    for folder, damaged in ((finished, True), (stopped, False)):
+        path, summary = folder / "metrics.jsonl", read_json(folder / "summary.json")
+        check_metrics(path, summary)
+        path.write_bytes(path.read_bytes().replace(b"1", b"2", 1))
+        if damaged:
+            with pytest.raises(RunError, match=r"metrics.jsonl is damaged"):
+                check_metrics(path, summary)
+        else:
+            check_metrics(path, summary)
 
 
 def test_json_with_keys_that_are_not_text(tmp_path):

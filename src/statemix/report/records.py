@@ -11,6 +11,7 @@ from typing import Any
 from statemix.tasks import Task, get_task
 from statemix.training.config import Config
 from statemix.training.files import RunError, read_json
+from statemix.training.metrics import check_metrics
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,10 @@ def read_record(folder: Path) -> Record:
         record.accuracy(), record.step
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"folders: {folder}/summary.json is not the summary of a run: {error}") from None
+    try:
+        check_metrics(folder / "metrics.jsonl", summary)
+    except RunError as error:
+        raise ValueError(f"folders: {error}") from None
     return record
 
 

@@ -45,11 +45,11 @@ def _write(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) 
     sealed = {**metadata, DIGEST: digest_of({**metadata, METADATA: header}, data)}
     text = json.dumps({METADATA: sealed, **header}, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # data begin at a multiple of 8
-    content = len(text).to_bytes(8, "little") + text + data
+    content = b"".join((len(text).to_bytes(8, "little"), text, data))
     replace_file(path, lambda temporary: temporary.write_bytes(content))
 
 
-def _parts(content: bytes) -> tuple[dict[str, Any], bytes]:
+def _parts(content: bytes) -> tuple[dict[str, Any], memoryview]:
     """The header and the data of a safetensors file. ValueError for what is none."""
     end = 8 + int.from_bytes(content[:8], "little")
     if not 8 < end <= len(content):
@@ -57,7 +57,7 @@ def _parts(content: bytes) -> tuple[dict[str, Any], bytes]:
     header = json.loads(content[8:end])
     if not isinstance(header, dict) or not isinstance(header.get(METADATA, {}), dict):
         raise ValueError("its header is no JSON object")
-    return header, content[end:]
+    return header, memoryview(content)[end:]
 
 
 def _read(path: Path, form: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

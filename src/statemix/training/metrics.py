@@ -6,11 +6,12 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 from statemix.training.files import RunError, open_own, replace_file, writing
+from statemix.training.folder import FINAL
 
 BUFFER = 8192
 """Bytes of lines that wait to be written together."""
@@ -144,3 +145,21 @@ class MetricsFile:
         with contextlib.suppress(OSError, RunError):
             self._write()
         self._file.close()
+
+
+def check_metrics(path: Path, summary: Mapping[str, Any]) -> None:
+    """RunError when the metrics of a run that is over are not those that its summary was written with.
+
+    Summaries of earlier versions, and of what was imported, do not tell.
+    """
+    told = summary.get("metrics_sha256")
+    if told is None or summary.get("status") not in FINAL:
+        return
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while piece := file.read(PIECE):
+            digest.update(piece)
+    if digest.hexdigest() != told:
+        raise RunError(
+            f"{path} is damaged: its content does not fit the digest in {path.parent}/summary.json"
+        )
