@@ -268,7 +268,11 @@ def test_a_configuration_that_was_edited(finished):
     path.write_text(json.dumps(content))
     with pytest.raises(RunError, match="if it was edited by hand, remove its entry 'sha256'"):
         load_run(finished)
-    for key, value in (("batch_size", -1), ("eval_examples", 0), ("seed", 2**40)):
+    for key, value in (
+        ("batch_size", -1),
+        ("eval_examples", 0),
+        ("seed", 2**40),
+    ):  # with the digest and without
         wrong = {**content, "training": content["training"] | {key: value}}
         for digest in (content[DIGEST], None):
             path.write_text(

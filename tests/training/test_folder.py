@@ -347,6 +347,14 @@ def test_a_run_without_a_configuration_is_not_taken_over(tmp_path, stopped):
         train(small(), run)
     (run / "notes.txt").unlink()
     assert train(small(), run)["status"] == "finished"
+    checkpoint = tmp_path / "other" / "checkpoint"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "model.pt").write_text("mine")
+    with pytest.raises(RunError, match=r"no config.json"):
+        train(small(), tmp_path / "other")
+    assert (checkpoint / "model.pt").read_text() == "mine"
+    (checkpoint / "model.pt").unlink()  # as a removal that was overtaken by a save leaves it
+    assert train(small(), tmp_path / "other")["status"] == "finished"
     strange = tmp_path / "strange"
     strange.mkdir()
     (strange / "metrics.jsonl").write_text('{"loss": 1}\n')
@@ -356,6 +364,12 @@ def test_a_run_without_a_configuration_is_not_taken_over(tmp_path, stopped):
         with pytest.raises(RunError, match=r"no config.json"):
             train(small(), strange)
         assert (strange / "metrics.jsonl").read_text() == '{"loss": 1}\n'
+
+
+def test_what_others_put_beside_the_checkpoint_stays(stopped):
+    (stopped / "checkpoint" / "best.pt").write_text("mine")
+    assert train(small(), stopped)["status"] == "finished"
+    assert [path.name for path in (stopped / "checkpoint").iterdir()] == ["best.pt"]
 
 
 def test_an_unfinished_run_says_so(stopped):

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import shlex
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -100,20 +99,25 @@ class RunFolder:
 
     def _may_begin(self, config: Config, resume: bool) -> bool:
         """Whether a folder without a configuration is free, or holds this run, which lost it."""
-        names = {child.name for child in self.path.iterdir() if not is_temporary(child)} - {self.lock.name}
-        if not names:
+        saved = self.checkpoint.parent
+        inside = [*self.path.iterdir(), *(saved.iterdir() if saved.exists() else ())]
+        there = {child for child in inside if not is_temporary(child)} - {self.lock}
+        if not there:
             return True
-        if not resume or not self.lock.exists() or names - self._own_names():
+        if not resume or there - self._own():
             return False
-        if not self.checkpoint.exists() and not self.summary.exists():
-            return names <= {self.metrics.name, self.events.name} and _first_is_ours(self.metrics)
         told = [run_of(self.checkpoint)] if self.checkpoint.exists() else []
         told += [read_json(self.summary).get("run")] if self.summary.exists() else []
-        return set(told) == {run_id(config.to_dict())}
+        if told:
+            return set(told) == {run_id(config.to_dict())}
+        # it ended before the first checkpoint; a lock tells that the metrics are a run's
+        started = {self.metrics} if self.lock.exists() and _first_is_ours(self.metrics) else set[Path]()
+        return there <= {saved, self.events} | started
 
-    def _own_names(self) -> set[str]:
-        own = (self.metrics, self.summary, self.weights, self.failure, self.checkpoint.parent, self.events)
-        return {path.name for path in own}
+    def _own(self) -> set[Path]:
+        """All that a run leaves in its folder, beside its configuration and lock."""
+        files = {self.metrics, self.summary, self.weights, self.failure, self.checkpoint}
+        return {*files, self.checkpoint.parent, self.events}
 
     def keep(self, config: Config) -> None:
         """Put the configuration in, if it is not there; RunError if another one is. Called under the lock."""
@@ -184,8 +188,12 @@ class RunFolder:
                 raise RunError(f"{self.summary}: accuracy {length!r} is {score!r}, expected 0 to 1")
 
     def remove_checkpoint(self) -> None:
-        """Called when the weights and the summary are safe."""
-        shutil.rmtree(self.checkpoint.parent, ignore_errors=True)
+        """Called when the weights and the summary are safe. What else lies there, and is not a run's, stays."""
+        saved = self.checkpoint.parent
+        with contextlib.suppress(OSError):
+            for path in (self.checkpoint, *filter(is_temporary, saved.iterdir())):
+                path.unlink(missing_ok=True)
+            saved.rmdir()
 
     def remove_leftovers(self) -> None:
         """Temporary files of a process that was killed while it wrote. Called under the lock."""

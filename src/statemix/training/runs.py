@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,26 +31,21 @@ def _read_config(run: RunFolder) -> tuple[Config, str]:
     try:
         content = read_json(run.config)
     except DamagedError as error:
-        with _naming(run.config):
+        try:
             device_of(_checked(error.content))
+        except ValueError as wrong:
+            raise RunError(f"{error}; {wrong}") from None  # what the edit has made wrong, too
         raise
-    with _naming(run.config):
+    try:
         return _checked(content), run_id(content)
+    except ValueError as error:
+        raise RunError(f"{run.config} is not a configuration of this version: {error}") from None
 
 
 def _checked(content: Mapping[str, Any]) -> Config:
     config = Config.from_dict(content)
     check(config)
     return config
-
-
-@contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Say of which file it is that a setting is wrong."""
-    try:
-        yield
-    except ValueError as error:
-        raise RunError(f"{path} is not a configuration of this version: {error}") from None
 
 
 def load_run(folder: str | Path) -> tuple[Config, nn.Module]:
