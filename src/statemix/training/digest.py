@@ -34,6 +34,11 @@ def unseal(content: Mapping[str, Any], data: bytes | memoryview = b"") -> dict[s
     if DIGEST in content:
         if content[DIGEST] != digest_of(rest, data):
             raise ValueError("its content does not fit the digest that was written with it")
-    elif any(isinstance(value, str) and _HEX.fullmatch(value) for value in rest.values()):
+    elif any(_like_digest(value) for key, value in rest.items() if key != "name"):
         raise ValueError(f"it has no entry {DIGEST!r}")
     return rest
+
+
+def _like_digest(value: Any) -> bool:
+    """Whether it may be a digest whose key was damaged, or one that is only written together with a digest."""
+    return isinstance(value, str) and _HEX.fullmatch(value) is not None

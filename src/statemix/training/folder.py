@@ -78,16 +78,7 @@ class RunFolder:
     def _check_kinds(self) -> None:
         """Everything that a run writes is its own: RunError for a link, a folder for a file, a file for a folder."""
         folders = (self.checkpoint.parent, self.events)
-        files = (
-            self.config,
-            self.metrics,
-            self.summary,
-            self.weights,
-            self.failure,
-            self.checkpoint,
-            self.lock,
-        )
-        for path in (*folders, *files):
+        for path in sorted({*self._own(), self.config, self.lock}):  # a folder before what lies in it
             kind = "folder" if path in folders else "file"
             if path.is_symlink():
                 raise RunError(
