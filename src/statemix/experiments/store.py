@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from statemix.training.config import MANNER, flatten
-from statemix.training.files import writing
+from statemix.training.files import read_json, writing
 from statemix.training.folder import RunFolder
 
 FINISHED, DIVERGED, FAILED, UNFINISHED, MISSING = "finished", "diverged", "failed", "unfinished", "missing"
@@ -67,9 +67,9 @@ class Store:
             summary.unlink(missing_ok=True)  # another process may have been faster
 
     def measured(self, key: str, name: str) -> dict[str, Any] | None:
-        """What was measured on a trained model, else None."""
+        """What was measured on a trained model, else None. RunError for a damaged file."""
         path = self.measure_path(key, name)
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        return read_json(path) if path.exists() else None
 
     def measure_path(self, key: str, name: str) -> Path:
         """Where a measurement lies."""
