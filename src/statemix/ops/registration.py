@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -23,6 +24,9 @@ COMPILED = {
     "cuda": ("triton", "Triton is installed and compiles kernels for this device"),
 }
 """What "auto" picks by type of device where it can run, and the reason to show."""
+
+STEPS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"cpu": cpu.step}
+"""Shorter ways for one token, by backend."""
 
 FORWARD_ROLES: tuple[Role, ...] = ("values", "state")
 BACKWARD_ROLES: tuple[Role, ...] = ("gates", "values", "state")
@@ -94,10 +98,10 @@ def step(
     recurrence: str, gates: Tensor, values: Tensor, state: Tensor, normalization: str, backend: str
 ) -> tuple[Tensor, Tensor]:
     """One token of `scan`, all tensors without T: the state that is read out, in the dtype of `values`, and the new
-    one. A backend may have a shorter way for it, taken where nobody looks at operators."""
-    shortcut = getattr(BACKENDS[backend], "step", None)
+    one. `STEPS` may have a shorter way for it, taken where nobody looks at operators."""
+    shortcut = STEPS.get(backend)
     if shortcut is not None and _is_unobserved((gates, values, state)):
-        return shortcut(recurrence, gates, values, state, normalization)  # type: ignore[no-any-return]
+        return shortcut(recurrence, gates, values, state, normalization)
     states, new = scan(
         recurrence, gates.unsqueeze(1), values.unsqueeze(1), state, None, normalization, backend
     )
