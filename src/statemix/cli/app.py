@@ -18,12 +18,14 @@ from statemix.cli import (
     experiment,
     report,
     rivals,
+    streams,
     tasks,
     train,
     tune,
 )
 from statemix.cli.errors import BAD, INTERRUPTED, OK
 from statemix.cli.errors import report as report_error
+from statemix.text import visible
 
 Command = Callable[..., None]
 
@@ -60,8 +62,8 @@ EXPERIMENTS: dict[str, tuple[Command, str]] = {
 }
 
 
-def _group(commands: dict[str, tuple[Command, str]], **settings: Any) -> typer.Typer:
-    group = typer.Typer(add_completion=False, rich_markup_mode=None, **settings)
+def _group(commands: dict[str, tuple[Command, str]], *, add_completion: bool = False, **settings: Any) -> typer.Typer:
+    group = typer.Typer(add_completion=add_completion, rich_markup_mode=None, **settings)
     for name, (function, example) in commands.items():
         group.command(name, epilog=f"Example: {example}")(function)
     return group
@@ -75,7 +77,7 @@ def _version(wanted: bool) -> None:
 
 def build() -> typer.Typer:
     """The whole command line."""
-    app = _group(COMMANDS, epilog="Example: statemix demo")
+    app = _group(COMMANDS, epilog="Example: statemix demo", add_completion=True)
     task_group = _group(
         TASKS, help="The synthetic tasks, listed and shown.", epilog="Example: statemix tasks",
         invoke_without_command=True,
@@ -120,12 +122,13 @@ def run(arguments: list[str]) -> int:
             prog_name="statemix",
             standalone_mode=False,
         )
+        streams.flush()
     except typer.Abort:
         return report_error(KeyboardInterrupt(), debug)
     except BaseException as error:
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # the parser's own, bad usage
             return _usage(error)
-        if isinstance(error, SystemExit):
+        if isinstance(error, SystemExit) and not streams.is_broken_pipe(error):
             raise
         return report_error(error, debug)
     if code == INTERRUPTED:  # the parser catches Ctrl-C itself
@@ -136,7 +139,7 @@ def run(arguments: list[str]) -> int:
 def _usage(error: Any) -> int:
     message = error.format_message()
     if "\n" in message:  # a group without a command: its help
-        print(message, file=sys.stderr)
+        print(visible(message, keep="\n"), file=sys.stderr)
         return BAD
     return report_error(ValueError(message), debug=False)
 

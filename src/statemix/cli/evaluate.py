@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from statemix.cli.console import output
 from statemix.cli.lists import whole_numbers
+from statemix.cli.table import Column, Table
 from statemix.cli.tables import percent
+from statemix.text import visible
 
 
 def evaluate(
@@ -26,9 +27,8 @@ def evaluate(
     from statemix.training import evaluate_run
 
     chosen = [] if lengths is None else whole_numbers("lengths", lengths)
-    table = Table(title=f"test split, {folder}", title_justify="left")
-    for column in ("length", "accuracy", "macro accuracy", "loss"):
-        table.add_column(column, justify="right")
+    names = ("length", "accuracy", "macro accuracy", "loss")
+    table = Table(f"test split, {visible(folder)}", [Column(name, number=True) for name in names])
     for length, scores in evaluate_run(folder, chosen, examples).items():
         accuracy, macro = percent(scores["accuracy"]), percent(scores["macro_accuracy"])
         table.add_row(str(length), accuracy, macro, f"{scores['loss']:.4f}")

@@ -7,17 +7,20 @@ from typing import Annotated
 
 import torch
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from statemix.bench.environment import describe
 from statemix.bench.files import write_json
 from statemix.bench.packages import FLA, version
-from statemix.cli.console import output, progress
+from statemix.cli.console import Styled, output
 from statemix.cli.errors import Failure
+from statemix.cli.table import Column, Table
+from statemix.cli.waiting import working
 from statemix.nn.rivals.check import Check, check, chosen
 
-VERDICTS = {True: "[green]ok[/]", False: "[red]WRONG[/]"}
+PROSE = ("operation", "runs here as", "worst gradient")
+"""Columns that may be wrapped."""
+
+VERDICTS = {True: Styled("ok", "green"), False: Styled("WRONG", "red")}
 
 
 def rivals(
@@ -32,14 +35,15 @@ def rivals(
 ) -> None:
     """List the rivals and compare each with a float64 loop, outputs and gradients; exit code 1 if one is wrong."""
     where, cases, results = _device(device), chosen(names or []), []
-    with progress().status("comparing") as status:
+    with working("compared", len(cases)) as work:
         for case in cases:
-            status.update(f"comparing {case.rival} (the first time, kernels are compiled and tuned)")
+            work.begin(f"{case.rival} {case.name}")
             results.append(check(case, where))
+            work.end()
     output().print(_table(results))
     for reason in dict.fromkeys(one.reason for one in results if one.reason):
         those = ", ".join(dict.fromkeys(one.rival for one in results if one.reason == reason))
-        output().print(f"{those}: {reason}", markup=False, soft_wrap=True)
+        output().say(f"{those}: {reason}")
     if out is not None:
         packages = {FLA.distribution: version(FLA)}
         record = {"bench": "rivals", "environment": describe(str(where)), "packages": packages}
@@ -63,12 +67,13 @@ def _device(name: str) -> torch.device:
 
 
 def _table(results: list[Check]) -> Table:
-    table = Table(title="relative error against a float64 loop", title_justify="left")
-    for column in ("rival", "operation", "runs here as", "dtype", "outputs", "worst gradient", "allowed", ""):
-        table.add_column(column, overflow="fold")
+    names = ("rival", "operation", "runs here as", "outputs", "worst gradient", "allowed", "")
+    table = Table(
+        "relative error against a float64 loop", [Column(name, prose=name in PROSE) for name in names]
+    )
     for one in results:
         table.add_row(
-            one.rival, escape(one.operation), one.runs or "no", one.dtype, f"{one.output_error:.1e}",
+            one.rival, one.operation, f"{one.runs or 'no'}, {one.dtype}", f"{one.output_error:.1e}",
             _worst(one), f"{one.bound:.0e}", VERDICTS[one.passed],
         )  # fmt: skip
     return table
