@@ -19,10 +19,10 @@ PATIENCE = 2.0
 COMPILING = "compiling kernels, a minute at first"
 
 COMPILERS = (
-    "numba.core.", "llvmlite.", "triton.compiler", "torch._inductor.compile_fx", "torch._inductor.async_compile",
+    "numba.core.compiler", "triton.compiler", "torch._inductor.compile_fx", "torch._inductor.async_compile",
     "torch._dynamo.convert_frame", "torch._dynamo.symbolic_convert",
 )  # fmt: skip
-"""Modules with a function that runs only while something is compiled."""
+"""Modules whose functions run only while something is compiled."""
 
 
 def is_watched() -> bool:
@@ -37,7 +37,8 @@ def compiling() -> bool:
 
 def _compiles(frame: Any) -> bool:
     while frame is not None:
-        if str(frame.f_globals.get("__name__", "")).startswith(COMPILERS):
+        module = str(frame.f_globals.get("__name__", ""))
+        if module.startswith(COMPILERS) and frame.f_code.co_name != "<module>":  # not while it is imported
             return True
         frame = frame.f_back
     return False

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import warnings
 
 from statemix.cli import streams
 from statemix.extras import install, installed
+from statemix.text import visible
 
 NEEDED = ("typer", "rich")
 
@@ -16,10 +19,17 @@ def main() -> int:
     0, 1 for a failure, 2 for bad input, 130 for Ctrl-C, 141 when whoever read standard output has left.
     """
     streams.prepare()
+    warnings.showwarning = _warn
     missing = [name for name in NEEDED if not installed(name)]
     code = _without(missing, sys.argv[1:]) if missing else _run(sys.argv[1:])
     streams.settle()
     return code
+
+
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    """A warning in one line, without the place in our code."""
+    with contextlib.suppress(OSError, ValueError):
+        print(f"warning: {visible(' '.join(str(message).split()))}", file=sys.stderr, flush=True)
 
 
 def _run(arguments: list[str]) -> int:
@@ -33,15 +43,15 @@ def _without(missing: list[str], arguments: list[str]) -> int:
     from statemix.cli.errors import report
 
     try:
-        if arguments == ["doctor"]:
+        if [word for word in arguments if word != "--debug"] == ["doctor"]:
             from statemix.cli.doctor import doctor
 
             doctor()
             streams.flush()
             return 0
         raise ModuleNotFoundError(
-            f'the command needs {" and ".join(missing)}: {install(*missing, "safetensors")} (from a clone of statemix: '
+            f"the command needs {' and '.join(missing)}: {install(*missing, 'safetensors')} (from a clone of statemix: "
             'pip install -e ".[train]"); statemix doctor runs without'
         )
     except BaseException as error:
-        return report(error, debug=False)
+        return report(error, "--debug" in arguments)

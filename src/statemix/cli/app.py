@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 import statemix
 from statemix.cli import (
@@ -62,10 +63,16 @@ EXPERIMENTS: dict[str, tuple[Command, str]] = {
 }
 
 
-def _group(commands: dict[str, tuple[Command, str]], *, add_completion: bool = False, **settings: Any) -> typer.Typer:
+KINDS: dict[Command, type[TyperCommand]] = {train.train: train.TrainCommand}
+"""Commands with a help of their own."""
+
+
+def _group(
+    commands: dict[str, tuple[Command, str]], *, add_completion: bool = False, **settings: Any
+) -> typer.Typer:
     group = typer.Typer(add_completion=add_completion, rich_markup_mode=None, **settings)
     for name, (function, example) in commands.items():
-        group.command(name, epilog=f"Example: {example}")(function)
+        group.command(name, cls=KINDS.get(function, TyperCommand), epilog=f"Example: {example}")(function)
     return group
 
 

@@ -35,17 +35,13 @@ def where(record: Row) -> str:
 def comparison(record: Row) -> Table:
     """One line a case; each rival also as a multiple of the first contestant's median."""
     place = f"{record['device']}, {record['threads']} threads, torch {record['versions']['torch']}"
-    shown = _table(f"forward + backward, ms; {place}", "scan", *map(_contestant, CONTESTANTS))
+    names = [Column(name.replace("_fast", " fast"), number=True, prose=True) for name in CONTESTANTS]
+    shown = Table(f"forward + backward, ms; {place}", [Column("scan"), *names])
     for row in record["cases"]:
         ours = row["results"][next(iter(CONTESTANTS))]["ms"]["median"]
         cells = [_compared(row["results"][name]["ms"], ours) for name in CONTESTANTS]
         shown.add_row([f"{row['recurrence']} {row['m']}", Styled(sizes(row), "dim")], *cells)
     return shown
-
-
-def _contestant(name: str) -> str:
-    """A contestant's name as a heading: broken where it has underscores."""
-    return name.replace("_", " ")
 
 
 def _compared(ms: dict[str, float], ours: float) -> Cell:
@@ -121,9 +117,7 @@ def passes(record: Row) -> Iterator[Table]:
 
 
 def _rivals(rivals: dict[str, Row]) -> Table:
-    shown = _table(
-        "rivals, ms; × is against ours, forward + backward", "", "forward", "both", "×", NOTE
-    )
+    shown = _table("rivals, ms; × is against ours, forward + backward", "", "forward", "both", "×", NOTE)
     for name, row in rivals.items():
         note = row.get("left_out") or row.get("failed") or ""
         timed = [_timed(row[one]) if one in row else "" for one in ("forward", "both")]
@@ -189,7 +183,13 @@ def decode(record: Row) -> Table:
         alone: Cell = [f"{one['position']}: {one['us']['median']:.3g}" for one in row["one_layer"]]
         per_layer: Cell = [f"{us['median']:.3g}", _quartiles(us)]
         shown.add_row(
-            name, str(row["dim"]), str(row["batch"]), f"{row['parameters']:,}", str(row["stack"]), per_layer, alone
+            name,
+            str(row["dim"]),
+            str(row["batch"]),
+            f"{row['parameters']:,}",
+            str(row["stack"]),
+            per_layer,
+            alone,
         )
     return shown
 
@@ -232,5 +232,7 @@ def _packed(rows: list[Row]) -> Table:
             shown.add_row(name, FAILED, "", "")
             continue
         ms = _timed({"ms": row["ms_per_step"]})
-        shown.add_row(name, ms, f"{row['steps_per_s']:.4g}", Styled(f"{row['runs_in_ten_minutes']:.3g}", "bold"))
+        shown.add_row(
+            name, ms, f"{row['steps_per_s']:.4g}", Styled(f"{row['runs_in_ten_minutes']:.3g}", "bold")
+        )
     return shown

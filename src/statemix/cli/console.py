@@ -46,13 +46,16 @@ class Styled(NamedTuple):
     def __str__(self) -> str:
         return self.text
 
+    def _text(self, console: RichConsole) -> Text:
+        return console.render_str(self.text, style=self.style, markup=False, emoji=False, highlight=False)
+
     def __rich_console__(self, console: RichConsole, options: ConsoleOptions) -> RenderResult:
         """As the console renders a string."""
-        yield console.render_str(self.text, style=self.style)
+        yield self._text(console)
 
     def __rich_measure__(self, console: RichConsole, options: ConsoleOptions) -> Measurement:
         """As a string's."""
-        return Measurement.get(console, options, console.render_str(self.text))
+        return Measurement.get(console, options, self._text(console))
 
 
 def output() -> Console:

@@ -46,7 +46,7 @@ def doctor() -> None:
 def _printer() -> Callable[[Table | str], None]:
     """What prints a table or a line: rich, or `print` where rich is not installed."""
     if not installed("rich"):
-        return lambda shown: print(shown if isinstance(shown, Table) else visible(shown))
+        return lambda shown: print(f"{shown}\n" if isinstance(shown, Table) else visible(shown))
     from statemix.cli.console import output
 
     console = output()

@@ -15,6 +15,7 @@ FAILURES = (OSError, ImportError, RuntimeError, ArithmeticError)
 
 OK, FAILED, BAD, INTERRUPTED = 0, 1, 2, 130
 
+
 class Failure(RuntimeError):
     """A command did its work and the answer is no."""
 

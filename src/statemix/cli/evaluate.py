@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +28,8 @@ def evaluate(
     """Evaluate a run's final weights on its task's test split. Nothing is written."""
     from statemix.training import evaluate_run
 
+    if not folder.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
     chosen = [] if lengths is None else whole_numbers("lengths", lengths)
     names = ("length", "accuracy", "macro accuracy", "loss")
     table = Table(f"test split, {visible(folder)}", [Column(name, number=True) for name in names])

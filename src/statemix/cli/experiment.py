@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from statemix.cli.complete import experiment_names
 from statemix.cli.console import output
 from statemix.cli.errors import Failure, Interrupted
 from statemix.cli.sweep_view import watching
@@ -21,7 +22,12 @@ if TYPE_CHECKING:
     from statemix.experiments.store import Job
 
 Name = Annotated[
-    str, typer.Argument(metavar="NAME", help="An experiment that `statemix experiment list` lists.")
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="An experiment that `statemix experiment list` lists.",
+        autocompletion=experiment_names,
+    ),
 ]
 Settings = Annotated[
     list[str] | None,

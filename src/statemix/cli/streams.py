@@ -8,6 +8,7 @@ import errno
 import io
 import os
 import sys
+from pathlib import Path
 from typing import Any, TextIO
 
 from statemix.text import visible
@@ -64,7 +65,8 @@ def prepare() -> None:
         _occupy(number)
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, "r" if number == 0 else "w", encoding="utf-8"))  # noqa: SIM115
+            nothing = Path(os.devnull).open("w" if number else "r", encoding="utf-8")  # noqa: SIM115
+            setattr(sys, name, nothing)
         elif number:
             setattr(sys, name, _lenient(stream, NAMES[name]))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -19,6 +18,13 @@ Cell: TypeAlias = "str | Styled | list[str | Styled]"
 
 PROSE = 90
 """Columns of text are at most so wide, and are the first to be wrapped."""
+
+
+def _shown(text: str | Styled) -> Styled:
+    """A string that no console takes for markup."""
+    from statemix.cli.console import Styled
+
+    return Styled(text, "") if isinstance(text, str) else text
 
 
 class Column(NamedTuple):
@@ -46,29 +52,33 @@ class Table:
         """Side by side if every word of prose and every other cell fits, else below one another."""
         from rich.measure import Measurement
 
-        table = self._table()
+        table = self._table(console)
         needed = Measurement.get(console, options.update_width(100_000), table).minimum
         if needed <= options.max_width:
             yield table
         else:
             yield from self._stacked()
 
-    def _table(self) -> RichTable:
+    def _table(self, console: Console) -> RichTable:
+        from rich.box import HEAVY_HEAD
         from rich.console import Group
         from rich.table import Table as RichTable
 
-        table = RichTable(title=self.title or None, title_justify="left", show_header=self.headed,
-                          box=RichTable().box if self.headed else None, pad_edge=self.headed)  # fmt: skip
+        title = console.render_str(self.title, markup=False, emoji=False) if self.title else None
+        box = HEAVY_HEAD if self.headed else None
+        table = RichTable(
+            title=title, title_justify="left", show_header=self.headed, box=box, pad_edge=self.headed
+        )
         for column in self.columns:
             table.add_column(
-                column.name, justify="right" if column.number else "left", no_wrap=not column.prose, overflow="fold",
-                max_width=PROSE if column.prose else None,
+                _shown(column.name), justify="right" if column.number else "left", overflow="fold",
+                no_wrap=not column.prose, max_width=PROSE if column.prose else None,
             )  # fmt: skip
         for row in self.rows:
-            table.add_row(*(Group(*cell) if isinstance(cell, list) else cell for cell in row))
+            table.add_row(*(Group(*map(_shown, c)) if isinstance(c, list) else _shown(c) for c in row))
         return table
 
-    def _stacked(self) -> Iterator[object]:
+    def _stacked(self) -> RenderResult:
         """Every row: its first cell, then the others, each under its heading's name and indented."""
         from rich.padding import Padding
 
@@ -81,9 +91,8 @@ class Table:
                 lines = [one for one in (cell if isinstance(cell, list) else [cell]) if str(one)]
                 name = f"{column.name}: " if column.name and self.headed else ""
                 for number, one in enumerate(lines):
-                    style = "" if isinstance(one, str) else one.style
-                    text = f"{'' if number else name}{one}"
-                    yield Padding(Styled(text, style), (0, 0, 0, 0 if place == number == 0 else 2))
+                    text = Styled(f"{'' if number else name}{one}", _shown(one).style)
+                    yield Padding(text, (0, 0, 0, 0 if place == number == 0 else 2))
 
     def __str__(self) -> str:
         """As plain text."""

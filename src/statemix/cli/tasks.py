@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from statemix.cli.complete import task_names
 from statemix.cli.console import output
 from statemix.cli.streams import encodable
 from statemix.cli.table import Column, Table
@@ -47,7 +48,10 @@ def list_tasks() -> None:
 
 
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A task that `statemix tasks` lists.")],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="A task that `statemix tasks` lists.", autocompletion=task_names),
+    ],
     options: Annotated[
         list[str] | None, typer.Argument(metavar="OPTION", help="key=value options of the task.")
     ] = None,

@@ -126,7 +126,8 @@ def _defaults(
 ) -> Table:
     names = ("recurrence", "direction", "m up to", f"lanes < {table.MANY}", "more lanes")
     result = Table(
-        f"measured defaults, compute capability {capability}: {LAUNCH}", [Column(name, prose=True) for name in names]
+        f"measured defaults, compute capability {capability}: {LAUNCH}",
+        [Column(name, prose=True) for name in names],
     )
     for (kind, direction), entries in rows.items():
         for limit, (few, many) in entries.items():

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from statemix.extras import missing
 from statemix.training.files import RunError, replace_file
 
 FORMAT = "statemix-checkpoint-1"
@@ -21,7 +22,7 @@ def _safetensors() -> ModuleType:
     try:
         import safetensors.torch
     except ImportError:
-        raise ImportError('safetensors is not installed: pip install "statemix[train]"') from None
+        raise ImportError(missing("safetensors")) from None
     return safetensors
 
 

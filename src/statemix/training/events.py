@@ -6,6 +6,8 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+from statemix.extras import missing
+
 
 class NoEvents:
     """Writes nothing."""
@@ -41,7 +43,5 @@ def events_of(wanted: str, folder: Path, step: int) -> Events | NoEvents:
     """ "on", "off", or "auto": when TensorBoard is installed. ImportError when "on" and it is not."""
     installed = importlib.util.find_spec("tensorboard") is not None
     if wanted == "on" and not installed:
-        raise ImportError(
-            'training.tensorboard is "on" and it is not installed: pip install "statemix[tensorboard]"'
-        )
+        raise ImportError(f'training.tensorboard is "on", and {missing("tensorboard")}')
     return Events(folder, step) if installed and wanted != "off" else NoEvents()
