@@ -20,8 +20,10 @@ def main() -> int:
     """
     streams.prepare()
     warnings.showwarning = _warn
+    out, err = sys.stdout, sys.stderr
     missing = [name for name in NEEDED if not installed(name)]
     code = _without(missing, sys.argv[1:]) if missing else _run(sys.argv[1:])
+    sys.stdout, sys.stderr = out, err  # the parser wraps them when a reader leaves
     streams.settle()
     return code
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -72,8 +73,19 @@ def _group(
 ) -> typer.Typer:
     group = typer.Typer(add_completion=add_completion, rich_markup_mode=None, **settings)
     for name, (function, example) in commands.items():
-        group.command(name, cls=KINDS.get(function, TyperCommand), epilog=f"Example: {example}")(function)
+        group.command(
+            name,
+            cls=KINDS.get(function, TyperCommand),
+            epilog=f"Example: {example}",
+            short_help=_sentence(function),
+        )(function)
     return group
+
+
+def _sentence(function: Command) -> str:
+    """The first sentence of a command's help, whole, for the list of commands."""
+    paragraph = inspect.getdoc(function).partition("\n\n")[0]  # type: ignore[union-attr]
+    return " ".join(paragraph.split()).partition(". ")[0].partition("; exit code")[0].rstrip(".") + "."
 
 
 def _version(wanted: bool) -> None:

@@ -24,6 +24,7 @@ from statemix.cli import bench_tables as tables
 from statemix.cli.console import output, progress
 from statemix.cli.errors import Failure
 from statemix.cli.waiting import working
+from statemix.text import encoded
 
 Device = Annotated[str | None, typer.Option(help="cpu or cuda; without it, cuda where there is one.")]
 Out = Annotated[
@@ -39,7 +40,7 @@ Rivals = Annotated[str, typer.Option(help="all, none, or names, comma-separated.
 
 def command() -> str:
     """The command line, as it was given."""
-    return shlex.join(["statemix", *sys.argv[1:]])
+    return encoded(shlex.join(["statemix", *sys.argv[1:]]))
 
 
 def keep(record: dict[str, Any], out: Path | None) -> None:

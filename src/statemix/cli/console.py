@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import Any, NamedTuple
@@ -27,6 +28,11 @@ class Console(RichConsole):
     def render_str(self, text: str, **settings: Any) -> Text:
         """Every plain string comes through here. Only line feeds are obeyed."""
         return super().render_str(encodable(visible(text, keep="\n"), self.encoding), **settings)
+
+    def print(self, *objects: Any, **settings: Any) -> None:
+        """As rich's; what cannot be told on standard error stops nothing."""
+        with contextlib.suppress(OSError if self.stderr else ()):
+            super().print(*objects, **settings)
 
     def say(self, line: object, style: str = "") -> None:
         """One line, however long; what would break it is shown as an escape."""

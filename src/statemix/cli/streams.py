@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import errno
 import io
 import os
 import sys
@@ -29,11 +28,7 @@ def _replace(error: UnicodeError) -> tuple[str, int]:
     """The error handler "statemix": a plain sign for one of `PLAIN`, else a backslash escape."""
     assert isinstance(error, UnicodeEncodeError)
     bad = error.object[error.start : error.end]
-    shown = "".join(
-        sign if sign.isascii() else visible(sign.encode("ascii", "backslashreplace").decode())
-        for sign in visible(bad).translate(PLAIN)
-    )
-    return shown, error.end
+    return visible(bad).translate(PLAIN).encode("ascii", "backslashreplace").decode(), error.end
 
 
 codecs.register_error("statemix", _replace)
@@ -84,18 +79,21 @@ def _occupy(number: int) -> None:
 
 
 def _lenient(stream: TextIO, title: str) -> TextIO:
-    raw = getattr(getattr(stream, "buffer", None), "raw", None)
+    buffer = getattr(stream, "buffer", None)
+    raw = getattr(buffer, "raw", buffer)  # unbuffered, there is nothing between
     if type(raw) is not io.FileIO:  # a Windows console, or somebody's replacement
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(errors="statemix")  # type: ignore[attr-defined]
         return stream
-    stream.flush()
+    with contextlib.suppress(OSError):
+        stream.flush()
     named = _Named(raw.fileno(), "w", closefd=False)
     named.title = title
     return io.TextIOWrapper(
-        io.BufferedWriter(named), encoding=stream.encoding, errors="statemix",
+        named if buffer is raw else io.BufferedWriter(named), encoding=stream.encoding, errors="statemix",
         line_buffering=getattr(stream, "line_buffering", False) or title == NAMES["stderr"],
-    )  # fmt: skip
+        write_through=buffer is raw,
+    )  # type: ignore[arg-type]  # fmt: skip
 
 
 def is_broken_pipe(error: BaseException | None) -> bool:
@@ -112,15 +110,13 @@ def flush() -> None:
 
 
 def settle() -> None:
-    """Before the end: what cannot be written any more goes nowhere, and the interpreter does not trip over it."""
-    for number, name in list(enumerate(NAMES))[1:]:
-        stream = getattr(sys, name)
+    """Before the end: what cannot be written any more goes nowhere, so that the interpreter does not trip over it."""
+    for stream in (sys.stdout, sys.stderr):
         try:
             if not stream.closed:
                 stream.flush()
-        except (OSError, ValueError) as error:
-            if getattr(error, "errno", errno.EBADF) != errno.EAGAIN:
-                with contextlib.suppress(OSError):
-                    nothing = os.open(os.devnull, os.O_WRONLY)
-                    os.dup2(nothing, number)
-                    os.close(nothing)
+        except OSError:
+            with contextlib.suppress(OSError):
+                nothing = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nothing, stream.fileno())
+                os.close(nothing)

@@ -21,10 +21,10 @@ PROSE = 90
 
 
 def _shown(text: str | Styled) -> Styled:
-    """A string that no console takes for markup."""
+    """A string that no console takes for markup, on one line."""
     from statemix.cli.console import Styled
 
-    return Styled(text, "") if isinstance(text, str) else text
+    return Styled(visible(text), "") if isinstance(text, str) else text
 
 
 class Column(NamedTuple):
@@ -52,23 +52,24 @@ class Table:
         """Side by side if every word of prose and every other cell fits, else below one another."""
         from rich.measure import Measurement
 
-        table = self._table(console)
+        from statemix.cli.console import Styled
+
+        if self.title:
+            yield Styled(self.title, "italic")
+        table = self._table()
         needed = Measurement.get(console, options.update_width(100_000), table).minimum
         if needed <= options.max_width:
             yield table
         else:
             yield from self._stacked()
 
-    def _table(self, console: Console) -> RichTable:
+    def _table(self) -> RichTable:
         from rich.box import HEAVY_HEAD
         from rich.console import Group
         from rich.table import Table as RichTable
 
-        title = console.render_str(self.title, markup=False, emoji=False) if self.title else None
         box = HEAVY_HEAD if self.headed else None
-        table = RichTable(
-            title=title, title_justify="left", show_header=self.headed, box=box, pad_edge=self.headed
-        )
+        table = RichTable(show_header=self.headed, box=box, pad_edge=self.headed)
         for column in self.columns:
             table.add_column(
                 _shown(column.name), justify="right" if column.number else "left", overflow="fold",
@@ -84,8 +85,6 @@ class Table:
 
         from statemix.cli.console import Styled
 
-        if self.title:
-            yield Styled(self.title, "italic")
         for row in self.rows:
             for place, (column, cell) in enumerate(zip(self.columns, row, strict=True)):
                 lines = [one for one in (cell if isinstance(cell, list) else [cell]) if str(one)]

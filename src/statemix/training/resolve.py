@@ -48,12 +48,12 @@ def resolve_config(
         content, given = _merge(content, one), _merge(given, one)
     config = Config.from_dict(content | {"version": _version()})
     if "training.warmup" not in flatten(given):
-        config = _shortened(config)
+        config = shorten_warmup(config)
     check(config)
     return config
 
 
-def _shortened(config: Config) -> Config:
+def shorten_warmup(config: Config) -> Config:
     """A warm-up that nobody has given is no longer than the training."""
     training = config.training
     return replace(config, training=replace(training, warmup=min(training.warmup, max(0, training.steps))))
