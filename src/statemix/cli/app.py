@@ -84,7 +84,7 @@ def _group(
 
 def _sentence(function: Command) -> str:
     """The first sentence of a command's help, whole, for the list of commands."""
-    paragraph = inspect.getdoc(function).partition("\n\n")[0]  # type: ignore[union-attr]
+    paragraph = (inspect.getdoc(function) or "").partition("\n\n")[0]
     return " ".join(paragraph.split()).partition(". ")[0].partition("; exit code")[0].rstrip(".") + "."
 
 
@@ -148,7 +148,9 @@ def run(arguments: list[str]) -> int:
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # the parser's own, bad usage
             return _usage(error)
         if isinstance(error, SystemExit) and not streams.is_broken_pipe(error):
-            raise
+            return (
+                error.code if isinstance(error.code, int) else OK
+            )  # the shell's completion has been answered
         return report_error(error, debug)
     if code == INTERRUPTED:  # the parser catches Ctrl-C itself
         return report_error(KeyboardInterrupt(), debug)

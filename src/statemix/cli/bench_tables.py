@@ -44,13 +44,20 @@ def comparison(record: Row) -> Table:
     return shown
 
 
+def number(value: float, digits: int = 3) -> str:
+    """So many digits that count; all of a larger number's."""
+    return f"{value:.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
+
+
 def _compared(ms: dict[str, float], ours: float) -> Cell:
-    ratio = "" if ms["median"] == ours else f" ({ms['median'] / ours:.3g}×)"
-    return [f"{ms['median']:.3g}{ratio}", _quartiles(ms)]
+    ratio = "" if ms["median"] == ours else f" ({number(ms['median'] / ours)}×)"
+    return [f"{number(ms['median'])}{ratio}", _quartiles(ms)]
 
 
 def _quartiles(times: dict[str, float], digits: int = 3) -> Styled:
-    return Styled(f"{times['lower_quartile']:.{digits}g}-{times['upper_quartile']:.{digits}g}", "dim")
+    return Styled(
+        f"{number(times['lower_quartile'], digits)}-{number(times['upper_quartile'], digits)}", "dim"
+    )
 
 
 def sizes(row: Row) -> str:
@@ -61,12 +68,12 @@ def sizes(row: Row) -> str:
 def milliseconds(timed: Row) -> str:
     """A median, and its quartiles."""
     ms = timed["ms"]
-    return f"{ms['median']:.4g} ({_quartiles(ms, 4)})"
+    return f"{number(ms['median'], 4)} ({_quartiles(ms, 4)})"
 
 
 def _timed(timed: Row) -> Cell:
     """As `milliseconds`, one below the other."""
-    return [f"{timed['ms']['median']:.4g}", _quartiles(timed["ms"], 4)]
+    return [number(timed["ms"]["median"], 4), _quartiles(timed["ms"], 4)]
 
 
 def one_scan(row: Row) -> str:
@@ -87,7 +94,7 @@ def outcome(row: Row) -> str:
     if note:
         return visible(note)
     if "us" in row:
-        return f"{row['us']['median']:.4g} µs"
+        return f"{number(row['us']['median'], 4)} µs"
     return f"{milliseconds(row['both'])} ms"
 
 
@@ -180,8 +187,8 @@ def decode(record: Row) -> Table:
             shown.add_row(name, FAILED, *[""] * 5)
             continue
         us = row["us"]
-        alone: Cell = [f"{one['position']}: {one['us']['median']:.3g}" for one in row["one_layer"]]
-        per_layer: Cell = [f"{us['median']:.3g}", _quartiles(us)]
+        alone: Cell = [f"{one['position']}: {number(one['us']['median'])}" for one in row["one_layer"]]
+        per_layer: Cell = [number(us["median"]), _quartiles(us)]
         shown.add_row(
             name,
             str(row["dim"]),

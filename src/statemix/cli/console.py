@@ -31,7 +31,7 @@ class Console(RichConsole):
 
     def print(self, *objects: Any, **settings: Any) -> None:
         """As rich's; what cannot be told on standard error stops nothing."""
-        with contextlib.suppress(OSError if self.stderr else ()):
+        with contextlib.suppress(*([OSError] if self.stderr else [])):
             super().print(*objects, **settings)
 
     def say(self, line: object, style: str = "") -> None:

@@ -17,7 +17,7 @@ from statemix.cli.table import Column, Table
 from statemix.cli.waiting import working
 from statemix.nn.rivals.check import Check, check, chosen
 
-PROSE = ("operation", "runs here as", "worst gradient")
+PROSE = ("rival", "runs here as")
 """Columns that may be wrapped."""
 
 VERDICTS = {True: Styled("ok", "green"), False: Styled("WRONG", "red")}
@@ -67,22 +67,21 @@ def _device(name: str) -> torch.device:
 
 
 def _table(results: list[Check]) -> Table:
-    names = ("rival", "operation", "runs here as", "outputs", "worst gradient", "allowed", "")
-    table = Table(
-        "relative error against a float64 loop", [Column(name, prose=name in PROSE) for name in names]
-    )
+    names = ("rival", "runs here as", "errors", "")
+    title = "relative errors against a float64 loop: of the outputs, and of the worst gradient"
+    table = Table(title, [Column(name, prose=name in PROSE) for name in names])
     for one in results:
         table.add_row(
-            one.rival, one.operation, f"{one.runs or 'no'}, {one.dtype}", f"{one.output_error:.1e}",
-            _worst(one), f"{one.bound:.0e}", VERDICTS[one.passed],
+            [one.rival, Styled(one.operation, "dim")], f"{one.runs or 'no'}, {one.dtype}",
+            [f"{one.output_error:.1e} outputs", *_worst(one)], [VERDICTS[one.passed], Styled(f"≤ {one.bound:.0e}", "dim")],
         )  # fmt: skip
     return table
 
 
-def _worst(check: Check) -> str:
+def _worst(check: Check) -> list[str]:
     """The largest gradient error and whose it is; NaN before all."""
     if not check.gradient_errors:
-        return "-"
+        return []
     name = max(check.gradient_errors, key=lambda key: (check.gradient_errors[key] != check.gradient_errors[key],
                                                        check.gradient_errors[key]))  # fmt: skip
-    return f"{check.gradient_errors[name]:.1e} ({name})"
+    return [f"{check.gradient_errors[name]:.1e} {name}"]
