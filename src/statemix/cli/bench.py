@@ -155,10 +155,12 @@ def _scan_passes(
             write_json(out, record)
         return record
 
-    for row in two_passes.run(cases, dtype=dtype, device=device, repeats=repeats, copy=copy):
-        rows.append(row)
-        save()
-        progress().say(f"{len(rows)} of {len(cases)}: {tables.one_scan(row)}")
+    with working("measured", len(cases)) as work:
+        for row in two_passes.run(cases, dtype=dtype, device=device, repeats=repeats, copy=copy):
+            rows.append(row)
+            save()
+            work.done = len(rows)  # each row is a line of its own
+            progress().say(f"{len(rows)} of {len(cases)}: {tables.one_scan(row)}")
     for name, row in scan_rivals.run(names, rows, device, repeats):
         others[name] = row
         save()

@@ -73,7 +73,8 @@ def _table(results: list[Check]) -> Table:
     for one in results:
         table.add_row(
             [one.rival, Styled(one.operation, "dim")], f"{one.runs or 'no'}, {one.dtype}",
-            [f"{one.output_error:.1e} outputs", *_worst(one)], [VERDICTS[one.passed], Styled(f"≤ {one.bound:.0e}", "dim")],
+            [f"{one.output_error:.1e} outputs", *_worst(one)],
+            [VERDICTS[one.passed], Styled(f"≤ {one.bound:.0e}", "dim")],
         )  # fmt: skip
     return table
 
