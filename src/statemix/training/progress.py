@@ -153,14 +153,16 @@ class Log:
         self._lines.done = step
 
     def update(self, step: int, loss: float, accuracy: float) -> None:
-        """A line if one is due."""
+        """A line if one is due; the last one waits for the evaluation."""
         self._standing.stepped(step)
         self._standing.numbers |= {"loss": loss, "accuracy": accuracy}
-        self._lines.moved(step)
+        if step < self._standing.steps:
+            self._lines.moved(step)
 
     def evaluated(self, accuracy: float) -> None:
-        """For the next line."""
+        """A line if one is due."""
         self._standing.numbers["validation"] = accuracy
+        self._lines.moved(self._standing.step)
 
 
 def progress_of(wanted: bool | None, name: str, start: int, steps: int) -> Progress:
