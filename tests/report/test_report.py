@@ -149,5 +149,5 @@ def test_a_missing_extra(runs, tmp_path, monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
     if missing == "matplotlib":
         monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r'pip install "statemix\[report\]"'):
+    with pytest.raises(ImportError, match=r'pip install "(matplotlib|jinja2)>='):
         write_report([runs], tmp_path / "out")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from statemix.bench.targets import Record, asked_percent
+from statemix.extras import missing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +50,7 @@ def draw_picture(records: Sequence[Record], out: Path) -> Path:
         import matplotlib as mpl
         from matplotlib.figure import Figure
     except ImportError:
-        raise ImportError('matplotlib is not installed: pip install "statemix[report]"') from None
+        raise ImportError(missing("matplotlib")) from None
     shown = panels(records)
     scan = next(record for record in records if "copy" in record)
     with mpl.rc_context(STYLE):

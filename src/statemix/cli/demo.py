@@ -47,8 +47,8 @@ def demo(
     page = write_report(list(plan), out)
     if picture is not None:
         write_readme_picture(list(plan), picture)
-        console.print(f"picture: {picture}", soft_wrap=True)
-    console.print(f"report: {page}", soft_wrap=True)
+        console.say(f"picture: {picture}")
+    console.say(f"report: {page}")
 
 
 def training_length(config: Config) -> int:

@@ -16,7 +16,7 @@ from statemix.experiments.store import Job, key_of
 from statemix.nn.registry import MIXERS
 from statemix.tasks import get_task
 from statemix.training import Config
-from statemix.training.resolve import check, check_numbers, parse_override
+from statemix.training.resolve import check, check_numbers, parse_override, shorten_warmup
 
 Labels = dict[str, Any]
 """What a cell is called by in tables: task, model, m, basis, size, lr, seed, …"""
@@ -129,7 +129,8 @@ class Sweep:
                 )
         if model.ours:
             mixer |= {key: point[key] for key in ("normalization", "transition_bias")}
-        config = resolved(content | {"mixer": {**mixer, **asked}})
+        warmup_given = any("warmup" in one.get("training", ()) for one in over)
+        config = resolved(content | {"mixer": {**mixer, **asked}}, shorten=not warmup_given)
         training = config["training"]
         labels: Labels = {
             "task": problem.label, "model": model.label, "layer": model.layer, "m": model.m,
@@ -158,14 +159,16 @@ def _shown(point: dict[str, Any]) -> Labels:
     }
 
 
-def resolved(content: Mapping[str, Any]) -> dict[str, Any]:
+def resolved(content: Mapping[str, Any], *, shorten: bool = False) -> dict[str, Any]:
     """A complete and checked configuration, every option of the task and the mixer spelt out, named by its hash.
 
+    shorten: the warm-up is cut to the steps.
     Errors: ValueError naming the setting, as `resolve_config`.
     """
     from statemix import __version__
 
     config = Config.from_dict({**content, "version": __version__})
+    config = shorten_warmup(config) if shorten else config
     check_numbers(config.training)
     plain = config.to_dict()
     _checked(json.dumps(_without(plain, "seed", "lr"), sort_keys=True))

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from statemix.extras import missing
 from statemix.ops.checks import check_bounds
 from statemix.ops.layout import empty_fast, state_dtype
 from statemix.ops.normalization import NORMALIZATIONS
@@ -25,6 +26,8 @@ CODES = {name: code for code, name in enumerate(NORMALIZATIONS)}
 
 INSTALLED = importlib.util.find_spec("numba") is not None
 """Looked up once: torch.compile traces through the choice of a backend."""
+
+MISSING = missing("numba")
 
 BITS = {torch.bfloat16: "uint16", torch.float16: "int16"}
 
@@ -40,7 +43,7 @@ def unavailable(device: torch.device, dtype: torch.dtype | None = None) -> str |
     if device.type != "cpu":
         return f"the compiled CPU kernels need tensors on the CPU, got {device}"
     if not INSTALLED:
-        return 'numba is not installed: pip install "statemix[cpu]"'
+        return MISSING
     return None
 
 

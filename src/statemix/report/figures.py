@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from statemix.analysis.statistics import spread
+from statemix.extras import missing
 from statemix.report.groups import Group
 from statemix.report.spectrum import draw_spectrum
 
@@ -36,7 +37,7 @@ def new_figure(width: float, height: float) -> Figure:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise ImportError('matplotlib is not installed: pip install "statemix[report]"') from None
+        raise ImportError(missing("matplotlib")) from None
     return Figure(figsize=(width, height), layout="constrained")
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from statemix import __version__
+from statemix.extras import missing
 from statemix.report.figures import FIGURES, STYLE, draw_lengths, new_figure
 from statemix.report.groups import Group, read_groups
 from statemix.report.spectrum import draw_spectrum
@@ -108,7 +109,7 @@ def render(make: Any) -> tuple[bytes, bytes]:
     try:
         import matplotlib
     except ImportError:
-        raise ImportError('matplotlib is not installed: pip install "statemix[report]"') from None
+        raise ImportError(missing("matplotlib")) from None
     with matplotlib.rc_context(STYLE):
         figure, svg, png = make(), io.BytesIO(), io.BytesIO()
         figure.savefig(svg, format="svg", dpi=PNG_DPI, metadata={"Date": None})
@@ -128,7 +129,7 @@ def _template() -> Any:
     try:
         import jinja2
     except ImportError:
-        raise ImportError('jinja2 is not installed: pip install "statemix[report]"') from None
+        raise ImportError(missing("jinja2")) from None
     source = files("statemix.report").joinpath("templates/page.html").read_text(encoding="utf-8")
     return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
 
