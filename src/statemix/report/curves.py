@@ -39,7 +39,11 @@ class Thinned:
             self._steps.append(step)
             self._values.append(value)
             if len(self._steps) >= 2 * POINTS:
-                self._steps, self._values, self._stride = self._steps[::2], self._values[::2], 2 * self._stride
+                self._steps, self._values, self._stride = (
+                    self._steps[::2],
+                    self._values[::2],
+                    2 * self._stride,
+                )
         self._seen += 1
         self._last = step, value
 
@@ -100,7 +104,7 @@ def _add(thinned: dict[tuple[str, str], Thinned], entry: dict[str, Any]) -> int:
     name = DRAWN.get(kind) if isinstance(kind, str) else None
     if name is not None and entry.get("split", SPLIT) == SPLIT:
         value = entry.get(name)
-        if type(value) in (int, float):
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
             thinned[kind, name].add(step, value)
         elif value is not None:
             raise TypeError(f"{name}: got {value!r}, expected a number or null")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from statemix.analysis.statistics import spread
+from statemix.report.captions import PANELS, SINGLE_RUNS, caption_curves, caption_eigenvalues, caption_lengths
 from statemix.report.groups import Group, merge_groups
 from statemix.report.labels import shorten
 from statemix.report.spectrum import draw_spectrum
@@ -36,16 +37,10 @@ EQUALLY_LIKELY = ("permutation", "cyclic", "alternating")
 WIDTH = 6.4
 """Inches of a figure: on a narrow screen it is scaled to two thirds and still read."""
 
-PANELS = 9
-"""Configurations whose eigenvalues are drawn."""
-
-SINGLE_RUNS = 20
-"""Runs of a group that are drawn one by one; of more, their range is."""
-
-LABEL_WIDTH = 34
+LABEL_WIDTH = 36
 """Characters of a line of a legend's label."""
 
-LEGEND_CHARACTERS = 84
+LEGEND_CHARACTERS = 90
 """Characters that stand side by side in a legend."""
 
 TICK_ROOM = 0.012
@@ -211,56 +206,13 @@ class FigureOf(NamedTuple):
     caption: Callable[[list[Group]], str]
 
 
-def _runs_caption(groups: list[Group]) -> str:
-    """What lines, points and bands stand for, and how many runs there are."""
-    drawn = merge_groups(groups)
-    runs = sum(len(group.runs) for group in groups)
-    if runs == 1:
-        return "One run."
-    told = f"{runs} runs."
-    if len(drawn) < len(groups):
-        told = f"{runs} runs: grouped by model, {len(groups)} configurations in {len(drawn)} groups."
-    elif runs == len(groups):
-        return f"{told} One for each line."
-    few = [group for group in drawn if 1 < len(group.runs) <= SINGLE_RUNS]
-    many = [group for group in drawn if len(group.runs) > SINGLE_RUNS]
-    return " ".join([
-        told, "Strong: the mean of a group's runs.", *(["Faint: single runs."] if few else []),
-        *(["Band: from the lowest to the highest run."] if many else []),
-    ])  # fmt: skip
-
-
-def _lengths_caption(groups: list[Group]) -> str:
-    runs = sum(len(group.runs) for group in groups)
-    tested = sum(bool(run.accuracy()) for group in groups for run in group.runs)
-    told = f"Test accuracy with the final weights, by test length; {tested} of {runs} runs have been tested. "
-    if max((sum(bool(run.accuracy()) for run in group.runs) for group in merge_groups(groups)), default=0) < 2:
-        return told.rstrip()
-    drawn = merge_groups(groups)
-    what = "seeds" if len(drawn) == len(groups) else "runs"
-    points = any(1 < len(group.runs) <= SINGLE_RUNS for group in drawn)
-    return f"{told}Line: mean of the {what}. Band: from the lowest to the highest." + (
-        " Points: single runs." if points else ""
-    )
-
-
-def _eigenvalues_caption(groups: list[Group]) -> str:
-    told = (
-        "Eigenvalues of the learned transitions A_t on test sequences, every layer, of one seed "
-        "(the first that has weights and did not diverge). The circle has radius 1."
-    )
-    if len(groups) <= PANELS:
-        return told
-    return f"{told} Shown are the {PANELS} of {len(groups)} configurations with the highest validation accuracy."
-
-
 FIGURES: dict[str, FigureOf] = {
     "accuracy_length": FigureOf("Accuracy against test length", lambda g: accuracy_length(merge_groups(g)),
-                                _lengths_caption),
+                                caption_lengths),
     "learning_curves": FigureOf(
         "Learning curves", lambda g: learning_curves(merge_groups(g)),
-        lambda g: f"Training loss and validation accuracy by step. {_runs_caption(g)}",
+        caption_curves,
     ),
-    "eigenvalues": FigureOf("Learned eigenvalues", eigenvalues, _eigenvalues_caption),
+    "eigenvalues": FigureOf("Learned eigenvalues", eigenvalues, caption_eigenvalues),
 }  # fmt: skip
 """Every figure of the page by file name, in the order of the page."""

@@ -23,6 +23,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 GREY = "#777777"
 """Of what is drawn together because there are more kinds of it than colours."""
 
+
 @dataclass(frozen=True)
 class Group:
     """Seeds of one configuration; or, in a figure, runs of several configurations of one model."""

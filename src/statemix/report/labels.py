@@ -18,8 +18,8 @@ TITLES = {"bdlru": "BD-LRU", "hlru": "H-LRU"}
 IGNORED = ("name", "version", "training.seed", "training.device")
 """What does not make two configurations different."""
 
-DIGITS = (3, 6, 17)
-"""Significant digits of a number in a label: the fewest that tell the numbers apart."""
+DIGITS = 3
+"""Significant digits of a number in a label, unless it takes more to tell it from the others."""
 
 LINES = 3
 """Lines of a label in a figure."""
@@ -80,10 +80,13 @@ def _varied(flat: list[dict[str, Any]]) -> dict[str, list[Any]]:
 def _detail(key: str, value: Any, among: list[Any]) -> str:
     """ "lr 0.001"; the task's name stands alone."""
     if isinstance(value, float) and math.isfinite(value):
-        floats = {other for other in among if isinstance(other, float)}
+        others = [other for other in among if isinstance(other, float) and other != value]
         value = next(
-            (text for text, count in ((f"{value:.{d}g}", len({f"{o:.{d}g}" for o in floats})) for d in DIGITS)
-             if count == len(floats)),
+            (
+                text
+                for text, digits in ((f"{value:.{digits}g}", digits) for digits in range(DIGITS, 17))
+                if all(text != f"{other:.{digits}g}" for other in others)
+            ),
             value,
-        )  # fmt: skip
+        )
     return visible(value) if key == "task.name" else f"{key.rpartition('.')[2]} {visible(value)}"

@@ -160,7 +160,9 @@ def render(make: Any) -> tuple[bytes, bytes]:
 
 def _title(tasks: Sequence[Task]) -> str:
     """The tasks of a page, as its heading."""
-    names = list(dict.fromkeys(f"{TITLES.get(task.name, task.name)}{task.options.get('n', '')}" for task in tasks))
+    names = list(
+        dict.fromkeys(f"{TITLES.get(task.name, task.name)}{task.options.get('n', '')}" for task in tasks)
+    )
     if len(names) > TITLED:
         names = [*names[: TITLED - 1], f"{len(names) - TITLED + 1} more"]
     title = ", ".join(names).replace("_", " ")

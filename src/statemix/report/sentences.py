@@ -64,7 +64,9 @@ def _compared(groups: list[Group]) -> str:
     counts = {len(group.runs) for group in groups}
     runs = sum(len(group.runs) for group in groups)
     if len(groups) == 1:
-        return f"one configuration, {groups[0].label}, was trained with {_seeds(runs)}, so nothing is compared"
+        return (
+            f"one configuration, {groups[0].label}, was trained with {_seeds(runs)}, so nothing is compared"
+        )
     models = list(dict.fromkeys(mixer_label(group.config["mixer"]) for group in groups))
     each = f"{_seeds(counts.pop())} each" if len(counts) == 1 else f"{runs} runs in all"
     if len(groups) <= NAMED:
@@ -90,11 +92,14 @@ def _answer(groups: list[Group]) -> str:
     untested = [run for run in runs if not run.accuracy()]
     if len(untested) == len(runs):
         return f"There is no test accuracy yet: {_untested(untested)}."
-    tasks = [members for members in _by_task(groups).values() if any(run.accuracy() for g in members for run in g.runs)]
+    together = _by_task(groups)
+    tasks = [
+        members for members in together.values() if any(run.accuracy() for one in members for run in one.runs)
+    ]
     if len(tasks) > NAMED:
         told = "Accuracies of different tasks are not comparable, so the table gives them task by task"
     else:
-        told = "; ".join(_outcome(members, named=len(_by_task(groups)) > 1) for members in tasks)
+        told = "; ".join(_outcome(members, named=len(together) > 1) for members in tasks)
     left_out = f" ({_untested(untested)}: left out)" if untested else ""
     return f"{told[0].upper()}{told[1:]}{left_out}."
 
@@ -117,17 +122,21 @@ def _outcome(groups: list[Group], named: bool) -> str:
     worst = [label for label, score in scores.items() if score.spread.mean == low]
     place = f"at {_relative(length, tested)}"
     if low == high:
-        return f"{prefix}{place} all {len(scores)} configurations have the same mean test accuracy, {_score(scores[best[0]])}"
+        same = f"{prefix}{place} all {len(scores)} configurations have the same test accuracy"
+        return f"{same}, {_score(scores[best[0]])}"
+    verb = "have" if len(best) > 1 else "has"
     told = (
-        f"{prefix}{place} the highest mean test accuracy is {_score(scores[best[0]])} ({_holders(best, len(scores))}), "
-        f"the lowest {_score(scores[worst[0]])} ({_holders(worst, len(scores))})"
+        f"{prefix}{place} {_holders(best, len(scores))} {verb} the highest test accuracy, {_score(scores[best[0]])}, "
+        f"and {_holders(worst, len(scores))} the lowest, {_score(scores[worst[0]])}"
     )
     return told + _caution([scores[name] for name in (*best, *worst)], scores[best[0]], scores[worst[0]])
 
 
 def _scores(tested: list[Group]) -> tuple[int, dict[str, Sample]]:
     """The longest of the lengths at which most configurations were tested, and their accuracies there."""
-    count = Counter(length for group in tested for length in {k for run in group.runs for k in run.accuracy()})
+    count = Counter(
+        length for group in tested for length in {k for run in group.runs for k in run.accuracy()}
+    )
     length = max(count, key=lambda one: (count[one], one))
     scores = {group.label: accuracy_at(group, length) for group in tested}
     return length, {label: score for label, score in scores.items() if score.spread.n}
@@ -140,7 +149,7 @@ def _holders(labels: list[str], among: int) -> str:
 def _caution(ends: list[Sample], best: Sample, worst: Sample) -> str:
     """How far the difference between the best and the worst can be trusted."""
     if any(score.spread.n == 1 for score in ends):
-        return "; one seed shows no spread"
+        return "; a single seed shows no spread"
     return "; their ranges over seeds overlap: not separable" if best.low <= worst.high else ""
 
 
@@ -149,17 +158,25 @@ def _alone(group: Group) -> str:
     lengths = sorted({length for run in group.runs for length in run.accuracy()})
     trained = group.runs[0].task().length
     shown = [length for length in dict.fromkeys((trained, lengths[-1])) if length in lengths] or lengths[-1:]
-    told = " and ".join(f"{_score(accuracy_at(group, length))} at {_relative(length, [group])}" for length in shown)
+    told = " and ".join(
+        f"{_score(accuracy_at(group, length))} at {_relative(length, [group])}" for length in shown
+    )
     several = any(accuracy_at(group, length).spread.n > 1 for length in shown)
-    return f"{'mean test accuracy' if several else f'the test accuracy of {group.label}'} is {told}" + (
-        "" if several else "; one seed shows no spread"
+    return (
+        f"the test accuracy of {group.label} is {told}{'' if several else '; a single seed shows no spread'}"
     )
 
 
 def _score(score: Sample) -> str:
-    """ "0.933 (0.800 to 1.00 over 3 seeds)"."""
-    mean, low, high = ("1.00" if text == "1.000" else text for text in map(fraction, (score.spread.mean, score.low, score.high)))
-    return f"{mean} ({low} to {high} over {score.spread.n} seeds)" if score.spread.n > 1 else mean
+    """ "0.933 on average (0.800 to 1.00 over 3 seeds)"; of one seed "0.933"."""
+    mean, low, high = map(_short, (score.spread.mean, score.low, score.high))
+    return f"{mean} on average ({low} to {high} over {score.spread.n} seeds)" if score.spread.n > 1 else mean
+
+
+def _short(value: float) -> str:
+    """`fraction` with three significant digits at most."""
+    text = fraction(value)
+    return "1.00" if text == "1.000" else text
 
 
 def _relative(length: int, groups: list[Group]) -> str:

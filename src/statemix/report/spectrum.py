@@ -21,6 +21,9 @@ SEQUENCES, TOKENS = 32, 4096
 MATRICES = 3000
 """Transitions per mixer that are drawn."""
 
+TITLE_WIDTH = 21
+"""Characters of a line of a panel's title."""
+
 
 def group_eigenvalues(group: Group) -> list[torch.Tensor]:
     """The eigenvalues of every mixer of a group's first seed with weights, on test sequences; or nothing.
@@ -55,7 +58,7 @@ def draw_spectrum(axes: Axes, group: Group) -> None:
     axes.set(xlim=(-1.08, 1.08), ylim=(-1.08, 1.08), aspect="equal", xlabel="Re λ", ylabel="Im λ")
     axes.set_xticks([-1, 0, 1])
     axes.set_yticks([-1, 0, 1])
-    axes.set_title(shorten(group.label, 26), fontsize=10)
+    axes.set_title(shorten(group.label, TITLE_WIDTH), fontsize=9.5)
     note = _note(found, any(run.has_weights for run in group.runs))
     if note:
         axes.annotate(note, (0, 0), ha="center", va="center", color="#666666", backgroundcolor="white")

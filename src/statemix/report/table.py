@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-import torch
 from torch import nn
 
 from statemix.analysis.accounting import flops_per_step, mixer_parameters, mixers, parameters, state_size
@@ -128,15 +129,22 @@ def _costs(group: Group) -> dict[str, int]:
     told = next((run.summary for run in group.runs if COSTS.keys() <= run.summary.keys()), None)
     if told is not None:
         return {column: told[key] for key, (column, _) in COSTS.items()}
-    model, length = _model(group.config), group.runs[0].task().length
+    parts = {name: group.config[name] for name in ("task", "mixer", "model")}
+    return dict(_counted(json.dumps(parts, sort_keys=True)))
+
+
+@functools.lru_cache(maxsize=256)
+def _counted(parts: str) -> dict[str, int]:
+    """The costs of a model, by the JSON of its task, mixer and backbone."""
+    config = json.loads(parts)
+    model, length = _model(config), task_of(Config.from_dict(config)).length
     return {column: count(model, length) for column, count in COSTS.values()}
 
 
 def _model(config: dict[str, Any]) -> nn.Module:
-    """A model to count on: it takes no memory."""
+    """A model to count on. Not on the meta device, whose first use takes longer than most models."""
     whole = Config.from_dict(config)
-    with torch.device("meta"):
-        return model_of(whole, task_of(whole))
+    return model_of(whole, task_of(whole))
 
 
 def _blocks(config: dict[str, Any]) -> int | None:
@@ -147,7 +155,14 @@ def _blocks(config: dict[str, Any]) -> int | None:
     name = SIZES[mixer["name"]][1]
     if mixer.get(name) is not None:
         return int(mixer[name])
-    return int(getattr(mixers(_model(config))[0], name))
+    return _chosen(
+        json.dumps({part: config[part] for part in ("task", "mixer", "model")}, sort_keys=True), name
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _chosen(parts: str, name: str) -> int:
+    return int(getattr(mixers(_model(json.loads(parts)))[0], name))
 
 
 def text(value: Any, n: int | None = None) -> str:
