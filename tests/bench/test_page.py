@@ -67,10 +67,13 @@ def layer_record():
 
 
 def decode_record():
-    def at(position, us):
-        return {"position": position, "us": {"median": us}}
+    def times(us):
+        return {"median": us, "lower_quartile": us - 1, "upper_quartile": us + 1}
 
-    row = {"layer": "bdlru", "m": 4, "dim": 1024, "batch": 128, "us": {"median": 12.0}}
+    def at(position, us):
+        return {"position": position, "us": times(us)}
+
+    row = {"layer": "bdlru", "m": 4, "dim": 1024, "batch": 128, "us": times(12.0)}
     far = row | {"one_layer": [at(1, 8.0), at(1025, 8.2), at(1_000_065, 8.1)]}
     failed = {"layer": "hlru", "m": 4, "failed": "no kernel"}
     return {"bench": "decode", **TOP, "layers": [far, failed]}
@@ -139,7 +142,10 @@ def test_every_figure_of_the_table_is_asked():
 def test_picture(tmp_path):
     pytest.importorskip("matplotlib")
     for name in ("speed.png", "speed.svg"):
-        assert draw_picture([layer_record(), scan_record()], tmp_path / "docs" / name).stat().st_size > 5000
+        assert (
+            draw_picture({"l": layer_record(), "s": scan_record()}, tmp_path / "docs" / name).stat().st_size
+            > 5000
+        )
     assert sorted(path.name for path in (tmp_path / "docs").iterdir()) == ["speed.png", "speed.svg"]
     text = (tmp_path / "docs" / "speed.svg").read_text()
     assert "<svg" in text
@@ -150,7 +156,7 @@ def test_picture(tmp_path):
 def test_nothing_to_draw(tmp_path):
     pytest.importorskip("matplotlib")
     with pytest.raises(ValueError, match="files: got no measured scan"):
-        draw_picture([layer_record()], tmp_path / "speed.png")
+        draw_picture({"l": layer_record()}, tmp_path / "speed.png")
     with pytest.raises(ValueError, match="files: got none"):
         write_page({}, tmp_path / "speed.md")
 

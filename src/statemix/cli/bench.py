@@ -18,7 +18,7 @@ from statemix.bench import scan as comparison
 from statemix.bench.cases import DEFAULT_CASES, Case, check_sizes, parse_cases, parse_shapes, parse_sizes
 from statemix.bench.clock import check_repeats, copy_bandwidth, resolve_device
 from statemix.bench.files import read_json, write_json
-from statemix.bench.page import write_page
+from statemix.bench.page import make_page, write_page
 from statemix.bench.picture import draw_picture
 from statemix.cli import bench_tables as tables
 from statemix.cli.console import output, progress
@@ -258,18 +258,22 @@ def decode(
 
 def picture(
     files: Annotated[list[Path], typer.Argument(help="Records of bench scan in two passes.")],
-    out: Annotated[Path, typer.Option(help="The picture, PNG or SVG.")] = Path("docs/speed.png"),
+    out: Annotated[Path, typer.Option(help="The picture, PNG or SVG; nothing else is written.")],
 ) -> None:
     """Draw how near the scans come to the speed of a plain copy, beside what was asked for."""
-    output().print(f"wrote {draw_picture([read_json(path) for path in files], out)}", soft_wrap=True)
+    records = {str(path): read_json(path) for path in files}
+    output().print(f"wrote {draw_picture(records, out)}", soft_wrap=True, markup=False)
 
 
 def report(
-    files: Annotated[list[Path], typer.Argument(help="Records of bench scan, layer and decode.")],
-    out: Annotated[Path, typer.Option(help="The page, Markdown.")] = Path("docs/speed.md"),
+    files: Annotated[list[Path], typer.Argument(help="Records of bench scan, layer, decode and train.")],
+    out: Annotated[Path | None, typer.Option(help="The page, Markdown; without it, it is printed.")] = None,
     notes: Annotated[Path | None, typer.Option(help="Markdown that follows the tables.")] = None,
 ) -> None:
-    """Write a table of every figure asked for: asked, reached, the command and its record."""
+    """Write tables of every recorded time, with the command and its record, beside what was asked for."""
     more = "" if notes is None else notes.read_text(encoding="utf-8")
     records = {str(path): read_json(path) for path in files}
-    output().print(f"wrote {write_page(records, out, more)}", soft_wrap=True)
+    if out is None:
+        output().print(make_page(records, Path(), notes=more).rstrip(), soft_wrap=True, markup=False)
+    else:
+        output().print(f"wrote {write_page(records, out, more)}", soft_wrap=True, markup=False)
