@@ -16,7 +16,7 @@ MISSING = "not measured"
 VERSIONS = {"torch": "torch", "triton": "Triton", "numba": "Numba"}
 """The versions that are shown, and how the packages are written."""
 
-HEADER = ("command", "date", "device", "versions")
+HEADER = {"command": str, "date": str, "device": str, "versions": dict}
 """What every record begins with, besides the bench."""
 
 
@@ -55,9 +55,9 @@ def make_page(
 
 def _check(path: str, record: Record) -> None:
     """ValueError for what is no record that the page shows."""
-    missing = [key for key in HEADER if key not in record]
+    missing = next((key for key, kind in HEADER.items() if not isinstance(record.get(key), kind)), None)
     if kind_of(record) is None or missing:
-        got = f"one without {missing[0]!r}" if missing else f"one of bench {record['bench']!r}"
+        got = f"one without {missing!r}" if missing else f"one of bench {record['bench']!r}"
         raise ValueError(
             f"{path}: got {got}, expected a record of `statemix bench scan`, layer, decode or train"
         )

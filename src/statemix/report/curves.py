@@ -78,12 +78,12 @@ def read_metrics(path: Path) -> Metrics:
 
 def _metrics(path: Path, lines: Iterable[bytes]) -> Metrics:
     thinned = {(kind, value): Thinned() for kind, value in DRAWN.items()}
-    last_step, damaged = 0, None
+    last_step, damaged, decode = 0, None, json.JSONDecoder().decode
     for number, line in enumerate(lines, start=1):
         if damaged is not None:
             raise ValueError(damaged)
         try:
-            entry = json.loads(line)
+            entry = decode(line.decode())  # `json.loads` of bytes takes twice as long
         except (ValueError, RecursionError):
             damaged = f"{path} line {number} is not JSON"  # a run that goes on may be in the middle of its last line
             continue

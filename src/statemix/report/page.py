@@ -122,12 +122,17 @@ def write_readme_picture(folders: Iterable[str | Path], out: str | Path) -> Path
 
     Errors: ValueError for a name that ends otherwise; and as `write_report`.
     """
-    out = Path(out)
-    if out.suffix.lower() not in PICTURES:
-        raise ValueError(f"picture: got {str(out)!r}, expected a name that ends in {' or '.join(PICTURES)}")
+    out = check_picture(Path(out))
     groups = read_groups(folders)
     pictures = dict(zip(PICTURES, render(lambda: _picture(groups)), strict=True))
     _write(out, pictures[out.suffix.lower()])
+    return out
+
+
+def check_picture(out: Path) -> Path:
+    """`out` if it has the ending of a picture, else ValueError."""
+    if out.suffix.lower() not in PICTURES:
+        raise ValueError(f"picture: got {str(out)!r}, expected a name that ends in {' or '.join(PICTURES)}")
     return out
 
 

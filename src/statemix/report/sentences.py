@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -37,18 +36,25 @@ def _question(groups: list[Group]) -> str:
         (members,) = tasks.values()
         told = f"The task is to {_describe(members[0].runs[0].task())}, {trained}"
     else:
-        names = dict.fromkeys(members[0].runs[0].task().name.replace("_", " ") for members in tasks.values())
-        told = f"There are {len(tasks)} tasks ({_list(names)}), {trained}"
+        told = f"There are {len(tasks)} tasks ({_list(tasks)}), {trained}"
     return f"{told}; {_compared(groups)}."
 
 
 def _by_task(groups: list[Group]) -> dict[str, list[Group]]:
-    """The groups by their task, which is the same at every length."""
+    """The groups by what their task is called: its name, and the options in which tasks of that name differ.
+
+    A task is the same at every length.
+    """
+    tasks = [group.runs[0].task() for group in groups]
     together: dict[str, list[Group]] = {}
-    for group in groups:
-        task = group.runs[0].task()
-        options = {key: value for key, value in task.options.items() if key != "length"}
-        together.setdefault(json.dumps([task.name, options]), []).append(group)
+    for group, task in zip(groups, tasks, strict=True):
+        options = [
+            f"{key} = {visible(value)}"
+            for key, value in task.options.items()
+            if key != "length"
+            and any(other.name == task.name and other.options.get(key) != value for other in tasks)
+        ]
+        together.setdefault(", ".join([task.name.replace("_", " "), *options]), []).append(group)
     return together
 
 
@@ -93,13 +99,17 @@ def _answer(groups: list[Group]) -> str:
     if len(untested) == len(runs):
         return f"There is no test accuracy yet: {_untested(untested)}."
     together = _by_task(groups)
-    tasks = [
-        members for members in together.values() if any(run.accuracy() for one in members for run in one.runs)
-    ]
+    tasks = {
+        name: members
+        for name, members in together.items()
+        if any(run.accuracy() for one in members for run in one.runs)
+    }
     if len(tasks) > NAMED:
         told = "Accuracies of different tasks are not comparable, so the table gives them task by task"
     else:
-        told = "; ".join(_outcome(members, named=len(together) > 1) for members in tasks)
+        told = "; ".join(
+            _outcome(members, f"on {name} " if len(together) > 1 else "") for name, members in tasks.items()
+        )
     left_out = f" ({_untested(untested)}: left out)" if untested else ""
     return f"{told[0].upper()}{told[1:]}{left_out}."
 
@@ -110,10 +120,9 @@ def _untested(runs: Sequence[Record]) -> str:
     return ", ".join(f"{count} run{'' if count == 1 else 's'} {what}" for what, count in counts.items())
 
 
-def _outcome(groups: list[Group], named: bool) -> str:
+def _outcome(groups: list[Group], prefix: str) -> str:
     """What came out on one task."""
     tested = [group for group in groups if any(run.accuracy() for run in group.runs)]
-    prefix = f"on {groups[0].runs[0].task().name.replace('_', ' ')} " if named else ""
     if len(tested) == 1:
         return prefix + _alone(tested[0])
     length, scores = _scores(tested)
