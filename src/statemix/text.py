@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 
-_OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters, line separators, changes of the direction of writing, and halves of characters."""
+_OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""Control characters, line separators, and changes of the direction of writing."""
+
+_HALVES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+"""Halves of characters, but for those that stand for a byte that Python could not decode."""
 
 _WORDS = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
@@ -16,13 +19,18 @@ def visible(text: object, keep: str = "") -> str:
     Control characters become escapes such as \\x1b and \\n, except those in `keep`. A byte of a file name that is no
     UTF-8 becomes \\xff.
     """
-    return _OBEYED.sub(lambda found: found[0] if found[0] in keep else _escape(found[0]), str(text))
+    return _OBEYED.sub(lambda found: found[0] if found[0] in keep else _escape(found[0]), encoded(str(text)))
+
+
+def encoded(text: str) -> str:
+    """`text` as UTF-8 can hold it: bytes of arguments and file names that Python could not decode are read as UTF-8 (a
+    locale may not know it), and shown as \\xff if they are none."""
+    whole = _HALVES.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return whole.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _escape(character: str) -> str:
     code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte that it could not decode
-        code -= 0xDC00
     return _WORDS.get(character) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
 
 

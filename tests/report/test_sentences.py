@@ -7,6 +7,7 @@ import re
 import pytest
 
 from statemix.report import write_report
+from statemix.report.captions import caption_curves, caption_lengths
 from statemix.report.figures import accuracy_length
 from statemix.report.groups import read_groups
 from statemix.report.sentences import sentences
@@ -32,6 +33,19 @@ def test_several_models(runs):
         "0.300 on average (0.100 to 0.500 over 3 seeds), and H-LRU m = 2 the lowest, "
         "0.055 on average (0.050 to 0.060 over 2 seeds) (1 run unfinished: left out)."
     )
+
+
+def test_captions_say_how_many(runs):
+    (runs / "order-0" / "summary.json").unlink()
+    groups = read_groups([runs])
+    assert caption_lengths(groups) == (
+        "Test accuracy with the final weights. 4 runs. Line: mean over n = 3 runs. Faint: single runs. "
+        "Band: from the lowest to the highest. Without a test accuracy: 1 of 4 runs."
+    )
+    assert caption_curves(groups).endswith("4 runs. Line: mean over n = 1 to 3 runs. Faint: single runs.")
+    assert caption_curves(groups[:1]).endswith("3 runs. Line: mean over n = 3 runs. Faint: single runs.")
+    alone = read_groups([runs / "block-0"])
+    assert caption_lengths(alone) == "Test accuracy with the final weights. One run."
 
 
 def test_ranges_that_overlap_are_not_separable(runs):
@@ -73,7 +87,7 @@ def test_nothing_tested_yet(runs):
     _, answer = told(runs / "block-0", runs / "x", runs / "y")
     assert answer == "There is no test accuracy yet: 1 run unfinished, 1 run diverged, 1 run interrupted."
     page = write_report([runs / "block-0", runs / "x", runs / "y"], runs / "out").read_text()
-    assert "no test accuracy" in page
+    assert "Without a test accuracy: 3 of 3 runs." in page
 
 
 def test_equal_results(runs):

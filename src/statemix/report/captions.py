@@ -17,9 +17,8 @@ def caption_lengths(groups: list[Group]) -> str:
     """Of the figure of test accuracy."""
     tested = [sum(bool(run.accuracy()) for run in group.runs) for group in merge_groups(groups)]
     runs = sum(len(group.runs) for group in groups)
-    untested = (
-        f" Of {_count(runs)}, {runs - sum(tested)} have no test accuracy." if sum(tested) < runs else ""
-    )
+    missing = runs - sum(tested)
+    untested = f" Without a test accuracy: {missing} of {_count(runs)}." if missing else ""
     band = " Band: from the lowest to the highest." if max(tested) > 1 else ""
     return f"Test accuracy with the final weights. {_lines(groups, tested)}{band}{untested}"
 
@@ -57,7 +56,8 @@ def _lines(groups: list[Group], counts: Sequence[int]) -> str:
 
 
 def _range(counts: Sequence[int]) -> str:
-    low, high = min(counts), max(counts)
+    some = [count for count in counts if count]
+    low, high = min(some), max(some)
     return str(low) if low == high else f"{low} to {high}"
 
 
