@@ -7,6 +7,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+from safetensors.torch import save_file
+
 from statemix.training.files import read_json, write_json
 
 
@@ -18,5 +21,15 @@ def copy_run(source: Path, folder: Path, settings: dict[str, Any] | None = None,
         section, _, name = key.rpartition(".")
         (config[section] if section else config)[name] = value
     write_json(folder / "config.json", config)
+    _disown(folder / "model.safetensors")
     write_json(folder / "summary.json", read_json(folder / "summary.json") | summary)
     return folder
+
+
+def _disown(weights: Path) -> None:
+    """Write weights as those of no run in particular, which fit any configuration of their model."""
+    with safe_open(weights, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        form = file.metadata()["format"]
+    weights.unlink()
+    save_file(tensors, weights, {"format": form})

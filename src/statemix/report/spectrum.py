@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 import torch
@@ -34,7 +35,11 @@ def group_eigenvalues(group: Group) -> list[torch.Tensor]:
     if not trained:
         return []
     run = min(trained, key=lambda run: run.status == "diverged")
-    _, model = load_run(run.folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", RuntimeWarning
+        )  # of a run that is not finished: the page says so itself
+        _, model = load_run(run.folder)
     shown = [mixer for mixer in mixers(model) if entry_of(TRANSITIONS, mixer)]
     if not shown:
         return []
