@@ -22,7 +22,8 @@ def copy_run(source: Path, folder: Path, settings: dict[str, Any] | None = None,
         (config[section] if section else config)[name] = value
     write_json(folder / "config.json", config)
     _disown(folder / "model.safetensors")
-    write_json(folder / "summary.json", read_json(folder / "summary.json") | summary)
+    told = {key: value for key, value in read_json(folder / "summary.json").items() if key != "run"}
+    write_json(folder / "summary.json", told | summary)
     return folder
 
 
