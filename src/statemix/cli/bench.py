@@ -18,13 +18,13 @@ from statemix.bench import scan as comparison
 from statemix.bench.cases import DEFAULT_CASES, Case, check_sizes, parse_cases, parse_shapes, parse_sizes
 from statemix.bench.clock import check_repeats, copy_bandwidth, resolve_device
 from statemix.bench.files import read_json, write_json
-from statemix.bench.page import write_page
+from statemix.bench.page import make_page, write_page
 from statemix.bench.picture import draw_picture
 from statemix.cli import bench_tables as tables
 from statemix.cli.console import output, progress
 from statemix.cli.errors import Failure
 from statemix.cli.waiting import working
-from statemix.text import encoded
+from statemix.text import encoded, visible
 
 Device = Annotated[str | None, typer.Option(help="cpu or cuda; without it, cuda where there is one.")]
 Out = Annotated[
@@ -268,18 +268,22 @@ def decode(
 
 def picture(
     files: Annotated[list[Path], typer.Argument(help="Records of bench scan in two passes.")],
-    out: Annotated[Path, typer.Option(help="The picture, PNG or SVG.")] = Path("docs/speed.png"),
+    out: Annotated[Path, typer.Option(help="The picture, PNG or SVG; nothing else is written.")],
 ) -> None:
     """Draw how near the scans come to the speed of a plain copy, beside what was asked for."""
-    output().say(f"wrote {draw_picture([read_json(path) for path in files], out)}")
+    records = {str(path): read_json(path) for path in files}
+    output().say(f"wrote {draw_picture(records, out)}")
 
 
 def report(
-    files: Annotated[list[Path], typer.Argument(help="Records of bench scan, layer and decode.")],
-    out: Annotated[Path, typer.Option(help="The page, Markdown.")] = Path("docs/speed.md"),
+    files: Annotated[list[Path], typer.Argument(help="Records of bench scan, layer, decode and train.")],
+    out: Annotated[Path | None, typer.Option(help="The page, Markdown; without it, it is printed.")] = None,
     notes: Annotated[Path | None, typer.Option(help="Markdown that follows the tables.")] = None,
 ) -> None:
-    """Write a table of every figure asked for: asked, reached, the command and its record."""
+    """Write tables of every recorded time, with the command and its record, beside what was asked for."""
     more = "" if notes is None else notes.read_text(encoding="utf-8")
     records = {str(path): read_json(path) for path in files}
-    output().say(f"wrote {write_page(records, out, more)}")
+    if out is None:
+        output().print(visible(make_page(records, Path(), notes=more).rstrip(), keep="\n"), soft_wrap=True)
+    else:
+        output().say(f"wrote {write_page(records, out, more)}")
