@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import datetime
 import errno
+import functools
 import hashlib
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,9 +38,35 @@ class Job(NamedTuple):
 
 def key_of(kind: str, content: Mapping[str, Any]) -> str:
     """16 hex digits of the SHA-256 of the canonical JSON of a job's content, less what is `UNHASHED`."""
-    told = {key: value for key, value in flatten(content).items() if key not in UNHASHED}
-    text = json.dumps([kind, told], sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return Keys(kind, content).key()
+
+
+HOLE = "\0"
+"""Stands for what is free."""
+
+
+class Keys:
+    """The keys (`key_of`) of contents that differ in the settings `free` alone, named as "training.lr", in alphabetical order.
+    """
+
+    def __init__(self, kind: str, content: Mapping[str, Any], free: Sequence[str] = ()) -> None:
+        told = {key: value for key, value in flatten(content).items() if key not in UNHASHED}
+        text = _canonical([kind, told | dict.fromkeys(free, HOLE)])
+        self._parts = text.split(_canonical(HOLE)) if free else [text]
+
+    def key(self, values: Iterable[Any] = ()) -> str:
+        """The key at these values of what is free."""
+        text = self._parts[0]
+        for value, part in zip(values, self._parts[1:], strict=True):
+            text += _written(value) + part
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _canonical(content: Any) -> str:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+_written = functools.lru_cache(maxsize=10_000, typed=True)(_canonical)
 
 
 class Store:
