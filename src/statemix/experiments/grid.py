@@ -192,8 +192,7 @@ def _at_other_rates(cell: Cell) -> Callable[[Mapping[str, Any]], Cell]:
     keys = Keys("train", config, [f"training.{key}" for key in FREE])
 
     def another(values: Mapping[str, Any]) -> Cell:
-        free = {key: config["training"][key] for key in FREE} | values
-        free = _free_checked(*free.values())
+        free = _free_checked(*(values.get(key, config["training"][key]) for key in FREE))
         key = keys.key(free.values())
         content = {**config, "name": key, "training": {**config["training"], **free}}
         return Cell({**cell.labels, **free}, cell.job._replace(key=key, content=content))
