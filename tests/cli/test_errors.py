@@ -51,7 +51,7 @@ def test_a_group_alone_shows_its_help(statemix):
 
 def test_a_folder_that_is_no_run(statemix, tmp_path):
     done = statemix(f"eval {tmp_path}/none")
-    assert (done.code, done.out) == (1, "")
+    assert (done.code, done.out) == (2, "")
     assert done.err.startswith("error: ")
     assert done.err.count("\n") == 1
 

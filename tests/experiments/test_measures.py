@@ -10,6 +10,7 @@ from statemix.bench.environment import cpu_model
 from statemix.experiments import Store, jobs_of, make_plan, measures, rows_of
 from statemix.experiments.measures import MEASURES
 from statemix.experiments.work import execute
+from statemix.training.files import read_json, write_json
 from statemix.training.interruption import LEAVE
 from tests.experiments.helpers import experiment
 
@@ -58,7 +59,7 @@ def test_the_pace_of_a_run_from_a_gpu(plan, tmp_path):
     job, store = jobs_of(plan.cells)[0]._replace(measures=("pace",)), Store(tmp_path)
     execute(job._replace(measures=()), str(tmp_path))
     path = store.folder(job.key) / "summary.json"
-    path.write_text(path.read_text().replace('"capture": "off"', '"capture": "compiled"'))
+    write_json(path, read_json(path) | {"capture": "compiled"})
     assert store.summary(job.key)["capture"] == "compiled"
     assert execute(job, str(tmp_path)) == (job.key, "finished", "")
     assert store.measured(job.key, "pace")["timed_on"] == cpu_model()

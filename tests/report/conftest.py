@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 
 import pytest
 
 from statemix.training import train
+from statemix.training.files import read_json, write_json
 from tests.training.small import small
 
 ACCURACY = {0: {"6": 0.9, "12": 0.5}, 1: {"6": 0.8, "12": 0.3}, 2: {"6": 1.0, "12": 0.1}}
@@ -20,8 +20,8 @@ def trained(tmp_path_factory):
     for seed in range(3):
         folder = root / f"block-{seed}"
         train(small(f"training.seed={seed}"), folder)
-        summary = json.loads((folder / "summary.json").read_text())
-        (folder / "summary.json").write_text(json.dumps(summary | {"accuracy": ACCURACY[seed]}))
+        summary = folder / "summary.json"
+        write_json(summary, read_json(summary) | {"accuracy": ACCURACY[seed]})
     train(small("mixer.name=hlru", "mixer.order=2", "mixer.num_channels=3"), root / "order-0")
     return root
 

@@ -13,6 +13,7 @@ import pytest
 
 from statemix.report import write_readme_picture, write_report
 from statemix.training import RunError
+from statemix.training.files import read_json, write_json
 from tests.report.page import Page
 
 
@@ -71,8 +72,7 @@ def test_the_same_runs_give_the_same_figures(runs, tmp_path):
 
 def test_hostile_names_are_escaped(runs, tmp_path):
     path = runs / "order-0" / "config.json"
-    config = json.loads(path.read_text())
-    path.write_text(json.dumps(config | {"name": "<script>alert(1)</script>"}))
+    write_json(path, read_json(path) | {"name": "<script>alert(1)</script>"})
     text = write_report([runs], tmp_path / "out").read_text()
     assert "<script>" not in text
     assert "&lt;script&gt;" in text
@@ -103,7 +103,7 @@ def test_errors(runs, tmp_path):
         with pytest.raises(ValueError, match=message):
             write_report(folders, tmp_path / "out")
     line = '{"kind": "train", "step": 8, "loss": null}'
-    strange = json.loads((runs / "block-0" / "config.json").read_text())
+    strange = read_json(runs / "block-0" / "config.json")
     strange["training"]["speed"] = 3
     for name, content, message in (
         ("metrics.jsonl", f"{line}\nnonsense\n{line}\n", "metrics.jsonl line 2 is not JSON"),
@@ -135,8 +135,8 @@ def test_nothing_is_written_before_all_is_made(runs, tmp_path):
     page = write_report([runs], tmp_path / "out")
     before = {path.name: path.read_bytes() for path in page.parent.iterdir()}
     (runs / "block-0" / "model.safetensors").write_bytes(b"damaged")
-    summary = json.loads((runs / "block-1" / "summary.json").read_text())
-    (runs / "block-1" / "summary.json").write_text(json.dumps(summary | {"accuracy": {"6": 0.1}}))
+    summary = runs / "block-1" / "summary.json"
+    write_json(summary, read_json(summary) | {"accuracy": {"6": 0.1}})
     with pytest.raises(RunError, match="block-0"):
         write_report([runs], page.parent)
     assert {path.name: path.read_bytes() for path in page.parent.iterdir()} == before

@@ -12,13 +12,14 @@ from statemix.report.groups import COLORS, MARKERS, read_groups
 from statemix.report.records import find_runs
 from statemix.report.spectrum import group_eigenvalues
 from statemix.training import resolve_config, train
+from statemix.training.files import read_json, write_json
 from tests.report.page import Page
 from tests.training.small import small
 
 
 def test_runs_that_did_not_finish_are_listed(runs, tmp_path):
     path = runs / "block-2" / "summary.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "diverged", "accuracy": {}}))
+    write_json(path, read_json(path) | {"status": "diverged", "accuracy": {}})
     (runs / "block-1" / "summary.json").unlink()
     (runs / "block-1" / "model.safetensors").unlink()
     with (runs / "block-1" / "metrics.jsonl").open("a") as file:
@@ -59,7 +60,7 @@ def test_a_run_whose_weights_are_nan(tmp_path, capfd):
 def test_the_spectrum_is_of_a_seed_that_did_not_diverge(runs):
     path = runs / "block-0" / "summary.json"
     first = read_groups([runs / "block-0", runs / "block-1"])
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "diverged", "accuracy": {}}))
+    write_json(path, read_json(path) | {"status": "diverged", "accuracy": {}})
     shown = read_groups([runs / "block-0", runs / "block-1"])
     alone = read_groups([runs / "block-1"])
     assert torch.equal(group_eigenvalues(shown[0])[0], group_eigenvalues(alone[0])[0])

@@ -87,7 +87,7 @@ print(summary["status"], summary["step"])
 """
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_asked_to_stop_it_saves_and_leaves(tmp_path, untouched, name):
     result = python(ASKED, tmp_path, name)
     assert result.returncode == 0, result.stderr
@@ -95,6 +95,21 @@ def test_asked_to_stop_it_saves_and_leaves(tmp_path, untouched, name):
     assert json.loads((tmp_path / "summary.json").read_text())["status"] == "interrupted"
     assert (tmp_path / "checkpoint" / "state.safetensors").exists()
     assert train(small(), tmp_path)["status"] == "finished"
+    assert_same(tmp_path, untouched)
+
+
+def test_a_closing_terminal_sends_two(tmp_path, untouched):
+    """The shell and the system each send a SIGHUP; the second does not kill what the first has saving."""
+    twice = "os.kill(os.getpid(), signal.SIGHUP); os.kill(os.getpid(), signal.SIGHUP)"
+    result = python(ASKED.replace("os.kill(os.getpid(), getattr(signal, sys.argv[2]))", twice), tmp_path)
+    assert result.stdout.split() == ["interrupted", "23"], result.stderr
+    assert train(small(), tmp_path)["status"] == "finished"
+    assert_same(tmp_path, untouched)
+
+
+def test_under_nohup_a_closing_terminal_changes_nothing(tmp_path, untouched):
+    result = python("signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + ASKED, tmp_path, "SIGHUP")
+    assert result.stdout.split() == ["finished", "60"], result.stderr
     assert_same(tmp_path, untouched)
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from statemix.training import evaluate_run, load_run, train
+from statemix.training.files import read_json
 from tests.training.small import small
 
 
@@ -23,7 +24,7 @@ def test_a_run_learns_and_its_files_are_the_documented_ones(tmp_path, capfd):
     assert summary["status"] == "finished"
     assert summary["accuracy"]["6"] == 1.0
     assert set(summary["accuracy"]) == {"6", "12"}
-    assert summary == json.loads((folder / "summary.json").read_text())
+    assert summary == read_json(folder / "summary.json")
     assert {
         "parameters",
         "mixer_parameters",
@@ -32,7 +33,7 @@ def test_a_run_learns_and_its_files_are_the_documented_ones(tmp_path, capfd):
         "best_accuracy",
         "seconds",
     } < set(summary)
-    assert json.loads((folder / "config.json").read_text()) == config.to_dict()
+    assert read_json(folder / "config.json") == config.to_dict()
     assert sorted(p.name for p in folder.iterdir()) == [
         "config.json", "lock", "metrics.jsonl", "model.safetensors", "summary.json",
     ]  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -29,7 +31,12 @@ def evaluate(
     table = Table(title=f"test split, {folder}", title_justify="left")
     for column in ("length", "accuracy", "macro accuracy", "loss"):
         table.add_column(column, justify="right")
-    for length, scores in evaluate_run(folder, chosen, examples).items():
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", RuntimeWarning)
+        results = evaluate_run(folder, chosen, examples)
+    for one in told:
+        print(f"note: {one.message}", file=sys.stderr)
+    for length, scores in results.items():
         accuracy, macro = percent(scores["accuracy"]), percent(scores["macro_accuracy"])
         table.add_row(str(length), accuracy, macro, f"{scores['loss']:.4f}")
     output().print(table)

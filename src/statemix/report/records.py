@@ -10,6 +10,8 @@ from typing import Any
 
 from statemix.tasks import Task, get_task
 from statemix.training.config import Config
+from statemix.training.files import RunError, read_json
+from statemix.training.metrics import check_metrics
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,10 @@ def read_record(folder: Path) -> Record:
         record.accuracy(), record.step
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"folders: {folder}/summary.json is not the summary of a run: {error}") from None
+    try:
+        check_metrics(folder / "metrics.jsonl", summary)
+    except RunError as error:
+        raise ValueError(f"folders: {error}") from None
     return record
 
 
@@ -128,11 +134,7 @@ def _metrics(folder: Path) -> list[dict[str, Any]]:
 
 def _json(path: Path, folder: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"folders: {folder} is not a run: cannot read {path.name}: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(
-            f"folders: {folder} is not a run: {path.name} holds {type(content).__name__}, not an object"
-        )
-    return content
+        return read_json(path)
+    except RunError as error:
+        what = str(error).replace(str(path), path.name)
+        raise ValueError(f"folders: {folder} is not a run: {what}") from None

@@ -25,7 +25,7 @@ class Memorization(Task):
     name = "memorization"
     summary = "Learn one fixed map from keys to values by heart"
     OPTIONS: ClassVar[Mapping[str, Option]] = {
-        "vocab_size": IntOption(256, 5, meaning="tokens: keys, values and the insert token"),
+        "vocab_size": IntOption(256, 5, 1 << 20, meaning="tokens: keys, values and the insert token"),
         "map_seed": IntOption(12345, 0, meaning="which of the maps"),
         "length": IntOption(32, 2, meaning="positions, two for each key"),
     }

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 from pathlib import Path
 from typing import Any
+
+from statemix.training.files import RunError, writing
+from statemix.training.guard import AGAIN
 
 
 class NoEvents:
@@ -23,18 +27,25 @@ class Events:
     def __init__(self, folder: Path, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter  # type: ignore[attr-defined]
 
-        self._writer = SummaryWriter(str(folder), purge_step=step + 1)
+        self._folder = folder
+        with writing(folder):
+            self._writer = SummaryWriter(str(folder), purge_step=step + 1)
 
     def add(self, entry: dict[str, Any]) -> None:
         """The numbers of one line, under "train/…" or "test/length 16/…"."""
+        if not self._folder.is_dir():
+            raise RunError(f"{self._folder} was removed while the run was training: {AGAIN}")
         place = f"{entry['split']}/length {entry['length']}" if "split" in entry else entry["kind"]
         for name in ("loss", "accuracy", "macro_accuracy", "lr"):
             if entry.get(name) is not None:
-                self._writer.add_scalar(f"{place}/{name}", entry[name], entry["step"])
+                with writing(self._folder):
+                    self._writer.add_scalar(f"{place}/{name}", entry[name], entry["step"])
 
     def close(self) -> None:
-        """Write what is left."""
-        self._writer.close()
+        """Write what is left, if the folder is still there."""
+        if self._folder.is_dir():
+            with contextlib.suppress(OSError):
+                self._writer.close()
 
 
 def events_of(wanted: str, folder: Path, step: int) -> Events | NoEvents:

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM, or who hands out the work, as a request: the loop finishes its step, saves and leaves."""
+"""SIGINT, SIGTERM and SIGHUP, or who hands out the work, as a request: the loop finishes its step, saves and leaves."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from contextvars import ContextVar
 from types import FrameType, TracebackType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+HANGUP: int | None = getattr(signal, "SIGHUP", None)
+"""The terminal is gone; some systems do not have it."""
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *(() if HANGUP is None else (HANGUP,)))
 
 LEAVE: ContextVar[threading.Event | None] = ContextVar("LEAVE", default=None)
 """Put there by whoever hands out work to this thread: once it is set, what is under way saves and leaves."""
@@ -21,8 +24,9 @@ def leaving() -> bool:
 
 
 class Interruption:
-    """A context in which the two signals set `signal` instead of killing; a second one acts as it always did.
+    """A context in which the signals set `signal` instead of killing; a second one acts as it always did.
 
+    A SIGHUP that is ignored (`nohup`) stays ignored, and further ones do not kill: a terminal that closes may send two.
     Outside the main thread, where Python takes no handlers, nothing is changed.
     """
 
@@ -39,19 +43,24 @@ class Interruption:
         self._signal = number
         if (event := LEAVE.get()) is not None:
             event.set()
-        self._restore()
+        self._restore(but=HANGUP)
 
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
+    def _restore(self, but: int | None = None) -> None:
+        for number in self._before.keys() - {but}:
+            signal.signal(number, self._before.pop(number))
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+            self._before = {
+                number: signal.signal(number, self._ask) for number in SIGNALS if not _ignored_hangup(number)
+            }
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._restore()
+
+
+def _ignored_hangup(number: int) -> bool:
+    return number == HANGUP and signal.getsignal(number) is signal.SIG_IGN

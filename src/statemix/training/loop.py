@@ -29,9 +29,11 @@ from statemix.training.config import Config
 from statemix.training.data import TrainingSet, evaluation_set
 from statemix.training.evaluation import Scores, evaluate
 from statemix.training.events import events_of
-from statemix.training.files import MetricsFile, write_json
+from statemix.training.files import RunError, replace_file, write_json
 from statemix.training.folder import RunFolder
+from statemix.training.guard import Guard
 from statemix.training.interruption import Interruption
+from statemix.training.metrics import MetricsFile
 from statemix.training.progress import Progress, progress_of
 from statemix.training.resolve import check
 from statemix.training.steps import Job, steps_of
@@ -78,16 +80,17 @@ def opened(config: Config, folder: str | Path, resume: bool = True) -> Iterator[
     """The run of a folder, locked, ready to go on; or its summary when it has nothing left to do."""
     files = RunFolder(folder)
     files.prepare(config, resume)
-    with files.locked():
+    with files.locked() as lock:
         files.keep(config)
         files.remove_leftovers()
         files.failure.unlink(missing_ok=True)
         done = files.finished()
         if done is not None:
+            files.check_scores(done)
             files.remove_checkpoint()  # a kill may have come between the summary and this
             yield done
         else:
-            yield Run(config, files, device_of(config))
+            yield Run(config, files, device_of(config), Guard(files.path, files.config, lock))
 
 
 class Run:
@@ -97,14 +100,16 @@ class Run:
     run's own, so that runs that take turns overlap there.
     """
 
-    def __init__(self, config: Config, folder: RunFolder, device: torch.device) -> None:
+    def __init__(self, config: Config, folder: RunFolder, device: torch.device, guard: Guard) -> None:
         self.config, self.training, self.folder, self.device = config, config.training, folder, device
+        self.guard, self.run_id = guard, folder.run()
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._turns: Generator[None, None, dict[str, Any]] | None = None
         with self._here():
             self._build()
-        self.events = events_of(config.training.tensorboard, folder.path / "tensorboard", self.step)
-        self.metrics = MetricsFile(folder.metrics, self.position["metrics"])
+        self.events = events_of(config.training.tensorboard, folder.events, self.step)
+        length, digest = self.position["metrics"], self.position.get("metrics_sha256")
+        self.metrics = MetricsFile(folder.metrics, length, digest, guard.check)
         self.started = time.perf_counter() - self.position["seconds"]
 
     def _build(self) -> None:
@@ -117,7 +122,10 @@ class Run:
         self.totals = torch.zeros(3, dtype=torch.float64, device=device)
         self.position: dict[str, Any] = {"step": 0, "metrics": 0, "best_accuracy": None, "seconds": 0.0}
         if self.folder.checkpoint.exists():
-            self.position = load_checkpoint(self.folder.checkpoint, self.model, self.optimizer)
+            path = self.folder.checkpoint
+            self.position = load_checkpoint(path, self.model, self.optimizer, self.run_id)
+            if self.step > config.training.steps:
+                raise RunError(f"{path}: step {self.step}, expected at most {config.training.steps}")
             self.totals += torch.tensor(self.position["totals"], dtype=torch.float64, device=device)
 
     def _here(self) -> AbstractContextManager[Any]:
@@ -220,6 +228,7 @@ class Run:
         return finite
 
     def _write(self, **entry: Any) -> None:
+        self.guard.check()
         self.metrics.append(**entry)
         self.events.add(entry)
 
@@ -233,10 +242,19 @@ class Run:
         return result["accuracy"]
 
     def _save(self) -> None:
-        self.position["metrics"] = self.metrics.sync()
+        self.position["metrics"], self.position["metrics_sha256"] = self.metrics.sync()
         self.position["seconds"] = time.perf_counter() - self.started
         self.position["totals"] = self.totals.tolist()
-        save_checkpoint(self.folder.checkpoint, self.model, self.optimizer, self.position)
+        self.guard.check()
+        save_checkpoint(self.folder.checkpoint, self.model, self.optimizer, self.position, self.run_id)
+
+    def note_failure(self, text: str) -> None:
+        """Leave the text in the folder, if that still is the run's. RunError when it cannot be."""
+        self.guard.check()
+        replace_file(
+            self.folder.failure,
+            lambda path: path.write_text(text, encoding="utf-8", errors="backslashreplace"),
+        )
 
     def _finish(self, status: str) -> dict[str, Any]:
         """Test unless there is nothing to test, then weights and summary, and the checkpoint goes last."""
@@ -246,8 +264,9 @@ class Run:
                 examples = self._examples(length, "test")
                 result = evaluate(self.model, examples, self.training.batch_size, self.autocast)
                 accuracy[str(length)] = self._scored("test", length, result)
-        self.metrics.sync()
-        save_weights(self.folder.weights, self.model)
+        _, digest = self.metrics.sync()
+        self.guard.check()
+        save_weights(self.folder.weights, self.model, self.run_id)
         summary = {
             "status": status,
             "step": self.step,
@@ -263,7 +282,10 @@ class Run:
             else self.device.type,
             "capture": self.steps.capture,
             "torch": str(torch.__version__),
+            "run": self.run_id,
+            "metrics_sha256": digest,
         }
+        self.guard.check()
         write_json(self.folder.summary, summary)
         if status != "interrupted":
             self.folder.remove_checkpoint()

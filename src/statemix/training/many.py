@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from statemix.training.config import Config
-from statemix.training.files import RunError, replace_file
-from statemix.training.folder import RunFolder
+from statemix.training.files import RunError
 from statemix.training.interruption import Interruption
 from statemix.training.loop import Run, opened, require
 from statemix.training.progress import Quiet, count_of
@@ -34,7 +33,7 @@ def train_many(
     kernels overlap. One that ends makes room for the next. One that fails does not stop the others: its summary is
     {"status": "failed", "error", "traceback"}, and unless its folder is not its own the traceback is in `failure.txt`
     there until it is tried again.
-    SIGINT and SIGTERM save all that are under way ("interrupted"); those not begun are "waiting".
+    SIGINT, SIGTERM and SIGHUP save all that are under way ("interrupted"); those not begun are "waiting".
     progress and resume: as `train`. ended: told the place and the summary of every run, as it ends.
     Errors: ValueError, before any work, for a configuration, for two runs in one folder, or for a number of folders
     that is not that of the configurations; ImportError for a missing extra.
@@ -119,7 +118,7 @@ class _Seat:
         text = "".join(traceback.format_exception(error))
         if self._run is not None:  # else the folder may be someone else's
             with contextlib.suppress(RunError):
-                replace_file(RunFolder(self._folder).failure, lambda path: path.write_text(text, "utf-8"))
+                self._run.note_failure(text)
         line = " ".join(str(error).split()) or type(error).__name__
         return {"status": "failed", "error": f"{type(error).__name__}: {line}", "traceback": text}
 

@@ -12,6 +12,7 @@ from statemix.models import NORMS
 from statemix.nn import build_mixer
 from statemix.tasks import get_task
 from statemix.training.config import CAPTURES, PRECISIONS, SCHEDULES, SWITCH, Config, TrainingConfig
+from statemix.training.limits import check_model_size, check_size, check_values
 from statemix.training.presets import PRESETS
 
 if sys.version_info >= (3, 11):
@@ -108,6 +109,7 @@ def check_numbers(training: TrainingConfig) -> None:
 def check(config: Config) -> None:
     """Build what is cheap to build, and look at every number: ValueError naming the setting."""
     training, model = config.training, config.model
+    check_values(config)
     check_numbers(training)
     for name, least in (("steps", 1), ("batch_size", 1), ("train_examples", 1), ("eval_examples", 1),
                         ("eval_every", 1), ("log_every", 1), ("checkpoint_every", 1), ("warmup", 0)):  # fmt: skip
@@ -150,7 +152,12 @@ def check(config: Config) -> None:
             f"training.train_examples: got {training.train_examples}, expected one at least for each of the "
             f"{len(training.train_lengths)} train_lengths"
         )
+    check_model_size(config)
     try:
-        build_mixer(**config.mixer, dim=model.dim, device="meta")
+        mixer = build_mixer(**config.mixer, dim=model.dim, device="meta")
     except TypeError as error:
         raise ValueError(f"mixer: {error}") from None
+    except (RuntimeError, OverflowError) as error:  # sizes that torch cannot even multiply
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"mixer: got {config.mixer!r}, expected a size that can be: {reason}") from None
+    check_size(config, task, mixer)

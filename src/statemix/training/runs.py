@@ -2,43 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from statemix.training.build import autocast_of, device_of, model_of, task_of
-from statemix.training.checkpoint import load_weights
+from statemix.training.checkpoint import load_weights, step_of
 from statemix.training.config import Config
 from statemix.training.data import evaluation_set
 from statemix.training.evaluation import Scores, evaluate
-from statemix.training.files import RunError, read_json
-from statemix.training.folder import RunFolder
+from statemix.training.files import DamagedError, RunError, read_json
+from statemix.training.folder import FINAL, RunFolder, run_id
+from statemix.training.resolve import check
 
 
 def load_config(folder: str | Path) -> Config:
-    """The configuration saved with a run. RunError when there is none or it is not one of ours."""
-    path = RunFolder(folder).config
+    """The configuration saved with a run. RunError when there is none or it is not one of ours, or cannot be."""
+    return _read_config(RunFolder(folder))[0]
+
+
+def _read_config(run: RunFolder) -> tuple[Config, str]:
+    """The configuration of a run, checked, and what the run's other files carry (`run_id`)."""
     try:
-        return Config.from_dict(read_json(path))
+        content = read_json(run.config)
+    except DamagedError as error:
+        try:
+            device_of(_checked(error.content))
+        except ValueError as wrong:
+            raise RunError(f"{error}; {wrong}") from None  # what the edit has made wrong, too
+        raise
+    try:
+        return _checked(content), run_id(content)
     except ValueError as error:
-        raise RunError(f"{path} is not a configuration of this version: {error}") from None
+        raise RunError(f"{run.config} is not a configuration of this version: {error}") from None
+
+
+def _checked(content: Mapping[str, Any]) -> Config:
+    config = Config.from_dict(content)
+    check(config)
+    return config
 
 
 def load_run(folder: str | Path) -> tuple[Config, nn.Module]:
     """The configuration and the trained model of a run, on the CPU, in evaluation mode.
 
-    Errors: RunError for a folder that is no run, a run without weights yet, or a damaged or foreign file.
+    The weights of a run that was interrupted are those of its last step so far: a RuntimeWarning says so.
+    Errors: RunError for a folder that is no run, a run without weights yet, or a damaged or foreign file; it is a
+    ValueError too when the folder or its configuration does not exist.
     """
-    config, run = load_config(folder), RunFolder(folder)
+    run = RunFolder(folder)
+    config, name = _read_config(run)
     if not run.weights.exists():
-        raise RunError(
-            f"{run.path} has no {run.weights.name}: the run has not come to an end, or its weights were not kept"
-        )
+        raise RunError(f"{run.path} has no {run.weights.name}: {_standing(run, config)}")
     model = model_of(config, task_of(config))
-    load_weights(run.weights, model)
+    load_weights(run.weights, model, name)
+    if run.finished() is None:
+        message = f"{run.path} is not finished: {_standing(run, config)}"
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
     return config, model.eval()
+
+
+def _standing(run: RunFolder, config: Config) -> str:
+    """How far a run has come that has not ended, or has lost its weights, and what to do."""
+    summary = run.last_summary()
+    if summary is not None and summary["status"] in FINAL:
+        told = f"{run.summary.name} says {summary['status']!r}"
+        return f"the run has not come to an end, or its weights were not kept ({told})"
+    total = config.training.steps
+    if run.checkpoint.exists():
+        place = f"saved at step {step_of(run.checkpoint)} of {total}"
+    else:
+        place = f"nothing of its {total} steps is saved"
+    how = "`statemix train` with the same settings and folder goes on"
+    return f"the run has not come to an end ({place}); {how}"
 
 
 def evaluate_run(
@@ -46,11 +87,12 @@ def evaluate_run(
 ) -> dict[int, Scores]:
     """Scores of a trained run at task lengths (default: the training length), keyed by length.
 
-    examples: how many instances per length (default: the run's own number). Nothing is written.
+    examples: how many instances per length (default: the run's own number). Nothing is written. It runs on the
+    device of the configuration or, with a RuntimeWarning, on what "auto" means here if that device is not there.
     Errors: ValueError for a length the task does not have; RunError as `load_run`.
     """
     config, model = load_run(folder)
-    task, training, device = task_of(config), config.training, device_of(config)
+    task, training, device = task_of(config), config.training, _device_here(config)
     if examples is not None and examples < 1:
         raise ValueError(f"examples: got {examples}, expected at least 1")
     model.to(device)
@@ -62,3 +104,13 @@ def evaluate_run(
             )
             results[length] = evaluate(model, drawn, training.batch_size, autocast_of(training, device))
     return results
+
+
+def _device_here(config: Config) -> torch.device:
+    """The device of a configuration, or the one that there is here."""
+    try:
+        return device_of(config)
+    except ValueError as error:
+        device = device_of(replace(config, training=replace(config.training, device="auto")))
+        warnings.warn(f"{error}; evaluating on {str(device)!r}", RuntimeWarning, stacklevel=3)
+        return device

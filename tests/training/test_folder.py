@@ -1,0 +1,412 @@
+"""A run's folder is its own: what is removed, replaced or changed in mid-run is noticed, and no link is followed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+
+import pytest
+import torch
+
+from statemix.training import RunError, evaluate_run, load_run, train, train_many
+from statemix.training import loop as loops
+from statemix.training.files import open_own, read_json, replace_file
+from tests.training.small import small
+
+FILES = ("metrics.jsonl", "model.safetensors", "config.json")
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("untouched")
+    train(small(), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """A run that was interrupted at step 23."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    advance = loops.Run._step
+
+    def asking(self, most):
+        advance(self, min(most, 1))
+        if self.step == 23:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loops.Run, "_step", asking)
+        assert train(small(), folder)["status"] == "interrupted"
+    return folder
+
+
+@pytest.fixture
+def stopped(interrupted, tmp_path):
+    return shutil.copytree(interrupted, tmp_path / "stopped")
+
+
+def assert_same(folder, untouched):
+    for name in FILES:
+        assert (folder / name).read_bytes() == (untouched / name).read_bytes(), name
+
+
+@pytest.fixture
+def at_step(monkeypatch):
+    """Have something done to the folder of every run after a step."""
+
+    def arrange(step, act):
+        advance = loops.Run._step
+
+        def acting(self, most):
+            advance(self, min(most, 1))
+            if self.step == step:
+                act(self.folder.path)
+
+        monkeypatch.setattr(loops.Run, "_step", acting)
+
+    yield arrange
+    monkeypatch.undo()
+
+
+def replaced(name):
+    def act(folder):
+        shutil.copy(folder / name, folder / "copy")
+        (folder / "copy").write_bytes((folder / name).read_bytes()[:-2] + b"9\n")
+        (folder / "copy").replace(folder / name)
+
+    return act
+
+
+def swapped(name):
+    def act(folder):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content.swapcase())
+
+    return act
+
+
+def add(folder):
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write("{}\n")
+
+
+EVENTS = {
+    "folder removed": (shutil.rmtree, r"run was removed or moved while the run was training"),
+    "folder made anew": (lambda f: (shutil.rmtree(f), f.mkdir()), r"run was removed or moved"),
+    "configuration removed": (lambda f: (f / "config.json").unlink(), r"config.json was removed while"),
+    "configuration emptied": (lambda f: (f / "config.json").write_text(""), r"config.json was changed while"),
+    "configuration replaced": (replaced("config.json"), r"config.json was changed while"),
+    "configuration changed": (swapped("config.json"), r"config.json was changed while"),
+    "metrics removed": (lambda f: (f / "metrics.jsonl").unlink(), r"metrics.jsonl was removed while"),
+    "metrics emptied": (lambda f: (f / "metrics.jsonl").write_text(""), r"metrics.jsonl was changed while"),
+    "metrics replaced": (replaced("metrics.jsonl"), r"metrics.jsonl was replaced while"),
+    "metrics changed": (swapped("metrics.jsonl"), r"metrics.jsonl was changed while"),
+    "metrics added to": (
+        add,
+        r"metrics.jsonl was changed",
+    ),
+    "lock removed": (lambda f: (f / "lock").unlink(), r"lock was removed or replaced while"),
+    "lock replaced": (replaced("lock"), r"lock was removed or replaced while"),
+}
+
+
+@pytest.mark.parametrize(
+    ("event", "step"),
+    [
+        *((event, 23) for event in EVENTS),
+        ("folder removed", 53),
+        ("metrics removed", 53),
+        ("lock removed", 53),
+    ],
+)
+def test_what_changes_under_a_run_stops_it(tmp_path, untouched, at_step, monkeypatch, event, step):
+    """Before the next checkpoint or at the end; nothing is written any more, and the run can be had all the same."""
+    act, message = EVENTS[event]
+    left = {}
+
+    def acting(folder):
+        act(folder)
+        left.update(
+            {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()} if folder.exists() else {}
+        )
+
+    folder = tmp_path / "run"
+    at_step(step, acting)
+    with pytest.raises(RunError, match=message) as error:
+        train(small(), folder)
+    assert "\n" not in str(error.value)
+    now = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()} if folder.exists() else {}
+    assert now.keys() - left.keys() <= {folder / "metrics.jsonl"}  # which is put back from what is open
+    assert {path: now[path] for path in left} == left
+    monkeypatch.undo()
+    told = str(error.value)
+    if "goes on from the last checkpoint" in told and "put back what it was" not in told:
+        train(small(), folder)
+    elif "or remove it, and" in told:
+        (folder / "config.json").unlink()
+        train(small(), folder)
+    else:
+        assert "begins anew" in told or "remove the folder to train from the beginning" in told
+        return
+    assert_same(folder, untouched)
+
+
+def test_what_only_looks_changed_goes_on(tmp_path, untouched, at_step):
+    """Files that were touched, or written anew with the same content."""
+
+    def act(folder):
+        content = (folder / "config.json").read_bytes()
+        (folder / "config.json").unlink()
+        (folder / "config.json").write_bytes(content)
+        os.utime(folder / "metrics.jsonl")
+
+    at_step(23, act)
+    assert train(small(), tmp_path)["status"] == "finished"
+    assert_same(tmp_path, untouched)
+
+
+def test_a_folder_that_was_moved_goes_on_under_its_new_name(tmp_path, untouched, at_step, monkeypatch):
+    at_step(23, lambda folder: folder.rename(tmp_path / "moved"))
+    with pytest.raises(RunError, match="a folder that was moved goes on under its new name"):
+        train(small(), tmp_path / "run")
+    monkeypatch.undo()
+    assert not (tmp_path / "run").exists()
+    train(small(), tmp_path / "moved")
+    assert_same(tmp_path / "moved", untouched)
+
+
+def test_two_never_train_one_folder(tmp_path, untouched, at_step, monkeypatch):
+    """The lock is deleted and another takes the folder: the first notices before it writes, the second finishes."""
+    other = {}
+
+    def act(folder):
+        (folder / "lock").unlink()
+        monkeypatch.undo()
+        other.update(train(small(), folder))
+
+    at_step(23, act)
+    with pytest.raises(RunError, match=r"lock was removed or replaced .* another process may train here"):
+        train(small(), tmp_path)
+    assert other["status"] == "finished"
+    assert_same(tmp_path, untouched)
+
+
+def test_side_by_side_the_others_go_on(tmp_path, untouched, at_step):
+    at_step(23, lambda folder: shutil.rmtree(folder) if folder.name == "a" else None)
+    gone, good = train_many([small()] * 2, [tmp_path / "a", tmp_path / "b"])
+    assert gone["error"].startswith("RunError:")
+    assert not (tmp_path / "a").exists()  # not even for its failure
+    assert good["status"] == "finished"
+    assert_same(tmp_path / "b", untouched)
+
+
+def test_tensorboard_removed(tmp_path, at_step, monkeypatch):
+    pytest.importorskip("tensorboard")
+    at_step(23, lambda folder: shutil.rmtree(folder / "tensorboard"))
+    with pytest.raises(RunError, match="tensorboard was removed while the run was training"):
+        train(small("training.tensorboard=on"), tmp_path)
+    monkeypatch.undo()
+    assert train(small("training.tensorboard=on"), tmp_path)["status"] == "finished"
+
+
+OWN = ("lock", "metrics.jsonl", "config.json", "summary.json", "model.safetensors", "failure.txt",
+       "checkpoint/state.safetensors")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*OWN, "checkpoint", "tensorboard"])
+@pytest.mark.parametrize("target", ["file", "folder", "nothing"])
+def test_links_in_a_folder_are_not_followed(tmp_path, stopped, name, target):
+    """A stranger's file or folder stays as it was, and nothing is made where a link leads to nothing."""
+    strange = tmp_path / "strange"
+    {"file": lambda: strange.write_text("mine"), "folder": strange.mkdir, "nothing": lambda: None}[target]()
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    for folder in (fresh, stopped):
+        link = folder / name
+        link.parent.mkdir(exist_ok=True)
+        if link.is_dir():
+            shutil.rmtree(link)
+        link.unlink(missing_ok=True)
+        link.symlink_to(strange)
+        with pytest.raises(
+            RunError, match=rf"{name} is a symbolic link, expected a (file|folder) of the run's"
+        ):
+            train(small(), folder)
+        assert link.is_symlink()
+    assert not strange.exists() if target == "nothing" else strange.exists()
+    assert target != "file" or strange.read_text() == "mine"
+    assert target != "folder" or not list(strange.iterdir())
+
+
+def test_a_link_that_comes_later_is_not_followed(tmp_path, monkeypatch):
+    """Between the first look at the folder and the opening."""
+    (tmp_path / "strange").write_text("mine")
+    for name in ("lock", "metrics.jsonl"):
+        (tmp_path / name).symlink_to(tmp_path / "strange")
+        with pytest.raises(RunError, match=f"{name} is a symbolic link"):
+            open_own(tmp_path / name)
+    monkeypatch.setattr("pathlib.Path.is_symlink", lambda path: False)
+    with pytest.raises(RunError, match=r"cannot write .*lock"):
+        open_own(tmp_path / "lock")
+    assert (tmp_path / "strange").read_text() == "mine"
+
+
+def test_a_name_that_leads_to_another_kind_of_thing(tmp_path):
+    for name in ("metrics.jsonl", "lock"):
+        run = tmp_path / f"run-{name}"
+        run.mkdir()
+        os.mkfifo(run / name)
+        with pytest.raises(RunError, match=f"{name} is not a file"):
+            train(small(), run)
+        with pytest.raises(RunError, match=f"{name} is not a regular file"):
+            open_own(run / name)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoint").write_text("mine")
+    with pytest.raises(RunError, match="checkpoint is not a folder"):
+        train(small(), tmp_path / "run")
+    assert (tmp_path / "run" / "checkpoint").read_text() == "mine"
+
+
+def test_a_second_name_of_a_file_keeps_its_content(tmp_path, untouched, stopped):
+    """As a backup by hard links has it."""
+    shutil.copytree(stopped, tmp_path / "backup", copy_function=os.link)
+    before = {path: path.read_bytes() for path in (tmp_path / "backup").rglob("*") if path.is_file()}
+    assert train(small(), stopped)["status"] == "finished"
+    assert {path: path.read_bytes() for path in before} == before
+    assert_same(stopped, untouched)
+
+
+def test_a_folder_may_be_a_link(tmp_path, untouched):
+    """Runs are put on another disk that way."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "disk")
+    assert train(small(), tmp_path / "run")["status"] == "finished"
+    assert_same(tmp_path / "disk", untouched)
+    assert evaluate_run(tmp_path / "run") == evaluate_run(untouched)
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(RunError, match="dangling is a symbolic link to nothing, expected a folder"):
+        train(small(), tmp_path / "dangling")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_temporary_names_cannot_be_guessed(tmp_path):
+    seen = []
+    for _ in range(2):
+        replace_file(tmp_path / "a", lambda path: (seen.append(path), path.write_text("x")))
+    assert len(set(seen)) == 2
+    assert all(path.name.startswith(f".a.{socket.gethostname()}.{os.getpid()}.") for path in seen)
+    (tmp_path / "strange").write_text("mine")
+    (tmp_path / "a").unlink()
+    (tmp_path / "a").symlink_to(tmp_path / "strange")
+    replace_file(tmp_path / "a", lambda path: path.write_text("x"))
+    assert (tmp_path / "strange").read_text() == "mine"
+    assert not (tmp_path / "a").is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "strange"]
+
+
+def test_a_temporary_name_that_is_taken_is_not_written_to(tmp_path, monkeypatch):
+    monkeypatch.setattr("secrets.token_hex", lambda count: "0" * 2 * count)
+    taken = tmp_path / f".a.{socket.gethostname()}.{os.getpid()}.00000000.tmp"
+    taken.symlink_to(tmp_path / "strange")
+    with pytest.raises(RunError, match=r"cannot write .*File exists"):
+        replace_file(tmp_path / "a", lambda path: path.write_text("x"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [taken.name]
+
+
+@pytest.mark.parametrize("name", [b"\xff\xfe run", "läufe (1) [b]".encode(), b"a\nb"])
+def test_folders_with_any_name(tmp_path, untouched, name):
+    folder = tmp_path / os.fsdecode(name)
+    assert train(small(), folder)["status"] == "finished"
+    assert_same(folder, untouched)
+    assert evaluate_run(folder) == evaluate_run(untouched)
+    with pytest.raises(RunError, match="holds another run"):
+        train(small("training.seed=1"), folder)
+
+
+def test_a_failure_in_a_folder_that_is_no_text(tmp_path, at_step):
+    def fail(folder):
+        raise RuntimeError(f"{folder} is full")
+
+    at_step(23, fail)
+    folder = tmp_path / os.fsdecode(b"\xff")
+    assert train_many([small()], [folder])[0]["status"] == "failed"
+    assert r"\udcff is full" in (folder / "failure.txt").read_text()
+
+
+def test_a_run_without_a_configuration_is_not_taken_over(tmp_path, stopped):
+    """Only the run itself goes on in a folder that lost its config.json, and no stranger's file is cut short."""
+    run = stopped
+    (run / "config.json").unlink()
+    with pytest.raises(RunError, match=r"no config.json\): choose another, or put the file back"):
+        train(small("training.seed=1"), run)
+    (run / "notes.txt").write_text("mine")
+    with pytest.raises(RunError, match=r"no config.json"):
+        train(small(), run)
+    (run / "notes.txt").unlink()
+    assert train(small(), run)["status"] == "finished"
+    checkpoint = tmp_path / "other" / "checkpoint"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "model.pt").write_text("mine")
+    with pytest.raises(RunError, match=r"no config.json"):
+        train(small(), tmp_path / "other")
+    assert (checkpoint / "model.pt").read_text() == "mine"
+    (checkpoint / "model.pt").unlink()  # as a removal that was overtaken by a save leaves it
+    assert train(small(), tmp_path / "other")["status"] == "finished"
+    strange = tmp_path / "strange"
+    strange.mkdir()
+    (strange / "metrics.jsonl").write_text('{"loss": 1}\n')
+    for names in ((), ("lock",)):
+        for name in names:
+            (strange / name).touch()
+        with pytest.raises(RunError, match=r"no config.json"):
+            train(small(), strange)
+        assert (strange / "metrics.jsonl").read_text() == '{"loss": 1}\n'
+
+
+def test_what_others_put_beside_the_checkpoint_stays(stopped):
+    (stopped / "checkpoint" / "best.pt").write_text("mine")
+    assert train(small(), stopped)["status"] == "finished"
+    assert [path.name for path in (stopped / "checkpoint").iterdir()] == ["best.pt"]
+
+
+def test_an_unfinished_run_says_so(stopped):
+    message = r"is not finished: the run has not come to an end \(saved at step 23 of 60\); `statemix train`"
+    with pytest.warns(RuntimeWarning, match=message):
+        config, _ = load_run(stopped)
+    assert config == small()
+    (stopped / "model.safetensors").unlink()
+    with pytest.raises(RunError, match=r"has no model.safetensors: .* \(saved at step 23 of 60\)"):
+        load_run(stopped)
+    shutil.rmtree(stopped / "checkpoint")
+    with pytest.raises(RunError, match="nothing of its 60 steps is saved"):
+        load_run(stopped)
+
+
+def test_a_missing_folder_is_bad_input(tmp_path):
+    with pytest.raises(ValueError, match=r"config.json does not exist: .*nowhere is not a run folder"):
+        evaluate_run(tmp_path / "nowhere")
+
+
+def test_a_longer_run_is_told_where_to_begin(untouched, tmp_path):
+    """And begins there."""
+    run = shutil.copytree(untouched, tmp_path / "run 1")
+    longer = small("training.steps=80")
+    with pytest.raises(RunError, match=r"training.steps: 60 there, 80 asked; .* with --out '.*run 1-80'"):
+        train(longer, run)
+    assert train(longer, tmp_path / "run 1-80")["step"] == 80
+    assert read_json(run / "summary.json")["step"] == 60
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
+def test_a_configuration_from_another_device(tmp_path, untouched):
+    run = shutil.copytree(untouched, tmp_path / "run")
+    for device in ("cuda", "cuda:3"):
+        content = read_json(run / "config.json")
+        content["training"]["device"] = device
+        (run / "config.json").write_text(json.dumps(content))
+        message = rf"training.device: got '{device}', which cannot be used here: .*; evaluating on 'cpu'"
+        with pytest.warns(RuntimeWarning, match=message):
+            assert evaluate_run(run) == evaluate_run(untouched)
