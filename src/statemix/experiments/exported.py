@@ -114,7 +114,7 @@ def _parsed(line: bytes, place: str) -> Row:
     try:
         return parsed(line)
     except ValueError as error:
-        raise ValueError(f"{place}: {error}") from None
+        raise ValueError(f"{place}, {error}") from None
 
 
 def _expect(place: str, fault: str | None) -> None:

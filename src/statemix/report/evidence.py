@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -56,18 +57,21 @@ class Evidence(NamedTuple):
 def plan_in_store(
     experiment: Experiment, store: Store, preset: str | None, settings: Iterable[str] = ()
 ) -> Plan:
-    """The plan of a preset; without one, of the full preset if the store has any of its runs, else of the small one.
+    """The plan of a preset; without one, of the full preset if the store has any of its runs, else of the small one. Of
+    an empty store nothing is planned.
 
     ValueError as `make_plan`.
     """
-    settings = tuple(settings)
-    if preset is not None:
-        return make_plan(experiment, preset, settings)
-    for name in experiment.presets:
-        plan = make_plan(experiment, name, settings)
-        if any(store.status(cell.job) != MISSING for cell in plan.cells):
-            return plan
-    return make_plan(experiment, next(iter(experiment.presets)), settings)
+    settings, here = tuple(settings), store.keys()
+    if not here and not settings:
+        experiment = replace(experiment, presets=dict.fromkeys(experiment.presets, ()))
+    names = experiment.presets if preset is None else (preset,)
+    plans = []
+    for name in names:
+        plans.append(make_plan(experiment, name, settings, to_run=False))
+        if any(cell.job.key in here for cell in plans[-1].cells):
+            return plans[-1]
+    return plans[0]
 
 
 def read_evidence(
