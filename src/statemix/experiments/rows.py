@@ -8,7 +8,16 @@ from typing import Any
 from statemix.experiments.experiment import Plan
 from statemix.experiments.fields import SUMMARY
 from statemix.experiments.grid import Cell
-from statemix.experiments.store import DAMAGED, FAILED, UNFINISHED, Found, Store, check_config, failure_of
+from statemix.experiments.store import (
+    DAMAGED,
+    FAILED,
+    MISSING,
+    UNFINISHED,
+    Found,
+    Store,
+    check_config,
+    failure_of,
+)
 from statemix.training.files import RunError
 
 Row = dict[str, Any]
@@ -25,7 +34,11 @@ def rows_of(plan: Plan, store: Store) -> list[Row]:
 
     A damaged run has no numbers, and its "error" names the file.
     """
-    return [_row(cell, store) for cell in plan.cells]
+    here = store.keys()
+    return [
+        _row(cell, store) if cell.job.key in here else {**cell.labels, "key": cell.job.key, "status": MISSING}
+        for cell in plan.cells
+    ]
 
 
 def _row(cell: Cell, store: Store) -> Row:
