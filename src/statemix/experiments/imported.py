@@ -150,7 +150,8 @@ def _lay_measurements(row: Row, staged: Store, store: Store, begun: bool) -> Non
             and not store.measure_path(row["key"], name).exists()
             and not (begun and measure.on_weights)
         ):
-            _write(staged.measure_path(row["key"], name), {key: row[key] for key in measure.gives})
+            found = {"run": row["key"], **{key: row[key] for key in measure.gives}}
+            _write(staged.measure_path(row["key"], name), found)
 
 
 def _lay(job: Job, row: Row, staged: Store, with_history: bool) -> None:
@@ -159,7 +160,9 @@ def _lay(job: Job, row: Row, staged: Store, with_history: bool) -> None:
     _write(folder / "config.json", job.content)
     if "hardware" in row and with_history:
         place = {"device": row["hardware"]}
-        line = history_line("ended", status=row["ended"], time=row["date"], hardware=place, imported=True)
+        line = history_line(
+            job.key, "ended", status=row["ended"], time=row["date"], hardware=place, imported=True
+        )
         staged.history_path(job.key).write_bytes(line)
     summary = {key: row[key] for key in SUMMARY if key in row} | {"status": row["ended"]}
     if job.kind == "train":

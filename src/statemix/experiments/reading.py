@@ -93,21 +93,21 @@ def read_summary(path: Path, kind: str) -> dict[str, Any] | None:
     return summary
 
 
-def read_measure(path: Path, name: str) -> dict[str, Any] | None:
-    """What was measured, if it was. RunError for a damaged file."""
+def read_measure(path: Path, name: str, run: str) -> dict[str, Any] | None:
+    """What was measured on a run, if it was. RunError for a damaged file."""
     if not _is_there(path):
         return None
     measured = read_object(path)
     gives = MEASURES[name].gives
-    _expect(path, first_wrong(measured, MEASURED, gives))
+    _expect(path, first_wrong(measured, {**MEASURED, "run": one_of((run,))}, gives))
     return {key: measured[key] for key in gives}
 
 
-def read_history(path: Path) -> list[dict[str, Any]]:
-    """The lines of a history, less one that was cut off by a kill. RunError for a damaged one."""
+def read_history(path: Path, run: str) -> list[dict[str, Any]]:
+    """The lines of a run's history, less one that was cut off by a kill. RunError for a damaged one."""
     if not _is_there(path):
         return []
-    lines = []
+    lines, fields = [], {**EVENT, "run": one_of((run,))}
     for number, text in enumerate(_read(path).split(b"\n"), 1):
         if _cut_off(text):
             continue
@@ -116,7 +116,8 @@ def read_history(path: Path) -> list[dict[str, Any]]:
             line = unseal(_parsed(place, text))
         except ValueError as error:
             raise RunError(f"{place} is damaged: {error}") from None
-        _expect(place, first_wrong(line, EVENT, ("event", "time", *FACTS.get(str(line.get("event")), ()))))
+        needed = ("event", "time", *FACTS.get(str(line.get("event")), ()))
+        _expect(place, first_wrong(line, fields, needed))
         if "hardware" in line:
             _expect(place, first_wrong(line["hardware"], DEVICE, DEVICE))
         lines.append(line)

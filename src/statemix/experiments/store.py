@@ -114,7 +114,7 @@ class Store:
 
     def measured(self, key: str, name: str) -> dict[str, Any] | None:
         """What was measured on a trained model, else None. RunError for a damaged file."""
-        return read_measure(self.measure_path(key, name), name)
+        return read_measure(self.measure_path(key, name), name, key)
 
     def measure_path(self, key: str, name: str) -> Path:
         """Where a measurement lies."""
@@ -122,7 +122,7 @@ class Store:
 
     def attempts(self, key: str) -> list[dict[str, Any]]:
         """The lines of the run's history, less one that was cut off by a kill. RunError for a damaged one."""
-        return read_history(self.history_path(key))
+        return read_history(self.history_path(key), key)
 
     def history_path(self, key: str) -> Path:
         """Where the history of a run lies."""
@@ -130,7 +130,7 @@ class Store:
 
     def note(self, key: str, event: str, **facts: Any) -> None:
         """Add a line to the run's history, in one write and safe on the disk. RunError when it cannot be written."""
-        path, text = self.history_path(key), history_line(event, **facts)
+        path, text = self.history_path(key), history_line(key, event, **facts)
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("ab", buffering=0) as file:
@@ -212,9 +212,10 @@ def failure_of(history: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     return last if last is not None and last["event"] == FAILED else None
 
 
-def history_line(event: str, **facts: Any) -> bytes:
-    """A line of a history, with its digest."""
-    line = {"event": event, "time": now(), "host": socket.gethostname(), "pid": os.getpid(), **facts}
+def history_line(key: str, event: str, **facts: Any) -> bytes:
+    """A line of the history of a run, with its digest."""
+    here = {"run": key, "time": now(), "host": socket.gethostname(), "pid": os.getpid()}
+    line = {"event": event, **here, **facts}
     return json.dumps(seal(line)).encode() + b"\n"
 
 
