@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -136,10 +137,11 @@ def _replaced(out: Path, name: str, text: str) -> str:
         old = out.read_text(encoding="utf-8") if out.exists() else "# Results\n"
     except UnicodeDecodeError as error:
         raise ValueError(f"out: {out} is no Markdown page: {error}") from None
-    before, found, rest = old.partition(begin)
-    if not found:
-        return f"{old.rstrip()}\n\n{section}\n"
-    return before + section + rest.partition(end)[2]
+    marks = (
+        rf"^{re.escape(begin)}$.*?^{re.escape(end)}$"  # lines of their own: a name may hold the text of one
+    )
+    page, found = re.subn(marks, lambda _: section, old, count=1, flags=re.MULTILINE | re.DOTALL)
+    return page if found else f"{old.rstrip()}\n\n{section}\n"
 
 
 def _section(evidence: Evidence, command: str, links: dict[str, str]) -> Iterator[str]:
