@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 
 import pytest
@@ -10,6 +12,7 @@ pytest.importorskip("distributed")
 
 from statemix.experiments import Store, executor_of, jobs_of, make_plan, run_all, run_sweep
 from tests.experiments.helpers import ctrl_c, events, experiment
+from tests.experiments.test_signals import assert_saved, started
 from tests.experiments.test_sweeps import assert_each_once, kill_one
 
 pytestmark = pytest.mark.filterwarnings(
@@ -40,6 +43,13 @@ def test_a_killed_worker_costs_nothing(tmp_path, address):
     assert len(victims) == 1
     assert (progress.counts["finished"], progress.counts["failed"]) == (4, 0)
     assert_each_once(store, keys)
+
+
+def test_a_driver_that_is_terminated_has_the_workers_save(tmp_path, address):
+    driver = started(tmp_path, address)
+    os.kill(driver.pid, signal.SIGTERM)
+    assert driver.wait(60) == 130
+    assert_saved(Store(tmp_path / "store"))
 
 
 def test_no_scheduler_there():

@@ -119,7 +119,10 @@ def run(
         over = "the time is over: " if time.monotonic() > until else ""
         raise Interrupted(f"{over}what was under way is saved; the same command goes on from there") from None
     executor.shutdown()
-    _tell_end(plan, place, jobs, progress)
+    damaged = _tell_damaged(place, progress)
+    _tell_end(plan, place, [job for job in jobs if job.key not in progress.damaged], progress)
+    if damaged:
+        raise Failure(damaged)
 
 
 def _until(minutes: float | None) -> float:
@@ -134,6 +137,20 @@ def _until(minutes: float | None) -> float:
 def _tell_left_out(plan: Plan) -> None:
     for model, reason in plan.reasons.items():
         output().say(f"left out: {model}: {reason}")
+
+
+def _tell_damaged(store: Store, progress: Progress) -> str:
+    """The runs that have a damaged file; returns what to do about them, nothing without any."""
+    from statemix.text import visible
+
+    for key, damage in progress.damaged.items():
+        output().print(visible(f"damaged: {store.folder(key)}: {damage}"), soft_wrap=True, markup=False)
+    if not progress.damaged:
+        return ""
+    return (
+        f"{len(progress.damaged)} of {progress.total} runs are damaged, and neither count as done nor were run again: "
+        "put the files back, or remove a run's folder (or a measurement's file) and the same command makes it again"
+    )
 
 
 def _tell_end(plan: Plan, store: Store, jobs: Sequence[Job], progress: Progress) -> None:
@@ -197,14 +214,20 @@ def export(
     out: Annotated[Path | None, typer.Option(help="The file; default: benchmarks/paper/NAME.jsonl.")] = None,
 ) -> None:
     """Write all runs of an experiment into one compact file (JSON lines), which `show` reads too."""
+    from statemix.cli.console import progress
     from statemix.experiments import Store, export, get_experiment, rows_of
+    from statemix.experiments.store import DAMAGED
     from statemix.report.evidence import plan_in_store
+    from statemix.text import visible
 
     path = Path("benchmarks/paper") / f"{name}.jsonl" if out is None else out
     place = Store(store)
     plan = plan_in_store(get_experiment(name), place, preset, settings or [])
     rows: list[dict[str, Any]] = rows_of(plan, place)
     count = export(plan, rows, path)
+    for error in dict.fromkeys(row["error"] for row in rows if row["status"] == DAMAGED):
+        text = visible(f"damaged, left out: {place.path}: {error}")
+        progress().print(text, soft_wrap=True, markup=False)
     if not count:
         raise Failure(f"{store} has no run of {name} ({plan.preset}): statemix experiment run {name}")
     output().say(f"{count} of {len(rows)} cells: {path}")

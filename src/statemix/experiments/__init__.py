@@ -3,7 +3,8 @@
 from statemix.experiments.catalogue import EXPERIMENTS, get_experiment
 from statemix.experiments.executors import default_compilers, default_packed, executor_of
 from statemix.experiments.experiment import Experiment, Plan, make_plan, only, reasons
-from statemix.experiments.exported import export, import_runs, read_export
+from statemix.experiments.exported import export, read_export
+from statemix.experiments.imported import import_runs
 from statemix.experiments.rows import rows_of
 from statemix.experiments.store import Store
 from statemix.experiments.sweep import Progress, jobs_of, run_all, run_sweep

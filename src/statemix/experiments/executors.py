@@ -9,18 +9,20 @@ import os
 import signal
 import threading
 import uuid
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor
 from concurrent.futures import TimeoutError as Late
 from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver, resource_tracker
 from typing import Any
 
 import torch
 
 from statemix.extras import missing
 from statemix.training.captured import ignore_compilers
-from statemix.training.interruption import LEAVE
+from statemix.training.interruption import HANGUP, LEAVE
 
 PACKED = 8
 """Trainings side by side on one GPU."""
@@ -37,6 +39,9 @@ BEGIN, SAVE = 60, 120
 ASK = 0.5
 """Seconds between two looks at whether to leave."""
 
+GROUP = {signal.SIGTERM} if HANGUP is None else {signal.SIGTERM, HANGUP}
+"""Signals that may come to a driver and all its processes at once: of a batch system, of a terminal that closes."""
+
 PRELOADED = ["statemix.experiments.work", "torch._dynamo", "numba"]
 """What workers on a CPU need, and take seconds to import (an optimiser of torch imports its compiler)."""
 
@@ -48,7 +53,21 @@ def worker_context() -> Any:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
+    for server in (resource_tracker, forkserver):  # the former unblocks SIGTERM when it begins
+        with _blocked():
+            server.ensure_running()
     return context
+
+
+@contextlib.contextmanager
+def _blocked() -> Iterator[None]:
+    """A process that is started here takes no `GROUP` signal before it unblocks them (`begin`): a server of forks that
+    died of one would cut its driver off from workers that are saving."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, GROUP)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Processes(Executor):
@@ -66,6 +85,7 @@ class Processes(Executor):
         self._pools: dict[int, ProcessPoolExecutor] = {}
         self._pids: dict[int, Future[int]] = {}
         self._busy = dict.fromkeys(range(workers), 0)
+        self._slots = weakref.WeakKeyDictionary[Future[Any], int]()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """As every executor's."""
@@ -76,8 +96,15 @@ class Processes(Executor):
             self._pools.pop(slot).shutdown(wait=False)
             future = self._pool(slot).submit(fn, *args, **kwargs)
         self._busy[slot] += 1
+        self._slots[future] = slot
         future.add_done_callback(lambda _: self._release(slot))
         return future
+
+    def renew(self, future: Future[Any]) -> None:
+        """The process that had this job was asked to leave, and would do no other: the next job finds a new one."""
+        pool = self._pools.pop(self._slots[future], None)
+        if pool is not None:
+            pool.shutdown(wait=False)
 
     def _pool(self, slot: int) -> ProcessPoolExecutor:
         if slot not in self._pools:
@@ -103,16 +130,47 @@ class Processes(Executor):
 def begin(slot: int) -> None:
     """One thread, one GPU of those there are, Ctrl-C a request to leave, and an end when the parent is gone.
 
-    What compilers say of themselves is silenced here too: trainings side by side undo one another's filters.
+    SIGTERM is such a request too. A SIGHUP is for the driver, which asks. What compilers say of themselves is silenced
+    here too: trainings side by side undo one another's filters.
     """
     ignore_compilers()
     leave = threading.Event()
     LEAVE.set(leave)
-    signal.signal(signal.SIGINT, lambda *_: leave.set())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: leave.set())
+    if HANGUP is not None:
+        signal.signal(HANGUP, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, GROUP)
     torch.set_num_threads(1)
     if torch.cuda.is_available():
         torch.cuda.set_device(slot % torch.cuda.device_count())
     threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise KeyboardInterrupt in this context, as SIGINT does; a second SIGTERM kills.
+
+    A signal that is ignored (SIGHUP by `nohup`) or has another handler is left as it is, and outside the main thread,
+    where Python takes no handlers, both are.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    taken = [number for number in GROUP if signal.getsignal(number) is signal.SIG_DFL]
+
+    def leave(number: int, frame: object) -> None:
+        for one in taken:  # a terminal that closes may send its signal twice
+            signal.signal(one, signal.SIG_IGN if one == HANGUP else signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    for number in taken:
+        signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _leave_with_parent() -> None:
@@ -150,6 +208,9 @@ class Cluster(Executor):
         self._jobs.add(future)
         future.add_done_callback(self._jobs.discard)
         return future
+
+    def renew(self, future: Future[Any]) -> None:
+        """Nothing: a worker that left a job takes others."""
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As every executor's; with `cancel_futures` the jobs under way are asked to save and leave. The scheduler and

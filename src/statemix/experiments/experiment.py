@@ -17,8 +17,8 @@ SHOWN = 5
 class Grid(Protocol):
     """A `Sweep`, or anything else that expands into cells."""
 
-    def expand(self, overrides: Iterable[str] = ()) -> Expansion:
-        """Every cell, with "key=value" settings over all of them."""
+    def expand(self, overrides: Iterable[str] = (), *, to_run: bool = True) -> Expansion:
+        """Every cell, with "key=value" settings over all of them; all are checked if they are `to_run`."""
         ...
 
 
@@ -112,14 +112,18 @@ class Plan(NamedTuple):
         return reasons((str(one.labels["model"]), one.reason) for one in self.left_out)
 
 
-def make_plan(experiment: Experiment, preset: str, settings: Iterable[str] = ()) -> Plan:
-    """Expand and check a whole grid. ValueError for an unknown preset, and for an impossible grid with the reason for
-    each cell."""
+def make_plan(
+    experiment: Experiment, preset: str, settings: Iterable[str] = (), *, to_run: bool = True
+) -> Plan:
+    """Expand and check a whole grid; who only looks for its runs (not `to_run`) has one cell of each problem checked.
+
+    ValueError for an unknown preset, and for an impossible grid with the reason for each cell.
+    """
     if preset not in experiment.presets:
         known = ", ".join(map(repr, experiment.presets))
         raise ValueError(f"preset: got {preset!r}, expected one of {known}")
     settings = tuple(settings)
-    expansions = [grid.expand(settings) for grid in experiment.presets[preset]]
+    expansions = [grid.expand(settings, to_run=to_run) for grid in experiment.presets[preset]]
     refused = [refusal for expansion in expansions for refusal in expansion.refused]
     cells = [cell for expansion in expansions for cell in expansion.cells]
     left_out = [refusal for expansion in expansions for refusal in expansion.left_out]

@@ -1,18 +1,28 @@
-"""Runs of an experiment in one compact file (JSON lines): written, read as rows, and imported into a store."""
+"""Runs of an experiment in one compact file (JSON lines): written, and read as rows that are checked."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from statemix.experiments.catalogue import get_experiment
-from statemix.experiments.experiment import Plan, make_plan
-from statemix.experiments.measures import MEASURES
-from statemix.experiments.rows import CURVES, SUMMARY, Row
-from statemix.experiments.store import FAILED, Job, Store
-from statemix.training.files import replace_file, write_json
+from statemix.experiments.experiment import Plan
+from statemix.experiments.fields import (
+    COUNT,
+    LABEL,
+    OBJECT,
+    RESULTS,
+    TEXT,
+    Field,
+    first_wrong,
+    matching,
+    wrong,
+)
+from statemix.experiments.reading import parsed
+from statemix.experiments.rows import Row, mean_of
+from statemix.experiments.store import DIVERGED, FAILED, FINISHED
+from statemix.training.files import replace_file
 
 FORM = "statemix-experiment-1"
 
@@ -20,9 +30,37 @@ ESSENTIAL = ("task", "mixer", "model", "training")
 """What an exported row keeps of a configuration."""
 
 
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(TEXT.fits, value))
+
+
+def _is_pairs(value: Any) -> bool:
+    return isinstance(value, list) and all(_is_texts(one) and len(one) == 2 for one in value)
+
+
+HEAD: dict[str, Field] = {
+    "experiment": TEXT, "preset": TEXT, "settings": Field("a list of texts", _is_texts), "cells": COUNT,
+    "left_out": Field("a list of [model, reason]", _is_pairs),
+}  # fmt: skip
+"""What stands in the first line, beside the form."""
+
+KEYED: dict[str, Field] = {"key": matching("16 hex digits", "[0-9a-f]{16}"), "config": OBJECT}
+
+ROW: dict[str, Field] = {**KEYED, **RESULTS}
+"""What stands in every other line, beside labels."""
+
+ENDED = ("step", "device", "torch")
+TRAINED = (
+    "parameters", "mixer_parameters", "state_size", "flops_per_step", "best_accuracy", "seconds", "accuracies",
+    "accuracy", "mean_accuracy", "train_loss", "train_accuracy", "validation", "validation_loss",
+)  # fmt: skip
+TIMED = ("tokens_per_s", "ms")
+"""What the row of a run that came to its end has: every one, one of a training, one of a timing."""
+
+
 def export(plan: Plan, rows: list[Row], out: Path) -> int:
     """Write every run that came to an end (a measurement may still be missing) or failed as a line of JSON; returns how
-    many. One head line comes first.
+    many. One head line comes first. Damaged runs are left out.
 
     RunError when the file cannot be written.
     """
@@ -41,105 +79,96 @@ def export(plan: Plan, rows: list[Row], out: Path) -> int:
         for row in kept
     ]
     text = "".join(json.dumps(line, separators=(",", ":"), ensure_ascii=False) + "\n" for line in lines)
-    replace_file(out, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    replace_file(out, lambda temporary: temporary.write_bytes(text.encode()))
     return len(kept)
 
 
 def read_export(path: Path, experiment: str | None = None, argument: str = "store") -> tuple[Row, list[Row]]:
-    """The head line and the rows of an exported file.
+    """The head line and the rows of an exported file, every value checked.
 
-    ValueError, which names the `argument` that the file was given as, for one that is none, or of another experiment.
+    ValueError, which names the `argument` that the file was given as, the line and the key, for a file that is none,
+    that is damaged, or of another experiment.
     """
     try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{argument}: {path} is not a file of exported runs: {error}") from None
-    head = lines[0] if lines and isinstance(lines[0], dict) else {}
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(
+            f"{argument}: {path} is not a file of exported runs: {error.strerror or error}"
+        ) from None
+    lines = content.removesuffix(b"\n").split(b"\n")
+    head = _parsed(lines[0], f"{argument}: {path} is not a file of exported runs: line 1")
     if head.get("form") != FORM:
         raise ValueError(f"{argument}: {path} has the form {head.get('form')!r}, expected {FORM!r}")
-    damaged = [n for n, line in enumerate(lines, 1) if not _whole(n, line)]
-    if damaged:
-        raise ValueError(f"{argument}: {path} is damaged in line {damaged[0]}, expected what `export` writes")
+    place = f"{argument}: {path} is damaged in line"
+    _expect(f"{place} 1", first_wrong(head, HEAD, HEAD))
     if experiment not in (None, head["experiment"]):
         raise ValueError(f"{argument}: {path} holds {head['experiment']!r}, expected {experiment!r}")
-    return head, lines[1:]
+    rows = [_parsed(line, f"{place} {number}") for number, line in enumerate(lines[1:], 2)]
+    for number, row in enumerate(rows, 2):
+        _expect(f"{place} {number}", _fault(row))
+    _check_repeated(rows, place)
+    return head, rows
 
 
-def _whole(number: int, line: Any) -> bool:
-    """Whether a line of a file is a head, the first, or a run."""
-    needed = {"experiment", "preset", "settings"} if number == 1 else {"key", "status"}
-    return isinstance(line, dict) and needed <= line.keys()
+def _parsed(line: bytes, place: str) -> Row:
+    try:
+        return parsed(line)
+    except ValueError as error:
+        raise ValueError(f"{place}, {error}") from None
 
 
-class Imported(NamedTuple):
-    """What came of the rows of a file: imported, there already, left out."""
-
-    new: int
-    known: int
-    left_out: int
+def _expect(place: str, fault: str | None) -> None:
+    if fault is not None:
+        raise ValueError(f"{place}, {fault}")
 
 
-def import_runs(path: Path, store: Store) -> Imported:
-    """Put the runs of an exported file into a store, without weights and curves: they count as done, and what is
-    exported next holds them too. One is trained again if something is to be measured on its weights that was not. Of
-    runs that are there only what was measured is added, on the weights of runs that were trained here nothing: they
-    are others. Cut off, the same import goes on.
-
-    A run is left out that failed, or that its experiment does not have here: it was changed since, or times another
-    machine. Errors: ValueError as `read_export` and `make_plan`; RunError when the store cannot be written.
-    """
-    head, rows = read_export(path, argument="file")
-    plan = make_plan(get_experiment(head["experiment"]), head["preset"], head["settings"])
-    jobs = {cell.job.key: cell.job for cell in plan.cells}
-    ended = [row for row in rows if "ended" in row and row["key"] in jobs]
-    here = {row["key"] for row in ended if _begun(store, row["key"])}
-    new = [row for row in ended if row["key"] not in here and store.summary(row["key"]) is None]
-    for row in new:
-        _lay(jobs[row["key"]], row, store)
-    for row in ended:
-        _lay_measurements(row, store, row["key"] in here)
-    return Imported(len(new), len(ended) - len(new), len(rows) - len(ended))
+def _fault(row: Row) -> str | None:
+    """What is wrong with a row, taken by itself."""
+    needed = ["key", "status"]
+    if row.get("status") in (FINISHED, DIVERGED):
+        needed.append("ended")
+    if "ended" in row:
+        needed += [*ENDED, *(TRAINED if "task" in row else TIMED)]
+    return (
+        first_wrong(row, ROW, needed)
+        or next((text for name in labels_of(row) if (text := wrong(name, row[name], LABEL))), None)
+        or (_unlike(row) if "ended" in row else None)
+    )
 
 
-def _begun(store: Store, key: str) -> bool:
-    """Whether a run was begun in this store, and is not what was imported."""
-    return any(line["event"] in ("started", "reopened") for line in store.attempts(key))
+def labels_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of a row that say which cell it is of."""
+    return {name: value for name, value in row.items() if name not in ROW}
 
 
-def _lay_measurements(row: Row, store: Store, begun: bool) -> None:
-    """What was measured on a run, as far as the store does not have it and it holds for the weights there."""
-    for name, measure in MEASURES.items():
-        path = store.measure_path(row["key"], name)
-        if (
-            all(key in row for key in measure.gives)
-            and not path.exists()
-            and not (begun and measure.on_weights)
-        ):
-            write_json(path, {key: row[key] for key in measure.gives})
+def _unlike(row: Row) -> str | None:
+    """What does not fit the rest of the row: the status, and what follows from the accuracies."""
+    follows: dict[str, Any] = {"status": row["status"]}
+    if (row["ended"] == DIVERGED) != (row["status"] == DIVERGED):
+        follows["status"] = DIVERGED if row["ended"] == DIVERGED else FINISHED
+    if "accuracies" in row:
+        follows["accuracy"] = row["accuracies"].get(str(row.get("length")))
+        follows["mean_accuracy"] = mean_of(row["accuracies"])
+    for name, value in follows.items():
+        if row[name] != value:
+            return f"{name}: got {row[name]!r}, expected {value!r}, which the rest of the line makes it"
+    return None
 
 
-def _lay(job: Job, row: Row, store: Store) -> None:
-    """The files of a run as `rows_of` reads them; the summary last, by which a run is known to be whole."""
-    folder = store.folder(job.key)
-    write_json(folder / "config.json", job.content)
-    if "hardware" in row and not store.attempts(job.key):
-        place = {"device": row["hardware"]}
-        store.note(job.key, "ended", status=row["ended"], time=row["date"], hardware=place, imported=True)
-    summary = {key: row[key] for key in SUMMARY if key in row} | {"status": row["ended"]}
-    if job.kind == "train":
-        summary["accuracy"] = row["accuracies"]
-        lines = "".join(json.dumps(line) + "\n" for line in _lines(row))
-        replace_file(
-            folder / "metrics.jsonl", lambda temporary: temporary.write_text(lines, encoding="utf-8")
-        )
-    write_json(folder / "summary.json", summary)
-
-
-def _lines(row: Row) -> Iterator[Row]:
-    """The last line of each curve."""
-    for curve, kind in (
-        ("train", {"kind": "train"}),
-        ("validation", {"kind": "eval", "split": "validation"}),
-    ):
-        values = {value: row[name] for name, (where, value) in CURVES.items() if where == curve}
-        yield {**kind, "step": row["step"], **values}
+def _check_repeated(rows: Iterable[Row], place: str) -> None:
+    """Every cell has one line; cells that share a run share its results."""
+    cells: dict[str, int] = {}
+    runs: dict[str, tuple[int, Row]] = {}
+    for number, row in enumerate(rows, 2):
+        labels = labels_of(row)
+        cell = json.dumps([row["key"], labels], sort_keys=True)
+        first = cells.setdefault(cell, number)
+        if first != number:
+            raise ValueError(
+                f"{place} {number}, key: got {row['key']!r}, expected another cell than that of line {first}"
+            )
+        where, known = runs.setdefault(row["key"], (number, row))
+        for name in (row.keys() & known.keys()) - labels.keys() - {"status", "error"}:
+            if row[name] != known[name]:
+                told = f"{name}: got {row[name]!r:.60}, expected {known[name]!r:.60} as in line {where}"
+                raise ValueError(f"{place} {number}, {told}, which is of the same run")

@@ -6,13 +6,13 @@ import functools
 import inspect
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from statemix.experiments.models import LeftOut, get_model, sized
+from statemix.experiments.models import LeftOut, SizesAlone, get_model, sized
 from statemix.experiments.problems import get_problem
-from statemix.experiments.store import Job, key_of
+from statemix.experiments.store import Job, Keys, key_of
 from statemix.nn.registry import MIXERS
 from statemix.tasks import get_task
 from statemix.training import Config
@@ -69,28 +69,31 @@ class Sweep:
     measures: tuple[str, ...] = ()
     """What is measured on every trained model: names in `measures.MEASURES`."""
 
-    def expand(self, overrides: Iterable[str] = ()) -> Expansion:
-        """Every cell. `overrides`: "key=value" settings for all of them, as in `statemix train`."""
+    def expand(self, overrides: Iterable[str] = (), *, to_run: bool = True) -> Expansion:
+        """Every cell. `overrides`: "key=value" settings for all of them, as in `statemix train`.
+
+        to_run: every model is built to be checked. Else one for each problem, which takes a fraction of the time and
+        tells what is wrong with the overrides.
+        """
         over = [parse_override(text) for text in overrides]
-        cells: dict[str, Cell] = {}
-        left_out, refused = list[Refusal](), list[Refusal]()
+        cells: dict[tuple[Any, ...], Cell] = {}
+        left_out, refused, seen = list[Refusal](), list[Refusal](), set[str]()
         for point in self._points():
+            to_check = to_run or point["problem"] not in seen
             try:
-                cell = self._cell(point, over)
+                for cell in self._runs(point, over, to_check, refused):
+                    cells.setdefault((cell.job.key, *cell.labels.values()), cell)
+                    seen.add(point["problem"])
             except LeftOut as error:
-                left_out.append(Refusal(_shown(point), str(error)))
-            except (ValueError, TypeError) as error:
-                refused.append(Refusal(_shown(point), str(error)))
-            else:
-                cells.setdefault(json.dumps([cell.labels, cell.job.key]), cell)
+                left_out += [Refusal(_shown(run), str(error)) for run in self._seeded(point)]
         return Expansion(list(cells.values()), left_out, refused)
 
     def _points(self) -> Iterator[dict[str, Any]]:
+        """The combinations of all axes but rates and seeds."""
         axes: dict[str, tuple[Any, ...]] = {
             "problem": self.problems, "model": self.models, "size": self.sizes,
             "normalization": self.normalizations, "transition_bias": self.transition_biases,
             "depth": self.depths, "weight_decay": self.decays,
-            "lr": self.rates, "seed": self.seeds,
         }  # fmt: skip
         for values in itertools.product(*axes.values()):
             point = dict(zip(axes, values, strict=True))
@@ -98,7 +101,28 @@ class Sweep:
             if get_model(point["model"]).ours or first == (self.normalizations[0], self.transition_biases[0]):
                 yield point
 
-    def _cell(self, point: dict[str, Any], over: list[dict[str, Any]]) -> Cell:
+    def _seeded(self, point: dict[str, Any]) -> list[dict[str, Any]]:
+        """A point at every rate and seed."""
+        return [{**point, "lr": lr, "seed": seed} for lr, seed in itertools.product(self.rates, self.seeds)]
+
+    def _runs(
+        self, point: dict[str, Any], over: list[dict[str, Any]], to_check: bool, refused: list[Refusal]
+    ) -> Iterator[Cell]:
+        """The cells of a point; those that are impossible are added to `refused`. LeftOut if there are none here."""
+        fixed = {key for one in over for key in one.get("training", {})}
+        another: Callable[[Mapping[str, Any]], Cell] | None = None
+        for run in self._seeded(point):
+            try:
+                if another is not None:
+                    yield another({key: run[key] for key in FREE if key not in fixed})
+                else:
+                    cell = self._cell(run, over, to_check)
+                    another = _at_other_rates(cell)
+                    yield cell
+            except (ValueError, TypeError) as error:
+                refused.append(Refusal(_shown(run), str(error)))
+
+    def _cell(self, point: dict[str, Any], over: list[dict[str, Any]], to_check: bool) -> Cell:
         problem, model = get_problem(point["problem"]), get_model(point["model"])
         content: dict[str, Any] = {
             "task": {**problem.task, **self.settings.get("task", {})},
@@ -130,7 +154,7 @@ class Sweep:
         if model.ours:
             mixer |= {key: point[key] for key in ("normalization", "transition_bias")}
         warmup_given = any("warmup" in one.get("training", ()) for one in over)
-        config = resolved(content | {"mixer": {**mixer, **asked}}, shorten=not warmup_given)
+        config = resolved(content | {"mixer": {**mixer, **asked}}, to_check, shorten=not warmup_given)
         training = config["training"]
         labels: Labels = {
             "task": problem.label, "model": model.label, "layer": model.layer, "m": model.m,
@@ -159,8 +183,36 @@ def _shown(point: dict[str, Any]) -> Labels:
     }
 
 
-def resolved(content: Mapping[str, Any], *, shorten: bool = False) -> dict[str, Any]:
-    """A complete and checked configuration, every option of the task and the mixer spelt out, named by its hash.
+FREE = ("lr", "seed")
+"""Settings of the training that differ between the runs of a point, and nothing else does."""
+
+
+def _at_other_rates(cell: Cell) -> Callable[[Mapping[str, Any]], Cell]:
+    """What makes, of one cell of a point, those with other values of `FREE`: a tenth of the work of the first."""
+    config = cell.job.content
+    keys = Keys("train", config, [f"training.{key}" for key in FREE])
+
+    def another(values: Mapping[str, Any]) -> Cell:
+        free = _free_checked(*(values.get(key, config["training"][key]) for key in FREE))
+        key = keys.key(free.values())
+        content = {**config, "name": key, "training": {**config["training"], **free}}
+        return Cell({**cell.labels, **free}, cell.job._replace(key=key, content=content))
+
+    return another
+
+
+@functools.lru_cache(maxsize=10_000)
+def _free_checked(*values: Any) -> dict[str, Any]:
+    """Values of `FREE`, checked and of the right types. ValueError naming the setting."""
+    given = dict(zip(FREE, values, strict=True))
+    training = Config.from_dict({"training": given}).training
+    check_numbers(training)
+    return {key: getattr(training, key) for key in FREE}
+
+
+def resolved(content: Mapping[str, Any], to_check: bool = True, *, shorten: bool = False) -> dict[str, Any]:
+    """A complete configuration, every option of the task and the mixer spelt out, named by its hash; the model is built
+    to be checked if that is asked for.
 
     shorten: the warm-up is cut to the steps.
     Errors: ValueError naming the setting, as `resolve_config`.
@@ -171,7 +223,8 @@ def resolved(content: Mapping[str, Any], *, shorten: bool = False) -> dict[str, 
     config = shorten_warmup(config) if shorten else config
     check_numbers(config.training)
     plain = config.to_dict()
-    _checked(json.dumps(_without(plain, "seed", "lr"), sort_keys=True))
+    if to_check:
+        _checked(json.dumps(_without(plain, *FREE), sort_keys=True))
     plain["task"] = {**_options(json.dumps(plain["task"])), "name": plain["task"]["name"]}
     defaults = _defaults(plain["mixer"]["name"])
     plain["mixer"] = {
@@ -194,7 +247,8 @@ def _alike(value: Any, default: Any) -> Any:
 @functools.lru_cache(maxsize=100_000)
 def _checked(content: str) -> None:
     """`check`, once for all learning rates and seeds of a cell."""
-    check(Config.from_dict(json.loads(content)))
+    with SizesAlone():
+        check(Config.from_dict(json.loads(content)))
 
 
 @functools.lru_cache(maxsize=10_000)

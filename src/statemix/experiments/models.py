@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from statemix.analysis.accounting import parameters, state_size
 from statemix.nn import build_mixer
@@ -106,10 +108,56 @@ def get_model(name: str) -> Model:
     return MODELS[name]
 
 
+FILLS = (
+    "uniform_", "normal_", "trunc_normal_", "kaiming_uniform_", "xavier_uniform_", "constant_", "copy_", "fill_",
+    "zero_", "clamp_", "log_", "exp_",
+)  # fmt: skip
+"""What fills a tensor, and is left out where sizes alone count."""
+
+ELEMENTWISE = ("neg", "log", "log1p", "exp", "expm1", "mul", "add", "sub", "__rsub__", "pow", "full_like")
+"""What gives a tensor as large as those it is given. Without memory torch does it in Python, and imports its compiler
+for that, which takes seconds."""
+
+
+MADE: dict[Any, Callable[..., Tensor]] = {
+    torch.linspace: lambda start, end, steps: torch.empty(steps),
+    torch.randn: lambda *size: torch.empty(*size),
+}
+"""What makes a tensor with values, and what makes one of that size."""
+
+
+class SizesAlone(TorchFunctionMode):
+    """On the meta device modules are built as large as they are, and nothing is computed for their weights.
+
+    everything: whatever is made here is on the meta device.
+    """
+
+    def __init__(self, everything: bool = False) -> None:
+        super().__init__()
+        self.everything = everything
+
+    def __torch_function__(
+        self, function: Any, types: Any, arguments: Sequence[Any] = (), named: dict[str, Any] | None = None
+    ) -> Any:
+        named = named or {}
+        given = arguments[0] if function is torch.stack else (*arguments, *named.values())
+        tensors = [one for one in given if isinstance(one, Tensor) and one.is_meta]
+        shapes = {one.shape for one in tensors}
+        if tensors and function.__name__ in FILLS:
+            return tensors[0]
+        if len(shapes) == 1 and function.__name__ in ELEMENTWISE:
+            return tensors[0].detach()
+        if len(shapes) == 1 and function is torch.stack:
+            return tensors[0].new_empty(len(tensors), *tensors[0].shape)
+        if self.everything and function in MADE:
+            return MADE[function](*arguments)
+        return function(*arguments, **named)
+
+
 @functools.lru_cache(maxsize=100_000)
 def _counted(mixer: str, dim: int, how: Callable[[Any], int]) -> int:
     """A number counted on a mixer (JSON) that is built without memory."""
-    with torch.device("meta"):
+    with torch.device("meta"), SizesAlone(everything=True):
         return how(build_mixer(**json.loads(mixer), dim=dim))
 
 
@@ -195,7 +243,38 @@ def _nearest(count: Callable[[int], int], size: int) -> int:
     low, high = 1, 2
     while count(high) < size and high < LARGEST:
         low, high = high, 2 * high
+        if high == 2 * FITTED[-1]:
+            low, high = _around(count, size)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if count(middle) < size else (low, middle)
     return min((low, high), key=lambda width: abs(count(width) - size))
+
+
+FITTED = (2, 4, 8)
+"""Widths from whose counts the others are guessed: a matrix has two sides that may grow with the width, so that a
+count is a parabola, or nearly."""
+
+
+def _around(count: Callable[[int], int], size: int) -> tuple[int, int]:
+    """Two widths between whose counts `size` lies: neighbours, if the parabola through `FITTED` holds; or `LARGEST`
+    and half of it. The widths of `FITTED` are too small."""
+    low = FITTED[-1]
+    high = max(low + 1, min(_guessed([count(width) for width in FITTED], size), LARGEST))
+    step = 1
+    while count(high) < size and high < LARGEST:
+        low, high, step = high, min(high + step, LARGEST), 2 * step
+    while high - low > 1 and count(max(low, high - step)) >= size:
+        high, step = high - step, 2 * step
+    return max(low, high - step), high
+
+
+def _guessed(counts: Sequence[int], size: int) -> int:
+    """The first width at which the parabola through the counts of `FITTED` is at least `size`, or `LARGEST`."""
+    slopes = [(counts[k + 1] - counts[k]) / (FITTED[k + 1] - FITTED[k]) for k in (0, 1)]
+    bend = (slopes[1] - slopes[0]) / (FITTED[2] - FITTED[0])
+    slope = slopes[0] - bend * (FITTED[0] + FITTED[1])
+    rest = counts[0] - bend * FITTED[0] ** 2 - slope * FITTED[0] - size
+    inside = slope**2 - 4 * bend * rest
+    bottom = slope + math.sqrt(max(inside, 0.0))
+    return LARGEST if inside < 0 or bottom <= 0 else math.ceil(min(-2 * rest / bottom, LARGEST))

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from statemix.experiments.experiment import Plan
+from statemix.experiments.fields import SUMMARY
 from statemix.experiments.grid import Cell
-from statemix.experiments.store import FAILED, MISSING, Store
+from statemix.experiments.store import (
+    DAMAGED,
+    FAILED,
+    MISSING,
+    UNFINISHED,
+    Found,
+    Store,
+    check_config,
+    failure_of,
+)
+from statemix.training.files import RunError
 
 Row = dict[str, Any]
-
-SUMMARY = (
-    "step", "parameters", "mixer_parameters", "state_size", "flops_per_step", "best_accuracy", "seconds", "device",
-    "torch", "capture", "tokens_per_s", "ms",
-)  # fmt: skip
-"""What a row takes over from a summary."""
 
 CURVES = {
     "train_loss": ("train", "loss"), "train_accuracy": ("train", "accuracy"),
@@ -27,16 +30,27 @@ CURVES = {
 
 
 def rows_of(plan: Plan, store: Store) -> list[Row]:
-    """A row for every cell: its labels, the status of its run, and all its numbers."""
-    return [_row(cell, store) for cell in plan.cells]
+    """A row for every cell: its labels, the status of its run, and all its numbers.
+
+    A damaged run has no numbers, and its "error" names the file.
+    """
+    here = store.keys()
+    return [
+        _row(cell, store) if cell.job.key in here else {**cell.labels, "key": cell.job.key, "status": MISSING}
+        for cell in plan.cells
+    ]
 
 
 def _row(cell: Cell, store: Store) -> Row:
-    job = cell.job
-    row: Row = {**cell.labels, "key": job.key, "status": store.status(job)}
-    if row["status"] == FAILED:
-        row["error"] = (store.failure(job.key) or {}).get("error")
-    summary = store.summary(job.key) if row["status"] != MISSING else None
+    job, found = cell.job, store.read(cell.job)
+    if found.status == UNFINISHED and found.summary is None:
+        found = _with_config(found, cell, store)
+    row: Row = {**cell.labels, "key": job.key, "status": found.status}
+    if found.status == DAMAGED:
+        return row | {"error": found.damage.replace(f"{store.path}/", "")}
+    if found.status == FAILED:
+        row["error"] = _encodable((failure_of(found.history) or {}).get("error", ""))
+    summary = found.summary
     if summary is None:
         return row
     row |= {key: summary[key] for key in SUMMARY if key in summary}
@@ -44,21 +58,32 @@ def _row(cell: Cell, store: Store) -> Row:
     if job.kind == "train":
         row["accuracies"] = summary["accuracy"]
         row["accuracy"] = summary["accuracy"].get(str(job.content["task"]["length"]))
-        tested = list(summary["accuracy"].values())
-        row["mean_accuracy"] = sum(tested) / len(tested) if tested else None
-        row |= _last_lines(store.folder(job.key) / "metrics.jsonl")
-    last = next((line for line in reversed(store.attempts(job.key)) if line["event"] == "ended"), None)
+        row["mean_accuracy"] = mean_of(summary["accuracy"])
+        row |= {name: found.curves.get(curve, {}).get(value) for name, (curve, value) in CURVES.items()}
+    last = next((line for line in reversed(found.history) if line["event"] == "ended"), None)
     if last is not None:
         row |= {"hardware": last["hardware"]["device"], "date": last["time"][:10]}
     for name in job.measures:
-        row |= store.measured(job.key, name) or {}
+        row |= found.measured.get(name, {})
     return row
 
 
-def _last_lines(path: Path) -> Row:
-    """The last numbers of the training and validation curves."""
-    last: dict[str, Mapping[str, Any]] = {}
-    for text in path.read_text(encoding="utf-8").splitlines():
-        line = json.loads(text)
-        last[line.get("split", line["kind"])] = line
-    return {name: last.get(curve, {}).get(value) for name, (curve, value) in CURVES.items()}
+def mean_of(accuracies: Mapping[str, float]) -> float | None:
+    """The mean over test lengths, None without any."""
+    return sum(accuracies.values()) / len(accuracies) if accuracies else None
+
+
+def _encodable(text: str) -> str:
+    """What UTF-8 can hold: a byte of a file name that was none becomes an escape."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _with_config(found: Found, cell: Cell, store: Store) -> Found:
+    """What is under way, damaged if its configuration is; a sweep leaves that to a worker to tell."""
+    path = store.folder(cell.job.key) / "config.json"
+    try:
+        if path.exists():
+            check_config(path, cell.job)
+    except RunError as error:
+        return found._replace(status=DAMAGED, damage=str(error))
+    return found

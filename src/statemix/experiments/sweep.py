@@ -14,9 +14,9 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, NamedTuple
 
 from statemix.experiments.ahead import Ahead
-from statemix.experiments.executors import Cluster, Processes
+from statemix.experiments.executors import Cluster, Processes, interruptible
 from statemix.experiments.measures import TIMINGS
-from statemix.experiments.store import DIVERGED, FAILED, FINISHED, Job, Store
+from statemix.experiments.store import DAMAGED, DIVERGED, FAILED, FINISHED, Job, Store
 from statemix.experiments.work import Outcome, execute, execute_many
 
 DEATHS = 3
@@ -43,6 +43,8 @@ class Progress:
         """The keys of what workers have in hand, and since when."""
         self.trained: set[str] = set()
         """Those of them that are trained, while others beside them are not."""
+        self.damaged: dict[str, str] = {}
+        """What is wrong with the runs that cannot be counted as done: by key, the file and how it is damaged."""
         self.ended = 0
         """Jobs that came to their end in this sweep."""
         self.interrupted = 0
@@ -128,13 +130,14 @@ def run_sweep(
     watch: Callable[[Progress], None] = _unwatched,
     work: Work = execute,
 ) -> Progress:
-    """Run what is not at its end; returns where it ended. A failed job is left alone unless `retry`.
+    """Run what is not at its end; returns where it ended. A failed job is left alone unless `retry`, a damaged one even
+    so.
 
     retry: or the keys of the jobs it is meant for. packed: trainings that one worker runs side by side; more than one
     pays on GPUs. alone: one job at a time. compilers: processes that compile ahead (`Ahead`). A job whose worker dies
     is given to another one, alone, which goes on from the job's checkpoint, at most `DEATHS` times. On
-    KeyboardInterrupt, and when `time.monotonic()` is past `until`, the jobs under way save and leave, and
-    KeyboardInterrupt is raised. ValueError for `packed` below 1 and `compilers` below 0.
+    KeyboardInterrupt, SIGTERM and SIGHUP (`interruptible`), and when `time.monotonic()` is past `until`, the jobs under
+    way save and leave, and KeyboardInterrupt is raised. ValueError for `packed` below 1 and `compilers` below 0.
     """
     if packed < 1:
         raise ValueError(f"packed: got {packed}, expected at least 1")
@@ -144,7 +147,7 @@ def run_sweep(
     progress, waiting = ledger.progress, ledger.waiting
     running: dict[Future[Any], list[Job]] = {}
     untrained = [job for job in waiting if store.summary(job.key) is None]
-    with contextlib.closing(Ahead(untrained, 0 if alone else compilers)) as ahead:
+    with interruptible(), contextlib.closing(Ahead(untrained, 0 if alone else compilers)) as ahead:
         try:
             while waiting or running:
                 ahead.look()
@@ -161,7 +164,8 @@ def run_sweep(
                 if time.monotonic() > until:
                     raise KeyboardInterrupt
                 for future in _wait(running):
-                    _settle(ledger, future, running.pop(future))
+                    if _settle(ledger, future, running.pop(future)):
+                        executor.renew(future)
             watch(progress)
         except BaseException:
             executor.shutdown(wait=True, cancel_futures=True)
@@ -178,16 +182,20 @@ def _wait(running: Collection[Future[Any]]) -> Collection[Future[Any]]:
 
 
 def _open(jobs: list[Job], store: Store, retry: bool | Collection[str]) -> Ledger:
-    waiting, counts = deque[Job](), Counter[str]()
+    waiting, counts, damaged = deque[Job](), Counter[str](), dict[str, str]()
     for job in jobs:
-        status = store.status(job)
+        found = store.read(job)
         again = retry if isinstance(retry, bool) else job.key in retry
-        if status in (FINISHED, DIVERGED) or (status == FAILED and not again):
-            counts[status] += 1
+        if found.status == DAMAGED:
+            damaged[job.key] = found.damage
+        elif found.status in (FINISHED, DIVERGED) or (found.status == FAILED and not again):
+            counts[found.status] += 1
         else:
             waiting.append(job)
     done = counts[FINISHED] + counts[DIVERGED]
-    return Ledger(store, Progress(done, counts[FAILED], counts[DIVERGED], len(jobs)), waiting, Counter())
+    progress = Progress(done, counts[FAILED], counts[DIVERGED], len(jobs))
+    progress.damaged, progress.counts[DAMAGED] = damaged, len(damaged)
+    return Ledger(store, progress, waiting, Counter())
 
 
 def _bundle(ledger: Ledger, ahead: Ahead, packed: int, idle: int) -> list[Job]:
@@ -217,15 +225,15 @@ def _trained(bundles: Iterable[list[Job]], store: Store) -> set[str]:
     return {key for key in keys if (store.folder(key) / "summary.json").exists()}
 
 
-def _settle(ledger: Ledger, future: Future[Any], bundle: list[Job]) -> None:
-    """Take in how the jobs of a worker ended."""
+def _settle(ledger: Ledger, future: Future[Any], bundle: list[Job]) -> bool:
+    """Take in how the jobs of a worker ended; returns whether it was asked to leave."""
     progress = ledger.progress
     for job in bundle:
         del progress.running[job.key]
     if future.cancelled():
         keys = ", ".join(job.key for job in bundle)
         raise RuntimeError(f"the scheduler gave up {keys}; nothing is lost, the same command goes on")
-    error = future.exception()
+    error, before = future.exception(), progress.interrupted
     if error is None:
         result = future.result()
         for job, outcome in zip(bundle, result if isinstance(result, list) else [result], strict=True):
@@ -235,12 +243,13 @@ def _settle(ledger: Ledger, future: Future[Any], bundle: list[Job]) -> None:
             else:
                 progress.ended += 1
                 progress.counts[outcome.status] += 1
-        return
+        return progress.interrupted > before
     died = isinstance(error, BrokenProcessPool)
     progress.deaths += died
     for job in bundle:
         again = (died and ledger.deaths[job.key] < DEATHS - 1) or len(bundle) > 1
         _failed(ledger, job, error, again)
+    return False
 
 
 def _failed(ledger: Ledger, job: Job, error: BaseException, again: bool) -> None:

@@ -48,8 +48,8 @@ class Scans:
     blocks: int = 0
     repeats: int = 15
 
-    def expand(self, overrides: Iterable[str] = ()) -> Expansion:
-        """Every cell. ValueError for settings, which a timing has none of."""
+    def expand(self, overrides: Iterable[str] = (), *, to_run: bool = True) -> Expansion:
+        """Every cell, all of them checked by being sized. ValueError for settings, which a timing has none of."""
         _no_settings(overrides)
         cells, refused = list[Cell](), list[Refusal]()
         for name in self.contestants:
@@ -82,8 +82,8 @@ class Layers:
     length: int
     repeats: int = 15
 
-    def expand(self, overrides: Iterable[str] = ()) -> Expansion:
-        """Every cell. ValueError for settings, which a timing has none of."""
+    def expand(self, overrides: Iterable[str] = (), *, to_run: bool = True) -> Expansion:
+        """Every cell, all of them checked by being sized. ValueError for settings, which a timing has none of."""
         _no_settings(overrides)
         cells, left_out, refused = list[Cell](), list[Refusal](), list[Refusal]()
         for name in self.models:

@@ -124,7 +124,7 @@ def _work(job: Job, store: Store) -> str:
         if leaving():
             return "interrupted"
         if not store.measure_path(job.key, name).exists():
-            write_json(store.measure_path(job.key, name), MEASURES[name].take(folder))
+            write_json(store.measure_path(job.key, name), {"run": job.key, **MEASURES[name].take(folder)})
     if store.failure(job.key) is not None:
         store.note(job.key, "measured")  # a measurement that failed before
     return "finished"

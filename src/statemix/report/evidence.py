@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from statemix.experiments import Experiment, Plan, Store, make_plan, read_export, reasons, rows_of
 from statemix.experiments.grid import describe
-from statemix.experiments.store import MISSING, UNFINISHED
+from statemix.experiments.store import DAMAGED, FAILED, MISSING, UNFINISHED
 from statemix.report.evidence_checks import Checks, checked
 from statemix.report.evidence_figures import draw
 from statemix.report.evidence_tables import claims_table, rates_table, table
+from statemix.report.markdown import code, link, plain
 from statemix.report.page import render
+from statemix.text import visible
 from statemix.training.files import replace_file
 
 if TYPE_CHECKING:
@@ -56,18 +60,21 @@ class Evidence(NamedTuple):
 def plan_in_store(
     experiment: Experiment, store: Store, preset: str | None, settings: Iterable[str] = ()
 ) -> Plan:
-    """The plan of a preset; without one, of the full preset if the store has any of its runs, else of the small one.
+    """The plan of a preset; without one, of the full preset if the store has any of its runs, else of the small one. Of
+    an empty store nothing is planned.
 
     ValueError as `make_plan`.
     """
-    settings = tuple(settings)
-    if preset is not None:
-        return make_plan(experiment, preset, settings)
-    for name in experiment.presets:
-        plan = make_plan(experiment, name, settings)
-        if any(store.status(cell.job) != MISSING for cell in plan.cells):
-            return plan
-    return make_plan(experiment, next(iter(experiment.presets)), settings)
+    settings, here = tuple(settings), store.keys()
+    if not here and not settings:
+        experiment = replace(experiment, presets=dict.fromkeys(experiment.presets, ()))
+    names = experiment.presets if preset is None else (preset,)
+    plans = []
+    for name in names:
+        plans.append(make_plan(experiment, name, settings, to_run=False))
+        if any(cell.job.key in here for cell in plans[-1].cells):
+            return plans[-1]
+    return plans[0]
 
 
 def read_evidence(
@@ -126,26 +133,30 @@ def _replaced(out: Path, name: str, text: str) -> str:
     """The page with the experiment's section in the place of its older one, or at the end."""
     begin, end = f"<!-- experiment {name} -->", f"<!-- end of {name} -->"
     section = f"{begin}\n{text}\n{end}"
-    old = out.read_text(encoding="utf-8") if out.exists() else "# Results\n"
-    before, found, rest = old.partition(begin)
-    if not found:
-        return f"{old.rstrip()}\n\n{section}\n"
-    return before + section + rest.partition(end)[2]
+    try:
+        old = out.read_text(encoding="utf-8") if out.exists() else "# Results\n"
+    except UnicodeDecodeError as error:
+        raise ValueError(f"out: {out} is no Markdown page: {error}") from None
+    marks = (
+        rf"^{re.escape(begin)}$.*?^{re.escape(end)}$"  # lines of their own: a name may hold the text of one
+    )
+    page, found = re.subn(marks, lambda _: section, old, count=1, flags=re.MULTILINE | re.DOTALL)
+    return page if found else f"{old.rstrip()}\n\n{section}\n"
 
 
 def _section(evidence: Evidence, command: str, links: dict[str, str]) -> Iterator[str]:
     experiment, rows = evidence.experiment, evidence.rows
-    yield from (f"## {experiment.title}", "", experiment.what, "", f"    {command}", "")
+    yield from (f"## {experiment.title}", "", experiment.what, "", f"    {visible(command)}", "")
     yield from _origin(evidence)
     yield f"- {HOW_TIMED if experiment.alone else HOW}"
     yield from checked(rows, evidence.checks)
     if evidence.preset == "small":
         yield from ("", f"**{SMALL}**")
-    for name, link in links.items():
+    for name, path in links.items():
         figure = next(view for view in experiment.figures if view.name == name)
         yield from (
             "",
-            f"![{figure.title}]({link})",
+            f"![{figure.title}]({link(path)})",
             "",
             f"*{figure.title}. {'Medians.' if experiment.alone else DRAWN[figure.kind]}*",
         )
@@ -185,15 +196,16 @@ def _origin(evidence: Evidence) -> Iterator[str]:
     runs = {row["key"]: row for row in rows}.values()
     counts = Counter(map(_standing, runs))
     yield f"- Runs: {', '.join(f'{count} {status}' for status, count in counts.items())}; preset {evidence.preset}."
-    yield f"- Raw data: `{evidence.source}`."
+    yield f"- Raw data: {code(evidence.source)}."
     places = Counter((row.get("hardware"), row.get("torch")) for row in runs if row.get("hardware"))
     for (hardware, version), count in places.items():
-        yield f"- Hardware: {hardware}, torch {version} ({count} runs)."
+        yield f"- Hardware: {plain(hardware)}, torch {plain(version)} ({count} runs)."
     dates = sorted({row["date"] for row in runs if row.get("date")})
     if dates:
         yield f"- Date: {dates[0]}" + (f" to {dates[-1]}." if dates[-1] != dates[0] else ".")
     for model, reason in evidence.left_out.items():
-        yield f"- Left out: {model}: {reason}."
+        yield f"- Left out: {plain(model)}: {plain(reason)}."
     for row in runs:
-        if row["status"] == "failed":
-            yield f"- Failed: {row['key']}, {describe(row)}: {str(row.get('error')).rstrip('.')}."
+        if row["status"] in (FAILED, DAMAGED):
+            what = f"{row['key']}, {describe(row)}: {str(row.get('error')).rstrip('.')}"
+            yield f"- {row['status'].capitalize()}: {plain(what)}."

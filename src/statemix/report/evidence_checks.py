@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from statemix.experiments.models import MODELS
-from statemix.report.evidence_tables import NONE, markdown
+from statemix.report.evidence_tables import NONE
+from statemix.report.markdown import code, markdown, plain
 
 VERDICTS = {True: "ok", False: "**WRONG**"}
 
@@ -25,8 +26,11 @@ def read_checks(path: Path) -> Checks:
     """The file of `statemix rivals --out`. Errors: OSError; ValueError for a file that is another."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        return Checks(path, str(record["environment"]["device"]), list(record["checks"]))
-    except (ValueError, KeyError, TypeError):
+        found = Checks(path, str(record["environment"]["device"]), list(record["checks"]))
+        for entry in found.entries:
+            _line(entry)
+        return found
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ValueError(f"checks: {path} is not a file of `statemix rivals --out`") from None
 
 
@@ -48,7 +52,7 @@ def checked(rows: Sequence[Mapping[str, Any]], checks: Checks | None) -> Iterato
     wrong = dict.fromkeys(entry["rival"] for entry in mine if not entry["passed"])
     missing = [name for name in rivals if name not in {entry["rival"] for entry in mine}]
     here = {row["hardware"] for row in rows if row.get("hardware")}
-    where = checks.hardware + (
+    where = plain(checks.hardware) + (
         "" if not here or checks.hardware in here else ", not where these runs were made,"
     )
     found = "outputs and gradients are right."
@@ -56,7 +60,7 @@ def checked(rows: Sequence[Mapping[str, Any]], checks: Checks | None) -> Iterato
         found = f"WRONG, their numbers do not count: {', '.join(wrong)}."
     if missing:
         found += f" Not compared: {', '.join(missing)}."
-    yield f"- The rivals' operations against a float64 loop on {where} (`{checks.path}`): {found}"
+    yield f"- The rivals' operations against a float64 loop on {where} ({code(checks.path)}): {found}"
     yield ""
     yield "<details><summary>Relative errors of the rivals' operations</summary>"
     yield ""
@@ -70,7 +74,7 @@ def _line(entry: Mapping[str, Any]) -> list[str]:
     errors = entry["gradient_errors"].values()
     worst = None if None in errors else max(errors, default=None)
     return [
-        entry["rival"], entry["operation"], entry["runs"] or "failed", entry["dtype"],
+        *(plain(entry[key] or "failed") for key in ("rival", "operation", "runs", "dtype")),
         _error(entry["output_error"]), _error(worst), f"{entry['bound']:.0e}", VERDICTS[entry["passed"]],
     ]  # fmt: skip
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from statemix.analysis.selection import grouped, matching, numbers, select
 from statemix.analysis.statistics import Spread, spread
 from statemix.experiments.experiment import FigureView
-from statemix.report.evidence_ranking import draw_ranking, entries_of
+from statemix.report.evidence_ranking import draw_ranking, entries_of, shown
 from statemix.report.evidence_tables import at_length, listed
 from statemix.report.figures import new_figure
 from statemix.report.groups import COLORS, MARKERS
@@ -46,7 +46,7 @@ def draw(view: FigureView, rows: Sequence[Row]) -> Figure | None:
     axes = figure.subplots(lines, columns, squeeze=False).flatten()
     for panel, (name, members) in zip(axes, panels.items(), strict=False):
         KINDS[view.kind](panel, view, members, _places(view, mine))
-        panel.set_title("" if name is None else str(name), fontsize=10.5)
+        panel.set_title("" if name is None else shown(name), fontsize=10.5)
     for panel in axes[len(panels) :]:
         panel.remove()
     handles: dict[str, Any] = {}
@@ -135,7 +135,7 @@ def _write_out(axis: Axis) -> None:
 def _label(labels: Sequence[str], values: Sequence[Any]) -> str:
     plain = ("model", "layer", "normalization")
     named = zip((label.replace("_", " ") for label in labels), values, strict=True)
-    return ", ".join(str(v) if key in plain else f"{key} {v}" for key, v in named)
+    return shown(", ".join(str(v) if key in plain else f"{key} {v}" for key, v in named))
 
 
 def points_of(view: FigureView, rows: Sequence[Row]) -> list[Point]:

@@ -9,6 +9,7 @@ from statemix.analysis.selection import ACCURACIES, Run, averaged, grouped, numb
 from statemix.analysis.statistics import Spread
 from statemix.experiments.experiment import FigureView
 from statemix.report.groups import COLORS
+from statemix.text import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,6 +46,11 @@ def entries_of(view: FigureView, rows: Sequence[Run]) -> list[Entry]:
     return sorted(entries, key=lambda one: one.value.mean)
 
 
+def shown(text: object) -> str:
+    """Text as a figure shows it: one line, and dollars are no mathematics."""
+    return visible(text).replace("$", r"\$")
+
+
 def draw_ranking(axes: Axes, view: FigureView, rows: Sequence[Run], places: object) -> None:
     """A point for every entry, bars for its deviation, a faint point for every run of every task."""
     entries = entries_of(view, rows)
@@ -53,7 +59,7 @@ def draw_ranking(axes: Axes, view: FigureView, rows: Sequence[Run], places: obje
         axes.plot(one.runs, [height] * len(one.runs), ".", color=color, alpha=0.3, markersize=5)
         axes.errorbar(one.value.mean, height, xerr=one.value.deviation, color=color, marker=marker, markersize=5,
                       capsize=2)  # fmt: skip
-    axes.set_yticks(range(len(entries)), [one.label for one in entries], fontsize=8.5)
+    axes.set_yticks(range(len(entries)), [shown(one.label) for one in entries], fontsize=8.5)
     several = len(grouped(rows, (view.across,))) > 1
     axes.set_xlabel(view.y.replace("_", " ") + (f", mean over the {view.across}s" if several else ""))
     axes.set_xlim(0, 1.03 if view.y in ACCURACIES else None)

@@ -18,6 +18,7 @@ from statemix.analysis.selection import (
 from statemix.analysis.statistics import Spread, spread
 from statemix.experiments.experiment import Claim, TableView
 from statemix.experiments.models import MODELS
+from statemix.report.markdown import markdown, plain
 
 Row = Mapping[str, Any]
 
@@ -42,12 +43,6 @@ def cell(value: Spread, diverged: int = 0) -> str:
     if value.n == 1 and large:
         text = text.partition(" ±")[0]
     return f"{text} (n = {value.n}{f', {diverged} diverged' if diverged else ''})"
-
-
-def markdown(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
-    """A Markdown table."""
-    rows = [list(columns), ["---"] * len(columns), *map(list, lines)]
-    return [f"| {' | '.join(row)} |" for row in rows]
 
 
 def listed(rows: Sequence[Row], by: Sequence[str]) -> dict[tuple[Any, ...], list[Row]]:
@@ -154,7 +149,7 @@ def _named(setting: Mapping[str, Any]) -> str:
 
 
 def _word(value: Any) -> str:
-    return NONE if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return NONE if value is None else f"{value:g}" if isinstance(value, float) else plain(value)
 
 
 def rates_table(rows: Sequence[Row]) -> list[str]:
