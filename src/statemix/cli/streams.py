@@ -56,6 +56,7 @@ class _Named(io.FileIO):
 
 def prepare() -> None:
     """Open what is closed, on nothing; let stdout and stderr replace what they cannot encode, and name themselves."""
+    closed = sys.stdout is None
     for number, name in enumerate(NAMES):
         _occupy(number)
         stream = getattr(sys, name)
@@ -64,6 +65,8 @@ def prepare() -> None:
             setattr(sys, name, nothing)
         elif number:
             setattr(sys, name, _lenient(stream, NAMES[name]))
+    if closed:
+        print("note: standard output is closed: results are not printed", file=sys.stderr)
 
 
 def _occupy(number: int) -> None:
