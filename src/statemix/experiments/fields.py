@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -68,6 +69,13 @@ def _is_points(value: Any) -> bool:
     )
 
 
+def _is_date(value: Any) -> bool:
+    try:
+        return datetime.date.fromisoformat(value).isoformat() == value
+    except (TypeError, ValueError):
+        return False
+
+
 def one_of(values: Iterable[str]) -> Field:
     """One of some words."""
     known = tuple(values)
@@ -119,7 +127,7 @@ RESULTS: dict[str, Field] = {
     "status": one_of(STATUSES), "error": or_none(TEXT), **SUMMARY, "ended": ENDED, "accuracies": SCORES,
     "accuracy": or_none(SHARE), "mean_accuracy": or_none(SHARE), "train_loss": or_none(NUMBER),
     "train_accuracy": or_none(SHARE), "validation": or_none(SHARE), "validation_loss": or_none(NUMBER),
-    "hardware": TEXT, "date": matching("a date such as 2026-01-31", r"\d{4}-\d\d-\d\d"), **MEASURED,
+    "hardware": TEXT, "date": Field("a date such as 2026-01-31", _is_date), **MEASURED,
 }  # fmt: skip
 """Everything in a row that is neither its key nor a label nor the configuration."""
 
