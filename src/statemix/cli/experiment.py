@@ -162,7 +162,7 @@ def _tell_end(plan: Plan, store: Store, jobs: Sequence[Job], progress: Progress)
     failed = [(job, failure) for job in jobs if (failure := store.failure(job.key)) is not None]
     for job, failure in failed:
         console.say(f"failed: {store.folder(job.key)}: {failure['error']}")
-        console.print(failure["traceback"].rstrip(), soft_wrap=True, style="dim")
+        console.print(failure.get("traceback", failure["error"]).rstrip(), soft_wrap=True, style="dim")
     if failed:
         raise Failure(
             f"{len(failed)} of {len(jobs)} runs failed; the same command with --retry runs them again"

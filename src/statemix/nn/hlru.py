@@ -72,9 +72,10 @@ class HLRU(RecurrentLayer):
     def _step(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         states, state = self._scan_step(x, state)
         if self._taps > 1:  # [B, taps, N], cast and reordered at once
-            states, dtype = state.transpose(1, 2), states.dtype
-            if states.dtype != dtype:
-                states = states.to(dtype, memory_format=torch.contiguous_format)
+            window, dtype = state.transpose(1, 2), states.dtype
+            if window.dtype != dtype:
+                window = window.to(dtype, memory_format=torch.contiguous_format)
+            states = window
         return self.readout_projection(states.flatten(1)), state
 
     def coefficients(self, x: Tensor) -> Tensor:

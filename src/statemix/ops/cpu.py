@@ -7,11 +7,8 @@ Half precision is read and written as it is; the kernels compute in float32 (flo
 from __future__ import annotations
 
 import importlib.util
-import os
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import torch
@@ -21,6 +18,7 @@ from statemix.extras import missing
 from statemix.ops.checks import check_bounds
 from statemix.ops.layout import empty_fast, state_dtype
 from statemix.ops.normalization import NORMALIZATIONS
+from statemix.ops.workers import share
 
 CODES = {name: code for code, name in enumerate(NORMALIZATIONS)}
 
@@ -34,9 +32,6 @@ BITS = {torch.bfloat16: "uint16", torch.float16: "int16"}
 NOT_WANTED = 0
 """In place of states that a kernel need not write."""
 
-_pool: ThreadPoolExecutor | None = None
-_pool_lock = threading.Lock()
-
 
 def unavailable(device: torch.device, dtype: torch.dtype | None = None) -> str | None:
     """Why this backend cannot run on tensors of a device and a dtype (None: any it takes), or None."""
@@ -47,39 +42,13 @@ def unavailable(device: torch.device, dtype: torch.dtype | None = None) -> str |
     return None
 
 
-def _forget_pool() -> None:
-    global _pool, _pool_lock
-    _pool, _pool_lock = None, threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pool)  # threads do not survive a fork
-
-
-def _threads() -> ThreadPoolExecutor:
-    global _pool
-    with _pool_lock:
-        if _pool is None:
-            _pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="statemix")
-        return _pool
-
-
 def _spread(kernel: Callable[..., None], items: int, work: int, *arguments: Any) -> None:
     """Run kernel(first, last, ...) over `items` independent work items on torch's number of threads."""
     if work < 20_000:  # numbers touched: below this a thread costs more than it saves
         _call(kernel, 0, items, *arguments)
         return
     shares = max(1, min(torch.get_num_threads(), items))
-    cuts = [items * k // shares for k in range(shares + 1)]
-    pending = [
-        _threads().submit(_call, kernel, first, last, *arguments)
-        for first, last in zip(cuts[1:-1], cuts[2:], strict=True)
-    ]
-    try:
-        _call(kernel, cuts[0], cuts[1], *arguments)
-    finally:
-        for future in pending:
-            future.result()
+    share(partial(_call, kernel), [items * k // shares for k in range(shares + 1)], *arguments)
 
 
 def _call(kernel: Callable[..., None], *arguments: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from functools import partial
 from types import ModuleType
@@ -34,6 +35,8 @@ BACKWARD_ROLES: tuple[Role, ...] = ("gates", "values", "state")
 
 _KERNEL_DEVICES = ("cpu", "cuda")
 """Whose tensors the operators' own kernels take."""
+
+_ORDINARY = (Tensor, torch.nn.Parameter)
 
 _LIBRARY = torch.library.Library("statemix", "DEF")
 _FORWARD = (
@@ -114,7 +117,7 @@ def _is_unobserved(tensors: tuple[Any, ...]) -> bool:
         not torch.compiler.is_compiling()
         and not torch._C._are_functorch_transforms_active()
         and not is_differentiated(tensors)
-        and all(_is_ordinary(x) for x in tensors)
+        and all(map(_is_ordinary, tensors))
         and tensors[0].device.type in _KERNEL_DEVICES
         and torch._C._len_torch_dispatch_stack() == 0
         and not torch._C._autograd._profiler_enabled()
@@ -123,7 +126,7 @@ def _is_unobserved(tensors: tuple[Any, ...]) -> bool:
 
 def _is_ordinary(tensor: Tensor | None) -> bool:
     """Whether a tensor is no subclass, and its memory holds its numbers: no lazy negation, no zeros without memory."""
-    if type(tensor) in (Tensor, torch.nn.Parameter):
+    if type(tensor) in _ORDINARY:
         return not (tensor.is_neg() or tensor._is_zerotensor())  # type: ignore[union-attr]
     return tensor is None
 
@@ -204,3 +207,14 @@ def _register(recurrence: str) -> None:
 
 for _recurrence in RECURRENCES:
     _register(_recurrence)
+
+
+def _keep_to_the_end(library: torch.library.Library) -> None:
+    """Spare a library torch's own clean-up at exit, which runs before the atexit callbacks registered earlier."""
+    for finalizer in tuple(weakref.finalize._registry):  # type: ignore[attr-defined]
+        alive = finalizer.peek()
+        if alive is not None and alive[0] is library:
+            finalizer.atexit = False
+
+
+_keep_to_the_end(_LIBRARY)

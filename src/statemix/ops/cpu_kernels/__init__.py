@@ -13,9 +13,6 @@ times slower).
 
 from __future__ import annotations
 
-from contextlib import suppress
-from pathlib import Path
-
 from statemix.ops.cpu_kernels.block import block_backward, block_forward
 from statemix.ops.cpu_kernels.lanes import LANES
 from statemix.ops.cpu_kernels.order import order_backward, order_forward
@@ -28,15 +25,3 @@ KERNELS = {
     "hlru": (order_forward, order_backward),
 }
 """The forward and the reverse pass of each recurrence."""
-
-
-def _forget_outdated(folder: Path) -> None:
-    """Drop compiled kernels older than a source file here: Numba checks the kernel's own file, not what it imports."""
-    newest = max(path.stat().st_mtime for path in folder.glob("*.py"))
-    for index in (folder / "__pycache__").glob("*.nbi"):
-        with suppress(OSError):
-            if index.stat().st_mtime < newest:
-                index.unlink()
-
-
-_forget_outdated(Path(__file__).parent)

@@ -6,10 +6,11 @@ from __future__ import annotations
 import numpy as np
 
 from statemix.ops.cpu_kernels.addresses import array_at
-from statemix.ops.cpu_kernels.gates import SIGMOID, SILU, SOFTMAX, gate_gradient, row_shift, weights
+from statemix.ops.cpu_kernels.gates import SOFTMAX, edge_gradient, gate_gradient, small_number, weights
 from statemix.ops.cpu_kernels.lanes import (
     LANES,
     WIDTH,
+    copy,
     gather,
     gather_rows,
     lagged,
@@ -17,11 +18,11 @@ from statemix.ops.cpu_kernels.lanes import (
     scatter,
     write_state,
 )
-from statemix.ops.cpu_kernels.numbers import compiled
+from statemix.ops.cpu_kernels.numbers import gradient_limits, kernel
 from statemix.ops.cpu_kernels.rows import contract, contract_line, scale_adjoint, spread_adjoint
 
 
-@compiled
+@kernel
 def block_forward(first, last, code, sizes, bounds, stored, carried, g, gs, v, vs, h0, states, final):
     """BD-LRU and affine recurrences. g [b, t, n, i, j], v [b, t, n, i] with strides gs, vs; h0 and final
     [S, N, m], states [B, T, m, N] contiguous: addresses of numbers like those of stored (g, v, states; 0 where
@@ -35,8 +36,8 @@ def block_forward(first, last, code, sizes, bounds, stored, carried, g, gs, v, v
     tiles = (blocks + LANES - 1) // LANES
     f = np.zeros((m * columns, WIDTH), real)
     value, inverse = np.zeros((m, WIDTH), real), np.zeros((m, WIDTH), real)
-    out = np.zeros((m, WIDTH), real)
-    shift = np.zeros(WIDTH, real)
+    out, raw = np.zeros((m, WIDTH), real), np.zeros((columns, WIDTH), real)
+    shift, scale = np.zeros(WIDTH, real), np.zeros(WIDTH, real)
     h, new = np.zeros((m, LANES), real), np.zeros((m, LANES), real)
     for work in range(first, last):
         s, n0 = work // tiles, (work % tiles) * LANES
@@ -51,7 +52,8 @@ def block_forward(first, last, code, sizes, bounds, stored, carried, g, gs, v, v
             for i in range(m):
                 at = b * vs[0] + t0 * vs[1] + n0 * vs[2] + i * vs[3]
                 gather(v, at, vs[1], vs[2], steps, lanes, value[i])
-                weights(code, f[i * columns : (i + 1) * columns], inverse[i], shift, size)
+                row = f[i * columns : (i + 1) * columns]
+                weights(code, row, raw, inverse[i], shift, scale, small_number(f), size)
             for t in range(steps):
                 at = t * lanes
                 for i in range(m):
@@ -65,7 +67,7 @@ def block_forward(first, last, code, sizes, bounds, stored, carried, g, gs, v, v
         write_state(h, s, m, blocks, n0, lanes, final)
 
 
-@compiled
+@kernel
 def block_backward(
     first, last, code, sizes, bounds, stored, carried,
     g, gs, v, vs, h0, states, ss, dstates, dss, dfinal, dg, dv, dh0,
@@ -83,7 +85,10 @@ def block_backward(
     f, raw = np.zeros((m * columns, WIDTH), real), np.zeros((m * columns, WIDTH), real)
     value, inverse = np.zeros((m, WIDTH), real), np.zeros((m, WIDTH), real)
     past, h, r = np.zeros((m, WIDTH), real), np.zeros((m, WIDTH), real), np.zeros((m, WIDTH), real)
-    shift, df, ds = np.zeros(WIDTH, real), np.zeros(WIDTH, real), np.zeros(WIDTH, real)
+    shift, scale = np.zeros((m, WIDTH), real), np.zeros((m, WIDTH), real)
+    df, ds, edge = np.zeros(WIDTH, real), np.zeros(WIDTH, real), np.zeros(m, np.bool_)
+    least, largest = gradient_limits(dg)
+    least, largest = real.type(least), real.type(largest)
     adjoint, carry = np.zeros((m, LANES), real), np.zeros((m, LANES), real)
     for work in range(first, last):
         s, n0 = work // tiles, (work % tiles) * LANES
@@ -102,7 +107,7 @@ def block_backward(
             at = b * gs[0] + t0 * gs[1] + n0 * gs[2]
             gather_rows(g, at, gs[1], gs[2], gs[3], gs[4], steps, lanes, columns, f)
             if code != SOFTMAX:
-                raw[:] = f
+                copy(f, raw, size)
             for i in range(m):
                 row = f[i * columns : (i + 1) * columns]
                 gather(
@@ -110,7 +115,8 @@ def block_backward(
                 )
                 at = b * dss[0] + t0 * dss[1] + n0 * dss[2] + i * dss[3]
                 gather(dstates, at, dss[1], dss[2], steps, lanes, r[i])
-                weights(code, row, inverse[i], shift, size)
+                rows = raw[i * columns : (i + 1) * columns]
+                edge[i] = weights(code, row, rows, inverse[i], shift[i], scale[i], least, size)
                 contract_line(row, past, value[i], inverse[i], gated, size, h[i])
             for t in range(steps - 1, -1, -1):
                 at = t * lanes
@@ -120,12 +126,15 @@ def block_backward(
                     spread_adjoint(f, i * columns, at, r[i, at : at + lanes], adjoint, lanes)
                 carry, adjoint = adjoint, carry
             for i in range(m):
-                if code == SIGMOID or code == SILU:
-                    row_shift(code, raw[i * columns : (i + 1) * columns], shift, size)
                 for j in range(columns):
                     k = i * columns + j
                     u = past[j] if j < m else value[i]
-                    gate_gradient(code, f[k], raw[k], shift, r[i], u, h[i], df, ds, raw[k], size)
+                    if edge[i]:
+                        edge_gradient(
+                            code, f[k], raw[k], shift[i], scale[i], r[i], u, h[i], largest, raw[k], size
+                        )
+                    else:
+                        gate_gradient(code, f[k], raw[k], shift[i], r[i], u, h[i], df, ds, raw[k], size)
                 if gated:
                     for n in range(size):
                         r[i, n] *= f[i * columns + m, n]

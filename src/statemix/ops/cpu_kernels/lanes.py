@@ -44,6 +44,14 @@ def gather_rows(source, base, step_stride, lane_stride, row_stride, column_strid
 
 
 @compiled
+def copy(source, target, size):
+    """Whole lines, number by number: an assignment of slices takes Numba seconds to compile."""
+    for k in range(source.shape[0]):
+        for n in range(size):
+            target[k, n] = source[k, n]
+
+
+@compiled
 def scatter(f, target, base, step_stride, line_stride, steps, lanes):
     """target[base + t * step_stride + k * line_stride + n] = f[k, t * lanes + n], in the order of memory."""
     for t in range(steps):
