@@ -33,6 +33,7 @@ class Interruption:
     def __init__(self) -> None:
         self._signal: int | None = None
         self._before: dict[int, Any] = {}
+        self._mask: set[int] | None = None
 
     @property
     def signal(self) -> int | None:
@@ -54,12 +55,16 @@ class Interruption:
             self._before = {
                 number: signal.signal(number, self._ask) for number in SIGNALS if not _ignored_hangup(number)
             }
+            if hasattr(signal, "pthread_sigmask"):  # a process may begin with them blocked
+                self._mask = set(signal.pthread_sigmask(signal.SIG_UNBLOCK, self._before))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._restore()
+        if self._mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
 
 def _ignored_hangup(number: int) -> bool:
