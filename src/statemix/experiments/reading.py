@@ -58,7 +58,7 @@ EVENT: dict[str, Field] = {
 DEVICE: dict[str, Field] = {"device": TEXT}
 """What a description of hardware has."""
 
-FACTS = {"ended": ("status", "hardware"), "failed": ("error", "traceback")}
+FACTS = {"ended": ("status", "hardware"), "failed": ("error",)}
 """What a line of a history has, by its event, beside the event and the time."""
 
 

@@ -209,7 +209,7 @@ def check_config(path: Path, job: Job) -> None:
 def failure_of(history: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """The last failure in a history, unless the run came to an end all the same."""
     last = next((line for line in reversed(history) if line["event"] != "started"), None)
-    return last if last is not None and last["event"] == FAILED else None
+    return {"traceback": "", **last} if last is not None and last["event"] == FAILED else None
 
 
 def history_line(key: str, event: str, **facts: Any) -> bytes:
