@@ -1,5 +1,6 @@
 """Block-diagonal and higher-order linear recurrences for PyTorch (BD-LRU and H-LRU, arXiv 2602.12021)."""
 
+from statemix import _torch_import  # noqa: F401
 from statemix.nn import BDLRU, HLRU
 from statemix.ops import affine_scan, bdlru_scan, bdlru_step, hlru_scan, hlru_step
 

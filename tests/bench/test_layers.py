@@ -79,7 +79,7 @@ def test_record_of_layers(monkeypatch):
     assert row["products"]["flops"] == {"forward": 2 * 16 * 7 * 32 * 32, "both": 6 * 16 * 7 * 32 * 32}
     assert row["tokens_per_s"] == pytest.approx(16_000 / row["both"]["ms"]["median"])
     assert row["zero_gradients"] == []
-    assert others["DeltaNet"]["left_out"] == 'not installed: pip install "statemix[rivals]"'
+    assert others["DeltaNet"]["left_out"] == 'not installed: pip install "flash-linear-attention>=0.6.0"'
     lstm = others["LSTM"]
     against = next(
         one

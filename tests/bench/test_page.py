@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from statemix.bench import passes, targets
 from statemix.bench.cases import Case
-from statemix.bench.files import read_json
-from statemix.bench.page import write_page
+from statemix.bench.files import read_json, write_json
+from statemix.bench.page import make_page, write_page
+from statemix.bench.page_tables import number
 from statemix.bench.picture import draw_picture
 from statemix.bench.timing import summarize
 
@@ -67,10 +69,13 @@ def layer_record():
 
 
 def decode_record():
-    def at(position, us):
-        return {"position": position, "us": {"median": us}}
+    def times(us):
+        return {"median": us, "lower_quartile": us - 1, "upper_quartile": us + 1}
 
-    row = {"layer": "bdlru", "m": 4, "dim": 1024, "batch": 128, "us": {"median": 12.0}}
+    def at(position, us):
+        return {"position": position, "us": times(us)}
+
+    row = {"layer": "bdlru", "m": 4, "dim": 1024, "batch": 128, "us": times(12.0)}
     far = row | {"one_layer": [at(1, 8.0), at(1025, 8.2), at(1_000_065, 8.1)]}
     failed = {"layer": "hlru", "m": 4, "failed": "no kernel"}
     return {"bench": "decode", **TOP, "layers": [far, failed]}
@@ -139,7 +144,10 @@ def test_every_figure_of_the_table_is_asked():
 def test_picture(tmp_path):
     pytest.importorskip("matplotlib")
     for name in ("speed.png", "speed.svg"):
-        assert draw_picture([layer_record(), scan_record()], tmp_path / "docs" / name).stat().st_size > 5000
+        assert (
+            draw_picture({"l": layer_record(), "s": scan_record()}, tmp_path / "docs" / name).stat().st_size
+            > 5000
+        )
     assert sorted(path.name for path in (tmp_path / "docs").iterdir()) == ["speed.png", "speed.svg"]
     text = (tmp_path / "docs" / "speed.svg").read_text()
     assert "<svg" in text
@@ -150,7 +158,7 @@ def test_picture(tmp_path):
 def test_nothing_to_draw(tmp_path):
     pytest.importorskip("matplotlib")
     with pytest.raises(ValueError, match="files: got no measured scan"):
-        draw_picture([layer_record()], tmp_path / "speed.png")
+        draw_picture({"l": layer_record()}, tmp_path / "speed.png")
     with pytest.raises(ValueError, match="files: got none"):
         write_page({}, tmp_path / "speed.md")
 
@@ -163,3 +171,141 @@ def test_not_a_record(tmp_path):
             read_json(path)
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "none.json")
+
+
+def comparison_record():
+    def result(ms):
+        return {"ms": summarize([ms / 1000, ms / 1000]), "error": 1e-7}
+
+    def row(case, ours, loop, other):
+        results = {"statemix": result(ours), "loop": result(loop), "x|y": result(other)}
+        return {**case._asdict(), "results": results}
+
+    rows = [row(Case("bdlru", 2, 32, 256, 32), 4, 100, 30), row(Case("hlru", 4, 32, 256, 32), 6, 5460, 33)]
+    cpu = {"device": "a CPU", "threads": 2, "versions": {"torch": "2+cpu", "triton": None, "numba": "0.68"}}
+    names = {"statemix": "compiled", "loop": "the defining loop", "x|y": "another"}
+    return {"bench": "scan", **TOP, **cpu, "contestants": names, "cases": rows}
+
+
+def training_record():
+    ways = [
+        {"capture": "off", "ms": summarize([0.008]), "tokens_per_s": 2.65e5},
+        {"capture": "graph", "failed": "no GPU"},
+    ]
+    packed = [
+        {
+            "side_by_side": 2,
+            "ms_per_step": summarize([0.004]),
+            "steps_per_s": 250.0,
+            "runs_in_ten_minutes": 7.5,
+        }
+    ]
+    config = {"task": {"name": "permutation"}, "training": {"batch_size": 128}}
+    return {"bench": "train", **TOP, "config": config, "ways": ways, "packed": packed}
+
+
+def test_a_record_of_a_cpu_shows_its_times(tmp_path):
+    lines = write_page({"cpu.json": comparison_record()}, tmp_path / "speed.md").read_text().splitlines()
+    assert line(lines, "BD-LRU m = 2")[1:] == [
+        "32×256×32",
+        "4 (4–4)",
+        "100 (100–100), **25×**",
+        "30 (30–30), **7.5×**",
+    ]
+    assert line(lines, "H-LRU m = 4")[3] == "5,460 (5,460–5,460), **910×**"
+    assert line(lines, "[cpu.json]")[2] == "2026-01-02, a CPU, torch 2+cpu, Numba 0.68"
+    text = "\n".join(lines)
+    assert "(a CPU, 2 threads)" in text
+    assert "x\\|y ms" in text
+    assert "not measured" not in text  # figures of a GPU
+    assert lines[2] == (
+        "Timed on a CPU: the scans of statemix, forward + backward, beside loop and x\\|y in 2 cases. "
+        "The fastest of the others takes 5.5 to 7.5 times as long as statemix, by case."
+    )
+
+
+def test_the_record_of_the_readme_shows_its_times():
+    path = Path(__file__).parents[2] / "benchmarks" / "scan_cpu.json"
+    record = read_json(path)
+    text = make_page({str(path): record}, path.parent)
+    for case in record["cases"]:
+        for result in case["results"].values():
+            assert number(result["ms"]["median"]) in text
+
+
+def test_decoding_and_training_show_their_times(page, tmp_path):
+    assert line(page, "BDLRU m=4 | 1024")[4:] == ["12 (11–13)", "1: 8, 1025: 8.2, 1000065: 8.1"]
+    assert line(page, "HLRU m=4")[4] == "failed: no kernel"
+    lines = write_page({"t.json": training_record()}, tmp_path / "t.md").read_text().splitlines()
+    assert line(lines, "off") == ["off", "8 (8–8)", "265,000"]
+    assert line(lines, "graph")[1] == "failed: no GPU"
+    assert line(lines, "2 |") == ["2", "4 (4–4)", "250", "7.5"]
+    assert lines[2] == "Timed on a GPU: training steps run in 2 ways. A training step takes 8 ms."
+
+
+def test_the_page_says_what_was_compared_and_what_came_out(page):
+    assert page[2] == (
+        "Timed on a GPU: the scans forward and backward apart beside a plain copy in 4 cases; whole layers beside "
+        "2 baselines; one token at a time of 2 layers. The scans reach 61 to 90 % forward and 60 to 80 % backward of "
+        "the speed of a copy; baselines take 1.6 times as long as our layer of as many parameters; a step takes 12 µs "
+        "a layer."
+    )
+
+
+def test_numbers_have_three_digits_and_no_exponent():
+    assert [number(x) for x in (0.41321, 3.4901, 99.96, 100.4, 5456.7, 4.95e6)] == [
+        "0.413", "3.49", "100", "100", "5,460", "4,950,000",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bench": "rivals"}, "got one of bench 'rivals', expected a record of `statemix bench scan`"),
+        ({"versions": None}, "got one without 'versions'"),
+        ({"cases": [{"recurrence": "bdlru"}]}, "is not a whole record of `statemix bench scan`"),
+        ({"cases": 3}, "is not a whole record"),
+        ({"date": 3}, "got one without 'date'"),
+    ],
+)
+def test_a_damaged_record_is_named(tmp_path, change, message):
+    with pytest.raises(ValueError, match=rf"^x\.json: {message}"):
+        write_page({"x.json": comparison_record() | change}, tmp_path / "x.md")
+    missing = {key: value for key, value in scan_record().items() if key != "device"}
+    with pytest.raises(ValueError, match=r"^x\.json: got one without 'device'"):
+        write_page({"x.json": missing}, tmp_path / "x.md")
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_what_is_told_is_written(tmp_path):
+    """No other file, whatever the name: an ending that is no picture's left a file beside it."""
+    pytest.importorskip("matplotlib")
+    record = tmp_path / "scan.json"
+    write_json(record, scan_record())
+    stranger = tmp_path / "stranger.png"
+    stranger.write_bytes(b"kept")
+    (tmp_path / "link.png").symlink_to(stranger)
+    for name in ("speed", "speed.jpg", "scan.json", ".png"):
+        with pytest.raises(ValueError, match=r"^out: got '.*', expected a name that ends in .png or .svg"):
+            draw_picture({str(record): scan_record()}, tmp_path / name)
+    with pytest.raises(ValueError, match=r"which is one of the records"):
+        write_page({str(record): scan_record()}, tmp_path / "." / "scan.json")
+    draw_picture({str(record): scan_record()}, tmp_path / "link.png")
+    assert stranger.read_bytes() == b"kept"
+    assert (tmp_path / "link.png").read_bytes().startswith(b"\x89PNG")
+    draw_picture({str(record): scan_record()}, tmp_path / "new" / "a.SVG")
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == [
+        "link.png", "new", "new/a.SVG", "scan.json", "stranger.png",
+    ]  # fmt: skip
+
+
+def test_the_commands_write_where_they_are_told(tmp_path, monkeypatch, capsys):
+    from statemix.cli.app import run
+
+    write_json(tmp_path / "scan.json", comparison_record())
+    monkeypatch.chdir(tmp_path)
+    assert run(["bench", "picture", "scan.json"]) == 2
+    assert "--out" in capsys.readouterr().err
+    assert run(["bench", "report", "scan.json"]) == 0
+    assert "| BD-LRU m = 2 | 32×256×32 | 4 (4–4) |" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["scan.json"]

@@ -118,8 +118,8 @@ def test_rivals_say_why_they_are_missing(monkeypatch):
     monkeypatch.setattr("statemix.bench.packages.find_spec", lambda name: None if name != "torch" else name)
     rows = list(passes.run([Case("bdlru", 4, 2, 16, 2)], dtype="float32", device=CPU, repeats=1, copy=COPY))
     others = dict(rivals.run(list(rivals.RIVALS), rows, CPU, 1))
-    assert others["chunk_hgrn"]["left_out"] == 'not installed: pip install "statemix[rivals]"'
-    assert others["accelerated_scan"]["left_out"] == 'not installed: pip install "statemix[rivals]"'
+    assert others["chunk_hgrn"]["left_out"] == 'not installed: pip install "flash-linear-attention>=0.6.0"'
+    assert others["accelerated_scan"]["left_out"] == 'not installed: pip install "accelerated-scan>=0.3.1"'
     assert others["associative_scan_compiled"]["left_out"] == "needs a CUDA device"
     assert others["lstm"]["left_out"] == "no case bdlru:1 was measured"
     ours = rows[0]["both"]["ms"]["median"]

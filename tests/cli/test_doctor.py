@@ -48,7 +48,7 @@ def test_choices_without_the_packages(monkeypatch):
     monkeypatch.setattr(cpu, "INSTALLED", False)
     monkeypatch.setattr(triton, "INSTALLED", False)
     rows = {tuple(row[:2]): row[2] for row in shown(monkeypatch, "cpu", "cuda:0")}
-    assert 'pip install "statemix[cpu]"' in rows["cpu", "reference"]
+    assert 'pip install "numba>=0.60"' in rows["cpu", "reference"]
     assert "pip install triton" in rows["cuda:0", "reference"]
 
 

@@ -52,8 +52,7 @@ def test_a_group_alone_shows_its_help(statemix):
 def test_a_folder_that_is_no_run(statemix, tmp_path):
     done = statemix(f"eval {tmp_path}/none")
     assert (done.code, done.out) == (2, "")
-    assert done.err.startswith("error: ")
-    assert done.err.count("\n") == 1
+    assert done.err == f"error: {tmp_path}/none: No such file or directory\n"
 
 
 @pytest.mark.parametrize("line", ["--debug tasks show nope", "tasks show nope --debug"])
@@ -69,8 +68,8 @@ def test_debug_shows_the_traceback(statemix, line):
     [
         (ValueError("a:\n  b"), 2, "error: a: b"),
         (TypeError("t"), 2, "error: t"),
-        (ModuleNotFoundError("no", name="jinja2.x"), 1, 'error: jinja2 is not installed: pip install "statemix[rep'),
-        (ImportError('rich is not installed: pip install "statemix[train]"'), 1, 'error: rich is not installed'),
+        (ModuleNotFoundError("no", name="jinja2.x"), 1, 'error: jinja2 is not installed: pip install "jinja2>='),
+        (ImportError("rich is not installed: how"), 1, "error: rich is not installed: how"),
         (PermissionError(13, "Permission denied", "x/y"), 1, "error: x/y: Permission denied"),
         (errors.Failure("worse"), 1, "error: worse"),
         (KeyboardInterrupt(), 130, "interrupted"),
@@ -113,9 +112,12 @@ def test_doctor_finds_a_wrong_backend(statemix, monkeypatch):
 
 @pytest.mark.parametrize("name", statemix.cli.NEEDED)
 def test_without_the_extra(monkeypatch, capsys, name):
-    monkeypatch.setattr(statemix.cli, "find_spec", lambda module: None if module == name else module)
+    monkeypatch.setattr(statemix.cli, "installed", lambda module: module != name)
+    monkeypatch.setattr(sys, "argv", ["statemix", "tasks"])
     assert statemix.cli.main() == 1
-    assert capsys.readouterr().err == f'error: {name} is not installed: pip install "statemix[train]"\n'
+    err = capsys.readouterr().err
+    assert err.startswith(f'error: the command needs {name}: pip install "{name}>=')
+    assert 'pip install -e ".[train]"' in err and err.count("\n") == 1
 
 
 def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path):

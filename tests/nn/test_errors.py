@@ -54,7 +54,7 @@ CASES = {
         ValueError,
         r"x: got shape .* \[B, dim\]",
     ),
-    "step state": (lambda: layer().step(X[:, 0], None), TypeError, "state: got NoneType"),
+    "step state": (lambda: layer().step(X[:, 0], 0.0), TypeError, "state: got float"),
     "batch": (lambda: layer().initial_state(-1), ValueError, "batch_size: got -1"),
     "unknown mixer": (lambda: build_mixer("mamba", 6), ValueError, "'mamba', expected one of .*'bdlru'"),
     "unknown argument": (lambda: build_mixer("bdlru", 6, order=2), ValueError, "order"),

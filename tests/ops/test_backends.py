@@ -52,7 +52,7 @@ def test_auto_without_the_packages(monkeypatch):
     monkeypatch.setattr(cpu, "INSTALLED", False)
     monkeypatch.setattr(triton, "INSTALLED", False)
     backend, why = explain_backend("cpu")
-    assert backend == "reference" and 'pip install "statemix[cpu]"' in why
+    assert backend == "reference" and 'pip install "numba>=' in why
     backend, why = explain_backend("cuda")
     assert backend == "reference" and "pip install triton" in why
 

@@ -69,7 +69,7 @@ def test_error(case):
 def test_a_missing_extra_says_how_to_mend_it(monkeypatch):
     monkeypatch.setattr(cpu, "INSTALLED", False)
     assert explain_backend("cpu") == ("reference", cpu.unavailable(torch.device("cpu")))
-    with pytest.raises(ValueError, match=r'backend: .cpu. cannot run: .*pip install "statemix\[cpu\]"'):
+    with pytest.raises(ValueError, match=r'backend: .cpu. cannot run: .*pip install "numba>=0.60"'):
         bdlru_scan(G, V, S, backend="cpu")
     bdlru_scan(G, V, S)  # "auto" still has the reference
 

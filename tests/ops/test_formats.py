@@ -7,7 +7,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from statemix.ops import registration
-from statemix.ops.layout import empty_fast, from_fast_order, in_fast_format, to_fast_order
+from statemix.ops.layout import empty_fast, in_fast_format, to_fast_order
 from tests.ops.cases import BACKENDS, RECURRENCES, inputs, names, run
 
 B, T, N, M = 2, 7, 5, 3
@@ -21,7 +21,7 @@ VALUES = {  # B, T, i, N on the CPU; B, T, N, i elsewhere
     "hlru": ((B, T, N), (35, 5, 1), (35, 5, 1)),
     "affine": ((B, T, N, 3), (105, 15, 1, 5), (105, 15, 3, 1)),
 }
-STATE = ((B, N, M), (15, 1, 5), (15, 3, 1))  # S, i, N on the CPU; S, N, i elsewhere
+STATE = ((B, N, M), (15, 3, 1), (15, 3, 1))  # S, N, i everywhere
 PLACES = {"cpu": 1, "meta": 2, "cuda": 2}
 
 
@@ -46,7 +46,7 @@ def test_the_formats(recurrence, device):
     for tensor, role in zip(fast, roles, strict=True):
         assert in_fast_format(tensor, role) is tensor
         assert to_fast_order(tensor, role).is_contiguous()
-        assert from_fast_order(to_fast_order(tensor, role), role).stride() == tensor.stride()
+        assert not tensor._is_view()
     if device == "cpu":
         assert all(torch.equal(x, y) for x, y in zip(fast, tensors, strict=True))
 

@@ -153,12 +153,6 @@ def test_torch_func(recurrence, backend):
     torch.testing.assert_close(nested, plain)
 
 
-def test_forward_mode_says_no():
-    gates, values, state = inputs("bdlru")
-    with pytest.raises(NotImplementedError, match="jvp"):
-        torch.func.jvp(lambda g: bdlru_scan(g, values, state)[0], (gates,), (gates,))
-
-
 def test_steps_compile():
     for recurrence, step in (("bdlru", bdlru_step), ("hlru", hlru_step)):
         gates, values, state = inputs(recurrence, T=1)

@@ -15,6 +15,16 @@ class Page(html.parser.HTMLParser):
         self.loads, self.cells, self.open, self.row = [], [], [], []
         self.feed(text)
 
+    def rows(self):
+        """The rows of all tables together, by configuration: {column: text}."""
+        found, header = {}, []
+        for row in self.cells:
+            if row[0] == "configuration":
+                header = row
+            else:
+                found.setdefault(row[0], {}).update(zip(header, row, strict=True))
+        return found
+
     def handle_starttag(self, tag, attrs):
         self.loads += [value for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
         if tag not in self.VOID:
@@ -27,7 +37,9 @@ class Page(html.parser.HTMLParser):
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
+        if tag in ("td", "th"):
+            self.row[-1] = self.row[-1].strip()
 
     def handle_data(self, data):
         if {"td", "th"} & set(self.open):
-            self.row[-1] += data.strip()
+            self.row[-1] += data

@@ -25,8 +25,7 @@ def test_runs_that_did_not_finish_are_listed(runs, tmp_path):
     with (runs / "block-1" / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "train", "st')  # in the middle of a line
     page = write_report([runs], tmp_path / "out")
-    cells = Page(page.read_text()).cells
-    row = dict(zip(cells[0], cells[1], strict=True))
+    row = Page(page.read_text()).rows()["BD-LRU m = 3"]
     assert row["n"] == "3"
     assert row["status"] == "1 finished, 1 running, 1 diverged"
     assert row["accuracy at 6"] == "0.900 (n = 1)"  # not the three that the row is about
@@ -38,8 +37,7 @@ def test_a_run_without_weights_yet(runs, trained, tmp_path):
     for name in ("summary.json", "model.safetensors"):
         (runs / "order-0" / name).unlink()
     summary = json.loads((trained / "order-0" / "summary.json").read_text())
-    header, cells = Page(write_report([runs / "order-0"], tmp_path / "out").read_text()).cells
-    row = dict(zip(header, cells, strict=True))
+    (row,) = Page(write_report([runs / "order-0"], tmp_path / "out").read_text()).rows().values()
     assert (row["status"], row["steps"], row["seconds"]) == ("1 running", "60", "–")
     assert row["FLOPs per step"] == str(summary["flops_per_step"])  # counted from the configuration
     assert row["state size"] == str(summary["state_size"])
@@ -50,8 +48,8 @@ def test_a_run_whose_weights_are_nan(tmp_path, capfd):
     train(small("training.lr=1e30", "training.gradient_clip=0.0", "training.warmup=1"), tmp_path / "run")
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["status"] == "diverged"
-    cells = Page(write_report([tmp_path / "run"], tmp_path / "out").read_text()).cells
-    assert cells[1][cells[0].index("status")] == "1 diverged"
+    (row,) = Page(write_report([tmp_path / "run"], tmp_path / "out").read_text()).rows().values()
+    assert row["status"] == "1 diverged"
     (group,) = read_groups([tmp_path / "run"])
     assert all(values.isnan().all() for values in group_eigenvalues(group))
     assert "ERROR" not in "".join(capfd.readouterr())
@@ -100,12 +98,12 @@ def test_configurations_that_look_alike_are_told_apart(trained, tmp_path):
 def test_a_default_number_of_blocks_is_shown(tmp_path):
     settings = [f"mixer.{k}={v}" for k, v in (("name", "hlru"), ("order", 3))]
     train(small(*settings, "training.steps=8"), tmp_path / "run")
-    cells = Page(write_report([tmp_path / "run"], tmp_path / "out").read_text()).cells
-    assert dict(zip(cells[0], cells[1], strict=True))["N"] == "3"  # round(8 / 3)
+    (row,) = Page(write_report([tmp_path / "run"], tmp_path / "out").read_text()).rows().values()
+    assert row["N"] == "3"  # round(8 / 3)
 
 
 def test_the_demo_presets_have_their_labels():
-    from statemix.report.groups import mixer_label
+    from statemix.report.labels import mixer_label
 
     names = [mixer_label(resolve_config(f"demo-{kind}").mixer) for kind in ("diagonal", "bdlru", "hlru")]
     assert names == ["diagonal (m = 1)", "BD-LRU m = 3", "H-LRU m = 3"]

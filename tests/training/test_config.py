@@ -36,6 +36,19 @@ def test_layers_in_order(tmp_path):
     assert config.training.batch_size == 128
 
 
+@pytest.mark.parametrize("preset", [None, *PRESETS])
+def test_a_warmup_that_nobody_gave_is_no_longer_than_the_steps(preset, tmp_path):
+    usual = resolve_config(preset).training
+    assert resolve_config(preset, None, ["training.steps=4"]).training.warmup == 4
+    (tmp_path / "steps.toml").write_text("[training]\nsteps = 5\n")
+    assert resolve_config(preset, tmp_path / "steps.toml").training.warmup == 5
+    longer = resolve_config(preset, None, [f"training.steps={usual.steps + 1}"]).training
+    assert longer.warmup == usual.warmup
+    (tmp_path / "warmup.toml").write_text("[training]\nwarmup = 6\n")
+    with pytest.raises(ValueError, match=r"training.warmup: got 6, expected at most steps = 4"):
+        resolve_config(preset, tmp_path / "warmup.toml", ["training.steps=4"])
+
+
 def test_another_mixer_or_task_starts_afresh():
     config = resolve_config("demo-bdlru", None, ["mixer.name=hlru", "mixer.order=2", "task.name=parity"])
     assert config.mixer == {"name": "hlru", "order": 2}
@@ -64,7 +77,10 @@ CASES = {
     "steps": ((None, None, ["training.steps=0"]), r"training.steps: got 0, expected at least 1"),
     "batch": ((None, None, ["training.batch_size=0"]), r"training.batch_size: got 0"),
     "negative": ((None, None, ["training.lr=-1.0"]), r"training.lr: got -1.0, expected at least 0"),
-    "warmup": ((None, None, ["training.steps=9"]), r"training.warmup: got 100, expected at most steps = 9"),
+    "warmup": ((None, None, ["training.steps=9", "training.warmup=10"]),
+               r"training.warmup: got 10, expected at most steps = 9"),
+    "preset's warmup": (("demo-bdlru", None, ["training.warmup=50", "training.steps=9"]),
+                        r"training.warmup: got 50, expected at most steps = 9"),
     "schedule": ((None, None, ["training.schedule=linear"]), r"training.schedule: got 'linear', expected one of"),
     "precision": ((None, None, ["training.precision=int8"]), r"training.precision: got 'int8'"),
     "capture": ((None, None, ["training.capture=on"]), r"training.capture: got 'on', expected one of 'auto', 'off'"),

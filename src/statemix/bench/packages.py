@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 
 from statemix.bench.environment import installed_version
+from statemix.extras import install
 
 
 class Package(NamedTuple):
@@ -22,8 +23,8 @@ class Package(NamedTuple):
 
 
 TORCH = Package("torch", "torch", "pip install torch")
-FLA = Package("flash-linear-attention", "fla", 'pip install "statemix[rivals]"')
-ACCELERATED_SCAN = Package("accelerated-scan", "accelerated_scan", 'pip install "statemix[rivals]"')
+FLA = Package("flash-linear-attention", "fla", install("fla"))
+ACCELERATED_SCAN = Package("accelerated-scan", "accelerated_scan", install("accelerated_scan"))
 
 
 def missing(package: Package) -> str | None:

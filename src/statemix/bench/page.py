@@ -1,34 +1,78 @@
-"""The page of figures: asked, reached, and the record each comes from, with the command that made it."""
+"""The page of measurements: what was timed, each record with the command that made it, and what was asked for."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from statemix.bench.files import write_text
-from statemix.bench.targets import FIGURES, Figure, Record, asked_percent
+from statemix.bench.page_summary import summary
+from statemix.bench.page_tables import KINDS, Kind, kind_of, plain
+from statemix.bench.targets import FIGURES, Figure, Record
 
-NAMES = {"bdlru": "BD-LRU", "hlru": "H-LRU", "affine": "affine"}
 MISSING = "not measured"
+
+VERSIONS = {"torch": "torch", "triton": "Triton", "numba": "Numba"}
+"""The versions that are shown, and how the packages are written."""
+
+HEADER = {"command": str, "date": str, "device": str, "versions": dict}
+"""What every record begins with, besides the bench."""
 
 
 def write_page(records: Mapping[str, Record], out: Path, notes: str = "") -> Path:
-    """Write the page (Markdown) from records by path. `notes` follow the tables. ValueError without records."""
+    """Write the page (Markdown) from records by path, and nothing else. `notes` follow the tables.
+
+    Errors: ValueError without records, for one that is no record of a bench, and for an `out` that is one of them.
+    """
+    if out.resolve() in {Path(path).resolve() for path in records}:
+        raise ValueError(f"out: got {str(out)!r}, which is one of the records, expected another file")
+    write_text(out, make_page(records, out.parent, out.with_suffix(".png"), notes))
+    return out
+
+
+def make_page(
+    records: Mapping[str, Record], folder: Path, picture: Path | None = None, notes: str = ""
+) -> str:
+    """The page as text, with links as from `folder`, and the picture if that exists. Errors as `write_page`."""
     if not records:
         raise ValueError("files: got none, expected records of `statemix bench`")
-    links = {path: os.path.relpath(path, out.parent) for path in records}
-    picture = out.with_suffix(".png")
-    lines = ["# Speed", "", *_origin(records, links), ""]
-    if picture.exists():
+    links = {}
+    for path, record in records.items():
+        _check(path, record)
+        links[path] = f"[{plain(Path(path).name)}]({os.path.relpath(path, folder)})"
+    tables = {kind.entry: list(_tables(kind, records, links)) for kind in KINDS}
+    lines = ["# Speed", "", summary(list(records.values())), "", *_origin(records, links), ""]
+    if picture is not None and picture.exists():
         lines += [
             f"![Speed of the scans in percent of a plain copy, by block size and pass]({picture.name})",
             "",
         ]
-    lines += [*_scans(records, links), *_figures(records, links), *_layers(records, links)]
-    write_text(out, "\n".join(lines).rstrip() + "\n" + (f"\n{notes.strip()}\n" if notes.strip() else ""))
-    return out
+    lines += [*tables.pop("passes"), *_figures(records, links)]
+    lines += [line for table in tables.values() for line in table]
+    return "\n".join(lines).rstrip() + "\n" + (f"\n{notes.strip()}\n" if notes.strip() else "")
+
+
+def _check(path: str, record: Record) -> None:
+    """ValueError for what is no record that the page shows."""
+    missing = next((key for key, kind in HEADER.items() if not isinstance(record.get(key), kind)), None)
+    if kind_of(record) is None or missing:
+        got = f"one without {missing!r}" if missing else f"one of bench {record['bench']!r}"
+        raise ValueError(
+            f"{path}: got {got}, expected a record of `statemix bench scan`, layer, decode or train"
+        )
+
+
+def _tables(kind: Kind, records: Mapping[str, Record], links: Mapping[str, str]) -> Iterator[str]:
+    """The table of every record of a kind. ValueError naming a record that lacks something."""
+    for path, record in records.items():
+        if kind_of(record) is kind:
+            try:
+                yield from list(kind.table(record, links[path]))
+            except (AttributeError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+                raise ValueError(
+                    f"{path}: is not a whole record of `statemix bench {kind.bench}`: {error!r}"
+                ) from None
 
 
 def _origin(records: Mapping[str, Record], links: Mapping[str, str]) -> Iterator[str]:
@@ -38,68 +82,16 @@ def _origin(records: Mapping[str, Record], links: Mapping[str, str]) -> Iterator
     yield "|---|---|---|"
     for path, record in records.items():
         versions = record["versions"]
-        place = f"{record['date'][:10]}, {record['device']}, torch {versions['torch']}, Triton {versions['triton']}"
-        yield f"| [{Path(path).name}]({links[path]}) | `{record['command']}` | {place} |"
-
-
-def _cell(value: float, asked: float | None, digits: int = 3) -> str:
-    """A percentage, and by how many points it misses what was asked."""
-    text = f"{value:.{digits}g}"
-    return text if asked is None or value >= asked else f"**{text}** (missed by {asked - value:.2g})"
-
-
-def _scans(records: Mapping[str, Record], links: Mapping[str, str]) -> Iterator[str]:
-    """A table a record of scans in two passes."""
-    for path, record in records.items():
-        if record["bench"] != "scan" or "passes" not in record:
-            continue
-        copy = f"{record['copy']['tb_per_s']:.3g} TB/s read and written"
-        yield f"## Scans: percent of a plain copy ({record['dtype']}, {copy})"
-        yield ""
-        yield f"From [{Path(path).name}]({links[path]}). Percent on the bytes that a pass must move at least."
-        yield ""
-        yield "| | B×T×N | forward µs | % | asked | backward µs | % | asked |"
-        yield "|---|---|---|---|---|---|---|---|"
-        yield from (_scan_line(row) for row in record["cases"])
-        yield ""
-        yield from _scan_rivals(record)
-
-
-def _scan_line(row: Record) -> str:
-    name = f"{NAMES[row['recurrence']]} m = {row['m']} | {row['batch']}×{row['length']}×{row['blocks']}"
-    if "failed" in row:
-        return f"| {name} | failed: {row['failed']} | | | | | |"
-    cells = []
-    for one, asked in zip(("forward", "backward"), asked_percent(row) or (None, None), strict=True):
-        timed = row[one]
-        bound = "" if asked is None else f"{asked:g}"
-        cells += [f"{1000 * timed['ms']['median']:.4g}", _cell(timed["percent_of_copy"], asked), bound]
-    return f"| {name} | {' | '.join(cells)} |"
-
-
-def _scan_rivals(record: Record) -> Iterator[str]:
-    yield "| rival | B×T×N, m | forward ms | forward + backward ms | × ours | |"
-    yield "|---|---|---|---|---|---|"
-    for name, row in record["rivals"].items():
-        case = row.get("case")
-        sizes = f"{case['batch']}×{case['length']}×{case['blocks']}, {case['m']}" if case else ""
-        note = (
-            row.get("left_out")
-            or row.get("failed")
-            or f"{row['description']}; {row['package']}, {row['dtype']}"
-        )
-        times = [_median(row, one) for one in ("forward", "both")]
-        ratio = f"{row['times_ours']:.3g}" if "times_ours" in row else ""
-        yield f"| {name} | {sizes} | {times[0]} | {times[1]} | {ratio} | {note} |"
-    yield ""
-
-
-def _median(row: Record, name: str) -> str:
-    return f"{row[name]['ms']['median']:.4g}" if name in row else ""
+        compiler = "triton" if versions.get("triton") else "numba"
+        told = [f"{VERSIONS[key]} {plain(versions[key])}" for key in ("torch", compiler) if versions.get(key)]
+        place = ", ".join([record["date"][:10], plain(record["device"]), *told])
+        yield f"| {links[path]} | `{plain(record['command'])}` | {place} |"
 
 
 def _figures(records: Mapping[str, Record], links: Mapping[str, str]) -> Iterator[str]:
-    """The other figures; of several records that hold one, the last given counts."""
+    """The other figures, where a record may hold one; of several that do, the last given counts."""
+    if all(value is None for figure in FIGURES for _, value in _values(figure, records)):
+        return
     yield "## The other figures"
     yield ""
     yield "| | asked | reached | record |"
@@ -113,7 +105,7 @@ def _figures(records: Mapping[str, Record], links: Mapping[str, str]) -> Iterato
         path, value = found[-1]
         text = f"{value:.3g}{figure.unit}"
         told = text if figure.reached(value) else f"**{text}** (missed)"
-        yield f"| {figure.name} | {bound} | {told} | [{Path(path).name}]({links[path]}) |"
+        yield f"| {figure.name} | {bound} | {told} | {links[path]} |"
     yield ""
 
 
@@ -121,31 +113,3 @@ def _values(figure: Figure, records: Mapping[str, Record]) -> Iterator[tuple[str
     for path, record in records.items():
         if record["bench"] == figure.bench and (figure.bench != "scan" or "passes" in record):
             yield path, figure.value(record)
-
-
-def _layers(records: Mapping[str, Record], links: Mapping[str, str]) -> Iterator[str]:
-    """Every measured layer, ours and the rivals, in the order of speed."""
-    for path, record in records.items():
-        if record["bench"] != "layer":
-            continue
-        shape = f"d = {record['dim']}, B{record['batch']} T{record['length']}, {record['dtype']}"
-        yield f"## Layers, preset {record['preset']} ({shape})"
-        yield ""
-        yield f"From [{Path(path).name}]({links[path]}); fastest first."
-        yield ""
-        yield "| | parameters | forward ms | forward + backward ms | the same launched | tokens/s | × ours |"
-        yield "|---|---|---|---|---|---|---|"
-        rows: list[tuple[str, Any]] = [(row["name"], row) for row in record["ours"]]
-        rows += list(record["rivals"].items())
-        for name, row in sorted(rows, key=lambda pair: -pair[1].get("tokens_per_s", 0)):
-            yield _layer_line(name, row)
-        yield ""
-
-
-def _layer_line(name: str, row: Record) -> str:
-    note = row.get("left_out") or row.get("failed")
-    if note:
-        return f"| {name} | {note} | | | | | |"
-    ratio = f"{row['times_ours']:.3g}" if "times_ours" in row else ""
-    times = " | ".join(_median(row, one) for one in ("forward", "both", "launched"))
-    return f"| {name} | {row['parameters']:,} | {times} | {row['tokens_per_s']:.3g} | {ratio} |"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from statemix.bench.files import write_bytes
 from statemix.bench.targets import Record, asked_percent
+from statemix.extras import missing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +24,7 @@ STYLE: Any = {
     "svg.hashsalt": "statemix",
     "text.parse_math": False,
 }
+FORMATS = ("png", "svg")
 COLORS = {"forward": "#1b6ca8", "backward": "#e08214"}
 WIDTH = 0.38
 """Of a bar, where the distance between block sizes is 1."""
@@ -43,15 +46,30 @@ def panels(records: Sequence[Record]) -> list[Panel]:
     return list(by_shape.items())
 
 
-def draw_picture(records: Sequence[Record], out: Path) -> Path:
-    """Write the picture (PNG or SVG by its suffix). ImportError says how to install matplotlib."""
+def draw_picture(records: Mapping[str, Record], out: Path) -> Path:
+    """Write the picture of records by path, PNG or SVG by the ending of `out`, and nothing else.
+
+    Errors: ValueError for another ending, for an `out` that is one of the records, and without a scan in two passes;
+    ImportError says how to install matplotlib.
+    """
+    kind = out.suffix.lower().removeprefix(".")
+    if kind not in FORMATS:
+        raise ValueError(f"out: got {str(out)!r}, expected a name that ends in .{' or .'.join(FORMATS)}")
+    if out.resolve() in {Path(path).resolve() for path in records}:
+        raise ValueError(f"out: got {str(out)!r}, which is one of the records, expected another file")
+    write_bytes(out, _picture(list(records.values()), kind))
+    return out
+
+
+def _picture(records: Sequence[Record], kind: str) -> bytes:
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure
     except ImportError:
-        raise ImportError('matplotlib is not installed: pip install "statemix[report]"') from None
+        raise ImportError(missing("matplotlib")) from None
     shown = panels(records)
     scan = next(record for record in records if "copy" in record)
+    content = io.BytesIO()
     with mpl.rc_context(STYLE):
         widest = max(len(rows) for _, rows in shown)
         figure = Figure(figsize=(max(6.5, 1.2 + 0.75 * widest), 1.3 + 2.2 * len(shown)), layout="constrained")
@@ -64,14 +82,8 @@ def draw_picture(records: Sequence[Record], out: Path) -> Path:
             fontsize=11,
         )
         _legend(figure, axes[0])
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = out.with_name(f".{os.getpid()}.{out.name}")
-        try:
-            figure.savefig(temporary, dpi=130)
-            temporary.replace(out)
-        finally:
-            temporary.unlink(missing_ok=True)
-    return out
+        figure.savefig(content, format=kind, dpi=130, metadata={"Date": None} if kind == "svg" else None)
+    return content.getvalue()
 
 
 def _draw_panel(axes: Axes, shape: tuple[int, int], rows: list[Record]) -> None:

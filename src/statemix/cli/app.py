@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 import statemix
 from statemix.cli import (
@@ -18,12 +20,14 @@ from statemix.cli import (
     experiment,
     report,
     rivals,
+    streams,
     tasks,
     train,
     tune,
 )
 from statemix.cli.errors import BAD, INTERRUPTED, OK
 from statemix.cli.errors import report as report_error
+from statemix.text import visible
 
 Command = Callable[..., None]
 
@@ -60,11 +64,28 @@ EXPERIMENTS: dict[str, tuple[Command, str]] = {
 }
 
 
-def _group(commands: dict[str, tuple[Command, str]], **settings: Any) -> typer.Typer:
-    group = typer.Typer(add_completion=False, rich_markup_mode=None, **settings)
+KINDS: dict[Command, type[TyperCommand]] = {train.train: train.TrainCommand}
+"""Commands with a help of their own."""
+
+
+def _group(
+    commands: dict[str, tuple[Command, str]], *, add_completion: bool = False, **settings: Any
+) -> typer.Typer:
+    group = typer.Typer(add_completion=add_completion, rich_markup_mode=None, **settings)
     for name, (function, example) in commands.items():
-        group.command(name, epilog=f"Example: {example}")(function)
+        group.command(
+            name,
+            cls=KINDS.get(function, TyperCommand),
+            epilog=f"Example: {example}",
+            short_help=_sentence(function),
+        )(function)
     return group
+
+
+def _sentence(function: Command) -> str:
+    """The first sentence of a command's help, whole, for the list of commands."""
+    paragraph = (inspect.getdoc(function) or "").partition("\n\n")[0]
+    return " ".join(paragraph.split()).partition(". ")[0].partition("; exit code")[0].rstrip(".") + "."
 
 
 def _version(wanted: bool) -> None:
@@ -75,7 +96,7 @@ def _version(wanted: bool) -> None:
 
 def build() -> typer.Typer:
     """The whole command line."""
-    app = _group(COMMANDS, epilog="Example: statemix demo")
+    app = _group(COMMANDS, epilog="Example: statemix demo", add_completion=True)
     task_group = _group(
         TASKS, help="The synthetic tasks, listed and shown.", epilog="Example: statemix tasks",
         invoke_without_command=True,
@@ -120,13 +141,16 @@ def run(arguments: list[str]) -> int:
             prog_name="statemix",
             standalone_mode=False,
         )
+        streams.flush()
     except typer.Abort:
         return report_error(KeyboardInterrupt(), debug)
     except BaseException as error:
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # the parser's own, bad usage
             return _usage(error)
-        if isinstance(error, SystemExit):
-            raise
+        if isinstance(error, SystemExit) and not streams.is_broken_pipe(error):
+            return (
+                error.code if isinstance(error.code, int) else OK
+            )  # the shell's completion has been answered
         return report_error(error, debug)
     if code == INTERRUPTED:  # the parser catches Ctrl-C itself
         return report_error(KeyboardInterrupt(), debug)
@@ -136,7 +160,7 @@ def run(arguments: list[str]) -> int:
 def _usage(error: Any) -> int:
     message = error.format_message()
     if "\n" in message:  # a group without a command: its help
-        print(message, file=sys.stderr)
+        print(visible(message, keep="\n"), file=sys.stderr)
         return BAD
     return report_error(ValueError(message), debug=False)
 

@@ -18,11 +18,13 @@ from statemix.bench import scan as comparison
 from statemix.bench.cases import DEFAULT_CASES, Case, check_sizes, parse_cases, parse_shapes, parse_sizes
 from statemix.bench.clock import check_repeats, copy_bandwidth, resolve_device
 from statemix.bench.files import read_json, write_json
-from statemix.bench.page import write_page
+from statemix.bench.page import make_page, write_page
 from statemix.bench.picture import draw_picture
 from statemix.cli import bench_tables as tables
 from statemix.cli.console import output, progress
 from statemix.cli.errors import Failure
+from statemix.cli.waiting import working
+from statemix.text import encoded, visible
 
 Device = Annotated[str | None, typer.Option(help="cpu or cuda; without it, cuda where there is one.")]
 Out = Annotated[
@@ -38,7 +40,7 @@ Rivals = Annotated[str, typer.Option(help="all, none, or names, comma-separated.
 
 def command() -> str:
     """The command line, as it was given."""
-    return shlex.join(["statemix", *sys.argv[1:]])
+    return encoded(shlex.join(["statemix", *sys.argv[1:]]))
 
 
 def keep(record: dict[str, Any], out: Path | None) -> None:
@@ -51,7 +53,7 @@ def keep(record: dict[str, Any], out: Path | None) -> None:
 def tell(out: Path | None) -> None:
     """Say where the record is."""
     if out is not None:
-        output().print(f"recorded in {out}", soft_wrap=True)
+        output().say(f"recorded in {out}")
 
 
 def resolve_dtype(name: str | None, device: torch.device) -> torch.dtype:
@@ -108,13 +110,19 @@ def scan(
 
 def _scan_comparison(cases: list[Case], repeats: int, out: Path | None) -> None:
     rows = []
-    with progress().status("measuring") as status:
+    with working("measured", len(cases)) as work:
+        work.begin(_named(cases[0]))
         for row in comparison.run(cases, repeats=repeats):
             rows.append(row)
-            status.update(f"measured {len(rows)} of {len(cases)}")
+            work.begin(_named(cases[min(len(rows), len(cases) - 1)]))
+            work.end()
     record = comparison.record(rows, command=command())
     output().print(tables.comparison(record))
     keep(record, out)
+
+
+def _named(case: Case) -> str:
+    return f"{case.recurrence} {case.m} {tables.sizes(case._asdict())}"
 
 
 def _cases(shapes: str | None, sizes: str | None, given: dict[str, int | None]) -> list[Case]:
@@ -147,14 +155,16 @@ def _scan_passes(
             write_json(out, record)
         return record
 
-    for row in two_passes.run(cases, dtype=dtype, device=device, repeats=repeats, copy=copy):
-        rows.append(row)
-        save()
-        progress().print(f"{len(rows)} of {len(cases)}: {tables.one_scan(row)}", soft_wrap=True)
+    with working("measured", len(cases)) as work:
+        for row in two_passes.run(cases, dtype=dtype, device=device, repeats=repeats, copy=copy):
+            rows.append(row)
+            save()
+            work.done = len(rows)  # each row is a line of its own
+            progress().say(f"{len(rows)} of {len(cases)}: {tables.one_scan(row)}")
     for name, row in scan_rivals.run(names, rows, device, repeats):
         others[name] = row
         save()
-        progress().print(f"{name}: {tables.outcome(row)}", soft_wrap=True)
+        progress().say(f"{name}: {tables.outcome(row)}")
     record = save()
     for table in tables.passes(record):
         output().print(table)
@@ -208,11 +218,11 @@ def layer(
     for row in layers.run_ours(wanted, setting):
         ours.append(row)
         save()
-        progress().print(f"{row['name']}: {tables.outcome(row)}", soft_wrap=True)
+        progress().say(f"{row['name']}: {tables.outcome(row)}")
     for name, row in layers.run_rivals(wanted, names, ours, setting):
         others[name] = row
         save()
-        progress().print(f"{name}: {tables.outcome(row)}", soft_wrap=True)
+        progress().say(f"{name}: {tables.outcome(row)}")
     for table in tables.layers(save()):
         output().print(table)
     tell(out)
@@ -250,7 +260,7 @@ def decode(
         rows.append(row)
         if out is not None:
             write_json(out, decoding.record(rows, command=command(), device=place))
-        progress().print(f"{row['layer']} {row['m']}: {tables.outcome(row)}", soft_wrap=True)
+        progress().say(f"{row['layer']} {row['m']}: {tables.outcome(row)}")
     output().print(tables.decode(decoding.record(rows, command=command(), device=place)))
     tell(out)
     fail_if_any(rows)
@@ -258,18 +268,22 @@ def decode(
 
 def picture(
     files: Annotated[list[Path], typer.Argument(help="Records of bench scan in two passes.")],
-    out: Annotated[Path, typer.Option(help="The picture, PNG or SVG.")] = Path("docs/speed.png"),
+    out: Annotated[Path, typer.Option(help="The picture, PNG or SVG; nothing else is written.")],
 ) -> None:
     """Draw how near the scans come to the speed of a plain copy, beside what was asked for."""
-    output().print(f"wrote {draw_picture([read_json(path) for path in files], out)}", soft_wrap=True)
+    records = {str(path): read_json(path) for path in files}
+    output().say(f"wrote {draw_picture(records, out)}")
 
 
 def report(
-    files: Annotated[list[Path], typer.Argument(help="Records of bench scan, layer and decode.")],
-    out: Annotated[Path, typer.Option(help="The page, Markdown.")] = Path("docs/speed.md"),
+    files: Annotated[list[Path], typer.Argument(help="Records of bench scan, layer, decode and train.")],
+    out: Annotated[Path | None, typer.Option(help="The page, Markdown; without it, it is printed.")] = None,
     notes: Annotated[Path | None, typer.Option(help="Markdown that follows the tables.")] = None,
 ) -> None:
-    """Write a table of every figure asked for: asked, reached, the command and its record."""
+    """Write tables of every recorded time, with the command and its record, beside what was asked for."""
     more = "" if notes is None else notes.read_text(encoding="utf-8")
     records = {str(path): read_json(path) for path in files}
-    output().print(f"wrote {write_page(records, out, more)}", soft_wrap=True)
+    if out is None:
+        output().print(visible(make_page(records, Path(), notes=more).rstrip(), keep="\n"), soft_wrap=True)
+    else:
+        output().say(f"wrote {write_page(records, out, more)}")

@@ -52,7 +52,7 @@ def train(
     for kind, row in training.run(setting, counts):
         rows.setdefault(kind, []).append(row)
         save()
-        progress().print(tables.one_step(row), soft_wrap=True)
+        progress().say(tables.one_step(row))
     for table in tables.training(save()):
         output().print(table)
     tell(out)

@@ -27,15 +27,17 @@ def demo(
     ] = None,
     out: Annotated[Path, typer.Option(help="The folder of the page and the runs.")] = Path("demo"),
     seeds: Annotated[str, typer.Option(help="Comma-separated; every model is trained once for each.")] = "0",
-    picture: Annotated[Path | None, typer.Option(help="Draw the comparison as a PNG here too.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Draw the comparison here too, PNG or SVG.")] = None,
 ) -> None:
     """Train a diagonal layer, BD-LRU and H-LRU of one state size on the permutations of three things.
 
     Test accuracy is shown on sequences of the training length and longer. Ctrl-C saves; the same command goes on.
     """
-    from statemix.report import write_readme_picture, write_report
+    from statemix.report import check_picture, write_readme_picture, write_report
     from statemix.training import resolve_config
 
+    if picture is not None:
+        check_picture(picture)
     plan: dict[Path, Config] = {}
     for seed in whole_numbers("seeds", seeds):
         for preset in DEMO_PRESETS:
@@ -47,8 +49,8 @@ def demo(
     page = write_report(list(plan), out)
     if picture is not None:
         write_readme_picture(list(plan), picture)
-        console.print(f"picture: {picture}", soft_wrap=True)
-    console.print(f"report: {page}", soft_wrap=True)
+        console.say(f"picture: {picture}")
+    console.say(f"report: {page}")
 
 
 def training_length(config: Config) -> int:

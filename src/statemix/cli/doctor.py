@@ -1,34 +1,39 @@
-"""`statemix doctor`: what is here, what "auto" picks, and whether it computes the right numbers."""
+"""`statemix doctor`: what is here, what "auto" picks, and whether it computes the right numbers.
+
+It needs torch alone: without rich, the same is printed as plain text.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from statemix.bench.environment import cpu_model, versions
 from statemix.cli import selfcheck
-from statemix.cli.console import output, progress
 from statemix.cli.errors import Failure
+from statemix.cli.table import Cell, Column, Table
+from statemix.extras import installed
 from statemix.ops import BACKENDS, explain_backend
 from statemix.ops.triton import table
+from statemix.text import visible
+from statemix.waiting import is_watched
 
 
 def doctor() -> None:
     """Show devices, versions and the chosen backends, and check the scans' numbers; exit code 1 if one is wrong."""
-    console = output()
-    console.print(_environment())
-    console.print(_choices())
+    show = _printer()
+    show(_environment())
+    show(_choices())
     for device in devices():
         if device.type == "cuda":
-            console.print(f"{device} launches: {launches(device)}", soft_wrap=True, markup=False)
-    with progress().status("checking every backend (the first time, kernels are compiled)"):
+            show(f"{device} launches: {launches(device)}")
+    with _telling("checking every backend (the first time, kernels are compiled)"):
         results = [check for device in devices() for check in selfcheck.checks(device)]
-    _show(console, results)
+    show(_results(results))
     failed = [check for check in results if not check.passed]
     if failed:
         worst = failed[0]
@@ -36,6 +41,29 @@ def doctor() -> None:
             f"{len(failed)} checks failed, the first: {worst.device} {worst.backend} {worst.recurrence} "
             f"{worst.dtype}"
         )
+
+
+def _printer() -> Callable[[Table | str], None]:
+    """What prints a table or a line: rich, or `print` where rich is not installed."""
+    if not installed("rich"):
+        return lambda shown: print(f"{shown}\n" if isinstance(shown, Table) else visible(shown))
+    from statemix.cli.console import output
+
+    console = output()
+    return lambda shown: console.print(shown) if isinstance(shown, Table) else console.say(shown)
+
+
+@contextlib.contextmanager
+def _telling(what: str) -> Iterator[None]:
+    """Say what is waited for, on standard error."""
+    if not (installed("rich") and is_watched()):
+        print(what, file=sys.stderr, flush=True)
+        yield
+        return
+    from statemix.cli.console import progress
+
+    with progress().status(what, spinner="line"):
+        yield
 
 
 def devices() -> list[torch.device]:
@@ -48,30 +76,28 @@ def _name(device: torch.device) -> str:
 
 
 def _environment() -> Table:
-    table = Table.grid(padding=(0, 2))
+    shown = Table("", [Column(""), Column("", prose=True)], headed=False)
     for device in devices():
-        table.add_row(str(device), _name(device))
-    table.add_row("threads", f"{torch.get_num_threads()} of {os.cpu_count()} cores")
+        shown.add_row(str(device), _name(device))
+    shown.add_row("threads", f"{torch.get_num_threads()} of {os.cpu_count()} cores")
     for package, version in versions().items():
-        table.add_row(package, version or "not installed")
-    return table
+        shown.add_row(package, version or "not installed")
+    return shown
 
 
 def _choices() -> Table:
     """What "auto" picks for each device, where float64 differs, and what cannot run there and why."""
-    table = Table(title='backend="auto"', title_justify="left")
-    for column in ("device", "picks", "because"):
-        table.add_column(column)
+    shown = Table('backend="auto"', [Column("device"), Column("picks"), Column("because", prose=True)])
     for device in devices():
         picked, double = explain_backend(device), explain_backend(device, torch.float64)
-        table.add_row(str(device), picked[0], escape(picked[1]))
+        shown.add_row(str(device), *picked)
         if double[0] != picked[0]:
-            table.add_row(f"{device}, float64", double[0], escape(double[1]))
+            shown.add_row(f"{device}, float64", *double)
         for backend, module in BACKENDS.items():
             reason = module.unavailable(device, None)
             if reason is not None:
-                table.add_row("", f"not {backend}", escape(reason))
-    return table
+                shown.add_row("", f"not {backend}", reason)
+    return shown
 
 
 def launches(device: torch.device) -> str:
@@ -90,13 +116,19 @@ def launches(device: torch.device) -> str:
     return f"{usual}; none of your own for this GPU in {path} (`statemix tune` measures them)"
 
 
-def _show(console: Console, results: Iterable[selfcheck.Check]) -> None:
-    table = Table(title="largest relative error, states and gradients", title_justify="left")
-    for column in ("device", "backend", "recurrence", "dtype", "error", "allowed", ""):
-        table.add_column(column)
+def _results(results: Iterable[selfcheck.Check]) -> Table:
+    names = ("device", "backend", "recurrence", "dtype", "error", "allowed", "")
+    shown = Table("largest relative error, states and gradients", [Column(name) for name in names])
     for check in results:
-        verdict = "[green]ok[/]" if check.passed else "[red]WRONG[/]"
         dtype = str(check.dtype).removeprefix("torch.")
         what = (check.device, check.backend, check.recurrence, dtype)
-        table.add_row(*what, f"{check.error:.1e}", f"{check.bound:.0e}", verdict)
-    console.print(table)
+        shown.add_row(*what, f"{check.error:.1e}", f"{check.bound:.0e}", _verdict(check.passed))
+    return shown
+
+
+def _verdict(passed: bool) -> Cell:
+    if not installed("rich"):
+        return "ok" if passed else "WRONG"
+    from statemix.cli.console import Styled
+
+    return Styled("ok", "green") if passed else Styled("WRONG", "red")

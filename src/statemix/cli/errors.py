@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import traceback
+
+from statemix.cli.streams import READER_LEFT, is_broken_pipe
+from statemix.extras import PACKAGES, missing
+from statemix.text import visible
 
 BAD_INPUT = (ValueError, TypeError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)
 FAILURES = (OSError, ImportError, RuntimeError, ArithmeticError)
 
 OK, FAILED, BAD, INTERRUPTED = 0, 1, 2, 130
-
-EXTRAS = {
-    "numba": "cpu",
-    "triton": "gpu",
-    "safetensors": "train",
-    "tomli": "train",
-    "tensorboard": "tensorboard",
-    "matplotlib": "report",
-    "jinja2": "report",
-    "distributed": "cluster",
-}
-"""Which extra brings a module that may be missing."""
 
 
 class Failure(RuntimeError):
@@ -35,25 +28,34 @@ def message(error: BaseException) -> str:
     """One line for a person."""
     if isinstance(error, ModuleNotFoundError) and error.name:
         top = error.name.partition(".")[0]
-        if top in EXTRAS:
-            return f'{top} is not installed: pip install "statemix[{EXTRAS[top]}]"'
+        if top in PACKAGES:
+            return missing(top)
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename is not None else ""
-        return f"{where}{error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
+        return visible(f"{where}{error.strerror}")
+    return visible(" ".join(str(error).split())) or type(error).__name__
 
 
 def report(error: BaseException, debug: bool) -> int:
     """Say what went wrong on stderr and return the exit code; the traceback too if `debug`.
 
-    An exception of no known kind is raised again: it is a defect, and its traceback is wanted.
+    A reader that has left is told nothing. An exception of no known kind is raised again: it is a defect, and its
+    traceback is wanted.
     """
+    if is_broken_pipe(error):
+        return READER_LEFT
     if debug:
-        traceback.print_exception(error, file=sys.stderr)
+        _say(visible("".join(traceback.format_exception(error)), keep="\n").rstrip())
     if isinstance(error, (KeyboardInterrupt, Interrupted)):
-        print(f"interrupted: {error}" if error.args else "interrupted", file=sys.stderr)
+        _say(f"interrupted: {message(error)}" if error.args else "interrupted")
         return INTERRUPTED
     if not isinstance(error, (*BAD_INPUT, *FAILURES)):
         raise error
-    print(f"error: {message(error)}", file=sys.stderr)
+    _say(f"error: {message(error)}")
     return BAD if isinstance(error, BAD_INPUT) else FAILED
+
+
+def _say(text: str) -> None:
+    """On standard error, if anybody can still be told there."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)

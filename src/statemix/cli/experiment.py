@@ -10,18 +10,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
+from statemix.cli.complete import experiment_names
 from statemix.cli.console import output
 from statemix.cli.errors import Failure, Interrupted
 from statemix.cli.sweep_view import watching
+from statemix.cli.table import Column, Table
 
 if TYPE_CHECKING:
     from statemix.experiments import Plan, Progress, Store
     from statemix.experiments.store import Job
 
 Name = Annotated[
-    str, typer.Argument(metavar="NAME", help="An experiment that `statemix experiment list` lists.")
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="An experiment that `statemix experiment list` lists.",
+        autocompletion=experiment_names,
+    ),
 ]
 Settings = Annotated[
     list[str] | None,
@@ -41,9 +47,7 @@ def list_experiments() -> None:
     """List the experiments."""
     from statemix.experiments import EXPERIMENTS
 
-    table = Table()
-    for column in ("experiment", "what", "presets"):
-        table.add_column(column)
+    table = Table("", [Column("experiment"), Column("what", prose=True), Column("presets")])
     for name, experiment in EXPERIMENTS.items():
         table.add_row(name, experiment.title, ", ".join(experiment.presets))
     output().print(table)
@@ -90,6 +94,7 @@ def run(
     """
     from statemix import experiments
     from statemix.experiments import Store, executor_of, get_experiment, jobs_of, make_plan, run_all
+    from statemix.experiments.grid import describe
 
     plan = experiments.only(make_plan(get_experiment(name), preset, settings or []), only or [])
     place, jobs = Store(store), jobs_of(plan.cells)
@@ -103,8 +108,9 @@ def run(
     until = _until(time_limit)
     alone = plan.experiment.alone
     executor = executor_of(1 if alone and scheduler is None else workers, scheduler)
+    names = {cell.job.key: describe(cell.labels) for cell in plan.cells}
     try:
-        with watching(plan.experiment.name, len(jobs)) as watch:
+        with watching(plan.experiment.name, len(jobs), names) as watch:
             progress = run_all(
                 jobs, place, executor, alone=alone, retry=retry, packed=packed, compilers=compilers, until=until,
                 watch=watch,
@@ -130,7 +136,7 @@ def _until(minutes: float | None) -> float:
 
 def _tell_left_out(plan: Plan) -> None:
     for model, reason in plan.reasons.items():
-        output().print(f"left out: {model}: {reason}", soft_wrap=True, markup=False)
+        output().say(f"left out: {model}: {reason}")
 
 
 def _tell_damaged(store: Store, progress: Progress) -> str:
@@ -152,13 +158,11 @@ def _tell_end(plan: Plan, store: Store, jobs: Sequence[Job], progress: Progress)
     console = output()
     counts = ", ".join(f"{count} {status}" for status, count in progress.counts.items() if count)
     found = f" ({progress.found} found in the store)" if progress.found else ""
-    console.print(
-        f"{plan.experiment.name}, {plan.preset}: {counts}{found}; store {store.path}", soft_wrap=True
-    )
+    console.say(f"{plan.experiment.name}, {plan.preset}: {counts}{found}; store {store.path}")
     failed = [(job, failure) for job in jobs if (failure := store.failure(job.key)) is not None]
     for job, failure in failed:
-        console.print(f"failed: {store.folder(job.key)}: {failure['error']}", soft_wrap=True, markup=False)
-        console.print(failure["traceback"].rstrip(), soft_wrap=True, markup=False, style="dim")
+        console.say(f"failed: {store.folder(job.key)}: {failure['error']}")
+        console.print(failure.get("traceback", failure["error"]).rstrip(), soft_wrap=True, style="dim")
     if failed:
         raise Failure(
             f"{len(failed)} of {len(jobs)} runs failed; the same command with --retry runs them again"
@@ -197,9 +201,9 @@ def show(
     text, drawn = write_evidence(evidence, command, out, figures)
     console = output()
     if out is None:
-        console.print(text, soft_wrap=True, markup=False)
+        console.print(text, soft_wrap=True)
     for path in [*([out] if out is not None else []), *drawn]:
-        console.print(f"written: {path}", soft_wrap=True, markup=False)
+        console.say(f"written: {path}")
 
 
 def export(
@@ -226,7 +230,7 @@ def export(
         progress().print(text, soft_wrap=True, markup=False)
     if not count:
         raise Failure(f"{store} has no run of {name} ({plan.preset}): statemix experiment run {name}")
-    output().print(f"{count} of {len(rows)} cells: {path}", soft_wrap=True)
+    output().say(f"{count} of {len(rows)} cells: {path}")
 
 
 def import_runs(
@@ -244,8 +248,7 @@ def import_runs(
     place = Store(store)
     for path in files:
         new, known, left_out = import_runs(path, place)
-        output().print(
+        output().say(
             f"{path}: {new} runs imported, {known} in the store already, {left_out} left out "
-            "(failed, or not of this version's grid or this machine)",
-            soft_wrap=True, markup=False,
-        )  # fmt: skip
+            "(failed, or not of this version's grid or this machine)"
+        )

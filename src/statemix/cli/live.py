@@ -19,8 +19,8 @@ def train_live(config: Config, folder: Path, label: str) -> dict[str, Any]:
     """
     from statemix.training import train
 
-    progress().print(f"[dim]training {label} in {folder}[/]", soft_wrap=True)
-    summary = train(config, folder)
+    progress().say(f"training {label} in {folder}", style="dim")
+    summary = train(config, folder, progress=True)
     if summary["status"] == "interrupted":
         raise Interrupted(f"saved at step {summary['step']}; the same command goes on from there")
     if summary["status"] == "diverged":

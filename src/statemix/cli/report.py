@@ -18,4 +18,4 @@ def report(
     from statemix.report import write_report
 
     page = write_report(runs, out)
-    output().print(f"report: {page}", soft_wrap=True)
+    output().say(f"report: {page}")

@@ -7,17 +7,20 @@ from typing import Annotated
 
 import torch
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from statemix.bench.environment import describe
 from statemix.bench.files import write_json
 from statemix.bench.packages import FLA, version
-from statemix.cli.console import output, progress
+from statemix.cli.console import Styled, output
 from statemix.cli.errors import Failure
+from statemix.cli.table import Column, Table
+from statemix.cli.waiting import working
 from statemix.nn.rivals.check import Check, check, chosen
 
-VERDICTS = {True: "[green]ok[/]", False: "[red]WRONG[/]"}
+PROSE = ("rival", "runs here as")
+"""Columns that may be wrapped."""
+
+VERDICTS = {True: Styled("ok", "green"), False: Styled("WRONG", "red")}
 
 
 def rivals(
@@ -32,14 +35,15 @@ def rivals(
 ) -> None:
     """List the rivals and compare each with a float64 loop, outputs and gradients; exit code 1 if one is wrong."""
     where, cases, results = _device(device), chosen(names or []), []
-    with progress().status("comparing") as status:
+    with working("compared", len(cases)) as work:
         for case in cases:
-            status.update(f"comparing {case.rival} (the first time, kernels are compiled and tuned)")
+            work.begin(f"{case.rival} {case.name}")
             results.append(check(case, where))
+            work.end()
     output().print(_table(results))
     for reason in dict.fromkeys(one.reason for one in results if one.reason):
         those = ", ".join(dict.fromkeys(one.rival for one in results if one.reason == reason))
-        output().print(f"{those}: {reason}", markup=False, soft_wrap=True)
+        output().say(f"{those}: {reason}")
     if out is not None:
         packages = {FLA.distribution: version(FLA)}
         record = {"bench": "rivals", "environment": describe(str(where)), "packages": packages}
@@ -63,21 +67,22 @@ def _device(name: str) -> torch.device:
 
 
 def _table(results: list[Check]) -> Table:
-    table = Table(title="relative error against a float64 loop", title_justify="left")
-    for column in ("rival", "operation", "runs here as", "dtype", "outputs", "worst gradient", "allowed", ""):
-        table.add_column(column, overflow="fold")
+    names = ("rival", "runs here as", "errors", "")
+    title = "relative errors against a float64 loop: of the outputs, and of the worst gradient"
+    table = Table(title, [Column(name, prose=name in PROSE) for name in names])
     for one in results:
         table.add_row(
-            one.rival, escape(one.operation), one.runs or "no", one.dtype, f"{one.output_error:.1e}",
-            _worst(one), f"{one.bound:.0e}", VERDICTS[one.passed],
+            [one.rival, Styled(one.operation, "dim")], f"{one.runs or 'no'}, {one.dtype}",
+            [f"{one.output_error:.1e} outputs", *_worst(one)],
+            [VERDICTS[one.passed], Styled(f"≤ {one.bound:.0e}", "dim")],
         )  # fmt: skip
     return table
 
 
-def _worst(check: Check) -> str:
+def _worst(check: Check) -> list[str]:
     """The largest gradient error and whose it is; NaN before all."""
     if not check.gradient_errors:
-        return "-"
+        return []
     name = max(check.gradient_errors, key=lambda key: (check.gradient_errors[key] != check.gradient_errors[key],
                                                        check.gradient_errors[key]))  # fmt: skip
-    return f"{check.gradient_errors[name]:.1e} ({name})"
+    return [f"{check.gradient_errors[name]:.1e} {name}"]

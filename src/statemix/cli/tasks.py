@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
+from statemix.cli.complete import task_names
 from statemix.cli.console import output
+from statemix.cli.streams import encodable
+from statemix.cli.table import Column, Table
 from statemix.tasks import SPLITS, TASKS, get_task
 
 
@@ -37,9 +39,8 @@ def parse_options(items: list[str]) -> dict[str, object]:
 
 def list_tasks() -> None:
     """List every task."""
-    table = Table()
-    for column in ("task", "length", "symbols", "model", "what is asked"):
-        table.add_column(column)
+    columns = [Column("task"), Column("length", number=True), Column("symbols", number=True), Column("model")]
+    table = Table("", [*columns, Column("what is asked", prose=True)])
     for name, kind in TASKS.items():
         task = get_task(name)
         table.add_row(name, str(task.length), str(task.vocab_size), task.backbone, kind.summary)
@@ -47,7 +48,10 @@ def list_tasks() -> None:
 
 
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A task that `statemix tasks` lists.")],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="A task that `statemix tasks` lists.", autocompletion=task_names),
+    ],
     options: Annotated[
         list[str] | None, typer.Argument(metavar="OPTION", help="key=value options of the task.")
     ] = None,
@@ -59,13 +63,13 @@ def show(
     task = get_task(name, **parse_options(options or []))
     examples = task.generate(count, seed=seed, split=split)
     console = output()
-    console.print(f"[bold]{name}[/]  {task.summary}", soft_wrap=True)
+    console.say(name, style="bold")
+    console.say(task.summary)
     for key, value in task.options.items():
         option = task.OPTIONS[key]
-        console.print(
-            Text(f"{key}={value}: {option.meaning} ({option.expected()})", style="dim"), soft_wrap=True
-        )
-    console.print(Text(task.overlap, style="dim"), soft_wrap=True)
+        console.say(f"{key}={value}: {option.meaning} ({option.expected()})", style="dim")
+    console.say(task.overlap, style="dim")
     for inputs, targets in zip(examples.inputs, examples.targets, strict=True):
         console.print()
-        console.print(Text.assemble(*task.render(inputs, targets)))
+        pieces = ((encodable(text, console.encoding), style) for text, style in task.render(inputs, targets))
+        console.print(Text.assemble(*pieces))

@@ -8,15 +8,16 @@ from functools import partial
 from typing import Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from statemix.bench import tuning
 from statemix.bench.cases import parse_shapes, parse_sizes
 from statemix.bench.clock import check_repeats
 from statemix.bench.passes import DTYPES, check_dtype
 from statemix.cli.console import output, progress
+from statemix.cli.table import Column, Table
+from statemix.cli.waiting import working
 from statemix.ops.triton import table
+from statemix.text import visible
 
 DEFAULT_SHAPES = "bdlru:1,bdlru:2,bdlru:3,bdlru:4,bdlru:8,bdlru:16,hlru:4,hlru:8,hlru:16"
 DEFAULT_SIZES = "8x2048x1024,32x2048x1024"
@@ -59,17 +60,21 @@ def tune(
         tuning_gpu.Gpu, dtype=dtype, place=device, repeats=repeats, threads=threads or os.cpu_count() or 1
     )
     choices: list[tuning.Choice] = []
-    with tuning_gpu.in_charge():
+    with tuning_gpu.in_charge(), working("shapes tuned", len(cases)) as work:
         for choice in tuning.run(list(map(tuning_gpu.aligned, cases)), measurer):
             choices.append(choice)
-            progress().print(f"{choice.key}: {_launch(choice.best)} of {choice.tried}", soft_wrap=True)
+            work.end()
+            progress().say(f"{choice.key}: {_launch(choice.best)} of {choice.tried}")
     output().print(_gains(choices))
     if dry_run:
         output().print("nothing was written (--dry-run)")
         return
     entries = tuning.save(path, tuning_gpu.name(device), choices)
-    output().print(f"{path}: {entries} entries for {tuning_gpu.name(device)}", soft_wrap=True)
+    output().say(f"{path}: {entries} entries for {tuning_gpu.name(device)}")
 
+
+PROSE = ("key", "launch", "left out")
+"""Columns that may be wrapped."""
 
 LAUNCH = "workers×warps · steps×stages · registers"
 
@@ -83,9 +88,8 @@ def _launch(launch: tuning.Launch) -> str:
 
 def _gains(choices: list[tuning.Choice]) -> Table:
     """What was found, beside the default of this GPU."""
-    result = Table(title=f"fastest launches: {LAUNCH}", title_justify="left")
-    for column in ("key", "B×T×N", "default, µs", "best, µs", "gain", "launch", "left out"):
-        result.add_column(column)
+    names = ("key", "B×T×N", "default, µs", "best, µs", "gain", "launch", "left out")
+    result = Table(f"fastest launches: {LAUNCH}", [Column(name, prose=name in PROSE) for name in names])
     for choice in choices:
         case, gain = choice.case, choice.gain
         result.add_row(
@@ -106,27 +110,25 @@ def _show_in_use() -> None:
     for capability, rows in table.MEASURED.items():
         console.print(_defaults(".".join(map(str, capability)), rows))
     devices = tuning.read_devices(path)
-    own = Table(title=escape(f"your own: {path}"), title_justify="left")
-    for column in ("GPU", "key", "launch"):
-        own.add_column(column)
+    own = Table(f"your own: {visible(path)}", [Column(name, prose=True) for name in ("GPU", "key", "launch")])
     for device, entries in devices.items():
         for key, launch in entries.items():
-            own.add_row(escape(device), key, _launch(None if launch is None else table.Turns(*launch)))
-    if own.row_count:
+            own.add_row(device, key, _launch(None if launch is None else table.Turns(*launch)))
+    if own.rows:
         console.print(own)
     else:
-        console.print(f"{path}: no entries of your own", soft_wrap=True)
+        console.say(f"{path}: no entries of your own")
     console.print("Other GPUs, larger m: portable kernels.")
 
 
 def _defaults(
     capability: str, rows: Mapping[tuple[str, str], Mapping[int, tuple[table.Turns, table.Turns]]]
 ) -> Table:
+    names = ("recurrence", "direction", "m up to", f"lanes < {table.MANY}", "more lanes")
     result = Table(
-        title=f"measured defaults, compute capability {capability}: {LAUNCH}", title_justify="left"
+        f"measured defaults, compute capability {capability}: {LAUNCH}",
+        [Column(name, prose=True) for name in names],
     )
-    for column in ("recurrence", "direction", "m up to", f"lanes < {table.MANY}", "more lanes"):
-        result.add_column(column)
     for (kind, direction), entries in rows.items():
         for limit, (few, many) in entries.items():
             result.add_row(kind, direction, str(limit), _launch(few), _launch(many))

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from statemix.extras import missing
 from statemix.training.captured import ignore_compilers
 from statemix.training.interruption import HANGUP, LEAVE
 
@@ -190,7 +191,7 @@ class Cluster(Executor):
         try:
             from distributed import Client, Event
         except ImportError:
-            raise ImportError('dask is not installed: pip install "statemix[cluster]"') from None
+            raise ImportError(missing("distributed")) from None
         self._client = Client(address, timeout=CONNECT, set_as_default=False)
         self._executor = self._client.get_executor(pure=False)
         self._leave = Event(f"leave-{uuid.uuid4().hex}", client=self._client)

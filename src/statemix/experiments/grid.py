@@ -16,7 +16,7 @@ from statemix.experiments.store import Job, Keys, key_of
 from statemix.nn.registry import MIXERS
 from statemix.tasks import get_task
 from statemix.training import Config
-from statemix.training.resolve import check, check_numbers, parse_override
+from statemix.training.resolve import check, check_numbers, parse_override, shorten_warmup
 
 Labels = dict[str, Any]
 """What a cell is called by in tables: task, model, m, basis, size, lr, seed, …"""
@@ -153,7 +153,8 @@ class Sweep:
                 )
         if model.ours:
             mixer |= {key: point[key] for key in ("normalization", "transition_bias")}
-        config = resolved(content | {"mixer": {**mixer, **asked}}, to_check)
+        warmup_given = any("warmup" in one.get("training", ()) for one in over)
+        config = resolved(content | {"mixer": {**mixer, **asked}}, to_check, shorten=not warmup_given)
         training = config["training"]
         labels: Labels = {
             "task": problem.label, "model": model.label, "layer": model.layer, "m": model.m,
@@ -209,15 +210,17 @@ def _free_checked(*values: Any) -> dict[str, Any]:
     return {key: getattr(training, key) for key in FREE}
 
 
-def resolved(content: Mapping[str, Any], to_check: bool = True) -> dict[str, Any]:
+def resolved(content: Mapping[str, Any], to_check: bool = True, *, shorten: bool = False) -> dict[str, Any]:
     """A complete configuration, every option of the task and the mixer spelt out, named by its hash; the model is built
     to be checked if that is asked for.
 
+    shorten: the warm-up is cut to the steps.
     Errors: ValueError naming the setting, as `resolve_config`.
     """
     from statemix import __version__
 
     config = Config.from_dict({**content, "version": __version__})
+    config = shorten_warmup(config) if shorten else config
     check_numbers(config.training)
     plain = config.to_dict()
     if to_check:

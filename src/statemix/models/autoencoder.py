@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from statemix.models.backbone import NORMS, Backbone
+from statemix.models.backbone import NORMS, Backbone, whole_number
 
 
 class Autoencoder(Backbone):
@@ -28,14 +28,12 @@ class Autoencoder(Backbone):
         norm: str = "layer",
     ) -> None:
         super().__init__(vocab_size, dim, mixer, depth=depth, norm=norm)
-        if isinstance(max_length, bool) or not isinstance(max_length, int) or max_length < 1:
-            raise ValueError(f"max_length: got {max_length!r}, expected a whole number of at least 1")
-        self.max_length = max_length
-        self.positions = nn.Embedding(max_length, dim)
-        half = [(NORMS[norm](dim), nn.Linear(dim, dim), nn.GELU()) for _ in range(2)]
+        self.max_length = whole_number("max_length", max_length)
+        self.positions = nn.Embedding(self.max_length, self.dim)
+        half = [(NORMS[norm](self.dim), nn.Linear(self.dim, self.dim), nn.GELU()) for _ in range(2)]
         self.decoder = nn.Sequential(*half[0], *half[1])
-        self.norm = NORMS[norm](dim)
-        self.head = nn.Linear(dim, vocab_size)
+        self.norm = NORMS[norm](self.dim)
+        self.head = nn.Linear(self.dim, self.vocab_size)
         self._initialize()
 
     def forward(self, tokens: Tensor, states: None = None) -> tuple[Tensor, None]:

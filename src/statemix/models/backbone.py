@@ -9,11 +9,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from statemix.models.embedding import Embedding
+from statemix.nn.projection import check_size
 
 NORMS: dict[str, type[nn.Module]] = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
 """Normalisation layers by name."""
 
 INITIAL_DEVIATION = 0.02
+
+
+def whole_number(name: str, size: int) -> int:
+    """A whole number of at least 1, or a ValueError naming it."""
+    try:
+        return check_size(name, size)
+    except TypeError as error:
+        raise ValueError(str(error)) from None
 
 
 class SwiGLU(nn.Module):
@@ -44,7 +53,7 @@ class Layer(nn.Module):
         y, state = self.mixer(self.mixer_norm(x), state)
         return self._finish(x + y), state
 
-    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """One token: x [B, dim] -> (x [B, dim], new state)."""
         y, state = self.mixer.step(self.mixer_norm(x), state)  # type: ignore[operator]
         return self._finish(x + y), state
@@ -71,9 +80,9 @@ class Backbone(nn.Module):
         norm: str = "layer",
     ) -> None:
         super().__init__()
-        for name, size in (("vocab_size", vocab_size), ("dim", dim), ("depth", depth)):
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise ValueError(f"{name}: got {size!r}, expected a whole number of at least 1")
+        vocab_size, dim, depth = (
+            whole_number(*one) for one in (("vocab_size", vocab_size), ("dim", dim), ("depth", depth))
+        )
         if norm not in NORMS:
             raise ValueError(f"norm: got {norm!r}, expected one of {', '.join(map(repr, NORMS))}")
         if not callable(mixer):
@@ -109,6 +118,13 @@ class Backbone(nn.Module):
             raise TypeError(f"tokens: got {came}, expected an integer tensor {letters}")
         if tokens.dim() != dims:
             raise ValueError(f"tokens: got shape {list(tokens.shape)}, expected {letters}")
+
+    def reset_parameters(self) -> None:
+        """Draw and fill every parameter anew, as the constructor does: after `to_empty`, say."""
+        for module in self.modules():
+            if module is not self and callable(reset := getattr(module, "reset_parameters", None)):
+                reset()
+        self._initialize()
 
     def _initialize(self) -> None:
         """The first weights; called once everything is built."""

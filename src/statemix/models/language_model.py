@@ -25,8 +25,8 @@ class LanguageModel(Backbone):
         norm: str = "layer",
     ) -> None:
         super().__init__(vocab_size, dim, mixer, depth=depth, norm=norm)
-        self.norm = NORMS[norm](dim)
-        self.head = nn.Linear(dim, vocab_size)
+        self.norm = NORMS[norm](self.dim)
+        self.head = nn.Linear(self.dim, self.vocab_size)
         self._initialize()
 
     def forward(self, tokens: Tensor, states: Sequence[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
@@ -35,8 +35,9 @@ class LanguageModel(Backbone):
         x, after = self._run(self.embedding(tokens), states)  # [B, T, D]
         return self.head(self.norm(x)), after
 
-    def step(self, tokens: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """One token of each sequence: tokens [B] -> (logits [B, V], new states). Equal to `forward` on T = 1."""
+    def step(self, tokens: Tensor, states: Sequence[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
+        """One token of each sequence: tokens [B], states or None (zeros) -> (logits [B, V], new states). Equal to
+        `forward` on T = 1."""
         self._check_tokens(tokens, 1, "[B]")
         x, after = self.embedding(tokens), []  # [B, D]
         for layer, state in zip(self.layers, self._check_states(states), strict=True):

@@ -40,7 +40,7 @@ class BDLRU(RecurrentLayer):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        check_size("dim", dim)
+        dim = check_size("dim", dim)
         m = check_size("block_size", block_size)
         blocks = default_blocks(dim, m) if num_blocks is None else check_size("num_blocks", num_blocks)
         super().__init__(
@@ -60,10 +60,9 @@ class BDLRU(RecurrentLayer):
         states, state = self._forward(x, state, cu_seqlens)
         return read_out(self.readout_projection, states), state
 
-    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """One token: x [B, dim], state [B, N, m] -> (y [B, dim], new state). Equal to `forward` on T = 1."""
-        states, state = self._step(x, state)
-        return read_out(self.readout_projection, states)[:, 0], state
+    def _step(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        states, state = self._scan_step(x, state)
+        return self.readout_projection(states.flatten(1)), state
 
     def transitions(self, x: Tensor) -> Tensor:
         """The normalised transition matrices A_t for x [B, T, dim]: [B, T, N, m, m] (for analysis)."""

@@ -42,7 +42,7 @@ class HLRU(RecurrentLayer):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        check_size("dim", dim)
+        dim = check_size("dim", dim)
         m = check_size("order", order)
         channels = (
             default_blocks(dim, m) if num_channels is None else check_size("num_channels", num_channels)
@@ -66,16 +66,17 @@ class HLRU(RecurrentLayer):
         The state is float32 (float64 for float64 inputs), newest first, and carries gradients.
         """
         states, final_state = self._forward(x, state, cu_seqlens)
-        y = window_readout(states, self.readout_projection.weight, self._taps, state, cu_seqlens)
+        y = window_readout(self.readout_projection, states, self._taps, state, cu_seqlens)
         return y, final_state
 
-    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """One token: x [B, dim], state [B, N, m] -> (y [B, dim], new state). Equal to `forward` on T = 1."""
-        states, state = self._step(x, state)
-        window = states[:, 0]  # [B, N]
+    def _step(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        states, state = self._scan_step(x, state)
         if self._taps > 1:  # [B, taps, N], cast and reordered at once
-            window = state.transpose(1, 2).to(states.dtype, memory_format=torch.contiguous_format)
-        return self.readout_projection(window.flatten(1)), state
+            window, dtype = state.transpose(1, 2), states.dtype
+            if window.dtype != dtype:
+                window = window.to(dtype, memory_format=torch.contiguous_format)
+            states = window
+        return self.readout_projection(states.flatten(1)), state
 
     def coefficients(self, x: Tensor) -> Tensor:
         """The normalised gates for x [B, T, dim]: [B, T, N, m+1], lags 1 … m and the input gate (for analysis)."""

@@ -9,11 +9,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from statemix.nn.plain import input_dtype, is_hooked, placement
 from statemix.nn.projection import check_input, check_size, computed_in, joins, project, turn
+from statemix.nn.reset import GateReset
 from statemix.ops.checks import check_normalization, check_state
-from statemix.ops.layout import in_fast_format
+from statemix.ops.layout import in_fast_format, state_dtype
 from statemix.ops.projected import projected_scan
-from statemix.ops.registration import check_backend
+from statemix.ops.registration import check_backend, choose_backend, step
 
 
 class RecurrentLayer(nn.Module):
@@ -62,26 +64,38 @@ class RecurrentLayer(nn.Module):
             self.free_gates = nn.Parameter(torch.empty(*self._kept_gates, **kwargs))  # type: ignore[arg-type]
         self.values = nn.Linear(dim, math.prod(self._kept_values), bias=False, **kwargs)  # type: ignore[arg-type]
         self.readout_projection = nn.Linear(readout_width, dim, bias=False, **kwargs)  # type: ignore[arg-type]
+        if self.selective:
+            reset = GateReset(self.gates, self._kept_gates[0], self.transition_bias, self.gate_bias)
+            self.gates.reset_parameters = reset  # type: ignore[method-assign, assignment]
+        self.reset_gates()
+
+    def reset_parameters(self) -> None:
+        """Draw and fill every parameter anew, as the constructor does: after `to_empty`, say. Sharded ones as well.
+
+        With one seed it gives the same numbers as the constructor. A walk that calls `reset_parameters` of every
+        module, in whatever order, gives what the constructor gives, too.
+        """
+        for module in self.modules():
+            if module is not self and callable(reset := getattr(module, "reset_parameters", None)):
+                reset()
         self.reset_gates()
 
     def reset_gates(self) -> None:
         """Set the gates as they start: free gates uniform in [0, 1); the projection's bias `gate_bias` at every input
         gate (the last of a row), `transition_bias` at the others. A model that re-initialises its weights calls this
         afterwards."""
-        with torch.no_grad():
-            if self.selective:
-                self.gates.bias.fill_(self.transition_bias)
-                self.gates.bias.unflatten(0, self._kept_gates)[-1] = self.gate_bias
-            else:
+        if not self.selective:
+            with torch.no_grad():
                 self.free_gates.uniform_(0.0, 1.0)
+        elif isinstance(reset := self.gates.__dict__.get("reset_parameters"), GateReset):
+            reset.fill()
 
     def initial_state(self, batch_size: int) -> Tensor:
         """Zeros [S, N, m] for S = batch_size sequences, float32 (float64 in a float64 layer), on the layer's
         device."""
-        check_size("batch_size", batch_size, 0)
-        weight = self.values.weight
-        dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
-        return torch.zeros(batch_size, self._blocks, self._m, dtype=dtype, device=weight.device)
+        size = check_size("batch_size", batch_size, 0)
+        device, dtype = placement(self)
+        return torch.zeros(size, self._blocks, self._m, dtype=state_dtype(dtype), device=device)
 
     def raw_gates(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """The gates before normalisation: [..., N, *gate_shape] for x [..., dim], in the fast memory format.
@@ -114,20 +128,45 @@ class RecurrentLayer(nn.Module):
             (self._blocks, self._m), normalization=self.normalization, cu_seqlens=cu_seqlens,
         )  # fmt: skip
 
-    def _step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """States [B, 1, ...] and new state of one token x [B, dim]: a scan of T = 1, whose states need no cast."""
-        check_input("x", x, ("B", self.dim), "[B, dim]", self.values.weight.dtype)
-        x = x.unsqueeze(1)
+    def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """One token: x [B, dim], state [B, N, m] or None (zeros) -> (y [B, dim], new state). Equal to `forward` on
+        T = 1; hooks of the layer run as in `forward`."""
+        hooked = is_hooked(self)  # then a hook may bring weights in or cast x, and forward checks the dtype
+        check_input("x", x, ("B", self.dim), "[B, dim]", None if hooked else self._input_dtype(x))
+        if hooked:
+            y, state = self(x.unsqueeze(1), state)
+            return y[:, 0], state
+        return self._step(x, state)
+
+    def _step(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        """`step` of checked x: output and new state."""
+        raise NotImplementedError
+
+    def _scan_step(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        """States [B, N, ...] in the dtype of x, as the read-out takes them, and new state of one token x [B, dim]."""
         values = self.raw_values(x)
-        check_state("state", state, (x.shape[0], self._blocks, self._m), values)
-        return self._run(x, values, state, None)
+        gates = self._gates_like(x, values)
+        shape = (x.shape[0], self._blocks, self._m)
+        if state is None:
+            state = values.new_zeros(shape, dtype=state_dtype(values.dtype))
+        check_state("state", state, shape, values)
+        chosen = choose_backend(self.backend, values.device, values.dtype)
+        return step(self.recurrence, gates, values, state, self.normalization, chosen)
 
     def _run(
         self, x: Tensor, values: Tensor, state: Tensor | None, cu_seqlens: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        gates = self.raw_gates(x, values.dtype)
+        gates = self._gates_like(x, values)
         options = {"normalization": self.normalization, "backend": self.backend}
         return self.scan(gates, values, state, cu_seqlens=cu_seqlens, **options)
 
+    def _gates_like(self, x: Tensor, values: Tensor) -> Tensor:
+        """The gates in the dtype of the values: a module in a projection's place may compute in another."""
+        gates = self.raw_gates(x, values.dtype)
+        return gates if gates.dtype == values.dtype else gates.to(values.dtype)
+
     def _check_forward(self, x: Tensor) -> None:
-        check_input("x", x, ("B", "T", self.dim), "[B, T, dim]", self.values.weight.dtype)
+        check_input("x", x, ("B", "T", self.dim), "[B, T, dim]", self._input_dtype(x))
+
+    def _input_dtype(self, x: Tensor) -> torch.dtype | None:
+        return input_dtype(self.values, x) if isinstance(x, Tensor) else None

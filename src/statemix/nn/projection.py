@@ -2,15 +2,21 @@
 
 A projection's rows are kept in the order that is fast on a GPU, gate planes outermost: (j, block, i) for gates
 [N, i, j], (block, i) for values [N, i]; its output then only needs another view. Where N innermost is fast, the
-rows are reordered on the way: cheap beside the product, which runs over all steps.
+rows are reordered on the way: cheap beside the product, which runs over all steps. Only a plain linear layer is read
+like that; any other module is called, and its output takes the strides that come.
 """
 
 from __future__ import annotations
+
+import operator
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from statemix.nn.plain import is_plain
+from statemix.ops.autograd import in_forward_mode, transformed
+from statemix.ops.checks import check_not_ragged
 from statemix.ops.layout import n_innermost
 from statemix.ops.registration import COMPILED, choose_backend
 
@@ -25,14 +31,16 @@ def turn(tensor: Tensor, dims: int, start: int = 0) -> Tensor:
 
 def reorders(x: Tensor) -> bool:
     """Whether weights are reordered for x [B, T, ...]: not for one step, whose product reads them only once itself."""
-    return n_innermost(x.device) and x.dim() > 2 and x.shape[1] > 1
+    return x.dim() > 2 and x.shape[1] > 1 and n_innermost(x.device)
 
 
-def project(linear: nn.Linear, x: Tensor, kept: tuple[int, ...], *, gates: bool) -> Tensor:
-    """linear(x) for x [..., dim]: a view [..., N, *inner] in the fast format. `kept`: what the rows stand for."""
+def project(linear: nn.Module, x: Tensor, kept: tuple[int, ...], *, gates: bool) -> Tensor:
+    """linear(x) for x [..., dim]: a view [..., N, *inner], in the fast format where the layer is plain. `kept`: what
+    the rows stand for."""
     lead, dims = x.dim() - 1, len(kept)
-    if not reorders(x):
-        out = linear(x).unflatten(-1, kept)
+    if not reorders(x) or not is_plain(linear):
+        out = linear(x)
+        out = out.view(*out.shape[:-1], *kept)
         return turn(out, dims, lead) if gates else out
 
     def n_last(rows: Tensor) -> Tensor:
@@ -45,23 +53,20 @@ def project(linear: nn.Linear, x: Tensor, kept: tuple[int, ...], *, gates: bool)
     return out.unflatten(-1, weight.shape[:-1]).movedim(-1, lead)
 
 
-def joins(gates: nn.Linear, values: nn.Linear, x: Tensor, backend: str) -> bool:
+def joins(gates: nn.Module, values: nn.Module, x: Tensor, backend: str) -> bool:
     """Whether one product takes x [B, T, dim] to gates and values at once (`ops.projected`): in training with the
     Triton kernels, over more than one step, if every step's values begin where a wide copy can. Modules that are more
-    than a plain linear layer are called as they are."""
-    if not torch.is_grad_enabled() or n_innermost(x.device) or x.shape[1] <= 1:
+    than a plain linear layer are called as they are, and tangents (forward mode) go the ordinary way."""
+    if not torch.is_grad_enabled() or n_innermost(x.device) or x.shape[1] <= 1 or in_forward_mode():
         return False
-    plain = all(
-        type(one) is nn.Linear and not (one._forward_hooks or one._forward_pre_hooks)
-        for one in (gates, values)
-    )
-    if not plain or gates.weight.dtype != values.weight.dtype:
+    if not (is_plain(gates) and is_plain(values)) or gates.weight.dtype != values.weight.dtype:
+        return False
+    if gates.bias is None or values.bias is not None:
         return False
     dtype = computed_in(x)
     if choose_backend(backend, x.device, dtype) != "triton":
         return False
-    transformed = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
-    return values.out_features * dtype.itemsize % 16 == 0 and not transformed
+    return values.out_features * dtype.itemsize % 16 == 0 and not transformed()
 
 
 def computed_in(x: Tensor) -> torch.dtype:
@@ -71,23 +76,27 @@ def computed_in(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if narrowed else x.dtype
 
 
-def read_out(linear: nn.Linear, states: Tensor) -> Tensor:
+def read_out(linear: nn.Module, states: Tensor) -> Tensor:
     """linear applied to all numbers of states [B, T, N, m], columns kept as (block, i): [B, T, dim], no copy of the
-    states when they are in the fast format."""
-    if not reorders(states):
+    states when they are in the fast format and the layer is plain."""
+    if not reorders(states) or not is_plain(linear):
         return linear(states.flatten(-2))
     weight = linear.weight.unflatten(1, states.shape[-2:]).transpose(1, 2)  # [dim, m, N]
-    return F.linear(states.transpose(-1, -2).flatten(-2), weight.flatten(1))
+    return F.linear(states.transpose(-1, -2).flatten(-2), weight.flatten(1), linear.bias)
 
 
-def check_input(name: str, x: Tensor, shape: tuple[int | str, ...], letters: str, dtype: torch.dtype) -> None:
-    """A float tensor [B, T, dim] or [B, dim], in the layer's dtype unless autocast reigns: TypeError or ValueError
-    naming what came."""
+def check_input(
+    name: str, x: Tensor, shape: tuple[int | str, ...], letters: str, dtype: torch.dtype | None = None
+) -> None:
+    """A float tensor [B, T, dim] or [B, dim], in the layer's dtype (None: any) unless autocast reigns: TypeError or
+    ValueError naming what came."""
+    if type(x) is not Tensor or x.is_nested:
+        check_not_ragged(name, x)
     if not isinstance(x, Tensor):
         raise TypeError(f"{name}: got {type(x).__name__}, expected a tensor {letters}")
     if not torch.is_floating_point(x):
         raise TypeError(f"{name}: got dtype {x.dtype}, expected a floating-point tensor {letters}")
-    if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
+    if dtype is not None and x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
         raise TypeError(f"{name}: got dtype {x.dtype}, expected that of the layer's parameters, {dtype}")
     if x.dim() != len(shape) or x.shape[-1] != shape[-1]:
         wanted = ", ".join(str(size) for size in shape)
@@ -95,9 +104,15 @@ def check_input(name: str, x: Tensor, shape: tuple[int | str, ...], letters: str
 
 
 def check_size(name: str, size: int, least: int = 1) -> int:
-    """A whole number of at least `least`."""
-    if isinstance(size, bool) or not isinstance(size, int):
+    """A whole number of at least `least`: whatever `operator.index` takes, but no bool. A size that is a symbol while
+    a graph is traced stays one."""
+    if isinstance(size, bool):
         raise TypeError(f"{name}: got {size!r}, expected a whole number")
+    if not isinstance(size, (int, torch.SymInt)):
+        try:
+            size = operator.index(size)
+        except TypeError:
+            raise TypeError(f"{name}: got {size!r}, expected a whole number") from None
     if size < least:
         raise ValueError(f"{name}: got {size}, expected at least {least}")
     return size

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from statemix.ops.layout import state_dtype
 from statemix.ops.normalization import NORMALIZATIONS
@@ -20,10 +21,26 @@ def check_normalization(normalization: str) -> None:
         raise ValueError(f"normalization: got {normalization!r}, expected one of {known}")
 
 
+def check_not_ragged(name: str, tensor: object) -> None:
+    """TypeError for sequences of several lengths in one object, which says how to pass them instead."""
+    how = "expected a tensor: put the sequences in one row (B = 1), one after another, and their bounds in cu_seqlens"
+    if isinstance(tensor, PackedSequence):
+        raise TypeError(
+            f"{name}: got a PackedSequence, {how} (unpack it with torch.nn.utils.rnn.unpack_sequence)"
+        )
+    if isinstance(tensor, Tensor) and tensor.is_nested:
+        exact = "x.values().unsqueeze(0) and cu_seqlens=x.offsets() of a jagged x"
+        raise TypeError(f"{name}: got a nested tensor, {how} ({exact})")
+
+
 def check_tensor(name: str, tensor: Tensor, shape: Sequence[int | str], letters: str) -> None:
     """TypeError unless a float tensor; ValueError unless its shape is `shape` (a str entry takes any size)."""
+    if type(tensor) is not Tensor or tensor.is_nested:
+        check_not_ragged(name, tensor)
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name}: got {type(tensor).__name__}, expected a tensor {letters}")
+    if tensor.dtype in FLOAT_DTYPES and tensor.shape == shape:
+        return
     if tensor.dtype not in FLOAT_DTYPES:
         raise TypeError(f"{name}: got dtype {tensor.dtype}, expected float32, float64, bfloat16 or float16")
     sizes_match = tensor.dim() == len(shape) and all(
@@ -67,8 +84,8 @@ def check_cu_seqlens(cu_seqlens: Tensor, batch: int, length: int) -> None:
         raise ValueError(f"cu_seqlens: got a batch of B = {batch}, expected B = 1 when sequences are packed")
     if not torch.compiler.is_compiling() and torch._C._functorch.is_batchedtensor(cu_seqlens):
         raise ValueError("cu_seqlens: got a tensor mapped by vmap, expected the same for all")
-    if torch.compiler.is_compiling() or type(cu_seqlens) is not Tensor:
-        return  # the numbers themselves are not known while tracing
+    if torch.compiler.is_compiling() or type(cu_seqlens) is not Tensor or cu_seqlens.is_meta:
+        return  # the numbers themselves are not known while tracing or without memory
     if cu_seqlens.is_cuda:
         return  # reading them waits for the GPU: once is enough, and every backend does it
     check_bounds(cu_seqlens.tolist(), length)

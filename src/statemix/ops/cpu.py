@@ -7,28 +7,30 @@ Half precision is read and written as it is; the kernels compute in float32 (flo
 from __future__ import annotations
 
 import importlib.util
-import os
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from statemix.extras import missing
 from statemix.ops.checks import check_bounds
 from statemix.ops.layout import empty_fast, state_dtype
 from statemix.ops.normalization import NORMALIZATIONS
+from statemix.ops.workers import share
 
 CODES = {name: code for code, name in enumerate(NORMALIZATIONS)}
 
 INSTALLED = importlib.util.find_spec("numba") is not None
 """Looked up once: torch.compile traces through the choice of a backend."""
 
+MISSING = missing("numba")
+
 BITS = {torch.bfloat16: "uint16", torch.float16: "int16"}
 
-_pool: ThreadPoolExecutor | None = None
-_pool_lock = threading.Lock()
+NOT_WANTED = 0
+"""In place of states that a kernel need not write."""
 
 
 def unavailable(device: torch.device, dtype: torch.dtype | None = None) -> str | None:
@@ -36,80 +38,60 @@ def unavailable(device: torch.device, dtype: torch.dtype | None = None) -> str |
     if device.type != "cpu":
         return f"the compiled CPU kernels need tensors on the CPU, got {device}"
     if not INSTALLED:
-        return 'numba is not installed: pip install "statemix[cpu]"'
+        return MISSING
     return None
-
-
-def _forget_pool() -> None:
-    global _pool, _pool_lock
-    _pool, _pool_lock = None, threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pool)  # threads do not survive a fork
-
-
-def _threads() -> ThreadPoolExecutor:
-    global _pool
-    with _pool_lock:
-        if _pool is None:
-            _pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="statemix")
-        return _pool
 
 
 def _spread(kernel: Callable[..., None], items: int, work: int, *arguments: Any) -> None:
     """Run kernel(first, last, ...) over `items` independent work items on torch's number of threads."""
-    shares = max(1, min(torch.get_num_threads(), items))
     if work < 20_000:  # numbers touched: below this a thread costs more than it saves
-        shares = 1
-    cuts = [items * k // shares for k in range(shares + 1)]
-    pending = [
-        _threads().submit(kernel, first, last, *arguments)
-        for first, last in zip(cuts[1:-1], cuts[2:], strict=True)
-    ]
-    try:
-        kernel(cuts[0], cuts[1], *arguments)
-    finally:
-        for future in pending:
-            future.result()
+        _call(kernel, 0, items, *arguments)
+        return
+    shares = max(1, min(torch.get_num_threads(), items))
+    share(partial(_call, kernel), [items * k // shares for k in range(shares + 1)], *arguments)
 
 
-def _flat(tensor: Tensor) -> Any:
-    """The storage behind a tensor from its first element, as a flat numpy array (no copy)."""
-    extent = (
-        0
-        if tensor.numel() == 0
-        else 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    )
-    flat = tensor.detach().as_strided((extent,), (1,))
-    if tensor.dtype in BITS:  # numpy has no bfloat16, and Numba no float16: the kernels take their bits
-        return flat.view(torch.int16).numpy().view(BITS[tensor.dtype])
-    return flat.numpy()
+def _call(kernel: Callable[..., None], *arguments: Any) -> None:
+    """Call a kernel with the addresses of tensors, which live as long as the call."""
+    kernel(*[x.data_ptr() if isinstance(x, Tensor) else x for x in arguments])
+
+
+@cache
+def _example(dtype: torch.dtype) -> Any:
+    """An empty array of the numbers that the kernels see in a tensor of a dtype."""
+    empty = torch.empty(0, dtype=dtype, device="cpu")
+    if dtype in BITS:  # numpy has no bfloat16, and Numba no float16: the kernels take their bits
+        return empty.view(torch.int16).numpy().view(BITS[dtype])
+    return empty.numpy()
+
+
+@lru_cache(maxsize=64)
+def _whole_rows(batch: int, length: int) -> Any:
+    """`_bounds` of one sequence a row."""
+    return torch.tensor([[row, 0, length] for row in range(batch)], dtype=torch.int64).reshape(-1, 3).numpy()
 
 
 def _bounds(values: Tensor, cu_seqlens: Tensor | None) -> Any:
     """[S, 3]: batch row, first step and end of every sequence."""
     batch, length = values.shape[:2]
     if cu_seqlens is None:
-        rows = torch.arange(batch)
-        return torch.stack([rows, torch.zeros_like(rows), torch.full_like(rows, length)], dim=1).numpy()
+        return _whole_rows(batch, length)
     check_bounds(cu_seqlens.tolist(), length)
     ends = cu_seqlens.to(torch.int64)
     return torch.stack([torch.zeros_like(ends[1:]), ends[:-1], ends[1:]], dim=1).contiguous().numpy()
 
 
-def _kernels(recurrence: str) -> tuple[Any, Any]:
-    from statemix.ops.cpu_kernels import KERNELS
+@cache
+def _compiled() -> Any:
+    from statemix.ops import cpu_kernels
 
-    return KERNELS[recurrence]
+    return cpu_kernels
 
 
-def _work(recurrence: str, gates: Tensor, state: Tensor) -> tuple[int, tuple[int, int, int, int]]:
+def _work(gates: Tensor, state: Tensor, length: int) -> tuple[int, tuple[int, int, int, int]]:
     """How many work items there are, and the sizes (T, N, m, columns) that the kernels want."""
-    from statemix.ops.cpu_kernels import LANES
-
     sequences, blocks, m = state.shape
-    return sequences * -(-blocks // LANES), (gates.shape[1], blocks, m, gates.shape[-1])
+    return sequences * -(-blocks // _compiled().LANES), (length, blocks, m, gates.shape[-1])
 
 
 def forward(
@@ -120,19 +102,42 @@ def forward(
     cu_seqlens: Tensor | None,
     normalization: str,
 ) -> tuple[Tensor, Tensor]:
-    """states (N innermost, dtype of `values`) and the final state of one recurrence."""
+    """states (N innermost, dtype of `values`) and the final state (plain) of one recurrence."""
     dtype = state_dtype(values.dtype)
     states = empty_fast(values, "values")
-    initial = initial_state.to(dtype).transpose(1, 2).contiguous()  # [S, m, N]
+    initial = initial_state.to(dtype).contiguous()  # [S, N, m]
     final = torch.empty_like(initial)
-    items, sizes = _work(recurrence, gates, initial_state)
+    items, sizes = _work(gates, initial_state, gates.shape[1])
     if items and sizes[2]:
         _spread(
-            _kernels(recurrence)[0], items, gates.numel(), CODES[normalization], sizes,
-            _bounds(values, cu_seqlens), _flat(gates), gates.stride(), _flat(values), values.stride(),
-            _flat(initial), _flat(states), _flat(final),
+            _compiled().KERNELS[recurrence][0], items, gates.numel(), CODES[normalization], sizes,
+            _bounds(values, cu_seqlens), _example(values.dtype), _example(dtype),
+            gates, gates.stride(), values, values.stride(), initial, states, final,
         )  # fmt: skip
-    return states, final.transpose(1, 2)
+    return states, final
+
+
+def step(
+    recurrence: str, gates: Tensor, values: Tensor, state: Tensor, normalization: str
+) -> tuple[Tensor, Tensor]:
+    """One token, all tensors without T: the states that are read out, in the dtype of `values`, and the new one."""
+    dtype = state_dtype(values.dtype)
+    state = (state if state.dtype == dtype else state.to(dtype)).contiguous()
+    new = torch.empty_like(state)
+    items, sizes = _work(gates, state, 1)
+    if items:
+        _spread(
+            _compiled().KERNELS[recurrence][0], items, gates.numel(), CODES[normalization], sizes,
+            _whole_rows(state.shape[0], 1), _example(values.dtype), _example(dtype),
+            gates, _with_time(gates.stride()), values, _with_time(values.stride()), state, NOT_WANTED, new,
+        )  # fmt: skip
+    states = new[..., 0] if recurrence == "hlru" else new
+    return states if dtype == values.dtype else states.to(values.dtype), new
+
+
+def _with_time(strides: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides of one token with those of a time of one step."""
+    return strides[0], 0, *strides[1:]
 
 
 def backward(
@@ -146,19 +151,19 @@ def backward(
     grad_final: Tensor,
     normalization: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of gates and values (N innermost) and of the initial state."""
+    """Gradients of gates and values (N innermost) and of the initial state (plain)."""
     dtype = state_dtype(values.dtype)
     states, grads = states.to(values.dtype), grad_states.to(values.dtype)
     d_gates, d_values = empty_fast(gates, "gates"), empty_fast(values, "values")
-    initial = initial_state.to(dtype).transpose(1, 2).contiguous()  # [S, m, N]
-    d_final = grad_final.to(dtype).transpose(1, 2).contiguous()
+    initial = initial_state.to(dtype).contiguous()  # [S, N, m]
+    d_final = grad_final.to(dtype).contiguous()
     d_initial = torch.empty_like(initial)
-    items, sizes = _work(recurrence, gates, initial_state)
+    items, sizes = _work(gates, initial_state, gates.shape[1])
     if items and sizes[2]:
         _spread(
-            _kernels(recurrence)[1], items, gates.numel(), CODES[normalization], sizes,
-            _bounds(values, cu_seqlens), _flat(gates), gates.stride(), _flat(values), values.stride(),
-            _flat(initial), _flat(states), states.stride(), _flat(grads), grads.stride(),
-            _flat(d_final), _flat(d_gates), _flat(d_values), _flat(d_initial),
+            _compiled().KERNELS[recurrence][1], items, gates.numel(), CODES[normalization], sizes,
+            _bounds(values, cu_seqlens), _example(values.dtype), _example(dtype),
+            gates, gates.stride(), values, values.stride(), initial, states, states.stride(), grads, grads.stride(),
+            d_final, d_gates, d_values, d_initial,
         )  # fmt: skip
-    return d_gates, d_values, d_initial.transpose(1, 2)
+    return d_gates, d_values, d_initial

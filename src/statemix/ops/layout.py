@@ -1,8 +1,10 @@
 """The fast memory formats, one for each kind of device, and the dtype of the state.
 
-On the CPU the blocks N are innermost in everything, as channels are in channels_last images: vectors run along N.
+On the CPU the blocks N are innermost in gates, values and states, as channels are in channels_last images: vectors
+run along N.
 Elsewhere gate planes are outermost: the gates of one column j lie together, laid out like the values, which are
-plainly contiguous. Threads that read neighbouring values then read neighbouring gates as well.
+plainly contiguous. Threads that read neighbouring values then read neighbouring gates as well. A carried state is
+plainly contiguous on every device.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from torch import Tensor
 Role = Literal["gates", "values", "state"]
 """What a tensor is: gates [B, T, N, ..., j], values or states [B, T, N, ...], or a carried state [S, N, m]."""
 
-N_INNERMOST: dict[Role, tuple[int, int]] = {"gates": (2, -1), "values": (2, -1), "state": (1, -1)}
+N_INNERMOST: dict[Role, tuple[int, int]] = {"gates": (2, -1), "values": (2, -1), "state": (0, 0)}
 PLANES_OUTERMOST: dict[Role, tuple[int, int]] = {"gates": (-1, 2), "values": (0, 0), "state": (0, 0)}
 """A format: for each role the one dimension that moves between the logical order and the order of memory."""
 
@@ -41,25 +43,25 @@ def to_fast_order(tensor: Tensor, role: Role) -> Tensor:
     return tensor.movedim(*_move(role, tensor.device))
 
 
-def from_fast_order(tensor: Tensor, role: Role) -> Tensor:
-    """The way back: a view in the logical order."""
-    memory, logical = reversed(_move(role, tensor.device))
-    return tensor.movedim(memory, logical)
-
-
 def in_fast_format(tensor: Tensor, role: Role) -> Tensor:
-    """The tensor itself when it is in the fast format, else a copy that is."""
-    ordered = to_fast_order(tensor, role)
-    return tensor if ordered.is_contiguous() else from_fast_order(ordered.contiguous(), role)
+    """The tensor itself when it is in the fast format, else a copy that is (of its own storage, no view)."""
+    if role == "state":
+        return tensor.contiguous()
+    return tensor if to_fast_order(tensor, role).is_contiguous() else empty_fast(tensor, role).copy_(tensor)
 
 
 def empty_fast(like: Tensor, role: Role, dtype: torch.dtype | None = None) -> Tensor:
-    """An uninitialised tensor of the shape and device of `like`, in the fast format."""
+    """An uninitialised tensor of the shape and device of `like`, in the fast format: its own storage, no view."""
+    if role == "state":
+        return like.new_empty(like.shape, dtype=dtype)
     source, target = _move(role, like.device)
-    sizes = list(like.shape)
-    size = sizes.pop(source)
-    sizes.insert(target % like.dim(), size)
-    return from_fast_order(like.new_empty(sizes, dtype=dtype), role)
+    order = list(range(like.dim()))
+    order.insert(target % like.dim(), order.pop(source))
+    strides, numbers = [0] * like.dim(), 1
+    for dim in reversed(order):
+        strides[dim] = numbers
+        numbers *= like.shape[dim]
+    return like.new_empty_strided(like.shape, strides, dtype=dtype)
 
 
 def split_joined(joined: Tensor, inner: Sequence[int]) -> tuple[Tensor, Tensor]:

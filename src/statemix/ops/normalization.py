@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from statemix.ops.layout import state_dtype
 
 RELU_EPSILON = 0.001
 """Added to every entry inside the divisor of the relu normalisation (m+1 of them in a row)."""
@@ -22,11 +25,37 @@ def _scaled_sigmoid(gates: Tensor) -> Tensor:
     return torch.exp(F.logsigmoid(gates) - shift)
 
 
+def _scaled_silu(gates: Tensor) -> Tensor:
+    """silu(g), each row times a constant that brings its largest entry near one where that is below; it cancels later.
+
+    The factor of g is taken in two halves, so that it may exceed the largest number where g is (almost) zero.
+    """
+    raw = gates.detach()
+    sizes = raw.abs().log() + raw.clamp(max=0.0)  # log |silu(g)|, about
+    top = sizes.amax(dim=-1, keepdim=True).clamp(max=0.0)
+    shift = top.masked_fill(top == -torch.inf, 0.0)
+    highest = 0.9 * math.log(torch.finfo(gates.dtype).max)
+    half = torch.exp((0.5 * (F.logsigmoid(gates) - shift)).clamp(max=highest))
+    return gates * half * half
+
+
+def _small(dtype: torch.dtype) -> float:
+    """The root of the smallest normal number: sums between it and its inverse are far from both ends."""
+    return math.sqrt(torch.finfo(dtype).tiny)
+
+
 def _by_sum(weights: Tensor, epsilon: float = 0.0) -> Tensor:
-    """weights / (sum of |weights| + epsilon per entry) along each row; a row of zeros stays zeros."""
-    divisor = weights.abs().sum(dim=-1, keepdim=True) + epsilon * weights.shape[-1]
+    """weights / (sum of |weights| + epsilon per entry) along each row; a row of zeros stays zeros.
+
+    A row of very small or very large weights is taken times a power of two first, which cancels.
+    """
+    small, largest = _small(weights.dtype), weights.detach().abs().amax(dim=-1, keepdim=True)
+    scale = torch.ones_like(largest)
+    scale = scale.masked_fill(largest < small, 1 / small).masked_fill(largest > 1 / small, small)
+    scaled = weights * scale
+    divisor = scaled.abs().sum(dim=-1, keepdim=True) + epsilon * weights.shape[-1] * scale
     empty = divisor == 0
-    return torch.where(empty, torch.zeros_like(weights), weights / torch.where(empty, 1.0, divisor))
+    return torch.where(empty, torch.zeros_like(weights), scaled / torch.where(empty, 1.0, divisor))
 
 
 NORMALIZATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -35,7 +64,7 @@ NORMALIZATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": lambda gates: _by_sum(torch.relu(gates), RELU_EPSILON),
     "tanh": lambda gates: _by_sum(torch.tanh(gates)),
     "linear": lambda gates: _by_sum(gates),
-    "silu": lambda gates: _by_sum(gates * _scaled_sigmoid(gates)),
+    "silu": lambda gates: _by_sum(_scaled_silu(gates)),
     "none": lambda gates: gates,
 }
 """Every normalisation by name; the position in this table is its code in the compiled kernels."""
@@ -52,4 +81,25 @@ def normalize(gates: Tensor, normalization: str = "softmax") -> Tensor:
         raise ValueError(
             f"normalization: got {normalization!r}, expected one of {', '.join(map(repr, NORMALIZATIONS))}"
         )
-    return NORMALIZATIONS[normalization](gates)
+    return NORMALIZATIONS[normalization](gates.to(state_dtype(gates.dtype))).to(gates.dtype)
+
+
+_VANISHING: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "linear": lambda gates: gates,
+    "silu": F.silu,
+}
+"""Weights before the division of the normalisations whose divisor may be close to zero."""
+
+
+def bounded_gradient(gradient: Tensor, gates: Tensor, normalization: str) -> Tensor:
+    """The gradient of raw gates, at most the largest number of its dtype in rows whose divisor almost vanishes.
+
+    Elsewhere an overflow is infinite, as usual: loss scaling looks for it.
+    """
+    if normalization not in _VANISHING or not gates.shape[-1]:
+        return gradient
+    wide = state_dtype(gates.dtype)
+    divisor = _VANISHING[normalization](gates.detach().to(wide)).abs().sum(dim=-1, keepdim=True)
+    least, largest = max(_small(wide), torch.finfo(gates.dtype).tiny), torch.finfo(gradient.dtype).max
+    return torch.where(divisor < least, gradient.clamp(-largest, largest), gradient)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from statemix.ops.checks import check_bounds
 from statemix.ops.layout import state_dtype
-from statemix.ops.normalization import normalize
+from statemix.ops.normalization import bounded_gradient, normalize
 
 
 def _affine_loop(transitions: Tensor, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -131,4 +131,5 @@ def backward(
     d_gates, d_values, d_initial = (
         torch.zeros_like(x) if grad is None else grad for x, grad in zip(inputs, grads, strict=True)
     )
+    d_gates = bounded_gradient(d_gates, gates, normalization)
     return d_gates, d_values, d_initial.clone() if d_initial is grad_final else d_initial

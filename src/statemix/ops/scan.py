@@ -28,11 +28,25 @@ def carried_state(
     if cu_seqlens is not None:
         check_cu_seqlens(cu_seqlens, sequences, length)
         sequences = cu_seqlens.shape[0] - 1
+        if initial_state is None and torch.compiler.is_exporting():
+            sequences = _any_number(sequences, cu_seqlens)
     dtype = state_dtype(like.dtype)
     if initial_state is None:
         return like.new_zeros((sequences, blocks, m), dtype=dtype)
     check_state("initial_state", initial_state, (sequences, blocks, m), like)
     return initial_state.to(dtype)
+
+
+def _any_number(sequences: int, cu_seqlens: Tensor) -> int:
+    """The number of sequences in an exported program whose range includes one: counted when it runs, because a size
+    S + 1 - 1 makes torch's exporter tell one sequence from more."""
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+    if statically_known_true(sequences >= 2):
+        return sequences
+    counted = torch.ones_like(cu_seqlens).sum().item() - 1
+    torch._check(counted >= 0)
+    return counted  # type: ignore[return-value]
 
 
 def _run(
@@ -139,13 +153,10 @@ def bdlru_step(
     gates: [B, N, m, m+1] raw; values: [B, N, m]; state: [B, N, m]. Returns float32 (float64 for float64 inputs).
     Errors: ValueError or TypeError naming the argument.
     """
+    gates, values = _same_dtype_under_autocast(gates, values)
     check_tensor("values", values, ("B", "N", "m"), "[B, N, m]")
     check_tensor("gates", gates, (*values.shape, values.shape[-1] + 1), "[B, N, m, m+1]")
-    check_state("state", state, values.shape, values)
-    _, new_state = bdlru_scan(
-        gates.unsqueeze(1), values.unsqueeze(1), state, normalization=normalization, backend=backend
-    )
-    return new_state
+    return _step("bdlru", gates, values, state, values.shape, normalization, backend)
 
 
 def hlru_step(
@@ -157,10 +168,26 @@ def hlru_step(
     Returns float32 (float64 for float64 inputs); new_state[..., 0] is the output.
     Errors: ValueError or TypeError naming the argument.
     """
+    gates, values = _same_dtype_under_autocast(gates, values)
     check_tensor("values", values, ("B", "N"), "[B, N]")
     check_tensor("gates", gates, (*values.shape, "m+1"), "[B, N, m+1]")
-    check_state("state", state, (*values.shape, gates.shape[-1] - 1), values)
-    _, new_state = hlru_scan(
-        gates.unsqueeze(1), values.unsqueeze(1), state, normalization=normalization, backend=backend
-    )
-    return new_state
+    return _step("hlru", gates, values, state, (*values.shape, gates.shape[-1] - 1), normalization, backend)
+
+
+def _step(
+    recurrence: str,
+    gates: Tensor,
+    values: Tensor,
+    state: Tensor,
+    shape: tuple[int, ...],
+    normalization: str,
+    backend: str,
+) -> Tensor:
+    """What the two steps share once gates and values are known to be right; shape: that of the state."""
+    check_normalization(normalization)
+    check_same("gates", gates, "values", values)
+    if shape[-1] < 1:
+        raise ValueError(f"gates: got m = {shape[-1]} (shape {list(gates.shape)}), expected m >= 1")
+    check_state("state", state, shape, values)
+    chosen = registration.choose_backend(backend, values.device, values.dtype)
+    return registration.step(recurrence, gates, values, state, normalization, chosen)[1]

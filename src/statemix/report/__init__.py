@@ -1,5 +1,5 @@
 """One page about one or more runs: figures, a table, the configurations."""
 
-from statemix.report.page import write_readme_picture, write_report
+from statemix.report.page import check_picture, write_readme_picture, write_report
 
-__all__ = ["write_readme_picture", "write_report"]
+__all__ = ["check_picture", "write_readme_picture", "write_report"]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from statemix.analysis.statistics import spread
+from statemix.report.labels import IGNORED, SIZES, model_labels, run_labels
 from statemix.report.records import Record, find_runs, read_record
 from statemix.training.config import flatten
 
@@ -17,23 +20,19 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#88
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 """Fewer than the colours, so that beyond nine configurations the pairs still differ."""
 
-SIZES = {"bdlru": ("block_size", "num_blocks"), "hlru": ("order", "num_channels")}
-"""Which arguments of a mixer are m and N."""
-
-TITLES = {"bdlru": "BD-LRU", "hlru": "H-LRU"}
-
-IGNORED = ("name", "version", "training.seed", "training.device")
-"""What does not make two configurations different."""
+GREY = "#777777"
+"""Of what is drawn together because there are more kinds of it than colours."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Seeds of one configuration."""
+    """Seeds of one configuration; or, in a figure, runs of several configurations of one model."""
 
     label: str
     color: str
     marker: str
     runs: list[Record]
+    configurations: int = 1
 
     @property
     def config(self) -> dict[str, Any]:
@@ -46,52 +45,57 @@ class Group:
         size = SIZES.get(self.config["mixer"]["name"])
         return self.config["mixer"].get(size[0]) if size else None
 
+    def best_validation(self) -> float:
+        """The mean of the seeds' best validation accuracies; a run without one counts 0, as one that diverged."""
+        best = (run.best_validation() if run.status != "diverged" else 0.0 for run in self.runs)
+        return spread(value or 0.0 for value in best).mean
+
 
 def read_groups(folders: Iterable[str | Path]) -> list[Group]:
-    """Read every run and put those together that differ in the seed alone, in order of appearance."""
+    """Read every run and put those together that differ in the seed alone, in order of appearance.
+
+    Configurations that a figure draws together (`merge_groups`) have one colour.
+    """
     together: dict[str, list[Record]] = {}
     for record in map(read_record, find_runs(folders)):
         flat = {key: value for key, value in flatten(record.config).items() if key not in IGNORED}
         together.setdefault(json.dumps(flat, sort_keys=True), []).append(record)
     groups = [sorted(runs, key=lambda run: run.seed) for runs in together.values()]
+    labels = run_labels([runs[0].config for runs in groups])
+    styled = _styled([Group(label, "", "", runs) for label, runs in zip(labels, groups, strict=True)])
+    shared = {run.folder: merged for merged in merge_groups(styled) for run in merged.runs}
     return [
-        Group(label, COLORS[k % len(COLORS)], MARKERS[k % len(MARKERS)], runs)
-        for k, (label, runs) in enumerate(
-            zip(_labels([runs[0].config for runs in groups]), groups, strict=True)
-        )
+        dataclasses.replace(group, color=merged.color, marker=merged.marker)
+        for group, merged in ((group, shared[group.runs[0].folder]) for group in styled)
     ]
 
 
-def mixer_label(mixer: dict[str, Any]) -> str:
-    """ "BD-LRU m = 3", "H-LRU m = 4", "diagonal (m = 1)", or the mixer's own name."""
-    name = mixer["name"]
-    if name not in SIZES:
-        return str(name)
-    m = mixer.get(SIZES[name][0])
-    if m == 1:
-        return "diagonal (m = 1)"
-    return f"{TITLES[name]} m = {m}"
+def _styled(groups: Sequence[Group]) -> list[Group]:
+    return [
+        dataclasses.replace(group, color=COLORS[k % len(COLORS)], marker=MARKERS[k % len(MARKERS)])
+        for k, group in enumerate(groups)
+    ]
 
 
-def _labels(configs: list[dict[str, Any]]) -> list[str]:
-    """The mixer's label; with the task's settings where tasks differ, and where a label is taken twice with the
-    settings that tell its configurations apart."""
-    plain = [mixer_label(config["mixer"]) for config in configs]
-    flat = [flatten(config) for config in configs]
-    tasks = [{key: value for key, value in one.items() if key.startswith("task.")} for one in flat]
-    labels = []
-    for mine, label in zip(flat, plain, strict=True):
-        same = [other for other, theirs in zip(flat, plain, strict=True) if theirs == label]
-        differing = [
-            key for key in mine
-            if key not in IGNORED and (
-                any(other.get(key) != mine[key] for other in same)
-                or (key.startswith("task.") and any(other.get(key) != mine[key] for other in tasks))
-            )
-        ]  # fmt: skip
-        details = ", ".join(
-            str(mine[key]) if key == "task.name" else f"{key.rpartition('.')[2]} {mine[key]}"
-            for key in differing
-        )
-        labels.append(f"{label} ({details})" if details else label)
-    return labels
+def merge_groups(groups: list[Group]) -> list[Group]:
+    """At most as many groups as there are colours, for a figure: the same groups, or one for each model.
+
+    A merged group has the runs of all its configurations. Models beyond the number of colours are put together too.
+    """
+    if len(groups) <= len(COLORS):
+        return groups
+    together: dict[str, list[Group]] = {}
+    for group, label in zip(groups, model_labels([group.config for group in groups]), strict=True):
+        together.setdefault(label, []).append(group)
+    merged = [_merged(label, members) for label, members in together.items()]
+    if len(merged) <= len(COLORS):
+        return _styled(merged)
+    merged.sort(key=Group.best_validation, reverse=True)
+    alone, rest = merged[: len(COLORS) - 1], merged[len(COLORS) - 1 :]
+    others = dataclasses.replace(_merged(f"{len(rest)} others", rest), color=GREY, marker=".")
+    return [*_styled(alone), others]
+
+
+def _merged(label: str, members: list[Group]) -> Group:
+    runs = [run for group in members for run in group.runs]
+    return Group(label, "", "", runs, sum(group.configurations for group in members))

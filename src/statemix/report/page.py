@@ -7,7 +7,8 @@ import datetime
 import io
 import json
 import shlex
-from collections.abc import Iterable
+import struct
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,16 +16,26 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from statemix import __version__
+from statemix.extras import missing
 from statemix.report.figures import FIGURES, STYLE, draw_lengths, new_figure
-from statemix.report.groups import Group, read_groups
+from statemix.report.groups import Group, merge_groups, read_groups
+from statemix.report.sentences import sentences
 from statemix.report.spectrum import draw_spectrum
-from statemix.report.table import lengths_of, row, statuses, text, to_csv
+from statemix.report.table import lengths_of, row, some_of, statuses, tables, text, to_csv
+from statemix.tasks import Task
+from statemix.text import visible
 from statemix.training.files import replace_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PNG_DPI = 160
+
+PICTURES = (".svg", ".png")
+"""The endings of a figure's file, as `render` makes them."""
+
+TITLED = 4
+"""Tasks that a heading names."""
 
 TITLES = {
     "permutation": "permutation group S",
@@ -47,12 +58,15 @@ def write_report(folders: Iterable[str | Path], out: str | Path) -> Path:
     groups = read_groups(folders)
     rows = [row(group, lengths_of(groups)) for group in groups]
     made: dict[str, bytes] = {}
-    images = {}
-    for name, (make, caption) in FIGURES.items():
+    images = []
+    for name, (heading, make, caption) in FIGURES.items():
         made[f"{name}.svg"], made[f"{name}.png"] = render(lambda make=make: make(groups))
-        images[name] = {"data": base64.b64encode(made[f"{name}.svg"]).decode(), "caption": caption}
+        images.append({
+            "heading": heading, "caption": caption(groups), "data": base64.b64encode(made[f"{name}.svg"]).decode(),
+            **dict(zip(("width", "height"), png_size(made[f"{name}.png"]), strict=True)),
+        })  # fmt: skip
     made["runs.csv"] = to_csv(rows).encode()
-    command = shlex.join(["statemix", "report", *map(str, folders), "--out", str(out)])
+    command = visible(shlex.join(["statemix", "report", *map(str, folders), "--out", str(out)]))
     made["index.html"] = template.render(
         images=images, command=command, **_words(groups, rows), date=datetime.date.today().isoformat(),
         torch=torch.__version__, version=__version__,
@@ -62,41 +76,75 @@ def write_report(folders: Iterable[str | Path], out: str | Path) -> Path:
     return out / "index.html"
 
 
+def png_size(png: bytes) -> tuple[int, int]:
+    """Width and height of a figure in the pixels of a page, of which an inch has 96."""
+    width, height = struct.unpack(">II", png[16:24])
+    return round(width * 96 / PNG_DPI), round(height * 96 / PNG_DPI)
+
+
 def _words(groups: list[Group], rows: list[dict[str, Any]]) -> dict[str, Any]:
     """What the page says of the runs, besides the figures."""
     runs = [run for group in groups for run in group.runs]
-    tasks = [group.runs[0].task() for group in groups]
+    tasks = list({id(task): task for task in (run.task() for run in runs)}.values())
+    lengths = lengths_of(groups)
     return {
-        "title": _title(groups),
+        "title": _title(tasks),
+        "sentences": sentences(groups),
         "groups": groups,
         "runs": len(runs),
         "statuses": statuses(runs),
         "trained": ", ".join(map(str, sorted({task.length for task in tasks}))),
         "overlaps": list(dict.fromkeys(task.overlap for task in tasks)),
-        "columns": list(rows[0]),
-        "rows": [[text(value, column, cells["n"]) for column, value in cells.items()] for cells in rows],
-        "configurations": [json.dumps(group.config, indent=2) for group in groups],
+        "tables": tables(rows, lengths),
+        "left_out": len(lengths) - len(some_of(lengths)),
+        "rows": [{column: text(value, cells["n"]) for column, value in cells.items()} for cells in rows],
+        "configurations": [
+            visible(json.dumps(group.config, indent=2, ensure_ascii=False), keep="\n") for group in groups
+        ],
+        "seeds": [_seeds([run.seed for run in group.runs]) for group in groups],
+        "visible": visible,
     }
 
 
-def write_readme_picture(folders: Iterable[str | Path], out: str | Path) -> Path:
-    """One wide PNG of the same runs: accuracy against length, and the eigenvalues of two configurations at most.
+def _seeds(seeds: list[int]) -> str:
+    """ "seeds 0–4, 7": sorted, with ranges."""
+    spans: list[list[int]] = []
+    for seed in sorted(set(seeds)):
+        if spans and seed == spans[-1][1] + 1:
+            spans[-1][1] = seed
+        else:
+            spans.append([seed, seed])
+    told = [str(a) if a == b else f"{a}, {b}" if b == a + 1 else f"{a}–{b}" for a, b in spans]
+    return f"seed{'' if len(seeds) == 1 else 's'} {', '.join(told)}"
 
-    Errors as `write_report`.
+
+def write_readme_picture(folders: Iterable[str | Path], out: str | Path) -> Path:
+    """One wide PNG or SVG of the same runs: accuracy by length, and the eigenvalues of two configurations at most.
+
+    Errors: ValueError for a name that ends otherwise; and as `write_report`.
     """
+    out = check_picture(Path(out))
     groups = read_groups(folders)
-    _, png = render(lambda: _picture(groups))
-    _write(Path(out), png)
-    return Path(out)
+    pictures = dict(zip(PICTURES, render(lambda: _picture(groups)), strict=True))
+    _write(out, pictures[out.suffix.lower()])
+    return out
+
+
+def check_picture(out: Path) -> Path:
+    """`out` if it has the ending of a picture, else ValueError."""
+    if out.suffix.lower() not in PICTURES:
+        raise ValueError(f"picture: got {str(out)!r}, expected a name that ends in {' or '.join(PICTURES)}")
+    return out
 
 
 def _picture(groups: list[Group]) -> Figure:
     figure = new_figure(11, 4.2)
-    shown = groups[:2]
+    shown, drawn = groups[:2], merge_groups(groups)
     axes, *panels = figure.subplots(1, 1 + len(shown), width_ratios=[1.5, *[1] * len(shown)])
-    draw_lengths(axes, groups)
+    draw_lengths(axes, drawn)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=9.5, ncols=3, columnspacing=1.2)
-    axes.set_title(_title(groups), fontsize=11, pad=20 + 14 * (-(-len(groups) // 3)))
+    tasks = list({id(task): task for group in groups for task in [group.runs[0].task()]}.values())
+    axes.set_title(_title(tasks), fontsize=11, pad=20 + 14 * (-(-len(drawn) // 3)))
     for panel, group in zip(panels, shown, strict=True):
         draw_spectrum(panel, group)
         panel.set_title(f"{group.label}\neigenvalues of its transitions", fontsize=10.5)
@@ -108,7 +156,7 @@ def render(make: Any) -> tuple[bytes, bytes]:
     try:
         import matplotlib
     except ImportError:
-        raise ImportError('matplotlib is not installed: pip install "statemix[report]"') from None
+        raise ImportError(missing("matplotlib")) from None
     with matplotlib.rc_context(STYLE):
         figure, svg, png = make(), io.BytesIO(), io.BytesIO()
         figure.savefig(svg, format="svg", dpi=PNG_DPI, metadata={"Date": None})
@@ -116,11 +164,14 @@ def render(make: Any) -> tuple[bytes, bytes]:
     return svg.getvalue(), png.getvalue()
 
 
-def _title(groups: list[Group]) -> str:
+def _title(tasks: Sequence[Task]) -> str:
     """The tasks of a page, as its heading."""
-    tasks = [group.runs[0].task() for group in groups]
-    names = (f"{TITLES.get(task.name, task.name)}{task.options.get('n', '')}" for task in tasks)
-    title = ", ".join(dict.fromkeys(names)).replace("_", " ")
+    names = list(
+        dict.fromkeys(f"{TITLES.get(task.name, task.name)}{task.options.get('n', '')}" for task in tasks)
+    )
+    if len(names) > TITLED:
+        names = [*names[: TITLED - 1], f"{len(names) - TITLED + 1} more"]
+    title = ", ".join(names).replace("_", " ")
     return title[0].upper() + title[1:]
 
 
@@ -128,7 +179,7 @@ def _template() -> Any:
     try:
         import jinja2
     except ImportError:
-        raise ImportError('jinja2 is not installed: pip install "statemix[report]"') from None
+        raise ImportError(missing("jinja2")) from None
     source = files("statemix.report").joinpath("templates/page.html").read_text(encoding="utf-8")
     return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
 

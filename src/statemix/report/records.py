@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from statemix.report.curves import Curve, Metrics, read_metrics
 from statemix.tasks import Task, get_task
 from statemix.training.config import Config
 from statemix.training.files import RunError, read_json
@@ -20,7 +23,7 @@ class Record:
 
     folder: Path
     config: dict[str, Any]
-    metrics: list[dict[str, Any]]
+    metrics: Metrics
     summary: dict[str, Any]
     """Empty while the run goes on."""
 
@@ -32,7 +35,7 @@ class Record:
     @property
     def step(self) -> int:
         """Steps done: as the summary says, or the last that was logged."""
-        return int(self.summary.get("step", max((line["step"] for line in self.metrics), default=0)))
+        return int(self.summary.get("step", self.metrics.last_step))
 
     @property
     def seed(self) -> int:
@@ -46,19 +49,48 @@ class Record:
 
     def task(self) -> Task:
         """The task it was trained on."""
-        return get_task(**self.config["task"])
+        return _task(json.dumps(self.config["task"], sort_keys=True))
 
     def accuracy(self) -> dict[int, float]:
-        """Test accuracy by length; empty when the run was not tested."""
-        return {int(length): float(value) for length, value in self.summary.get("accuracy", {}).items()}
+        """Test accuracy by length; empty when the run was not tested. ValueError for one outside [0, 1]."""
+        told = self.summary.get("accuracy", {}).items()
+        return {_length(length): _fraction(f"accuracy at {length}", value) for length, value in told}
 
-    def curve(self, kind: str, value: str) -> tuple[list[int], list[float]]:
-        """Steps and values of one metric: kind "train", or "eval" for the validation split."""
-        lines = [
-            line for line in self.metrics
-            if line["kind"] == kind and line.get("split", "validation") == "validation" and line.get(value) is not None
-        ]  # fmt: skip
-        return [line["step"] for line in lines], [line[value] for line in lines]
+    def best_validation(self) -> float | None:
+        """The highest validation accuracy, or None when there was no evaluation. ValueError as `accuracy`."""
+        best = self.summary.get("best_accuracy")
+        return None if best is None else _fraction("best_accuracy", best)
+
+    def seconds(self) -> float | None:
+        """How long it trained, or None while it goes on. ValueError for what is no time."""
+        told = self.summary.get("seconds")
+        if told is not None and not (isinstance(told, (int, float)) and 0 <= told < math.inf):
+            raise ValueError(f"seconds: got {told!r}, expected a number of at least 0")
+        return told
+
+    def curve(self, kind: str, value: str) -> Curve:
+        """Training loss ("train", "loss") or validation accuracy ("eval", "accuracy") by step."""
+        return self.metrics.curves[kind, value]
+
+
+@functools.lru_cache(maxsize=64)
+def _task(options: str) -> Task:
+    """One task for all runs that have it; options: its JSON."""
+    return get_task(**json.loads(options))
+
+
+def _length(text: str) -> int:
+    length = int(text)
+    if length < 1:
+        raise ValueError(f"accuracy: got the length {length}, expected at least 1")
+    return length
+
+
+def _fraction(name: str, value: Any) -> float:
+    number = float(value)
+    if not (math.isfinite(number) and 0 <= number <= 1):
+        raise ValueError(f"{name}: got {value!r}, expected a number from 0 to 1")
+    return number
 
 
 def find_runs(folders: Iterable[str | Path]) -> list[Path]:
@@ -99,7 +131,7 @@ def read_record(folder: Path) -> Record:
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"folders: {folder}/config.json is not a configuration of a run: {error}") from None
     try:
-        record.accuracy(), record.step
+        record.accuracy(), record.best_validation(), record.seconds(), record.step
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"folders: {folder}/summary.json is not the summary of a run: {error}") from None
     try:
@@ -109,27 +141,17 @@ def read_record(folder: Path) -> Record:
     return record
 
 
-def _metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, less a last one that is still being written."""
-    path = folder / "metrics.jsonl"
+def _metrics(folder: Path) -> Metrics:
+    """The metrics of a run. ValueError naming the file."""
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        return read_metrics(folder / "metrics.jsonl")
     except OSError as error:
         reason = error.strerror or error
         raise ValueError(
             f"folders: {folder} is not a run: cannot read metrics.jsonl ({reason}), expected the run's metrics"
         ) from None
-    metrics = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            metrics.append(json.loads(line))
-        except ValueError:
-            if number == len(lines):
-                break  # a run that goes on may be in the middle of its last line
-            raise ValueError(f"folders: {path} line {number} is not JSON") from None
-        if not isinstance(metrics[-1], dict) or not {"kind", "step"} <= metrics[-1].keys():
-            raise ValueError(f'folders: {path} line {number} is not an object with "kind" and "step"')
-    return metrics
+    except ValueError as error:
+        raise ValueError(f"folders: {error}") from None
 
 
 def _json(path: Path, folder: Path) -> dict[str, Any]:

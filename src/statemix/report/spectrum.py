@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 import torch
 
-from statemix.analysis.spectra import transition_eigenvalues
+from statemix.analysis.accounting import entry_of, mixers
+from statemix.analysis.spectra import TRANSITIONS, transition_eigenvalues
 from statemix.report.groups import Group
+from statemix.report.labels import shorten
 from statemix.training import load_run
 
 if TYPE_CHECKING:
@@ -19,6 +22,9 @@ SEQUENCES, TOKENS = 32, 4096
 MATRICES = 3000
 """Transitions per mixer that are drawn."""
 
+TITLE_WIDTH = 21
+"""Characters of a line of a panel's title."""
+
 
 def group_eigenvalues(group: Group) -> list[torch.Tensor]:
     """The eigenvalues of every mixer of a group's first seed with weights, on test sequences; or nothing.
@@ -29,7 +35,16 @@ def group_eigenvalues(group: Group) -> list[torch.Tensor]:
     if not trained:
         return []
     run = min(trained, key=lambda run: run.status == "diverged")
-    _, model = load_run(run.folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", RuntimeWarning
+        )  # of a run that is not finished: the page says so itself
+        _, model = load_run(run.folder)
+    shown = [mixer for mixer in mixers(model) if entry_of(TRANSITIONS, mixer)]
+    if not shown:
+        return []
+    for mixer in shown:
+        mixer.backend = "reference"  # type: ignore[assignment]  # for so few tokens no kernels need be loaded
     task = run.task()
     count = max(1, min(SEQUENCES, TOKENS // task.input_length()))
     tokens = task.generate(count, seed=run.seed, split="test").inputs
@@ -42,13 +57,13 @@ def draw_spectrum(axes: Axes, group: Group) -> None:
 
     axes.add_patch(Circle((0, 0), 1, fill=False, edgecolor="#888888", linewidth=1))
     found = group_eigenvalues(group)
-    for values in found:
-        points = values.flatten()
+    if found:
+        points = torch.cat([values.flatten() for values in found])
         axes.plot(points.real, points.imag, ".", color=group.color, alpha=0.12, markersize=3, rasterized=True)
     axes.set(xlim=(-1.08, 1.08), ylim=(-1.08, 1.08), aspect="equal", xlabel="Re λ", ylabel="Im λ")
     axes.set_xticks([-1, 0, 1])
     axes.set_yticks([-1, 0, 1])
-    axes.set_title(group.label, fontsize=10.5)
+    axes.set_title(shorten(group.label, TITLE_WIDTH), fontsize=9.5)
     note = _note(found, any(run.has_weights for run in group.runs))
     if note:
         axes.annotate(note, (0, 0), ha="center", va="center", color="#666666", backgroundcolor="white")

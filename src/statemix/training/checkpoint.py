@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from statemix.extras import missing
 from statemix.training.digest import DIGEST, digest_of, unseal
 from statemix.training.files import MissingFileError, RunError, read_bytes, replace_file
 
@@ -29,7 +30,7 @@ def _safetensors() -> ModuleType:
     try:
         import safetensors.torch
     except ImportError:
-        raise ImportError('safetensors is not installed: pip install "statemix[train]"') from None
+        raise ImportError(missing("safetensors")) from None
     return safetensors
 
 

@@ -18,69 +18,80 @@ MANNER = ("training.capture", "training.checkpoint_every", "training.tensorboard
 """Settings of how a run is carried out, not of what it is: it may go on with others."""
 
 
+def setting(default: Any, meaning: str, unit: str = "") -> Any:
+    """A field of a configuration with what `statemix train --help` says of it."""
+    return field(default=default, metadata={"meaning": meaning, "unit": unit})
+
+
 @dataclass(frozen=True)
 class ModelConfig:
-    """The backbone's width, depth (pairs of mixer and SwiGLU) and norm."""
+    """The backbone's width, depth and norm."""
 
-    dim: int = 128
-    depth: int = 2
-    norm: str = "layer"
+    dim: int = setting(128, "width of the residual stream", "channels")
+    depth: int = setting(2, "layers, each a mixer and a SwiGLU", "layers")
+    norm: str = setting("layer", 'norm before each mixer and SwiGLU: "layer" or "rms"')
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
     """How a run is trained and evaluated."""
 
-    steps: int = 2000
-    """Optimiser steps."""
-    batch_size: int = 128
-    """Instances a step."""
-    lr: float = 1e-3
-    """The learning rate after warm-up."""
-    warmup: int = 100
-    """Steps over which the learning rate rises from 0."""
-    schedule: str = "cosine"
-    """After warm-up: "cosine" down towards `min_lr`, reached after the last step, or "constant"."""
-    min_lr: float = 1e-6
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 0.0
-    """On matrices and embeddings; never on biases, norms or other vectors."""
-    gradient_clip: float = 1.0
-    """The largest gradient norm; 0 clips nothing."""
-    seed: int = 0
-    """Of the weights, the order of the data and the data themselves."""
-    train_examples: int = 12_800
-    """Instances in the training set, drawn once."""
-    train_lengths: tuple[int, ...] = ()
-    """Task lengths to train on, an equal share of the instances each; empty: the task's own length alone."""
-    eval_examples: int = 1_280
-    """Instances in each validation and test set."""
-    eval_every: int = 200
-    """Steps between evaluations on the validation split."""
-    eval_lengths: tuple[int, ...] = ()
-    """Task lengths to evaluate at; the training length is always among them."""
-    log_every: int = 20
-    """Steps between lines of training metrics."""
-    checkpoint_every: int = 200
-    """Steps between checkpoints."""
-    stop_accuracy: float = 0.0
-    """Stop once the validation accuracy at the training length reaches this; 0 never stops early."""
-    precision: str = "auto"
-    """"auto": bfloat16 autocast on a GPU that has it, float32 elsewhere; or one of them by name."""
-    device: str = "auto"
-    """"auto": a GPU when there is one, else the CPU; or a name such as "cuda:1"."""
-    capture: str = "auto"
-    """How steps run on a GPU: "off" launches each operation, "graph" replays the whole step as a CUDA graph,
-    "compiled" does so after torch.compile; "auto" is the fastest that works (on the CPU: "off")."""
-    tensorboard: str = "auto"
-    """TensorBoard events too: "on", "off", or "auto": when TensorBoard is installed."""
+    steps: int = setting(2000, "length of the training", "optimiser steps")
+    batch_size: int = setting(128, "size of a batch", "instances")
+    lr: float = setting(1e-3, "learning rate after warm-up")
+    warmup: int = setting(
+        100, "how long the learning rate rises from 0; unless it is given, at most training.steps", "steps"
+    )
+    schedule: str = setting(
+        "cosine", 'learning rate after warm-up: "cosine" falls to min_lr at the last step, "constant" stays'
+    )
+    min_lr: float = setting(1e-6, "learning rate at the end of the cosine")
+    betas: tuple[float, float] = setting((0.9, 0.999), "AdamW's decay rates of both moments")
+    weight_decay: float = setting(
+        0.0, "AdamW's, on matrices and embeddings; never on biases, norms or other vectors"
+    )
+    gradient_clip: float = setting(1.0, "largest norm of the gradient; 0 clips nothing")
+    seed: int = setting(0, "of the weights, the order of the data and the data themselves")
+    train_examples: int = setting(12_800, "size of the training set, drawn once", "instances")
+    train_lengths: tuple[int, ...] = setting(
+        (),
+        "task lengths to train on, an equal share of the instances each; empty: the task's own",
+        "positions",
+    )
+    eval_examples: int = setting(1_280, "size of each validation and test set", "instances")
+    eval_every: int = setting(200, "how often the validation split is evaluated", "steps")
+    eval_lengths: tuple[int, ...] = setting(
+        (), "task lengths to test at; the training length is always among them", "positions"
+    )
+    log_every: int = setting(20, "how often training metrics are written", "steps")
+    checkpoint_every: int = setting(200, "how often a checkpoint is written", "steps")
+    stop_accuracy: float = setting(
+        0.0,
+        "stop once the validation accuracy at the training length reaches this; 0 never stops early",
+        "from 0 to 1",
+    )
+    precision: str = setting(
+        "auto",
+        '"bfloat16" (autocast), "float32", or "auto": bfloat16 on a GPU that has it, float32 elsewhere',
+    )
+    device: str = setting(
+        "auto", 'a name such as "cpu" or "cuda:1", or "auto": a GPU when there is one, else the CPU'
+    )
+    capture: str = setting(
+        "auto",
+        'how steps run on a GPU: "off" launches each operation, "graph" replays the step as a CUDA graph, "compiled" '
+        'does so after torch.compile, "auto" is the fastest that works (on the CPU: "off")',
+    )
+    tensorboard: str = setting(
+        "auto", 'write TensorBoard events too: "on", "off", or "auto": when TensorBoard is installed'
+    )
 
 
 @dataclass(frozen=True)
 class Config:
     """A whole run. `task` and `mixer` name what is built (key "name") and its arguments (all other keys)."""
 
-    name: str = "run"
+    name: str = setting("run", "what the run is called while it trains; a preset's name unless it is given")
     task: dict[str, Any] = field(default_factory=lambda: {"name": "permutation"})
     mixer: dict[str, Any] = field(default_factory=lambda: {"name": "bdlru", "block_size": 4})
     model: ModelConfig = ModelConfig()

@@ -7,6 +7,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+from statemix.extras import missing
 from statemix.training.files import RunError, writing
 from statemix.training.guard import AGAIN
 
@@ -52,7 +53,5 @@ def events_of(wanted: str, folder: Path, step: int) -> Events | NoEvents:
     """ "on", "off", or "auto": when TensorBoard is installed. ImportError when "on" and it is not."""
     installed = importlib.util.find_spec("tensorboard") is not None
     if wanted == "on" and not installed:
-        raise ImportError(
-            'training.tensorboard is "on" and it is not installed: pip install "statemix[tensorboard]"'
-        )
+        raise ImportError(f'training.tensorboard is "on", and {missing("tensorboard")}')
     return Events(folder, step) if installed and wanted != "off" else NoEvents()

@@ -47,11 +47,11 @@ def train(
 ) -> dict[str, Any]:
     """Train a run in its folder, or go on where it was interrupted; returns the summary.
 
-    progress: True shows a bar, False none, None one when standard error is a terminal. resume: False refuses a
-    folder that holds a run. A finished run returns its summary at once. On the CPU, with one number
-    of threads, a run killed at any moment and resumed writes the same metrics and weights, bit for bit, as one that
-    was not. SIGINT and SIGTERM save and return with status "interrupted"; a loss that is not finite ends the run
-    with status "diverged".
+    progress: True shows how far it is (a line that moves on a terminal, plain lines in a log), False does not, None
+    does when standard error is a terminal. resume: False refuses a folder that holds a run. A finished run returns its
+    summary at once. On the CPU, with one number of threads, a run killed at any moment and resumed writes the same
+    metrics and weights, bit for bit, as one that was not. SIGINT and SIGTERM save and return with status "interrupted";
+    a loss that is not finite ends the run with status "diverged".
     Files: see docs/design.md, "Runs". Errors: ValueError for the configuration, ImportError for a missing extra,
     RunError for the folder, a checkpoint or the disk.
     """
@@ -65,6 +65,7 @@ def train(
             summary = None
             while summary is None:
                 summary = run.turn()
+                bar.stepped(run.step)
             return summary
 
 

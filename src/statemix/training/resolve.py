@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from statemix.models import NORMS
 from statemix.nn import build_mixer
 from statemix.tasks import get_task
-from statemix.training.config import CAPTURES, PRECISIONS, SCHEDULES, SWITCH, Config, TrainingConfig
+from statemix.training.config import CAPTURES, PRECISIONS, SCHEDULES, SWITCH, Config, TrainingConfig, flatten
 from statemix.training.limits import check_model_size, check_size, check_values
 from statemix.training.presets import PRESETS
 
@@ -31,7 +32,8 @@ def resolve_config(
     """A complete configuration: defaults, then a preset, then a TOML file, then "key=value" settings.
 
     Keys of `overrides` are dotted ("training.lr=3e-4", "mixer.block_size=4", "task.n=4"); values are TOML, and a
-    bare word is a string. A later layer that names another task or mixer starts its arguments afresh.
+    bare word is a string. A later layer that names another task or mixer starts its arguments afresh. A warm-up that
+    neither the file nor the settings give is cut to the steps.
     Everything that can be checked before work begins is. Errors: ValueError naming the setting; OSError when the
     file cannot be read.
     """
@@ -40,13 +42,22 @@ def resolve_config(
         if preset not in PRESETS:
             raise ValueError(f"preset: got {preset!r}, expected one of {', '.join(PRESETS)}")
         content = _merge(content, PRESETS[preset] | {"name": preset})
-    if file is not None:
-        content = _merge(content, _read(Path(file)))
+    given: dict[str, Any] = {} if file is None else _read(Path(file))
+    content = _merge(content, given)
     for override in overrides:
-        content = _merge(content, parse_override(override))
+        one = parse_override(override)
+        content, given = _merge(content, one), _merge(given, one)
     config = Config.from_dict(content | {"version": _version()})
+    if "training.warmup" not in flatten(given):
+        config = shorten_warmup(config)
     check(config)
     return config
+
+
+def shorten_warmup(config: Config) -> Config:
+    """A warm-up that nobody has given is no longer than the training."""
+    training = config.training
+    return replace(config, training=replace(training, warmup=min(training.warmup, max(0, training.steps))))
 
 
 def _version() -> str:

@@ -49,7 +49,7 @@ def test_every_rival_is_checked_kernel_or_not(monkeypatch):
     assert all(one.passed for one in found)
     reasons = {one.rival: one.reason for one in found if one.reason}
     assert list(reasons) == ["mamba2", "deltanet", "gated_deltanet", "gated_deltaproduct", "rwkv7"]
-    assert all('pip install "statemix[rivals]"' in reason for reason in reasons.values())
+    assert all('pip install "flash-linear-attention>=' in reason for reason in reasons.values())
     assert all(set(one.to_dict()) >= {"output_error", "gradient_errors", "bound", "passed"} for one in found)
 
 
@@ -87,7 +87,7 @@ def test_a_wrong_gradient_a_crash_and_nan_do_not_pass():
 
 def test_a_kernel_that_is_missing_or_cannot_run_is_refused(monkeypatch):
     monkeypatch.setattr(operations, "INSTALLED", False)
-    with pytest.raises(ValueError, match=r'backend: got .kernel.*pip install "statemix\[rivals\]"'):
+    with pytest.raises(ValueError, match=r'backend: got .kernel.*pip install "flash-linear-attention>='):
         build_mixer("deltanet", DIM, backend="kernel")
     monkeypatch.setattr(operations, "INSTALLED", True)
     layer = build_mixer("deltanet", DIM, backend="kernel", heads=1, head_dim=4)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from statemix.nn.plain import placement
 from statemix.nn.projection import check_input, check_size
 from statemix.nn.rivals.base import heads_of
 from statemix.ops.checks import check_tensor
@@ -66,9 +67,9 @@ class Attention(nn.Module):
 
     def initial_state(self, batch_size: int) -> Tensor:
         """No keys and values yet: [B, 0, 2, E], float32 (float64 in a float64 layer)."""
-        weight = self.out.weight
         shape = (check_size("batch_size", batch_size, 0), 0, 2, self.inner_dim)
-        return torch.zeros(shape, dtype=state_dtype(weight.dtype), device=weight.device)
+        device, dtype = placement(self)
+        return torch.zeros(shape, dtype=state_dtype(dtype), device=device)
 
     def forward(
         self, x: Tensor, state: Tensor | None = None, cu_seqlens: Tensor | None = None
@@ -77,8 +78,7 @@ class Attention(nn.Module):
 
         Errors: ValueError or TypeError naming the argument; cu_seqlens is always one.
         """
-        weight = self.out.weight
-        check_input("x", x, ("B", "T", self.dim), "[B, T, dim]", weight.dtype)
+        check_input("x", x, ("B", "T", self.dim), "[B, T, dim]", placement(self)[1])
         if cu_seqlens is not None:
             raise ValueError(
                 "cu_seqlens: got packed sequences, attention carries one length for the whole batch"
@@ -87,7 +87,7 @@ class Attention(nn.Module):
             state = self.initial_state(x.shape[0]).to(x.device)
         check_tensor("state", state, (x.shape[0], "P", 2, self.inner_dim), "[B, P, 2, heads * head_dim]")
         if x.shape[1] == 0:
-            return x, state
+            return x.clone(), state.clone()
         q, k, v = self.inputs(x).chunk(3, -1)
         seen = state.shape[1]
         rotate = POSITIONS[self.position]
@@ -97,9 +97,9 @@ class Attention(nn.Module):
         keys, values = (self._heads(one.to(v.dtype)) for one in state.unbind(2))
         return self.out(attend(q, keys, values).transpose(1, 2).flatten(-2)), state
 
-    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """One token: x [B, dim], state [B, P, 2, E] -> (y [B, dim], state [B, P + 1, 2, E])."""
-        check_input("x", x, ("B", self.dim), "[B, dim]", self.out.weight.dtype)
+        check_input("x", x, ("B", self.dim), "[B, dim]", placement(self)[1])
         y, state = self(x.unsqueeze(1), state)
         return y[:, 0], state
 

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from statemix.nn.plain import placement
 from statemix.nn.projection import check_input, check_size
 from statemix.ops.checks import check_cu_seqlens, check_tensor
 from statemix.ops.layout import state_dtype
@@ -57,7 +58,7 @@ class Rival(nn.Module):
         done = [self._run(*piece) for piece in pieces]
         return torch.cat([y for y, _ in done], 1), torch.cat([after for _, after in done])
 
-    def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """One token: x [B, dim], state [B, n] -> (y [B, dim], new state). Equal to `forward` on T = 1."""
         check_input("x", x, ("B", self.dim), "[B, dim]", self.dtype)
         y, state = self(x.unsqueeze(1), state)
@@ -66,7 +67,8 @@ class Rival(nn.Module):
     def initial_state(self, batch_size: int) -> Tensor:
         """The state [S, n] of S = batch_size sequences before their first token, on the layer's device."""
         check_size("batch_size", batch_size, 0)
-        kind, device = state_dtype(self.dtype), next(self.parameters()).device
+        device, dtype = placement(self)
+        kind = state_dtype(dtype)
         starts = [
             torch.full((batch_size, math.prod(shape)), self.fill.get(name, 0.0), dtype=kind, device=device)
             for name, shape in self.parts.items()
@@ -76,7 +78,7 @@ class Rival(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """That of the parameters."""
-        return next(self.parameters()).dtype
+        return placement(self)[1]
 
     def _check_state(self, state: Tensor, sequences: int, x: Tensor) -> None:
         check_tensor("state", state, (sequences, self.state_size), "[S, n]")
@@ -85,7 +87,7 @@ class Rival(nn.Module):
 
     def _run(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         if x.shape[1] == 0:
-            return x, state
+            return x.clone(), state.clone()
         sizes = [math.prod(shape) for shape in self.parts.values()]
         pieces = zip(self.parts.items(), state.to(state_dtype(self.dtype)).split(sizes, 1), strict=True)
         y, after = self.advance(x, {name: piece.unflatten(1, shape) for (name, shape), piece in pieces})

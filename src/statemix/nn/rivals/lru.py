@@ -69,7 +69,7 @@ class LRU(Rival):
         inputs = self.inputs(x).unflatten(-1, (self.state_dim, 2)).to(eigenvalues.dtype)
         inputs = self.log_scale.to(eigenvalues.dtype).exp().unsqueeze(-1) * inputs
         states, last = complex_scan(eigenvalues, inputs, state["h"], self.backend)
-        kind = self.out.weight.dtype
+        kind = self.dtype
         y = self.out(states.to(kind).flatten(-2))
         return y + self.skip.to(y.dtype) * x.to(y.dtype), {"h": last}
 

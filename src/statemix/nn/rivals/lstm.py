@@ -33,7 +33,7 @@ class LSTM(Rival):
 
     def advance(self, x: Tensor, state: Parts) -> tuple[Tensor, Parts]:
         """x [B, T, dim] -> (y [B, T, dim], the state after it)."""
-        kind = self.out.weight.dtype
+        kind = self.dtype
         h, c = (state[name].to(kind).unsqueeze(0).contiguous() for name in ("h", "c"))
         half = x.is_cuda and torch.is_autocast_enabled(x.device.type)  # oneDNN's has no bfloat16 everywhere
         with torch.autocast(x.device.type, enabled=half):

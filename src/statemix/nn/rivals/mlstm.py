@@ -73,7 +73,7 @@ class MLSTM(Rival):
             k = k * self.head_dim**-0.5
             y, (c, n, m) = chunked(q, k, v, i.to(kind), f.to(kind), initial_state=memory, chunk=self.chunk)
         y = (self.norm(y) + self.skip * seen) * F.silu(side)
-        return self.out(y.to(self.out.weight.dtype)), {"C": c, "n": n, "m": m, "window": window}
+        return self.out(y.to(self.dtype)), {"C": c, "n": n, "m": m, "window": window}
 
 
 def chunked(

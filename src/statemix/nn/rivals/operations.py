@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from statemix.extras import missing
 from statemix.nn.rivals import chunks, loops
 
-INSTALL = 'pip install "statemix[rivals]"'
+MISSING = missing("fla")
 
 
 def installed_triton() -> tuple[int, ...]:
@@ -103,7 +104,7 @@ KERNEL, CHUNKED, LOOP = "fla kernel", f"torch, chunks of {chunks.CHUNK}", "plain
 def unavailable(device: torch.device) -> str | None:
     """Why no kernel can run on a device, or None."""
     if not INSTALLED:
-        return f"flash-linear-attention is not installed: {INSTALL}"
+        return MISSING
     if device.type != "cuda":
         return f"flash-linear-attention has no kernels for {device.type}"
     return None

@@ -72,7 +72,7 @@ class PDSSM(Rival):
                 choice.softmax(-1), self.dictionary.to(kind), magnitude.sigmoid(), 2 * math.pi * phase.sigmoid(),
                 inputs.unflatten(-1, (self.state_dim, 2)), initial_state=state["h"],
             )  # fmt: skip
-        y = self.out(states.flatten(-2).to(self.out.weight.dtype))
+        y = self.out(states.flatten(-2).to(self.dtype))
         return y + self.skip.to(y.dtype) * x.to(y.dtype), {"h": last}
 
 

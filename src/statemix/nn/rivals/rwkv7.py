@@ -98,7 +98,7 @@ class RWKV7(Rival):
         y, after = operate("rwkv7", self.backend, state["S"], tensors)
         bonus = (r * k * self.bonus).sum(-1, keepdim=True) * v  # [B, T, H, V]
         y = (self.norm(y) + bonus.flatten(-2)) * self.gate(mixed["g"])
-        return self.out(y.to(self.out.weight.dtype)), {"S": after, "before": x[:, -1]}
+        return self.out(y.to(self.dtype)), {"S": after, "before": x[:, -1]}
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, self.head_dim))

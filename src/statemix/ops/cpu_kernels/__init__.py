@@ -5,15 +5,13 @@ one line for each (row, column); the element-wise work (normalisation, gradients
 lines, the recurrence itself along the lanes of one step. Lines are forgotten after their tile: neither the
 normalised gates nor the transition matrices ever exist in memory, in either direction.
 
-Arrays arrive flat with their strides in elements, so one compiled version serves every memory layout; a stride of
-1 along N takes the vectorised load. N is innermost in everything these kernels write. Every scratch array is an
-allocation of its own: two views of one allocation keep the compiler from vectorising (measured: 3 times slower).
+Tensors arrive as addresses with their strides in elements, so one compiled version serves every memory layout; a
+stride of 1 along N takes the vectorised load. N is innermost in everything these kernels write but the state. Every
+scratch array is an allocation of its own: two views of one allocation keep the compiler from vectorising (measured: 3
+times slower).
 """
 
 from __future__ import annotations
-
-from contextlib import suppress
-from pathlib import Path
 
 from statemix.ops.cpu_kernels.block import block_backward, block_forward
 from statemix.ops.cpu_kernels.lanes import LANES
@@ -27,15 +25,3 @@ KERNELS = {
     "hlru": (order_forward, order_backward),
 }
 """The forward and the reverse pass of each recurrence."""
-
-
-def _forget_outdated(folder: Path) -> None:
-    """Drop compiled kernels older than a source file here: Numba checks the kernel's own file, not what it imports."""
-    newest = max(path.stat().st_mtime for path in folder.glob("*.py"))
-    for index in (folder / "__pycache__").glob("*.nbi"):
-        with suppress(OSError):
-            if index.stat().st_mtime < newest:
-                index.unlink()
-
-
-_forget_outdated(Path(__file__).parent)

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from statemix.ops.cpu_kernels.gates import SIGMOID, SILU, SOFTMAX, gate_gradient, row_shift, weights
+from statemix.ops.cpu_kernels.addresses import array_at
+from statemix.ops.cpu_kernels.gates import SOFTMAX, edge_gradient, gate_gradient, small_number, weights
 from statemix.ops.cpu_kernels.lanes import (
     LANES,
     WIDTH,
+    copy,
     gather,
     gather_rows,
     lagged,
@@ -16,22 +18,26 @@ from statemix.ops.cpu_kernels.lanes import (
     scatter,
     write_state,
 )
-from statemix.ops.cpu_kernels.numbers import compiled
+from statemix.ops.cpu_kernels.numbers import gradient_limits, kernel
 from statemix.ops.cpu_kernels.rows import contract, contract_line, scale_adjoint, spread_adjoint
 
 
-@compiled
-def block_forward(first, last, code, sizes, bounds, g, gs, v, vs, h0, states, final):
+@kernel
+def block_forward(first, last, code, sizes, bounds, stored, carried, g, gs, v, vs, h0, states, final):
     """BD-LRU and affine recurrences. g [b, t, n, i, j], v [b, t, n, i] with strides gs, vs; h0 and final
-    [S, m, N], states [B, T, m, N] contiguous. bounds [S, 3]: batch row, first step, end of each sequence."""
-    real = h0.dtype
+    [S, N, m], states [B, T, m, N] contiguous: addresses of numbers like those of stored (g, v, states; 0 where
+    states are not wanted) and of carried (h0, final). bounds [S, 3]: batch row, first step, end of each sequence."""
+    real = carried.dtype
+    wanted = states != 0
+    g, v, states = array_at(g, stored), array_at(v, stored), array_at(states, stored)
+    h0, final = array_at(h0, carried), array_at(final, carried)
     length, blocks, m, columns = sizes
     gated = columns == m + 1
     tiles = (blocks + LANES - 1) // LANES
     f = np.zeros((m * columns, WIDTH), real)
     value, inverse = np.zeros((m, WIDTH), real), np.zeros((m, WIDTH), real)
-    out = np.zeros((m, WIDTH), real)
-    shift = np.zeros(WIDTH, real)
+    out, raw = np.zeros((m, WIDTH), real), np.zeros((columns, WIDTH), real)
+    shift, scale = np.zeros(WIDTH, real), np.zeros(WIDTH, real)
     h, new = np.zeros((m, LANES), real), np.zeros((m, LANES), real)
     for work in range(first, last):
         s, n0 = work // tiles, (work % tiles) * LANES
@@ -46,7 +52,8 @@ def block_forward(first, last, code, sizes, bounds, g, gs, v, vs, h0, states, fi
             for i in range(m):
                 at = b * vs[0] + t0 * vs[1] + n0 * vs[2] + i * vs[3]
                 gather(v, at, vs[1], vs[2], steps, lanes, value[i])
-                weights(code, f[i * columns : (i + 1) * columns], inverse[i], shift, size)
+                row = f[i * columns : (i + 1) * columns]
+                weights(code, row, raw, inverse[i], shift, scale, small_number(f), size)
             for t in range(steps):
                 at = t * lanes
                 for i in range(m):
@@ -55,24 +62,33 @@ def block_forward(first, last, code, sizes, bounds, g, gs, v, vs, h0, states, fi
                         out[i, at + n] = new[i, n]
                 h, new = new, h
             at = (b * length + t0) * m * blocks + n0
-            scatter(out, states, at, m * blocks, blocks, steps, lanes)
+            if wanted:
+                scatter(out, states, at, m * blocks, blocks, steps, lanes)
         write_state(h, s, m, blocks, n0, lanes, final)
 
 
-@compiled
+@kernel
 def block_backward(
-    first, last, code, sizes, bounds, g, gs, v, vs, h0, states, ss, dstates, dss, dfinal, dg, dv, dh0
-):
+    first, last, code, sizes, bounds, stored, carried,
+    g, gs, v, vs, h0, states, ss, dstates, dss, dfinal, dg, dv, dh0,
+):  # fmt: skip
     """The reverse pass of `block_forward`. states and dstates [b, t, n, i] with strides; dg [B, T, m, columns, N],
-    dv [B, T, m, N], dfinal and dh0 [S, m, N] contiguous."""
-    real = h0.dtype
+    dv [B, T, m, N], dfinal and dh0 [S, N, m] contiguous: addresses as there."""
+    real = carried.dtype
+    g, v = array_at(g, stored), array_at(v, stored)
+    states, dstates = array_at(states, stored), array_at(dstates, stored)
+    dg, dv = array_at(dg, stored), array_at(dv, stored)
+    h0, dfinal, dh0 = array_at(h0, carried), array_at(dfinal, carried), array_at(dh0, carried)
     length, blocks, m, columns = sizes
     gated = columns == m + 1
     tiles = (blocks + LANES - 1) // LANES
     f, raw = np.zeros((m * columns, WIDTH), real), np.zeros((m * columns, WIDTH), real)
     value, inverse = np.zeros((m, WIDTH), real), np.zeros((m, WIDTH), real)
     past, h, r = np.zeros((m, WIDTH), real), np.zeros((m, WIDTH), real), np.zeros((m, WIDTH), real)
-    shift, df, ds = np.zeros(WIDTH, real), np.zeros(WIDTH, real), np.zeros(WIDTH, real)
+    shift, scale = np.zeros((m, WIDTH), real), np.zeros((m, WIDTH), real)
+    df, ds, edge = np.zeros(WIDTH, real), np.zeros(WIDTH, real), np.zeros(m, np.bool_)
+    least, largest = gradient_limits(dg)
+    least, largest = real.type(least), real.type(largest)
     adjoint, carry = np.zeros((m, LANES), real), np.zeros((m, LANES), real)
     for work in range(first, last):
         s, n0 = work // tiles, (work % tiles) * LANES
@@ -85,13 +101,13 @@ def block_backward(
             size = steps * lanes
             for i in range(m):
                 lagged(
-                    states, b * ss[0] + n0 * ss[2] + i * ss[3], ss, h0, (s * m + i) * blocks + n0, 0,
+                    states, b * ss[0] + n0 * ss[2] + i * ss[3], ss, h0, (s * blocks + n0) * m + i, m,
                     start, t0, 1, steps, lanes, past[i],
                 )  # fmt: skip
             at = b * gs[0] + t0 * gs[1] + n0 * gs[2]
             gather_rows(g, at, gs[1], gs[2], gs[3], gs[4], steps, lanes, columns, f)
             if code != SOFTMAX:
-                raw[:] = f
+                copy(f, raw, size)
             for i in range(m):
                 row = f[i * columns : (i + 1) * columns]
                 gather(
@@ -99,7 +115,8 @@ def block_backward(
                 )
                 at = b * dss[0] + t0 * dss[1] + n0 * dss[2] + i * dss[3]
                 gather(dstates, at, dss[1], dss[2], steps, lanes, r[i])
-                weights(code, row, inverse[i], shift, size)
+                rows = raw[i * columns : (i + 1) * columns]
+                edge[i] = weights(code, row, rows, inverse[i], shift[i], scale[i], least, size)
                 contract_line(row, past, value[i], inverse[i], gated, size, h[i])
             for t in range(steps - 1, -1, -1):
                 at = t * lanes
@@ -109,12 +126,15 @@ def block_backward(
                     spread_adjoint(f, i * columns, at, r[i, at : at + lanes], adjoint, lanes)
                 carry, adjoint = adjoint, carry
             for i in range(m):
-                if code == SIGMOID or code == SILU:
-                    row_shift(code, raw[i * columns : (i + 1) * columns], shift, size)
                 for j in range(columns):
                     k = i * columns + j
                     u = past[j] if j < m else value[i]
-                    gate_gradient(code, f[k], raw[k], shift, r[i], u, h[i], df, ds, raw[k], size)
+                    if edge[i]:
+                        edge_gradient(
+                            code, f[k], raw[k], shift[i], scale[i], r[i], u, h[i], largest, raw[k], size
+                        )
+                    else:
+                        gate_gradient(code, f[k], raw[k], shift[i], r[i], u, h[i], df, ds, raw[k], size)
                 if gated:
                     for n in range(size):
                         r[i, n] *= f[i * columns + m, n]

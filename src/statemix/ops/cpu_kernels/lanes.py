@@ -44,6 +44,14 @@ def gather_rows(source, base, step_stride, lane_stride, row_stride, column_strid
 
 
 @compiled
+def copy(source, target, size):
+    """Whole lines, number by number: an assignment of slices takes Numba seconds to compile."""
+    for k in range(source.shape[0]):
+        for n in range(size):
+            target[k, n] = source[k, n]
+
+
+@compiled
 def scatter(f, target, base, step_stride, line_stride, steps, lanes):
     """target[base + t * step_stride + k * line_stride + n] = f[k, t * lanes + n], in the order of memory."""
     for t in range(steps):
@@ -56,31 +64,31 @@ def scatter(f, target, base, step_stride, line_stride, steps, lanes):
 
 
 @compiled
-def lagged(states, base, ss, h0, initial, blocks, start, t0, lag, steps, lanes, line):
+def lagged(states, base, ss, h0, initial, m, start, t0, lag, steps, lanes, line):
     """The states `lag` steps before t0, t0 + 1, ...; before `start` they come from the carried state, whose
-    entry k lies at initial + k * blocks and is the state k + 1 steps before `start`."""
+    entry k of lane n lies at initial + k + n * m and is the state k + 1 steps before `start`."""
     carried = min(max(start - (t0 - lag), 0), steps)
     for t in range(carried):
-        at = initial + (start - 1 - (t0 + t - lag)) * blocks
+        at = initial + start - 1 - (t0 + t - lag)
         for n in range(lanes):
-            line[t * lanes + n] = h0[at + n]
+            line[t * lanes + n] = h0[at + n * m]
     at = base + (t0 + carried - lag) * ss[1]
     gather(states, at, ss[1], ss[2], steps - carried, lanes, line[carried * lanes :])
 
 
 @compiled
 def read_state(source, s, m, blocks, n0, lanes, target):
-    """Lanes n0 ... of a state [S, m, N] into target [m, lanes]."""
+    """Lanes n0 ... of a state [S, N, m] into target [m, lanes]."""
     for i in range(m):
-        at = (s * m + i) * blocks + n0
+        at = (s * blocks + n0) * m + i
         for n in range(lanes):
-            target[i, n] = source[at + n]
+            target[i, n] = source[at + n * m]
 
 
 @compiled
 def write_state(source, s, m, blocks, n0, lanes, target):
     """The reverse of `read_state`."""
     for i in range(m):
-        at = (s * m + i) * blocks + n0
+        at = (s * blocks + n0) * m + i
         for n in range(lanes):
-            target[at + n] = source[i, n]
+            target[at + n * m] = source[i, n]

@@ -6,11 +6,26 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit, types
+from numba import config, njit, types
 from numba.extending import overload
 
+from statemix.ops.cpu_kernels.cache import KernelCache
+
 _FAST = {"contract", "reassoc", "nsz", "arcp", "afn"}  # NaN and infinity keep their meaning
-compiled = njit(nogil=True, fastmath=_FAST, error_model="numpy", cache=True)
+compiled = njit(nogil=True, fastmath=_FAST, error_model="numpy")
+"""For a helper: it becomes part of the kernels that call it."""
+
+in_order = njit(nogil=True, error_model="numpy", fastmath=False)
+"""For a helper near the ends of the range of numbers: products are taken in the order written. Left unsaid, `fastmath`
+would be the calling kernel's."""
+
+
+def kernel(function):
+    """For what Python calls: compiled at the first call with new types, and kept on the disk."""
+    dispatcher = compiled(function)
+    if not config.DISABLE_JIT:
+        dispatcher._cache = KernelCache(function)
+    return dispatcher
 
 
 def exp(x):
@@ -133,3 +148,22 @@ def _store(x, target):
         return np.int16(y | ((bits >> np.uint32(16)) & np.uint32(0x8000)))
 
     return half
+
+
+def gradient_limits(target):
+    """Of the dtype of an array: the sum of a row below which its gradients may overflow, and the largest number."""
+    return target
+
+
+_LIMITS = {
+    types.uint16: (2.0**-63, (2.0 - 2.0**-7) * 2.0**127),
+    types.int16: (2.0**-14, 65504.0),
+    types.float32: (2.0**-63, float(np.finfo(np.float32).max)),
+    types.float64: (2.0**-511, float(np.finfo(np.float64).max)),
+}
+
+
+@overload(gradient_limits)
+def _gradient_limits(target):
+    limits = _LIMITS[target.dtype]
+    return lambda target: limits

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from statemix.ops.cpu_kernels.gates import SIGMOID, SILU, SOFTMAX, gate_gradient, row_shift, weights
+from statemix.ops.cpu_kernels.addresses import array_at
+from statemix.ops.cpu_kernels.gates import SOFTMAX, edge_gradient, gate_gradient, small_number, weights
 from statemix.ops.cpu_kernels.lanes import (
     LANES,
     WIDTH,
+    copy,
     gather,
     gather_rows,
     lagged,
@@ -16,20 +18,24 @@ from statemix.ops.cpu_kernels.lanes import (
     scatter,
     write_state,
 )
-from statemix.ops.cpu_kernels.numbers import compiled
+from statemix.ops.cpu_kernels.numbers import gradient_limits, kernel
 from statemix.ops.cpu_kernels.rows import contract, contract_line, scale_adjoint, spread_adjoint
 
 
-@compiled
-def order_forward(first, last, code, sizes, bounds, g, gs, v, vs, h0, states, final):
-    """H-LRU. g [b, t, n, j], v [b, t, n] with strides; h0 and final [S, m, N] (newest first), states [B, T, N]
-    contiguous."""
-    real = h0.dtype
+@kernel
+def order_forward(first, last, code, sizes, bounds, stored, carried, g, gs, v, vs, h0, states, final):
+    """H-LRU. g [b, t, n, j], v [b, t, n] with strides; h0 and final [S, N, m] (newest first), states [B, T, N]
+    contiguous: addresses as in `block_forward`."""
+    real = carried.dtype
+    wanted = states != 0
+    g, v, states = array_at(g, stored), array_at(v, stored), array_at(states, stored)
+    h0, final = array_at(h0, carried), array_at(final, carried)
     length, channels, m, columns = sizes
     tiles = (channels + LANES - 1) // LANES
     f = np.zeros((columns, WIDTH), real)
     value, inverse = np.zeros(WIDTH, real), np.zeros(WIDTH, real)
-    out, shift = np.zeros((1, WIDTH), real), np.zeros(WIDTH, real)
+    out, raw = np.zeros((1, WIDTH), real), np.zeros((columns, WIDTH), real)
+    shift, scale = np.zeros(WIDTH, real), np.zeros(WIDTH, real)
     window, new = np.zeros((m, LANES), real), np.zeros(LANES, real)
     for work in range(first, last):
         s, n0 = work // tiles, (work % tiles) * LANES
@@ -41,7 +47,7 @@ def order_forward(first, last, code, sizes, bounds, g, gs, v, vs, h0, states, fi
             at = b * gs[0] + t0 * gs[1] + n0 * gs[2]
             gather_rows(g, at, gs[1], gs[2], 0, gs[3], steps, lanes, columns, f)
             gather(v, b * vs[0] + t0 * vs[1] + n0 * vs[2], vs[1], vs[2], steps, lanes, value)
-            weights(code, f, inverse, shift, steps * lanes)
+            weights(code, f, raw, inverse, shift, scale, small_number(f), steps * lanes)
             for t in range(steps):
                 at = t * lanes
                 contract(f, 0, at, window, value, inverse, True, lanes, new)
@@ -51,24 +57,33 @@ def order_forward(first, last, code, sizes, bounds, g, gs, v, vs, h0, states, fi
                 for n in range(lanes):
                     window[0, n] = new[n]
                     out[0, at + n] = new[n]
-            scatter(out, states, (b * length + t0) * channels + n0, channels, 0, steps, lanes)
+            if wanted:
+                scatter(out, states, (b * length + t0) * channels + n0, channels, 0, steps, lanes)
         write_state(window, s, m, channels, n0, lanes, final)
 
 
-@compiled
+@kernel
 def order_backward(
-    first, last, code, sizes, bounds, g, gs, v, vs, h0, states, ss, dstates, dss, dfinal, dg, dv, dh0
-):
+    first, last, code, sizes, bounds, stored, carried,
+    g, gs, v, vs, h0, states, ss, dstates, dss, dfinal, dg, dv, dh0,
+):  # fmt: skip
     """The reverse pass of `order_forward`. dg [B, T, columns, N], dv [B, T, N] contiguous. carry[k] is the
     adjoint, gathered so far, of the state k steps before the one in hand."""
-    real = h0.dtype
+    real = carried.dtype
+    g, v = array_at(g, stored), array_at(v, stored)
+    states, dstates = array_at(states, stored), array_at(dstates, stored)
+    dg, dv = array_at(dg, stored), array_at(dv, stored)
+    h0, dfinal, dh0 = array_at(h0, carried), array_at(dfinal, carried), array_at(dh0, carried)
     length, channels, m, columns = sizes
     tiles = (channels + LANES - 1) // LANES
     f, raw = np.zeros((columns, WIDTH), real), np.zeros((columns, WIDTH), real)
     past = np.zeros((m, WIDTH), real)
     value, inverse = np.zeros(WIDTH, real), np.zeros(WIDTH, real)
     h, r = np.zeros(WIDTH, real), np.zeros((1, WIDTH), real)
-    shift, df, ds = np.zeros(WIDTH, real), np.zeros(WIDTH, real), np.zeros(WIDTH, real)
+    shift, scale = np.zeros(WIDTH, real), np.zeros(WIDTH, real)
+    df, ds = np.zeros(WIDTH, real), np.zeros(WIDTH, real)
+    least, largest = gradient_limits(dg)
+    least, largest = real.type(least), real.type(largest)
     carry = np.zeros((m + 1, LANES), real)
     for work in range(first, last):
         s, n0 = work // tiles, (work % tiles) * LANES
@@ -81,16 +96,16 @@ def order_backward(
             size = steps * lanes
             for k in range(m):
                 lagged(
-                    states, b * ss[0] + n0 * ss[2], ss, h0, s * m * channels + n0, channels,
+                    states, b * ss[0] + n0 * ss[2], ss, h0, (s * channels + n0) * m, m,
                     start, t0, k + 1, steps, lanes, past[k],
                 )  # fmt: skip
             at = b * gs[0] + t0 * gs[1] + n0 * gs[2]
             gather_rows(g, at, gs[1], gs[2], 0, gs[3], steps, lanes, columns, f)
             if code != SOFTMAX:
-                raw[:] = f
+                copy(f, raw, size)
             gather(v, b * vs[0] + t0 * vs[1] + n0 * vs[2], vs[1], vs[2], steps, lanes, value)
             gather(dstates, b * dss[0] + t0 * dss[1] + n0 * dss[2], dss[1], dss[2], steps, lanes, r[0])
-            weights(code, f, inverse, shift, size)
+            edge = weights(code, f, raw, inverse, shift, scale, least, size)
             contract_line(f, past, value, inverse, True, size, h)
             for t in range(steps - 1, -1, -1):
                 at = t * lanes
@@ -99,11 +114,12 @@ def order_backward(
                     for n in range(lanes):
                         carry[i, n] = carry[i + 1, n]
                 spread_adjoint(f, 0, at, r[0, at : at + lanes], carry[:m], lanes)
-            if code == SIGMOID or code == SILU:
-                row_shift(code, raw, shift, size)
             for j in range(columns):
                 u = past[j] if j < m else value
-                gate_gradient(code, f[j], raw[j], shift, r[0], u, h, df, ds, raw[j], size)
+                if edge:
+                    edge_gradient(code, f[j], raw[j], shift, scale, r[0], u, h, largest, raw[j], size)
+                else:
+                    gate_gradient(code, f[j], raw[j], shift, r[0], u, h, df, ds, raw[j], size)
             for n in range(size):
                 r[0, n] *= f[m, n]
             at = (b * length + t0) * columns * channels + n0

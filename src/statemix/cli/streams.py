@@ -1,0 +1,125 @@
+"""The three standard streams, made fit for every command: open, of any encoding, and errors that name them."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import io
+import os
+import sys
+from pathlib import Path
+from typing import Any, TextIO
+
+from statemix.text import visible
+
+PLAIN = str.maketrans({
+    "→": "->", "×": "x", "·": ".", "±": "+-", "–": "-", "—": "-", "−": "-", "…": "...", "µ": "u", "°": "deg",
+    "≥": ">=", "≤": "<=", "∘": "o", "✓": "ok", "•": "*", "’": "'", "‘": "'", "“": '"', "”": '"', "\u00a0": " ",
+})  # fmt: skip
+"""How the command's own signs are written where they cannot be encoded."""
+
+READER_LEFT = 141
+"""The exit code of a program that a signal ends because nobody reads on: 128 + SIGPIPE."""
+
+NAMES = {"stdin": "standard input", "stdout": "standard output", "stderr": "standard error"}
+
+
+def _replace(error: UnicodeError) -> tuple[str, int]:
+    """The error handler "statemix": a plain sign for one of `PLAIN`, else a backslash escape."""
+    assert isinstance(error, UnicodeEncodeError)
+    bad = error.object[error.start : error.end]
+    return visible(bad).translate(PLAIN).encode("ascii", "backslashreplace").decode(), error.end
+
+
+codecs.register_error("statemix", _replace)
+
+
+def encodable(text: str, encoding: str) -> str:
+    """`text` with what an encoding does not have replaced, as the streams do; the width is then known."""
+    try:
+        return text.encode(encoding, "statemix").decode(encoding)
+    except (LookupError, UnicodeError):  # an encoding of bytes, or none that Python knows
+        return text.encode("ascii", "statemix").decode()
+
+
+class _Named(io.FileIO):
+    """A file whose errors say which stream it is."""
+
+    title = ""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self.title) from None
+
+
+def prepare() -> None:
+    """Open what is closed, on nothing; let stdout and stderr replace what they cannot encode, and name themselves."""
+    closed = sys.stdout is None
+    for number, name in enumerate(NAMES):
+        _occupy(number)
+        stream = getattr(sys, name)
+        if stream is None:
+            nothing = Path(os.devnull).open("w" if number else "r", encoding="utf-8")  # noqa: SIM115
+            setattr(sys, name, nothing)
+        elif number:
+            setattr(sys, name, _lenient(stream, NAMES[name]))
+    if closed:
+        print("note: standard output is closed: results are not printed", file=sys.stderr)
+
+
+def _occupy(number: int) -> None:
+    """A closed standard descriptor would be given to the next file that is opened, a run's metrics perhaps."""
+    try:
+        os.fstat(number)
+    except OSError:
+        nothing = os.open(os.devnull, os.O_RDWR)
+        if nothing != number:
+            os.dup2(nothing, number)
+            os.close(nothing)
+        os.set_inheritable(number, True)
+
+
+def _lenient(stream: TextIO, title: str) -> TextIO:
+    buffer = getattr(stream, "buffer", None)
+    raw = getattr(buffer, "raw", buffer)  # unbuffered, there is nothing between
+    if type(raw) is not io.FileIO:  # a Windows console, or somebody's replacement
+        with contextlib.suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="statemix")  # type: ignore[attr-defined]
+        return stream
+    with contextlib.suppress(OSError):
+        stream.flush()
+    named = _Named(raw.fileno(), "w", closefd=False)
+    named.title = title
+    return io.TextIOWrapper(
+        named if buffer is raw else io.BufferedWriter(named), encoding=stream.encoding, errors="statemix",
+        line_buffering=getattr(stream, "line_buffering", False) or title == NAMES["stderr"],
+        write_through=buffer is raw,
+    )  # type: ignore[arg-type]  # fmt: skip
+
+
+def is_broken_pipe(error: BaseException | None) -> bool:
+    """Whether a reader left: by the error itself, or the one for which the parser gave up."""
+    return isinstance(error, BrokenPipeError) or (
+        isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError)
+    )
+
+
+def flush() -> None:
+    """Write out what is buffered for standard output: the error of a full disk, before the exit code is told."""
+    if sys.stdout is not None and not sys.stdout.closed:
+        sys.stdout.flush()
+
+
+def settle() -> None:
+    """Before the end: what cannot be written any more goes nowhere, so that the interpreter does not trip over it."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if not stream.closed:
+                stream.flush()
+        except OSError:
+            with contextlib.suppress(OSError):
+                nothing = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nothing, stream.fileno())
+                os.close(nothing)

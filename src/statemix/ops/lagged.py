@@ -1,0 +1,37 @@
+"""The states of some steps ago: what an H-LRU reads out, and what a scan's tangent is made of."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def lagged(states: Tensor, lag: int, initial_state: Tensor | None, cu_seqlens: Tensor | None) -> Tensor:
+    """h_{t-lag} for every t: states [B, T, N] shifted; their first `lag` steps from the carried state.
+
+    initial_state: [S, N, k] with k >= lag, newest first, or None (zeros); cu_seqlens: [S+1] as in the scans.
+    """
+    if cu_seqlens is not None:
+        return _lagged_packed(states, lag, initial_state, cu_seqlens)
+    batch, length, channels = states.shape
+    if initial_state is None:
+        before = states.new_zeros(batch, lag, channels)
+    else:  # newest first: lag `lag` of step 0 is entry lag-1, of step 1 entry lag-2, …
+        before = initial_state[..., :lag].flip(-1).transpose(1, 2).to(states.dtype)  # [B, lag, N]
+    return torch.cat([before, states], dim=1)[:, :length]
+
+
+def _lagged_packed(states: Tensor, lag: int, initial_state: Tensor | None, cu_seqlens: Tensor) -> Tensor:
+    """`lagged` for packed sequences [1, T, N]: a step less than `lag` from its start looks into its own state."""
+    length = states.shape[1]
+    bounds = cu_seqlens.to(states.device, torch.int64)
+    steps = torch.arange(length, device=states.device)
+    sequence = torch.searchsorted(bounds, steps, right=True) - 1  # [T]
+    age = steps - bounds[sequence]  # steps since the start of the sequence
+    inside = states[0, (steps - lag).clamp(min=0)]  # [T, N]
+    if initial_state is None:
+        before = torch.zeros_like(inside)
+    else:
+        entry = (lag - 1 - age).clamp(min=0)
+        before = initial_state[sequence, :, entry].to(states.dtype)  # [T, N]
+    return torch.where((age >= lag).unsqueeze(-1), inside, before).unsqueeze(0)
