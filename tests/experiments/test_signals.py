@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
+import select
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
 from pathlib import Path
@@ -62,12 +66,42 @@ def assert_saved(store):
         assert store.status(job) == "unfinished"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_to_all_processes_saves_and_leaves(tmp_path, number):
+def test_a_batch_system_that_ends_all_processes_has_them_save(tmp_path):
     driver = started(tmp_path)
-    os.killpg(driver.pid, number)
+    os.killpg(driver.pid, signal.SIGTERM)
     assert driver.wait(60) == 130
     assert_saved(Store(tmp_path / "store"))
+
+
+def test_a_terminal_that_closes_has_them_save(tmp_path):
+    """SIGHUP to all processes, and nothing can be written to the terminal any more."""
+    store = tmp_path / "store"
+    arguments = [
+        "-m",
+        "statemix",
+        "experiment",
+        "run",
+        "fig3",
+        "training.steps=20000",
+        "training.checkpoint_every=5",
+    ]
+    options = ["--preset", "small", "--store", str(store), "--workers", "1"]
+    terminal, inside = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, *arguments, *options], stdin=inside, stdout=inside, stderr=inside, start_new_session=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "TERM": "xterm"},
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )  # fmt: skip
+    os.close(inside)
+    deadline = time.monotonic() + 90
+    while not list(store.glob("*/checkpoint/state.safetensors")) and time.monotonic() < deadline:
+        if select.select([terminal], [], [], 0.1)[0]:
+            os.read(terminal, 65536)
+    os.close(terminal)
+    assert process.wait(60) == 130
+    (folder,) = store.iterdir()
+    assert [line["status"] for line in events(Store(store), folder.name, "ended")] == ["interrupted"]
+    assert (folder / "checkpoint" / "state.safetensors").exists()
 
 
 def test_what_nohup_ignores_stays_ignored(tmp_path):

@@ -42,10 +42,11 @@ class Selection(NamedTuple):
 
 def matching(runs: Iterable[Run], where: Mapping[str, Any]) -> list[Run]:
     """The runs whose labels have the given values; a list or tuple of values admits each of them."""
-    return [
-        run for run in runs
-        if all(run.get(key) in (want if isinstance(want, (list, tuple)) else (want,)) for key, want in where.items())
-    ]  # fmt: skip
+    found = list(runs)
+    for key, want in where.items():
+        wanted = want if isinstance(want, (list, tuple)) else (want,)
+        found = [run for run in found if run.get(key) in wanted]
+    return found
 
 
 def grouped(runs: Iterable[Run], by: Sequence[str]) -> dict[tuple[Any, ...], list[Run]]:

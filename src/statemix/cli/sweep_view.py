@@ -32,8 +32,13 @@ Names = Mapping[str, str]
 def watching(name: str, total: int, names: Names) -> Iterator[Callable[[Progress], None]]:
     """A function to be told where the sweep stands; it is shown on standard error."""
     if is_watched():
-        with Live(console=console_of(), refresh_per_second=4, transient=True) as live:
+        live = Live(console=console_of(), refresh_per_second=4, transient=True)
+        live.start()
+        try:
             yield lambda progress: live.update(picture(name, progress, names))
+        finally:
+            with contextlib.suppress(OSError):  # a terminal that has closed cannot be tidied up
+                live.stop()
         return
     latest: list[Progress] = []
     with Lines(lambda: line(name, latest[-1], names) if latest else f"{name}: {total} runs", total) as lines:

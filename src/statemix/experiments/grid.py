@@ -196,7 +196,7 @@ def _at_other_rates(cell: Cell) -> Callable[[Mapping[str, Any]], Cell]:
         free = _free_checked(*(values.get(key, config["training"][key]) for key in FREE))
         key = keys.key(free.values())
         content = {**config, "name": key, "training": {**config["training"], **free}}
-        return Cell({**cell.labels, **free}, cell.job._replace(key=key, content=content))
+        return Cell({**cell.labels, **free}, Job(key, cell.job.kind, content, cell.job.measures))
 
     return another
 

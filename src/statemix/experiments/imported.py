@@ -55,11 +55,13 @@ def import_runs(path: Path, store: Store) -> Imported:
     jobs = {cell.job.key: cell.job for cell in plan.cells}
     _check_cells(rows, plan, jobs, place)
     ended = [row for row in rows if "ended" in row and row["key"] in jobs]
-    here = {row["key"] for row in ended if _begun(store, row["key"])}
-    new = [row for row in ended if row["key"] not in here and store.summary(row["key"]) is None]
+    there = store.keys()
+    here = {row["key"] for row in ended if row["key"] in there and _begun(store, row["key"])}
+    new = [row for row in ended if row["key"] not in there or _is_lacking(store, row["key"], here)]
     with _staged(store) as staged:
         for row in new:
-            _lay(jobs[row["key"]], row, staged, with_history=not store.attempts(row["key"]))
+            history = row["key"] in there and store.attempts(row["key"])
+            _lay(jobs[row["key"]], row, staged, with_history=not history)
         for row in ended:
             _lay_measurements(row, staged, store, row["key"] in here)
     return Imported(len(new), len(ended) - len(new), len(rows) - len(ended))
@@ -96,6 +98,11 @@ def _is_config(config: Any, job: Job) -> bool:
 def _begun(store: Store, key: str) -> bool:
     """Whether a run was begun in this store, and is not what was imported."""
     return any(line["event"] in ("started", "reopened") for line in store.attempts(key))
+
+
+def _is_lacking(store: Store, key: str, here: set[str]) -> bool:
+    """Whether a run has a folder and nothing that counts: what an import left that was cut off."""
+    return key not in here and store.summary(key) is None
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -61,20 +62,24 @@ FACTS = {"ended": ("status", "hardware"), "failed": ("error",)}
 """What a line of a history has, by its event, beside the event and the time."""
 
 
-def check_kind(path: Path) -> None:
-    """RunError for whatever is no file of the run's own: a link, a folder, a pipe."""
+def is_there(path: Path) -> bool:
+    """Whether there is a file. RunError for whatever is no file of the run's own: a link, a folder, a pipe."""
     try:
-        if path.is_symlink():
-            raise RunError(f"{path} is a symbolic link, expected a file of the run's own")
-        if path.exists() and not path.is_file():
-            raise RunError(f"{path} is not a file, expected one of the run's own")
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return False
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror}") from None
+    if stat.S_ISLNK(mode):
+        raise RunError(f"{path} is a symbolic link, expected a file of the run's own")
+    if not stat.S_ISREG(mode):
+        raise RunError(f"{path} is not a file, expected one of the run's own")
+    return True
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object. RunError as `check_kind`, and for a file that is missing or damaged."""
-    check_kind(path)
+    """A JSON object. RunError as `is_there`, and for a file that is missing or damaged."""
+    is_there(path)
     try:
         return read_json(path)
     except RecursionError:
@@ -83,7 +88,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 def read_summary(path: Path, kind: str) -> dict[str, Any] | None:
     """The summary of a run that has nothing left to do, else None. RunError for a damaged one."""
-    if not _is_there(path):
+    if not is_there(path):
         return None
     summary = read_object(path)
     _expect(path, first_wrong(summary, STATUS, STATUS))
@@ -95,7 +100,7 @@ def read_summary(path: Path, kind: str) -> dict[str, Any] | None:
 
 def read_measure(path: Path, name: str, run: str) -> dict[str, Any] | None:
     """What was measured on a run, if it was. RunError for a damaged file."""
-    if not _is_there(path):
+    if not is_there(path):
         return None
     measured = read_object(path)
     gives = MEASURES[name].gives
@@ -105,7 +110,7 @@ def read_measure(path: Path, name: str, run: str) -> dict[str, Any] | None:
 
 def read_history(path: Path, run: str) -> list[dict[str, Any]]:
     """The lines of a run's history, less one that was cut off by a kill. RunError for a damaged one."""
-    if not _is_there(path):
+    if not is_there(path):
         return []
     lines, fields = [], {**EVENT, "run": one_of((run,))}
     for number, text in enumerate(_read(path).split(b"\n"), 1):
@@ -150,13 +155,8 @@ def last_lines(path: Path, summary: Mapping[str, Any]) -> dict[str, dict[str, An
     return last
 
 
-def _is_there(path: Path) -> bool:
-    check_kind(path)
-    return path.exists()
-
-
 def _read(path: Path) -> bytes:
-    check_kind(path)
+    is_there(path)
     try:
         return path.read_bytes()
     except FileNotFoundError:

@@ -161,7 +161,7 @@ class Store:
         try:
             if not folder.is_dir():
                 raise RunError(f"{folder} is not a folder, expected one of a run")
-            found = found._replace(summary=read_summary(RunFolder(folder).summary, job.kind))
+            found = found._replace(summary=read_summary(folder / "summary.json", job.kind))
             found = found._replace(history=self.attempts(job.key))
             return self._standing(job, found)
         except RunError as error:
@@ -169,13 +169,13 @@ class Store:
 
     def _standing(self, job: Job, found: Found) -> Found:
         """With the status: finished, diverged, failed, unfinished (it goes on where it was)."""
-        run, summary = RunFolder(self.folder(job.key)), found.summary
+        folder, summary = self.folder(job.key), found.summary
         if summary is None:
             return found._replace(status=UNFINISHED if failure_of(found.history) is None else FAILED)
         if not found.history and self.history_path(job.key).exists():
             raise RunError(f"{self.history_path(job.key)} is damaged: it is empty")
-        check_config(run.config, job)
-        curves = last_lines(run.metrics, summary) if job.kind == "train" else {}
+        check_config(folder / "config.json", job)
+        curves = last_lines(folder / "metrics.jsonl", summary) if job.kind == "train" else {}
         every = {name: self.measured(job.key, name) for name in job.measures}
         measured = {name: one for name, one in every.items() if one is not None}
         status = FINISHED
@@ -209,7 +209,7 @@ def check_config(path: Path, job: Job) -> None:
 def failure_of(history: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """The last failure in a history, unless the run came to an end all the same."""
     last = next((line for line in reversed(history) if line["event"] != "started"), None)
-    return last if last is not None and last["event"] == FAILED else None
+    return {"traceback": "", **last} if last is not None and last["event"] == FAILED else None
 
 
 def history_line(key: str, event: str, **facts: Any) -> bytes:
