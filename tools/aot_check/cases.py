@@ -11,7 +11,7 @@ from torch import Tensor
 
 from statemix.ops.layout import empty_fast, split_joined
 from statemix.ops.triton import dispatch
-from statemix.ops.triton.table import Turns
+from statemix.ops.triton.launch_table import LaunchConfig
 from tools.aot_check.machine import Machine
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -29,7 +29,7 @@ class Shape(NamedTuple):
 
 SHAPES = {
     "whole": Shape(2, 512, 64),
-    "segments": Shape(1, 65536, 64),
+    "chunks": Shape(1, 65536, 64),
     "packed": Shape(1, 512, 64, packed=True),
     "odd": Shape(2, 512, 63),
     "token": Shape(2, 1, 64),
@@ -47,7 +47,7 @@ class Case(NamedTuple):
     recurrence: str
     m: int
     dtype: str
-    launch: Turns | None = None
+    launch: LaunchConfig | None = None
     shape: str = "whole"
     normalization: str = "softmax"
 
@@ -56,8 +56,8 @@ class Case(NamedTuple):
         """Everything but the target, as text."""
         words = [self.direction, self.recurrence, f"m={self.m}", self.dtype, self.normalization, self.shape]
         if self.launch is not None:
-            workers, warps, steps, stages, registers = self.launch
-            words.append(f"{workers}x{warps}x{steps}x{stages}@{registers}")
+            workers, warps, block_t, stages, registers = self.launch
+            words.append(f"{workers}x{warps}x{block_t}x{stages}@{registers}")
         return " ".join(words)
 
     def __str__(self) -> str:
@@ -93,7 +93,7 @@ def _tensors(case: Case, machine: Machine) -> Tensors:
 
 def _forward(case: Case, x: Tensors) -> None:
     names = (case.recurrence, case.normalization)
-    dispatch.forward(*names, x.gates, x.values, x.state, x.values, x.state, x.bounds)
+    dispatch.forward(*names, (x.gates, x.values, x.state), (x.values, x.state), x.bounds)
 
 
 def _backward(case: Case, x: Tensors) -> None:

@@ -18,7 +18,7 @@ pytest.importorskip("triton")
 import triton
 
 from statemix.ops.normalization import NORMALIZATIONS
-from statemix.ops.triton import table
+from statemix.ops.triton.launch_table import HOPPER, KERNELS
 from tools.aot_check import command
 from tools.aot_check import record as records
 from tools.aot_check.cases import SHAPES, Case
@@ -26,11 +26,11 @@ from tools.aot_check.machine import TARGETS
 from tools.aot_check.resources import Resources
 from tools.aot_check.selection import GATED, everything, spread
 
-FILE = Path(__file__).parents[2] / "benchmarks" / "kernel_resources.json"
+FILE = Path(__file__).parents[2] / "benchmarks" / "records" / "kernel_resources.json"
 PARTS, SHARE = 4, 3
 """Compiling takes minutes: a test run compiles one call in `SHARE` of the spread, in `PARTS` tests."""
 
-CASE = Case("sm90", "forward", "bdlru", 4, "bfloat16", table.HOPPER["block", "forward"][4][0])
+CASE = Case("sm90", "forward", "bdlru", 4, "bfloat16", HOPPER["bdlru", "forward"][4][0])
 """Some case."""
 
 
@@ -75,12 +75,12 @@ def test_what_the_spread_covers():
     cases = spread()
     assert len(set(cases)) == len(cases)
     assert set(cases) <= set(everything())
-    for (kind, direction), rows in table.HOPPER.items():
+    for (kernels, direction), rows in HOPPER.items():
         for m, launches in rows.items():
             alike = [
                 Case("sm90", direction, recurrence, m, "bfloat16", launch)
                 for recurrence in GATED
-                if table.KINDS[recurrence] == kind
+                if KERNELS[recurrence] == kernels
                 for launch in launches
             ]
             assert set(alike) <= set(cases)
@@ -97,7 +97,7 @@ def test_every_kernel_is_compiled_for_every_dtype_and_target(recorded):
 
     def kernels(cases):
         return {
-            (case.target, kernel.partition(" (")[0], case.dtype)  # "forward (2)": its second launch of a call
+            (case.target, kernel.partition(" (")[0], case.dtype)  # "hopper_forward (2)": its second launch of a call
             for case in cases
             for kernel, calls in recorded[triton.__version__][case.target].items()
             if case.call in calls
@@ -129,7 +129,7 @@ def test_wrong_arguments(capsys, arguments, words):
 
 def test_a_record_comes_back_as_it_was_written(tmp_path):
     path, record = tmp_path / "record.json", {}
-    records.enter(record, CASE, [("forward", Resources(96, 0, 75_376))])
+    records.enter(record, CASE, [("hopper_forward", Resources(96, 0, 75_376))])
     records.write(path, record)
     assert records.read(path) == record
     assert records.holds(record, CASE) and not records.holds(record, CASE._replace(m=5))
@@ -154,10 +154,10 @@ def test_a_record_comes_back_as_it_was_written(tmp_path):
 )
 def test_what_counts_as_wrong(took, words):
     record = {}
-    records.enter(record, CASE, [("forward", Resources(96, 0, 75_376))])
+    records.enter(record, CASE, [("hopper_forward", Resources(96, 0, 75_376))])
     found = list(records.problems(CASE, [("forward", took)], record))
     assert (found == []) == (words is None)
     assert words is None or words in found[0]
-    (unknown,) = records.problems(CASE._replace(m=5), [("forward", Resources(96, 0, 1))], record)
+    (unknown,) = records.problems(CASE._replace(m=5), [("hopper_forward", Resources(96, 0, 1))], record)
     assert "is not recorded" in unknown
-    assert list(records.problems(CASE, [("forward", Resources(96, 9, 1))], {"0.0": {}})) == []
+    assert list(records.problems(CASE, [("hopper_forward", Resources(96, 9, 1))], {"0.0": {}})) == []

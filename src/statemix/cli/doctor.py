@@ -18,7 +18,7 @@ from statemix.cli.table import Cell, Column, Table
 from statemix.environment import cpu_model, versions
 from statemix.extras import installed
 from statemix.ops import BACKENDS, explain_backend
-from statemix.ops.triton import table
+from statemix.ops import launch as table
 from statemix.text import visible
 from statemix.waiting import is_watched
 

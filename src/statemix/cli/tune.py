@@ -12,7 +12,7 @@ import typer
 from statemix.cli.console import output, progress
 from statemix.cli.table import Column, Table
 from statemix.cli.waiting import working
-from statemix.ops.triton import table
+from statemix.ops import launch as table
 from statemix.text import visible
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _show_in_use() -> None:
     own = Table(f"your own: {visible(path)}", [Column(name, prose=True) for name in ("GPU", "key", "launch")])
     for device, entries in devices.items():
         for key, launch in entries.items():
-            own.add_row(device, key, _launch(None if launch is None else table.Turns(*launch)))
+            own.add_row(device, key, _launch(None if launch is None else table.LaunchConfig(*launch)))
     if own.rows:
         console.print(own)
     else:
@@ -126,9 +126,10 @@ def _show_in_use() -> None:
 
 
 def _defaults(
-    capability: str, rows: Mapping[tuple[str, str], Mapping[int, tuple[table.Turns, table.Turns]]]
+    capability: str,
+    rows: Mapping[tuple[str, str], Mapping[int, tuple[table.LaunchConfig, table.LaunchConfig]]],
 ) -> Table:
-    names = ("recurrence", "direction", "m up to", f"lanes < {table.MANY}", "more lanes")
+    names = ("recurrence", "direction", "m up to", f"lanes < {table.MANY_LANES}", "more lanes")
     result = Table(
         f"measured defaults, compute capability {capability}: {LAUNCH}",
         [Column(name, prose=True) for name in names],

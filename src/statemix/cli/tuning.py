@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from benchmarks.cases import Case
 from benchmarks.files import write_json
-from statemix.ops.triton.table import Key, Turns, default, user_table
+from statemix.ops.launch import LaunchConfig, LaunchKey, default_launch, user_table
 
 WORKERS_AND_WARPS = ((2, 1), (2, 2), (2, 4), (4, 1), (4, 2))
 
@@ -36,7 +36,7 @@ MARGIN = 0.01
 
 DIRECTIONS = ("forward", "backward")
 
-Launch = Turns | None
+Launch = LaunchConfig | None
 """None stands for the portable kernels."""
 
 
@@ -44,24 +44,24 @@ def _upto(table: dict[int, tuple[int, ...]], m: int) -> tuple[int, ...]:
     return next((entry for limit, entry in table.items() if m <= limit), ())
 
 
-def shared_bytes(key: Key, launch: Turns) -> int:
-    """What a launch takes in shared memory: the rings of every worker, and the boards (barriers left aside)."""
-    rows = launch.steps + (key.m - 1 if key.kind == "order" else 0)
-    planes = launch.steps * (key.m + 2)
+def shared_bytes(key: LaunchKey, launch: LaunchConfig) -> int:
+    """What a launch takes in shared memory: stages and handed-on states of every worker (barriers left aside)."""
+    rows = launch.block_t + (key.m - 1 if key.kernels == "hlru" else 0)
+    planes = launch.block_t * (key.m + 2)
     if key.direction == "backward":
-        planes = launch.steps * (key.m + 3) + (1 << (rows - 1).bit_length())
-    lanes = launch.workers * launch.warps * 32
-    carried = key.m if key.kind == "order" else 1
-    return lanes * (planes * launch.stages * key.bytes + carried * 4)
+        planes = launch.block_t * (key.m + 3) + (1 << (rows - 1).bit_length())
+    lanes = launch.num_workers * launch.num_warps * 32
+    carried = key.m if key.kernels == "hlru" else 1
+    return lanes * (planes * launch.num_stages * key.bytes + carried * 4)
 
 
-def candidates(key: Key, shared: int, turns: bool = True) -> list[Launch]:
+def candidates(key: LaunchKey, shared: int, turns: bool = True) -> list[Launch]:
     """The launches worth a measurement, of a GPU whose programs have `shared` bytes; without `turns`, portable ones."""
     if not turns:
         return [None]
     steps = _upto({m: entry for (direction, m), entry in STEPS.items() if direction == key.direction}, key.m)
     grid = (
-        Turns(workers, warps, u, stages, registers)
+        LaunchConfig(workers, warps, u, stages, registers)
         for workers, warps in WORKERS_AND_WARPS
         for u in steps
         for stages in STAGES
@@ -71,7 +71,7 @@ def candidates(key: Key, shared: int, turns: bool = True) -> list[Launch]:
         launch
         for launch in grid
         if shared_bytes(key, launch) <= shared
-        and (4 + max(4, launch.workers * launch.warps)) * 32 * launch.registers <= REGISTER_FILE
+        and (4 + max(4, launch.num_workers * launch.num_warps)) * 32 * launch.num_registers <= REGISTER_FILE
     ]
     return [*fits, None]
 
@@ -84,7 +84,7 @@ class Measurer(Protocol):
     shared: int
     turns: bool
 
-    def key(self, direction: str) -> Key | None:
+    def key(self, direction: str) -> LaunchKey | None:
         """What the case's launch is chosen by; None if there is no choice."""
 
     def compile(self, direction: str, launches: Sequence[Launch]) -> None:
@@ -98,7 +98,7 @@ class Choice(NamedTuple):
     """The outcome for one case and direction: milliseconds of the default and of the best, and what was left out."""
 
     case: Case
-    key: Key
+    key: LaunchKey
     default: Launch
     default_ms: float | None
     best: Launch
@@ -117,7 +117,7 @@ def choose_best(case: Case, direction: str, measurer: Measurer) -> Choice | None
     key = measurer.key(direction)
     if key is None:
         return None
-    usual = default(key, measurer.capability)
+    usual = default_launch(key, measurer.capability)
     launches = list(dict.fromkeys([usual, *candidates(key, measurer.shared, measurer.turns)]))
     measurer.compile(direction, launches)
     times: dict[Launch, float] = {}
@@ -165,7 +165,7 @@ def read_devices(path: Path) -> dict[str, dict[str, Any]]:
     try:
         devices = json.loads(path.read_text(encoding="utf-8"))["devices"]
         launches = [launch for entries in devices.values() for launch in entries.values()]
-        [Turns(*map(int, launch)) for launch in launches if launch is not None]
+        [LaunchConfig(*map(int, launch)) for launch in launches if launch is not None]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a launch table ({error!r}); remove it and run again") from error
     return dict(devices)

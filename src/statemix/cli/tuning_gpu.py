@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -18,8 +17,9 @@ from benchmarks.cases import Case
 from benchmarks.clock import set_count, time_calls
 from benchmarks.exact import corner, exact, relative_rms
 from statemix.cli.tuning import Launch
+from statemix.ops import launch as launch_table
 from statemix.ops import triton
-from statemix.ops.triton.table import Key, default
+from statemix.ops.launch import LaunchKey, default_launch
 
 BACKEND = "triton"
 BUDGET = 0.5
@@ -78,7 +78,7 @@ class Gpu:
             case.recurrence, corner(first.gates), corner(first.values), corner(first.grad_states)
         )
 
-    def key(self, direction: str) -> Key | None:
+    def key(self, direction: str) -> LaunchKey | None:
         """What the operator asks the table for."""
         with choosing({}) as asked:
             self._calls(direction)[0]()
@@ -144,20 +144,20 @@ class _Asked(threading.local):
 
     def __init__(self) -> None:
         self.launches: dict[str, Launch] = {}
-        self.keys: list[Key] = []
+        self.keys: list[LaunchKey] = []
 
 
 _ASKED = _Asked()
 
 
-def _choose(key: Key, device: str, capability: tuple[int, int]) -> Launch:
+def _choose(key: LaunchKey, device: str, capability: tuple[int, int]) -> Launch:
     """Stands in for `table.choose`: this thread's launch for the direction, else the default; no user's table."""
     _ASKED.keys.append(key)
-    return _ASKED.launches.get(key.direction, default(key, capability))
+    return _ASKED.launches.get(key.direction, default_launch(key, capability))
 
 
 @contextmanager
-def choosing(launches: dict[str, Launch]) -> Iterator[list[Key]]:
+def choosing(launches: dict[str, Launch]) -> Iterator[list[LaunchKey]]:
     """In this thread, launches by direction instead of the defaults, `in_charge`; yields the keys asked for."""
     before = _ASKED.launches, _ASKED.keys
     _ASKED.launches, _ASKED.keys = launches, []
@@ -167,13 +167,6 @@ def choosing(launches: dict[str, Launch]) -> Iterator[list[Key]]:
         _ASKED.launches, _ASKED.keys = before
 
 
-@contextmanager
-def in_charge() -> Iterator[None]:
+def in_charge() -> AbstractContextManager[None]:
     """`choosing` decides for the whole process, and the user's table does not."""
-    dispatch: Any = importlib.import_module("statemix.ops.triton.dispatch")
-    before = dispatch.choose
-    dispatch.choose = _choose
-    try:
-        yield
-    finally:
-        dispatch.choose = before
+    return launch_table.choosing(_choose)
