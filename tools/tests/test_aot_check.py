@@ -155,7 +155,7 @@ def test_a_record_comes_back_as_it_was_written(tmp_path):
 def test_what_counts_as_wrong(took, words):
     record = {}
     records.enter(record, CASE, [("hopper_forward", Resources(96, 0, 75_376))])
-    found = list(records.problems(CASE, [("forward", took)], record))
+    found = list(records.problems(CASE, [("hopper_forward", took)], record))
     assert (found == []) == (words is None)
     assert words is None or words in found[0]
     (unknown,) = records.problems(CASE._replace(m=5), [("hopper_forward", Resources(96, 0, 1))], record)

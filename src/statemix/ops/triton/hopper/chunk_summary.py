@@ -140,8 +140,9 @@ def _walk(smem_stages, pointers, start, end, c0, strides, BLOCK_T: tl.constexpr,
     plane = gj.to(tl.int64) * CFG.VECTOR
     ahead = t0
     for k in tl.static_range(S - 1):
-        mask = inside & (ahead + when < end) & (ahead + when >= start)
-        _copy_tile(smem_stages, k, g + g_at, v + v_at, plane, mask, C)
+        _copy_tile(
+            smem_stages, k, g + g_at, v + v_at, plane, inside & (ahead + when < end) & (ahead + when >= start), C
+        )
         g += dg
         v += dv
         ahead += advance
@@ -155,11 +156,12 @@ def _walk(smem_stages, pointers, start, end, c0, strides, BLOCK_T: tl.constexpr,
         v += dv
         ahead += advance
         for n in tl.static_range(BLOCK_T):
-            u = BLOCK_T - 1 - n if REVERSE else n
-            p, inverse = row_weights(gates_at(smem_stages, k % S, u, CFG), CFG.NORM, C, True)
-            value = read(smem_stages[C], k % S, u, CFG)
+            raw = gates_at(smem_stages, k % S, BLOCK_T - 1 - n if REVERSE else n, CFG)
+            p, inverse = row_weights(raw, CFG.NORM, C, True)
+            value = read(smem_stages[C], k % S, BLOCK_T - 1 - n if REVERSE else n, CFG)
             b = p[CFG.M] * value if C > CFG.M and not REVERSE else value
-            columns = _advance(p, columns, b, t0 + u < end, first, own, BOUND, CFG)
+            valid = t0 + (BLOCK_T - 1 - n if REVERSE else n) < end
+            columns = _advance(p, columns, b, valid, first, own, BOUND, CFG)
         t0 += advance
         k += 1
         if BOUND:  # noqa: SIM102  (known at compilation)
