@@ -73,6 +73,13 @@ def reference_backward(recurrence, name, gates, values, state, states, grads, gr
     return reference.backward(recurrence, gates, values, states, state, bounds, grads, grad_final, name)
 
 
+def compute(recurrence, name, tensors, states):
+    """All five results; backward takes the states that are given."""
+    *given, grad_states, grad_final = tensors
+    got = forward(recurrence, name, *given)
+    return *got, *backward(recurrence, name, *given, states, grad_states, grad_final)
+
+
 def check(recurrence, name, tensors, bounds=None, chunk=None, outputs=OUTPUTS, gradients=GRADIENTS):
     """Forward and backward against the definition; returns all five results."""
     *given, grad_states, grad_final = tensors
@@ -93,31 +100,34 @@ def test_definition(recurrence, name):
     check(recurrence, name, problem(recurrence, name, B=2, T=6, N=2, m=3))
 
 
-@pytest.mark.parametrize(("recurrence", "name"), [("bdlru", n) for n in CODES] + [("hlru", n) for n in CODES])
+@pytest.mark.parametrize(
+    ("recurrence", "name"), [*(("bdlru", n) for n in CODES), ("hlru", "softmax"), ("hlru", "relu")]
+)
 def test_definition_when_m_is_large(recurrence, name):
-    check(recurrence, name, problem(recurrence, name, B=1, T=3, N=2, m=17))
+    """Blocks and orders have their weights and slopes from the same functions."""
+    check(recurrence, name, problem(recurrence, name, B=1, T=2, N=2, m=17))
 
 
 @pytest.mark.parametrize("recurrence", RECURRENCES)
 def test_definition_over_several_tiles_of_time(recurrence):
     """T = 17 is not a multiple of any tile."""
     check(recurrence, names(recurrence)[0], problem(recurrence, B=1, T=17, N=2, m=1))
-    check(recurrence, names(recurrence)[0], problem(recurrence, B=1, T=11, N=2, m=4))
+    check(recurrence, names(recurrence)[0], problem(recurrence, B=1, T=9, N=2, m=4))
 
 
 @pytest.mark.parametrize("m", [1, 2, 3, 4, 5, 7, 8, 16, 33])
 def test_every_m_of_blocks(m):
-    check("bdlru", "softmax", problem("bdlru", B=1, T=5, N=2, m=m))
+    check("bdlru", "softmax", problem("bdlru", B=1, T=3, N=2, m=m))
 
 
-@pytest.mark.parametrize("m", [*range(1, 10), 16, 32, 33])
+@pytest.mark.parametrize("m", [1, 2, 3, 4, 5, 8, 9, 16, 33])
 def test_every_m_of_orders(m):
-    check("hlru", "softmax", problem("hlru", B=1, T=6, N=2, m=m))
+    check("hlru", "softmax", problem("hlru", B=1, T=4, N=2, m=m))
 
 
 @pytest.mark.parametrize("m", [1, 2, 16, 33])
 def test_every_m_of_affine(m):
-    check("affine", "none", problem("affine", B=1, T=4, N=2, m=m))
+    check("affine", "none", problem("affine", B=1, T=3, N=2, m=m))
 
 
 @pytest.mark.parametrize("recurrence", RECURRENCES)
@@ -126,14 +136,14 @@ def test_every_m_has_its_step(recurrence):
     name = names(recurrence)[0]
     for m in (1, 3, 16, 33):
         gates, values, state, *_ = problem(recurrence, B=2, T=3, N=2, m=m)
-        states, final = forward(recurrence, name, gates, values, state)
+        states, final = reference_forward(recurrence, name, gates, values, state)
         for t in range(3):
             now, new = slice(t, t + 1), poisoned(state)
             token = poisoned(values[:, now])
             step(recurrence, CODES[name], (gates[:, now], values[:, now], state), (token, new))
-            assert relative(token, states[:, now]) < 1e-6
+            assert relative(token, states[:, now]) < OUTPUTS
             state = new
-        assert relative(state, final) < 1e-6
+        assert relative(state, final) < OUTPUTS
 
 
 @pytest.mark.parametrize("recurrence", RECURRENCES)
@@ -143,19 +153,19 @@ def test_every_m_but_not_more(recurrence):
         PortableKernels(recurrence, 0).forward((gates, values, state), (values, state))
 
 
-@pytest.mark.parametrize("layout", LAYOUTS[1:])
 @pytest.mark.parametrize(
     ("recurrence", "m"), [("bdlru", 3), ("hlru", 3), ("affine", 3), ("bdlru", 17), ("hlru", 9)]
 )
-def test_memory_layouts(recurrence, m, layout):
+def test_memory_layouts(recurrence, m):
     """Any strides, in and out: every result is bit for bit that of contiguous tensors."""
     name = names(recurrence)[0]
-    tensors = problem(recurrence, B=2, T=3, N=2, m=m)
-    want = check(recurrence, name, tensors)
-    strided = [restride(x, layout) for x in tensors]
-    got = check(recurrence, name, strided)
-    for have, exact in zip(got, want, strict=True):
-        assert torch.equal(have, exact)
+    tensors = problem(recurrence, B=2, T=2, N=2, m=m)
+    states = reference_forward(recurrence, name, *tensors[:3])[0].float()
+    want = compute(recurrence, name, tensors, states)
+    for layout in LAYOUTS[1:]:
+        got = compute(recurrence, name, [restride(x, layout) for x in tensors], restride(states, layout))
+        for have, exact in zip(got, want, strict=True):
+            assert torch.equal(have, exact), layout
 
 
 @pytest.mark.parametrize("recurrence", RECURRENCES)
@@ -239,15 +249,14 @@ def test_laws_packed_is_separate(recurrence, m):
 
 
 @pytest.mark.parametrize(("recurrence", "m", "T", "chunk"), [
-    ("bdlru", 1, 5, 3), ("bdlru", 3, 5, 2), ("bdlru", 8, 3, 2), ("bdlru", 3, 5, 8), ("bdlru", 2, 0, 4),
-    ("hlru", 1, 5, 3), ("hlru", 3, 5, 2), ("hlru", 8, 5, 3), ("hlru", 9, 3, 2), ("hlru", 3, 5, 8), ("hlru", 2, 0, 4),
-    ("affine", 3, 5, 3),
+    ("bdlru", 1, 5, 3), ("bdlru", 3, 5, 2), ("bdlru", 8, 3, 2), ("bdlru", 2, 3, 8), ("bdlru", 2, 0, 4),
+    ("hlru", 1, 5, 3), ("hlru", 3, 5, 2), ("hlru", 8, 3, 2), ("hlru", 9, 3, 2), ("hlru", 2, 0, 4), ("affine", 3, 3, 2),
 ])  # fmt: skip
 def test_laws_chunks_are_the_whole(recurrence, m, T, chunk):
     check(
         recurrence,
         names(recurrence)[0],
-        problem(recurrence, B=2 if m < 4 else 1, T=T, N=2, m=m),
+        problem(recurrence, B=2 if m == 1 else 1, T=T, N=2, m=m),
         chunk=chunk,
     )
 

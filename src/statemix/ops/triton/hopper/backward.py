@@ -16,31 +16,7 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.ampere import async_copy
 
 from statemix.ops.triton.gate_norm import gate_gradient, rotate, row_shift, row_weights
-from statemix.ops.triton.hopper.backward_tiles import (
-    begin_copies,
-    copy_tile,
-    lane_pointers,
-    load_tile,
-    read_rows,
-    step_back_pointers,
-    tile_stages,
-)
-from statemix.ops.triton.hopper.common import (
-    FIXUP_PASS,
-    INTEGERS,
-    NEVER_FORGETS,
-    SINGLE_PASS,
-    active_steps,
-    gates_at,
-    idle,
-    open_handoff,
-    program_lanes,
-    receive_state,
-    send_state,
-    sequence,
-    value_at,
-    worker_lanes,
-)
+from statemix.ops.triton.hopper import backward_tiles, common
 from statemix.ops.triton.hopper.steps import step_back
 
 
@@ -96,7 +72,7 @@ def _weigh(tiles, slot, own, CFG: tl.constexpr):
     BLOCK_T: tl.constexpr = CFG.BLOCK_T
     weights, inverses, transposed = (), (), ()
     for u in tl.static_range(BLOCK_T):
-        p, inverse = row_weights(gates_at(tiles, slot, u, CFG), CFG.NORM, CFG.COLUMNS, True)
+        p, inverse = row_weights(common.gates_at(tiles, slot, u, CFG), CFG.NORM, CFG.COLUMNS, True)
         weights = weights + (p,)
         inverses = inverses + (inverse,)
         transposed = transposed + ((p if CFG.HLRU else rotate(p, own, CFG.M)),)
@@ -133,8 +109,8 @@ def _store_gradients(out, tiles, slot, weights, inverses, adjoints, pasts, t0, s
     BLOCK_T: tl.constexpr = CFG.BLOCK_T
     gates_out, values_out = out
     for u in tl.static_range(BLOCK_T):
-        raw = gates_at(tiles, slot, u, CFG)
-        value = value_at(tiles, slot, u, CFG)
+        raw = common.gates_at(tiles, slot, u, CFG)
+        value = common.value_at(tiles, slot, u, CFG)
         mask = ok & (t0 - u >= start)
         lagged = _lagged(pasts, u, first, CFG)
         gates_at_u = gates_out - u * CFG.D_GATES_STRIDE
@@ -156,13 +132,15 @@ def _worker(smem_stages, handoff, pointers, initial, outputs, start, end, lower,
     ROUND: tl.constexpr = CFG.BLOCK_T * CFG.NUM_WORKERS
     DIRECT: tl.constexpr = CFG.VECTOR == 0
     SUMS: tl.constexpr = CFG.COLUMNS if CFG.SUMMED else 0
-    channel, ok, first, own = worker_lanes(c0, CFG)
+    channel, ok, first, own = common.worker_lanes(c0, CFG)
     t0 = end - 1 - WORKER * BLOCK_T
     if DIRECT:
-        pointers = lane_pointers(pointers, t0, channel, CFG)
-        pending = load_tile(pointers, ok, t0, start, lower, CFG)
+        pointers = backward_tiles.lane_pointers(pointers, t0, channel, CFG)
+        pending = backward_tiles.load_tile(pointers, ok, t0, start, lower, CFG)
     else:
-        pointers, ahead, plan = begin_copies(smem_stages, pointers, t0, start, lower, c0, strides, CFG)
+        pointers, ahead, plan = backward_tiles.begin_copies(
+            smem_stages, pointers, t0, start, lower, c0, strides, CFG
+        )
     gates_out = d_gates + t0.to(tl.int64) * CFG.D_GATES_STRIDE + channel
     values_out = d_values + t0.to(tl.int64) * CFG.D_VALUES_STRIDE + channel
     sums = ()
@@ -170,22 +148,22 @@ def _worker(smem_stages, handoff, pointers, initial, outputs, start, end, lower,
         sums = sums + (ok.to(tl.float32) * 0.0,)
     for k in range(tl.cdiv(end - start, ROUND)):
         if DIRECT:
-            pointers = step_back_pointers(pointers, ROUND, CFG)
+            pointers = backward_tiles.step_back_pointers(pointers, ROUND, CFG)
             tiles, grads, stored = pending
-            pending = load_tile(pointers, ok, t0 - ROUND, start, lower, CFG)
+            pending = backward_tiles.load_tile(pointers, ok, t0 - ROUND, start, lower, CFG)
         else:
             async_copy.wait_group(S - 2)
-            pointers, ahead = copy_tile(
+            pointers, ahead = backward_tiles.copy_tile(
                 smem_stages, (k + S - 1) % S, pointers, ahead, start, lower, plan, CFG
             )
             tiles = smem_stages
-            stored = read_rows(smem_stages[C + 2], k % S, BLOCK_T + CFG.CARRIED - 1, CFG)
-            grads = read_rows(smem_stages[C + 1], k % S, BLOCK_T, CFG)
+            stored = backward_tiles.read_rows(smem_stages[C + 2], k % S, BLOCK_T + CFG.CARRIED - 1, CFG)
+            grads = backward_tiles.read_rows(smem_stages[C + 1], k % S, BLOCK_T, CFG)
         weights, inverses, transposed = _weigh(tiles, k % S, own, CFG)
         pasts = _pasts(stored, initial, channel, ok, t0, lower, CFG)
-        begun = receive_state(handoff, k, WORKER, CFG)
+        begun = common.receive_state(handoff, k, WORKER, CFG)
         adjoints, carry = _walk(transposed, grads, begun, first, own, CFG)
-        send_state(handoff, carry, WORKER, CFG)
+        common.send_state(handoff, carry, WORKER, CFG)
         if (t0 >= start) & (t0 - BLOCK_T < stop):  # step `stop` is here
             _store_carry(d_initial, transposed, adjoints, begun, t0, stop, first, own, channel, ok, CFG)
         sums = _store_gradients((gates_out, values_out), tiles, k % S, weights, inverses, adjoints, pasts, t0, start,
@@ -197,7 +175,7 @@ def _worker(smem_stages, handoff, pointers, initial, outputs, start, end, lower,
         tl.store(d_sums + (WORKER * C + j) * CFG.H + channel, sums[j], mask=ok)
 
 
-@gluon.jit(do_not_specialize=INTEGERS)
+@gluon.jit(do_not_specialize=common.INTEGERS)
 def hopper_backward(
     inputs,
     outputs,
@@ -228,26 +206,26 @@ def hopper_backward(
     pid = tl.program_id(0)
     s = pid // groups
     c0 = pid % groups * (CFG.NUM_WARPS * CFG.LANES)
-    row, start, end = sequence(bounds, s, T, chunk, num_chunks, CFG)
-    channel, ok = program_lanes(c0, CFG)
+    row, start, end = common.sequence(bounds, s, T, chunk, num_chunks, CFG)
+    channel, ok = common.program_lanes(c0, CFG)
     # Where the row starts, and whose state it begins with.
     lower, owner = (start, s) if CFG.PACKED else (0, s // num_chunks)
     mine, whose = s.to(tl.int64) * H * K, owner.to(tl.int64) * H * K
     # The step before which the carry is wanted, and where it goes.
-    stop, out = (lower, whose) if CFG.PASS == SINGLE_PASS else (start, mine)
-    if CFG.PASS == SINGLE_PASS:
+    stop, out = (lower, whose) if CFG.PASS == common.SINGLE_PASS else (start, mine)
+    if CFG.PASS == common.SINGLE_PASS:
         for i in tl.static_range(K):
             carried = tl.load(grad_final + mine + channel * K + i, mask=ok, other=0.0)
             tl.store(d_initial + out + channel * K + i, carried, mask=ok & (start >= end))
     else:
-        active = active_steps(memory_lengths + s.to(tl.int64) * H, grad_final + mine, channel, ok, CFG)
+        active = common.active_steps(memory_lengths + s.to(tl.int64) * H, grad_final + mine, channel, ok, CFG)
         start = tl.maximum(start, end - active)
-        if CFG.PASS == FIXUP_PASS:
-            stop = -NEVER_FORGETS
-    handoff = open_handoff(grad_final + mine, channel, ok, CFG)
+        if CFG.PASS == common.FIXUP_PASS:
+            stop = -common.NEVER_FORGETS
+    handoff = common.open_handoff(grad_final + mine, channel, ok, CFG)
     stages = ()
     for _ in tl.static_range(W):
-        stages = stages + (tile_stages(gates.dtype.element_ty, CFG),)
+        stages = stages + (backward_tiles.tile_stages(gates.dtype.element_ty, CFG),)
     here = row * T * H
     if CFG.VECTOR == 0:
         gates += here * C
@@ -269,7 +247,7 @@ def hopper_backward(
     tl.static_assert(W == 2 or W == 4)
     # The default partition, then the workers.
     gl.warp_specialize([
-        (idle, ()) if worker < 0 else
+        (common.idle, ()) if worker < 0 else
         (_worker, (stages[worker], handoff, pointers, initial, outputs, start, end, lower, stop, c0, strides,
                    worker, CFG))
         for worker in ((-1, 0, 1) if W == 2 else (-1, 0, 1, 2, 3))

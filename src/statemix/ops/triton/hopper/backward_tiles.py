@@ -11,7 +11,7 @@ import triton.language as tl
 from triton.experimental import gluon
 from triton.experimental.gluon.language.nvidia.ampere import async_copy
 
-from statemix.ops.triton.hopper.common import allocate_stages, copy_planes, load_steps, read, tile
+from statemix.ops.triton.hopper import common
 
 
 @gluon.jit
@@ -21,8 +21,8 @@ def tile_stages(dtype: tl.constexpr, CFG: tl.constexpr):
     if CFG.VECTOR == 0:
         return ()
     else:
-        steps = allocate_stages(dtype, CFG.COLUMNS + 2, CFG.BLOCK_T, CFG)
-        return steps + allocate_stages(dtype, 1, CFG.STATE_ROWS, CFG)
+        steps = common.allocate_stages(dtype, CFG.COLUMNS + 2, CFG.BLOCK_T, CFG)
+        return steps + common.allocate_stages(dtype, 1, CFG.STATE_ROWS, CFG)
 
 
 @gluon.jit
@@ -32,8 +32,8 @@ def _copy_plan(c0, strides, CFG: tl.constexpr):
     tiles."""
     gt, gj, vt = strides
     STRIDE: tl.constexpr = CFG.BLOCK_T * CFG.NUM_WORKERS * CFG.VECTOR
-    when, source, inside = tile(c0, CFG.BLOCK_T, CFG)
-    when_h, source_h, inside_h = tile(c0, CFG.STATE_ROWS, CFG)
+    when, source, inside = common.tile(c0, CFG.BLOCK_T, CFG)
+    when_h, source_h, inside_h = common.tile(c0, CFG.STATE_ROWS, CFG)
     at = (
         source - when * (gt * CFG.VECTOR),
         source - when * (vt * CFG.VECTOR),
@@ -54,7 +54,7 @@ def copy_tile(smem_stages, slot, pointers, ahead, start, lower, plan, CFG: tl.co
     when, inside, at, plane, onward = plan
     steps, steps_h = ahead - when[0], ahead - when[1]
     mask = inside[0] & (steps >= start)
-    copy_planes(smem_stages, slot, g + at[0], C, plane, mask)
+    common.copy_planes(smem_stages, slot, g + at[0], C, plane, mask)
     async_copy.async_copy_global_to_shared(smem_stages[C].index(slot), v + at[1], mask=mask)
     async_copy.async_copy_global_to_shared(smem_stages[C + 1].index(slot), grads + at[2], mask=mask)
     mask_h = inside[1] & (steps_h > lower)
@@ -86,7 +86,7 @@ def read_rows(stages, slot, ROWS: tl.constexpr, CFG: tl.constexpr):
     """ROWS rows of a tile of states or of their gradients."""
     rows = ()
     for r in tl.static_range(ROWS):
-        rows = rows + (read(stages, slot, r, CFG),)
+        rows = rows + (common.read(stages, slot, r, CFG),)
     return rows
 
 
@@ -124,7 +124,7 @@ def load_tile(pointers, ok, t0, start, lower, CFG: tl.constexpr):
     g, v, states, grads = pointers
     left = t0 - start + 1
     return (
-        load_steps(g, v, ok, left, -1, CFG),
+        common.load_steps(g, v, ok, left, -1, CFG),
         _load_rows(grads, ok, left, CFG.BLOCK_T, CFG.H),
         _load_rows(states, ok, t0 - lower, CFG.BLOCK_T + CFG.CARRIED - 1, CFG.H),
     )

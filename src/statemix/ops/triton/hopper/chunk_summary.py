@@ -19,17 +19,7 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.ampere import async_copy
 
 from statemix.ops.triton.gate_norm import rotate, row_weights
-from statemix.ops.triton.hopper.common import (
-    INTEGERS,
-    NEVER_FORGETS,
-    allocate_stages,
-    copy_planes,
-    gates_at,
-    read,
-    sequence,
-    tile,
-    worker_lanes,
-)
+from statemix.ops.triton.hopper import common
 from statemix.ops.triton.hopper.steps import step, step_back
 
 LEAST = tl.constexpr(2.0**-64)
@@ -113,7 +103,7 @@ def _largest(state, ok, CFG: tl.constexpr):
 @gluon.jit
 def _copy_tile(smem_stages, slot, gates, inputs, plane, mask, C: tl.constexpr):
     """Start copying one tile of gates and inputs."""
-    copy_planes(smem_stages, slot, gates, C, plane, mask)
+    common.copy_planes(smem_stages, slot, gates, C, plane, mask)
     async_copy.async_copy_global_to_shared(smem_stages[C].index(slot), inputs, mask=mask)
     async_copy.commit_group()
 
@@ -128,8 +118,8 @@ def _walk(smem_stages, pointers, start, end, c0, strides, BLOCK_T: tl.constexpr,
     C: tl.constexpr = CFG.COLUMNS
     S: tl.constexpr = CFG.NUM_STAGES
     REVERSE: tl.constexpr = CFG.REVERSE
-    channel, ok, first, own = worker_lanes(c0, CFG)
-    when, source, inside = tile(c0, BLOCK_T, CFG)
+    channel, ok, first, own = common.worker_lanes(c0, CFG)
+    when, source, inside = common.tile(c0, BLOCK_T, CFG)
     tiles = tl.cdiv(end - start, BLOCK_T)
     t0 = start + (tiles - 1) * BLOCK_T if REVERSE else start
     advance = -BLOCK_T if REVERSE else BLOCK_T
@@ -140,9 +130,8 @@ def _walk(smem_stages, pointers, start, end, c0, strides, BLOCK_T: tl.constexpr,
     plane = gj.to(tl.int64) * CFG.VECTOR
     ahead = t0
     for k in tl.static_range(S - 1):
-        _copy_tile(
-            smem_stages, k, g + g_at, v + v_at, plane, inside & (ahead + when < end) & (ahead + when >= start), C
-        )
+        within = inside & (ahead + when < end) & (ahead + when >= start)
+        _copy_tile(smem_stages, k, g + g_at, v + v_at, plane, within, C)
         g += dg
         v += dv
         ahead += advance
@@ -156,9 +145,9 @@ def _walk(smem_stages, pointers, start, end, c0, strides, BLOCK_T: tl.constexpr,
         v += dv
         ahead += advance
         for n in tl.static_range(BLOCK_T):
-            raw = gates_at(smem_stages, k % S, BLOCK_T - 1 - n if REVERSE else n, CFG)
+            raw = common.gates_at(smem_stages, k % S, BLOCK_T - 1 - n if REVERSE else n, CFG)
             p, inverse = row_weights(raw, CFG.NORM, C, True)
-            value = read(smem_stages[C], k % S, BLOCK_T - 1 - n if REVERSE else n, CFG)
+            value = common.read(smem_stages[C], k % S, BLOCK_T - 1 - n if REVERSE else n, CFG)
             b = p[CFG.M] * value if C > CFG.M and not REVERSE else value
             valid = t0 + (BLOCK_T - 1 - n if REVERSE else n) < end
             columns = _advance(p, columns, b, valid, first, own, BOUND, CFG)
@@ -194,7 +183,7 @@ def _store(matrix, offset, columns, channel, own, ok, CFG: tl.constexpr):
         tl.store(offset + block + entry, columns[m][i], mask=ok)
 
 
-@gluon.jit(do_not_specialize=INTEGERS)
+@gluon.jit(do_not_specialize=common.INTEGERS)
 def hopper_chunk_summary(gates, inputs, matrices, offsets, memory_lengths, T, chunk, num_chunks, groups, gb, gt, gj,
                          vb, vt, CFG: tl.constexpr):  # fmt: skip
     """One program: NUM_WARPS x LANES lanes of one chunk. `inputs` are the values, or (REVERSE) the states' gradients;
@@ -205,19 +194,19 @@ def hopper_chunk_summary(gates, inputs, matrices, offsets, memory_lengths, T, ch
     pid = tl.program_id(0)
     s = pid // groups
     c0 = pid % groups * (CFG.NUM_WARPS * CFG.LANES)
-    row, start, end = sequence(gates, s, T, chunk, num_chunks, CFG)
-    channel, ok, first, own = worker_lanes(c0, CFG)
+    row, start, end = common.sequence(gates, s, T, chunk, num_chunks, CFG)
+    channel, ok, first, own = common.worker_lanes(c0, CFG)
     pointers, strides = (gates + row * gb * CFG.VECTOR, inputs + row * vb * CFG.VECTOR), (gt, gj, vt)
-    bound_stages = allocate_stages(gates.dtype.element_ty, C + 1, BOUND_BLOCK_T, CFG)
+    bound_stages = common.allocate_stages(gates.dtype.element_ty, C + 1, BOUND_BLOCK_T, CFG)
     bound, k, alive = _walk(bound_stages, pointers, start, end, c0, strides, BOUND_BLOCK_T, True, CFG)
     tiles = tl.cdiv(end - start, BOUND_BLOCK_T)
     walked = end - start - (tiles - k) * BOUND_BLOCK_T if CFG.REVERSE else k * BOUND_BLOCK_T
-    remembered = tl.where(alive == 0, walked, NEVER_FORGETS)
+    remembered = tl.where(alive == 0, walked, common.NEVER_FORGETS)
     tl.store(memory_lengths + s.to(tl.int64) * CFG.H + channel, remembered, mask=ok)
     mine = s.to(tl.int64) * CFG.H * CFG.CARRIED
     if alive == 0:
         _store_zeros(matrices + mine * CFG.M, channel, ok, CFG)
     else:
-        smem_stages = allocate_stages(gates.dtype.element_ty, C + 1, CFG.BLOCK_T, CFG)
+        smem_stages = common.allocate_stages(gates.dtype.element_ty, C + 1, CFG.BLOCK_T, CFG)
         columns, k, alive = _walk(smem_stages, pointers, start, end, c0, strides, CFG.BLOCK_T, False, CFG)
         _store(matrices + mine * CFG.M, offsets + mine, columns, channel, own, ok, CFG)

@@ -16,25 +16,7 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.ampere import async_copy
 
 from statemix.ops.triton.gate_norm import row_weights
-from statemix.ops.triton.hopper.common import (
-    FIXUP_PASS,
-    INTEGERS,
-    SINGLE_PASS,
-    active_steps,
-    allocate_stages,
-    copy_planes,
-    gates_at,
-    idle,
-    load_steps,
-    open_handoff,
-    program_lanes,
-    receive_state,
-    send_state,
-    sequence,
-    tile,
-    value_at,
-    worker_lanes,
-)
+from statemix.ops.triton.hopper import common
 from statemix.ops.triton.hopper.steps import step
 
 
@@ -44,7 +26,7 @@ def _copy_plan(c0, strides, CFG: tl.constexpr):
     are; the distances between planes and between the worker's tiles."""
     gt, gj, vt = strides
     STRIDE: tl.constexpr = CFG.BLOCK_T * CFG.NUM_WORKERS * CFG.VECTOR
-    when, source, inside = tile(c0, CFG.BLOCK_T, CFG)
+    when, source, inside = common.tile(c0, CFG.BLOCK_T, CFG)
     at = (when * (gt * CFG.VECTOR) + source, when * (vt * CFG.VECTOR) + source)
     onward = (gt.to(tl.int64) * STRIDE, vt.to(tl.int64) * STRIDE)
     plane = gj.to(tl.int64) * CFG.VECTOR
@@ -58,7 +40,7 @@ def _copy_tile(smem_stages, slot, pointers, ahead, end, plan, CFG: tl.constexpr)
     g, v = pointers
     when, inside, at, plane, onward = plan
     gates, values, mask = g + at[0], v + at[1], inside & (ahead + when < end)
-    copy_planes(smem_stages, slot, gates, C, plane, mask)
+    common.copy_planes(smem_stages, slot, gates, C, plane, mask)
     async_copy.async_copy_global_to_shared(smem_stages[C].index(slot), values, mask=mask)
     async_copy.commit_group()
     return (g + onward[0], v + onward[1]), ahead + CFG.BLOCK_T * CFG.NUM_WORKERS
@@ -71,8 +53,8 @@ def _weigh(tiles, slot, CFG: tl.constexpr):
     GATED: tl.constexpr = CFG.COLUMNS > CFG.M
     weights, inputs = (), ()
     for u in tl.static_range(BLOCK_T):
-        raw = gates_at(tiles, slot, u, CFG)
-        value = value_at(tiles, slot, u, CFG)
+        raw = common.gates_at(tiles, slot, u, CFG)
+        value = common.value_at(tiles, slot, u, CFG)
         p, inverse = row_weights(raw, CFG.NORM, CFG.COLUMNS, True)
         weights = weights + (p,)
         inputs = inputs + ((p[CFG.M] * value if GATED else value),)
@@ -114,13 +96,13 @@ def _worker(
     BLOCK_T: tl.constexpr = CFG.BLOCK_T
     ROUND: tl.constexpr = CFG.BLOCK_T * CFG.NUM_WORKERS
     DIRECT: tl.constexpr = CFG.VECTOR == 0
-    channel, ok, first, own = worker_lanes(c0, CFG)
+    channel, ok, first, own = common.worker_lanes(c0, CFG)
     t0 = start + WORKER * BLOCK_T
     at = out + t0.to(tl.int64) * H + channel
     if DIRECT:
         g += t0.to(tl.int64) * (C * H) + channel
         v += t0.to(tl.int64) * H + channel
-        pending = load_steps(g, v, ok, end - t0, 1, CFG)
+        pending = common.load_steps(g, v, ok, end - t0, 1, CFG)
     else:
         plan = _copy_plan(c0, strides, CFG)
         sources = (g + t0.to(tl.int64) * gt * CFG.VECTOR, v + t0.to(tl.int64) * vt * CFG.VECTOR)
@@ -132,15 +114,15 @@ def _worker(
             g += ROUND * C * H
             v += ROUND * H
             tiles = pending
-            pending = load_steps(g, v, ok, end - t0 - ROUND, 1, CFG)
+            pending = common.load_steps(g, v, ok, end - t0 - ROUND, 1, CFG)
         else:
             async_copy.wait_group(S - 2)
             sources, ahead = _copy_tile(smem_stages, (k + S - 1) % S, sources, ahead, end, plan, CFG)
             tiles = smem_stages
         weights, inputs = _weigh(tiles, k % S, CFG)
-        begun = receive_state(handoff, k, WORKER, CFG)
+        begun = common.receive_state(handoff, k, WORKER, CFG)
         states, state = _walk(weights, inputs, begun, first, CFG)
-        send_state(handoff, state, WORKER, CFG)
+        common.send_state(handoff, state, WORKER, CFG)
         for u in tl.static_range(BLOCK_T):
             tl.store(at + u * H, states[u].to(out.dtype.element_ty), mask=ok & (t0 + u < end))
         if (t0 < end) & (t0 + BLOCK_T >= finish) & (end == finish):  # the row's last step is here
@@ -149,7 +131,7 @@ def _worker(
         t0 += ROUND
 
 
-@gluon.jit(do_not_specialize=INTEGERS)
+@gluon.jit(do_not_specialize=common.INTEGERS)
 def hopper_forward(
     inputs,
     outputs,
@@ -179,26 +161,27 @@ def hopper_forward(
     pid = tl.program_id(0)
     s = pid // groups
     c0 = pid % groups * (CFG.NUM_WARPS * CFG.LANES)
-    row, start, end = sequence(bounds, s, T, chunk, num_chunks, CFG)
-    channel, ok = program_lanes(c0, CFG)
+    row, start, end = common.sequence(bounds, s, T, chunk, num_chunks, CFG)
+    channel, ok = common.program_lanes(c0, CFG)
     initial += s.to(tl.int64) * H * K
     # The end of the step whose state is wanted, and whose it is.
-    finish, owner = (T, s // num_chunks) if CFG.PASS == SINGLE_PASS and not CFG.PACKED else (end, s)
+    finish, owner = (T, s // num_chunks) if CFG.PASS == common.SINGLE_PASS and not CFG.PACKED else (end, s)
     final += owner.to(tl.int64) * H * K
-    if CFG.PASS == SINGLE_PASS:
+    if CFG.PASS == common.SINGLE_PASS:
         for i in tl.static_range(K):
             carried = tl.load(initial + channel * K + i, mask=ok, other=0.0)
             tl.store(final + channel * K + i, carried, mask=ok & (start >= end))
     else:
-        active = active_steps(memory_lengths + s.to(tl.int64) * H, initial, channel, ok, CFG)
+        active = common.active_steps(memory_lengths + s.to(tl.int64) * H, initial, channel, ok, CFG)
         end = tl.minimum(end, start + active)
-        if CFG.PASS == FIXUP_PASS:
+        if CFG.PASS == common.FIXUP_PASS:
             finish = -1
-    handoff = open_handoff(initial, channel, ok, CFG)
+    handoff = common.open_handoff(initial, channel, ok, CFG)
     dtype: tl.constexpr = gates.dtype.element_ty
     stages = ()
     for _ in tl.static_range(W):
-        stages = stages + ((() if CFG.VECTOR == 0 else allocate_stages(dtype, C + 1, CFG.BLOCK_T, CFG)),)
+        one = () if CFG.VECTOR == 0 else common.allocate_stages(dtype, C + 1, CFG.BLOCK_T, CFG)
+        stages = stages + (one,)
     if CFG.VECTOR == 0:
         gates += row * T * (C * H)
         values += row * T * H
@@ -210,7 +193,7 @@ def hopper_forward(
     tl.static_assert(W == 2 or W == 4)
     # The default partition, then the workers.
     gl.warp_specialize([
-        (idle, ()) if worker < 0 else
+        (common.idle, ()) if worker < 0 else
         (_worker, (stages[worker], handoff, pointers, start, end, finish, c0, strides, worker, CFG))
         for worker in ((-1, 0, 1) if W == 2 else (-1, 0, 1, 2, 3))
     ], CFG.WORKER_WARPS, CFG.WORKER_REGISTERS)  # fmt: skip
