@@ -67,7 +67,14 @@ NORMALIZATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": lambda gates: _by_sum(_scaled_silu(gates)),
     "none": lambda gates: gates,
 }
-"""Every normalisation by name; the position in this table is its code in the compiled kernels."""
+"""Every normalisation by name: a function of raw gates that normalises their last dimension, in float32 or float64.
+
+Add your own with `NORMALIZATIONS["mine"] = function`; it runs on the reference backend. For the compiled kernels it
+needs a code, a formula and a derivative as well: in `ops/cpu/gates.py` and in Triton's `gate_norm`.
+"""
+
+CODES = {name: code for code, name in enumerate(NORMALIZATIONS)}
+"""The normalisations that the compiled kernels know, by the number they are told."""
 
 
 def normalize(gates: Tensor, normalization: str = "softmax") -> Tensor:

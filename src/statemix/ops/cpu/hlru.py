@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from statemix.ops.cpu_kernels.addresses import array_at
-from statemix.ops.cpu_kernels.gates import SOFTMAX, edge_gradient, gate_gradient, small_number, weights
-from statemix.ops.cpu_kernels.lanes import (
-    LANES,
+from statemix.ops.cpu.contraction import contract, contract_line, scale_adjoint, spread_adjoint
+from statemix.ops.cpu.gates import SOFTMAX, edge_gradient, gate_gradient, small_number, weights
+from statemix.ops.cpu.memory import (
+    BLOCKS_PER_ITEM,
     WIDTH,
+    array_at,
     copy,
     gather,
     gather_rows,
@@ -18,28 +19,28 @@ from statemix.ops.cpu_kernels.lanes import (
     scatter,
     write_state,
 )
-from statemix.ops.cpu_kernels.numbers import gradient_limits, kernel
-from statemix.ops.cpu_kernels.rows import contract, contract_line, scale_adjoint, spread_adjoint
+from statemix.ops.cpu.numbers import gradient_limits, kernel
 
 
 @kernel
-def order_forward(first, last, code, sizes, bounds, stored, carried, g, gs, v, vs, h0, states, final):
-    """H-LRU. g [b, t, n, j], v [b, t, n] with strides; h0 and final [S, N, m] (newest first), states [B, T, N]
-    contiguous: addresses as in `block_forward`."""
+def forward(first, last, code, sizes, bounds, examples, strides, tensors):
+    """As `bdlru.forward`, for g [b, t, n, j], v [b, t, n], states [B, T, N]; h0 and final [S, N, m], newest first."""
+    (stored, carried), (gs, vs) = examples, strides
+    g, v, h0, states, final = tensors
     real = carried.dtype
     wanted = states != 0
     g, v, states = array_at(g, stored), array_at(v, stored), array_at(states, stored)
     h0, final = array_at(h0, carried), array_at(final, carried)
     length, channels, m, columns = sizes
-    tiles = (channels + LANES - 1) // LANES
+    tiles = (channels + BLOCKS_PER_ITEM - 1) // BLOCKS_PER_ITEM
     f = np.zeros((columns, WIDTH), real)
     value, inverse = np.zeros(WIDTH, real), np.zeros(WIDTH, real)
     out, raw = np.zeros((1, WIDTH), real), np.zeros((columns, WIDTH), real)
     shift, scale = np.zeros(WIDTH, real), np.zeros(WIDTH, real)
-    window, new = np.zeros((m, LANES), real), np.zeros(LANES, real)
+    window, new = np.zeros((m, BLOCKS_PER_ITEM), real), np.zeros(BLOCKS_PER_ITEM, real)
     for work in range(first, last):
-        s, n0 = work // tiles, (work % tiles) * LANES
-        lanes = min(LANES, channels - n0)
+        s, n0 = work // tiles, (work % tiles) * BLOCKS_PER_ITEM
+        lanes = min(BLOCKS_PER_ITEM, channels - n0)
         b, start, end = bounds[s]
         read_state(h0, s, m, channels, n0, lanes, window)
         for t0 in range(start, end, WIDTH // lanes):
@@ -63,19 +64,18 @@ def order_forward(first, last, code, sizes, bounds, stored, carried, g, gs, v, v
 
 
 @kernel
-def order_backward(
-    first, last, code, sizes, bounds, stored, carried,
-    g, gs, v, vs, h0, states, ss, dstates, dss, dfinal, dg, dv, dh0,
-):  # fmt: skip
-    """The reverse pass of `order_forward`. dg [B, T, columns, N], dv [B, T, N] contiguous. carry[k] is the
-    adjoint, gathered so far, of the state k steps before the one in hand."""
+def backward(first, last, code, sizes, bounds, examples, strides, tensors):
+    """The reverse pass of `forward`: dg [B, T, columns, N], dv [B, T, N] contiguous. carry[k] is the adjoint,
+    gathered so far, of the state k steps before the current one."""
+    (stored, carried), (gs, vs, ss, dss) = examples, strides
+    g, v, h0, states, dstates, dfinal, dg, dv, dh0 = tensors
     real = carried.dtype
     g, v = array_at(g, stored), array_at(v, stored)
     states, dstates = array_at(states, stored), array_at(dstates, stored)
     dg, dv = array_at(dg, stored), array_at(dv, stored)
     h0, dfinal, dh0 = array_at(h0, carried), array_at(dfinal, carried), array_at(dh0, carried)
     length, channels, m, columns = sizes
-    tiles = (channels + LANES - 1) // LANES
+    tiles = (channels + BLOCKS_PER_ITEM - 1) // BLOCKS_PER_ITEM
     f, raw = np.zeros((columns, WIDTH), real), np.zeros((columns, WIDTH), real)
     past = np.zeros((m, WIDTH), real)
     value, inverse = np.zeros(WIDTH, real), np.zeros(WIDTH, real)
@@ -84,10 +84,10 @@ def order_backward(
     df, ds = np.zeros(WIDTH, real), np.zeros(WIDTH, real)
     least, largest = gradient_limits(dg)
     least, largest = real.type(least), real.type(largest)
-    carry = np.zeros((m + 1, LANES), real)
+    carry = np.zeros((m + 1, BLOCKS_PER_ITEM), real)
     for work in range(first, last):
-        s, n0 = work // tiles, (work % tiles) * LANES
-        lanes = min(LANES, channels - n0)
+        s, n0 = work // tiles, (work % tiles) * BLOCKS_PER_ITEM
+        lanes = min(BLOCKS_PER_ITEM, channels - n0)
         tile = WIDTH // lanes
         b, start, end = bounds[s]
         read_state(dfinal, s, m, channels, n0, lanes, carry)

@@ -3,7 +3,7 @@
 # mypy: ignore-errors
 from __future__ import annotations
 
-from statemix.ops.cpu_kernels.numbers import compiled
+from statemix.ops.cpu.numbers import compiled
 
 
 @compiled

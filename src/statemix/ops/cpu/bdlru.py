@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from statemix.ops.cpu_kernels.addresses import array_at
-from statemix.ops.cpu_kernels.gates import SOFTMAX, edge_gradient, gate_gradient, small_number, weights
-from statemix.ops.cpu_kernels.lanes import (
-    LANES,
+from statemix.ops.cpu.contraction import contract, contract_line, scale_adjoint, spread_adjoint
+from statemix.ops.cpu.gates import SOFTMAX, edge_gradient, gate_gradient, small_number, weights
+from statemix.ops.cpu.memory import (
+    BLOCKS_PER_ITEM,
     WIDTH,
+    array_at,
     copy,
     gather,
     gather_rows,
@@ -18,30 +19,34 @@ from statemix.ops.cpu_kernels.lanes import (
     scatter,
     write_state,
 )
-from statemix.ops.cpu_kernels.numbers import gradient_limits, kernel
-from statemix.ops.cpu_kernels.rows import contract, contract_line, scale_adjoint, spread_adjoint
+from statemix.ops.cpu.numbers import gradient_limits, kernel
 
 
 @kernel
-def block_forward(first, last, code, sizes, bounds, stored, carried, g, gs, v, vs, h0, states, final):
-    """BD-LRU and affine recurrences. g [b, t, n, i, j], v [b, t, n, i] with strides gs, vs; h0 and final
-    [S, N, m], states [B, T, m, N] contiguous: addresses of numbers like those of stored (g, v, states; 0 where
-    states are not wanted) and of carried (h0, final). bounds [S, 3]: batch row, first step, end of each sequence."""
+def forward(first, last, code, sizes, bounds, examples, strides, tensors):
+    """Walk sequences and blocks `first` … `last` - 1 of all work items forward in time.
+
+    tensors: addresses of g [b, t, n, i, j], v [b, t, n, i] (with `strides`), h0 and final [S, N, m], states
+    [B, T, m, N] (contiguous; 0 where not wanted). examples: arrays of the numbers of g, v and states, and of h0 and
+    final. sizes: T, N, m, columns. bounds [S, 3]: batch row, first step, end of each sequence.
+    """
+    (stored, carried), (gs, vs) = examples, strides
+    g, v, h0, states, final = tensors
     real = carried.dtype
     wanted = states != 0
     g, v, states = array_at(g, stored), array_at(v, stored), array_at(states, stored)
     h0, final = array_at(h0, carried), array_at(final, carried)
     length, blocks, m, columns = sizes
     gated = columns == m + 1
-    tiles = (blocks + LANES - 1) // LANES
+    tiles = (blocks + BLOCKS_PER_ITEM - 1) // BLOCKS_PER_ITEM
     f = np.zeros((m * columns, WIDTH), real)
     value, inverse = np.zeros((m, WIDTH), real), np.zeros((m, WIDTH), real)
     out, raw = np.zeros((m, WIDTH), real), np.zeros((columns, WIDTH), real)
     shift, scale = np.zeros(WIDTH, real), np.zeros(WIDTH, real)
-    h, new = np.zeros((m, LANES), real), np.zeros((m, LANES), real)
+    h, new = np.zeros((m, BLOCKS_PER_ITEM), real), np.zeros((m, BLOCKS_PER_ITEM), real)
     for work in range(first, last):
-        s, n0 = work // tiles, (work % tiles) * LANES
-        lanes = min(LANES, blocks - n0)
+        s, n0 = work // tiles, (work % tiles) * BLOCKS_PER_ITEM
+        lanes = min(BLOCKS_PER_ITEM, blocks - n0)
         b, start, end = bounds[s]
         read_state(h0, s, m, blocks, n0, lanes, h)
         for t0 in range(start, end, WIDTH // lanes):
@@ -68,12 +73,11 @@ def block_forward(first, last, code, sizes, bounds, stored, carried, g, gs, v, v
 
 
 @kernel
-def block_backward(
-    first, last, code, sizes, bounds, stored, carried,
-    g, gs, v, vs, h0, states, ss, dstates, dss, dfinal, dg, dv, dh0,
-):  # fmt: skip
-    """The reverse pass of `block_forward`. states and dstates [b, t, n, i] with strides; dg [B, T, m, columns, N],
-    dv [B, T, m, N], dfinal and dh0 [S, N, m] contiguous: addresses as there."""
+def backward(first, last, code, sizes, bounds, examples, strides, tensors):
+    """The reverse pass of `forward`: states and dstates [b, t, n, i] with strides; dg [B, T, m, columns, N],
+    dv [B, T, m, N], dfinal and dh0 [S, N, m] contiguous."""
+    (stored, carried), (gs, vs, ss, dss) = examples, strides
+    g, v, h0, states, dstates, dfinal, dg, dv, dh0 = tensors
     real = carried.dtype
     g, v = array_at(g, stored), array_at(v, stored)
     states, dstates = array_at(states, stored), array_at(dstates, stored)
@@ -81,7 +85,7 @@ def block_backward(
     h0, dfinal, dh0 = array_at(h0, carried), array_at(dfinal, carried), array_at(dh0, carried)
     length, blocks, m, columns = sizes
     gated = columns == m + 1
-    tiles = (blocks + LANES - 1) // LANES
+    tiles = (blocks + BLOCKS_PER_ITEM - 1) // BLOCKS_PER_ITEM
     f, raw = np.zeros((m * columns, WIDTH), real), np.zeros((m * columns, WIDTH), real)
     value, inverse = np.zeros((m, WIDTH), real), np.zeros((m, WIDTH), real)
     past, h, r = np.zeros((m, WIDTH), real), np.zeros((m, WIDTH), real), np.zeros((m, WIDTH), real)
@@ -89,10 +93,10 @@ def block_backward(
     df, ds, edge = np.zeros(WIDTH, real), np.zeros(WIDTH, real), np.zeros(m, np.bool_)
     least, largest = gradient_limits(dg)
     least, largest = real.type(least), real.type(largest)
-    adjoint, carry = np.zeros((m, LANES), real), np.zeros((m, LANES), real)
+    adjoint, carry = np.zeros((m, BLOCKS_PER_ITEM), real), np.zeros((m, BLOCKS_PER_ITEM), real)
     for work in range(first, last):
-        s, n0 = work // tiles, (work % tiles) * LANES
-        lanes = min(LANES, blocks - n0)
+        s, n0 = work // tiles, (work % tiles) * BLOCKS_PER_ITEM
+        lanes = min(BLOCKS_PER_ITEM, blocks - n0)
         tile = WIDTH // lanes
         b, start, end = bounds[s]
         read_state(dfinal, s, m, blocks, n0, lanes, carry)

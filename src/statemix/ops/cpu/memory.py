@@ -1,15 +1,38 @@
-"""Between memory and scratch: a tile's gates, values and states to lines of lanes, and gradients back."""
+"""Between memory and scratch: addresses as arrays, a tile's numbers to lines of scratch, and gradients back."""
 
 # mypy: ignore-errors
 from __future__ import annotations
 
-from statemix.ops.cpu_kernels.numbers import compiled, load, store
+from numba import carray, types
+from numba.extending import intrinsic
 
-LANES = 64
+from statemix.ops.cpu.numbers import compiled, load, store
+
+BLOCKS_PER_ITEM = 64
 """Most blocks that a work item owns."""
 
 WIDTH = 256
 """Numbers in a line of scratch."""
+
+EVERYTHING = 1 << 48
+"""More numbers than any tensor has: the kernels stay inside by sizes and strides."""
+
+
+@intrinsic
+def _pointer(context, address, example):
+    """An address as a pointer to numbers like those of an array."""
+    kind = types.CPointer(example.dtype)
+
+    def generate(target, builder, signature, arguments):
+        return builder.inttoptr(arguments[0], target.get_value_type(kind))
+
+    return kind(address, example), generate
+
+
+@compiled
+def array_at(address, example):
+    """The numbers from an address on, as an array like the example."""
+    return carray(_pointer(address, example), EVERYTHING)
 
 
 @compiled

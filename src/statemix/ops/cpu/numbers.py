@@ -9,7 +9,7 @@ import numpy as np
 from numba import config, njit, types
 from numba.extending import overload
 
-from statemix.ops.cpu_kernels.cache import KernelCache
+from statemix.ops.cpu.cache import KernelCache
 
 _FAST = {"contract", "reassoc", "nsz", "arcp", "afn"}  # NaN and infinity keep their meaning
 compiled = njit(nogil=True, fastmath=_FAST, error_model="numpy")

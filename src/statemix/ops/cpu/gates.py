@@ -14,7 +14,7 @@ import math
 
 import numpy as np
 
-from statemix.ops.cpu_kernels.numbers import compiled, exp, in_order, tanh
+from statemix.ops.cpu.numbers import compiled, exp, in_order, tanh
 
 SOFTMAX, SIGMOID, RELU, TANH, LINEAR, SILU, NONE = range(7)
 
