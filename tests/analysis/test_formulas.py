@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from statemix_research.baselines import loops
+from statemix_research.baselines.attention import attend
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -18,8 +20,6 @@ from statemix.analysis.accounting import (
 )
 from statemix.models import LanguageModel
 from statemix.nn import MIXERS, build_mixer
-from statemix.nn.rivals import loops
-from statemix.nn.rivals.attention import attend
 
 OURS = {"bdlru": {"block_size": 3}, "hlru": {"order": 3}}
 VARIANTS = [

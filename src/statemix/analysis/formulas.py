@@ -10,18 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from statemix_research.baselines.attention import Attention
+from statemix_research.baselines.deltanet import DeltaLayer
+from statemix_research.baselines.lru import LRU
+from statemix_research.baselines.lstm import LSTM
+from statemix_research.baselines.mamba2 import Mamba2
+from statemix_research.baselines.mlstm import MLSTM
+from statemix_research.baselines.pdssm import PDSSM
+from statemix_research.baselines.rwkv7 import RWKV7
+from statemix_research.baselines.slstm import SLSTM
 from torch import nn
 
 from statemix.nn import BDLRU, HLRU
-from statemix.nn.rivals.attention import Attention
-from statemix.nn.rivals.deltanet import DeltaLayer
-from statemix.nn.rivals.lru import LRU
-from statemix.nn.rivals.lstm import LSTM
-from statemix.nn.rivals.mamba2 import Mamba2
-from statemix.nn.rivals.mlstm import MLSTM
-from statemix.nn.rivals.pdssm import PDSSM
-from statemix.nn.rivals.rwkv7 import RWKV7
-from statemix.nn.rivals.slstm import SLSTM
 
 Count = Callable[[Any, int], int]
 """A number for a layer and the tokens it has seen."""
