@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from statemix.nn import BDLRU, HLRU, projection
+from statemix.nn import BDLRU, HLRU
+from statemix.ops import projection
 from tests.nn.test_layers import CountOperators
 
 LAYERS = {
@@ -43,7 +44,7 @@ def test_nothing_is_added_summed_or_put_together_on_the_way_back(kind, dtype):
     narrowed = ["_to_copy"] * (dtype != torch.float32)  # the bias's
     small = ("zeros", "empty_like")
     assert [name for name in counted.calls if name not in small] == [
-        *("mm", "mm"), f"{kind}_scan_joined_backward", *("mm", "mm"), *narrowed
+        *("mm", "mm"), f"{kind}_scan_fused_backward", *("mm", "mm"), *narrowed
     ]  # fmt: skip
     for grad, leaf in zip(grads, (x, *layer.parameters()), strict=True):
         assert (grad.shape, grad.dtype) == (leaf.shape, leaf.dtype)
@@ -107,11 +108,11 @@ def test_only_gradients_that_are_wanted_are_taken():
 def test_autocast_widens_nothing():
     layer = LAYERS["bdlru"]()
     x = torch.empty(2, 5, 6, device="meta")
-    assert projection.computed_in(x) == torch.float32
+    assert projection.compute_dtype(x) == torch.float32
     x = torch.empty(2, 5, 6)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert projection.computed_in(x) == torch.bfloat16
-        assert projection.computed_in(x.double()) == torch.float64
+        assert projection.compute_dtype(x) == torch.bfloat16
+        assert projection.compute_dtype(x.double()) == torch.float64
     assert layer.values.weight.dtype == torch.float32
 
 

@@ -7,7 +7,8 @@ import copy
 import pytest
 import torch
 
-from statemix.nn import BDLRU, HLRU, projection
+from statemix.nn import BDLRU, HLRU
+from statemix.ops import projection
 from statemix.ops import triton as backend
 from statemix.ops.layout import split_joined
 from tests.ops.cases import relative
@@ -211,9 +212,10 @@ def test_compiled_and_captured(kind, half):
 
 def test_it_is_taken_in_training_alone():
     layer, x = LAYERS["bdlru"](), torch.randn(2, 20, 64, device="cuda")
-    assert projection.joins(layer.gates, layer.values, x, "auto")
-    assert not projection.joins(layer.gates, layer.values, x, "reference")
-    assert not projection.joins(layer.gates, layer.values, x.double(), "auto")
-    assert not projection.joins(layer.gates, layer.values, x[:, :1], "auto")
+    maps = [projection.LinearMap(linear.weight, linear.bias) for linear in (layer.gates, layer.values)]
+    assert projection.fusing_backend(x, *maps, "softmax", "auto") == "triton"
+    assert projection.fusing_backend(x, *maps, "softmax", "reference") is None
+    assert projection.fusing_backend(x.double(), *maps, "softmax", "auto") is None
+    assert projection.fusing_backend(x[:, :1], *maps, "softmax", "auto") is None
     with torch.no_grad():
-        assert not projection.joins(layer.gates, layer.values, x, "auto")
+        assert projection.fusing_backend(x, *maps, "softmax", "auto") is None

@@ -36,8 +36,8 @@ def load_block_major(
         if not layer.selective:
             came = "a tensor, expected None (the layer is not selective)"
         raise ValueError(f"gate_bias: got {came}")
-    columns, *rows = layer._kept_gates
-    gates, values, dim = math.prod(layer._kept_gates), math.prod(layer._kept_values), layer.dim
+    columns, *rows = layer._gate_layout
+    gates, values, dim = math.prod(layer._gate_layout), math.prod(layer._value_layout), layer.dim
     readout = layer.readout_projection.weight
     taps = readout.shape[1] // values
 

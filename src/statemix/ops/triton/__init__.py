@@ -31,6 +31,12 @@ def unavailable(device: torch.device, dtype: torch.dtype | None = None) -> str |
     return None
 
 
+def can_fuse(width: int, dtype: torch.dtype) -> bool:
+    """Whether gates and values may come from one product, with `width` values a step: every step's values then begin
+    where a wide copy can. `backward_joined` writes their gradients likewise."""
+    return width * dtype.itemsize % 16 == 0
+
+
 def _checked_bounds(cu_seqlens: Tensor | None, length: int) -> None:
     """Look at the bounds themselves, unless a CUDA graph is being captured: then nothing may wait for the GPU."""
     if cu_seqlens is not None and not (cu_seqlens.is_cuda and torch.cuda.is_current_stream_capturing()):
