@@ -21,9 +21,9 @@ from statemix.ops.projection import (
     compute_dtype,
     project,
     projected_scan,
-    projected_step,
     weight_layout,
 )
+from statemix.ops.scan import step as scan_step
 
 
 def default_blocks(dim: int, m: int) -> int:
@@ -116,10 +116,13 @@ class RecurrentLayer(nn.Module):
         if hooked:
             y, state = self(x.unsqueeze(1), state)
             return y[:, 0], state
-        states, state = projected_step(
-            self.recurrence, x, self._gates(x), self._values(x), state, self._sizes,
-            normalization=self.normalization, backend=self.backend,
-        )  # fmt: skip
+        values = self.raw_values(x)
+        gates, shape = self.raw_gates(x).to(values.dtype), (x.shape[0], *self._sizes)
+        if state is None:
+            state = values.new_zeros(shape, dtype=state_dtype(values.dtype))
+        states, state = scan_step(
+            self.recurrence, gates, values, state, shape, self.normalization, self.backend
+        )
         return self._read_out_step(states, state), state
 
     def _read_out_step(self, states: Tensor, state: Tensor) -> Tensor:

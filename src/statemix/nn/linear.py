@@ -38,9 +38,9 @@ def input_dtype(linear: nn.Module, x: Tensor) -> torch.dtype | None:
 
 
 def as_projection(linear: nn.Module, x: Tensor, layout: tuple[int, ...], *, gates: bool) -> Projection:
-    """A plain linear layer as a map for `ops.projection`; of another module, what it makes of x. layout: what the
-    layer's outputs stand for."""
-    if is_plain(linear):
+    """A plain linear layer as a map for `ops.projection`; of another module, and for one step, what a call makes of x.
+    layout: what the layer's outputs stand for."""
+    if x.dim() > 2 and x.shape[1] > 1 and is_plain(linear):
         return LinearMap(linear.weight, linear.bias)
     return unfold(linear(x), layout, gates=gates)
 

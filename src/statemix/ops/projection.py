@@ -22,8 +22,8 @@ from torch.nn import functional as F
 from statemix.ops._torch_compat import in_forward_mode, in_transform
 from statemix.ops.autograd import operator
 from statemix.ops.dispatch import COMPILED, can_fuse, choose_backend
-from statemix.ops.layout import n_innermost, split_joined, state_dtype
-from statemix.ops.scan import bdlru_scan, carried_state, hlru_scan, step
+from statemix.ops.layout import n_innermost, split_joined
+from statemix.ops.scan import bdlru_scan, carried_state, hlru_scan
 
 SCANS = {"bdlru": bdlru_scan, "hlru": hlru_scan}
 
@@ -103,32 +103,11 @@ def projected_scan(
         blocks, m = sizes
         state = carried_state(initial_state, x, blocks, m, cu_seqlens)
         return ProjectedScan.apply(recurrence, x, *weights, state, cu_seqlens, normalization, fused)
-    gates, values = _project_both(recurrence, x, gates, values, sizes)
-    options: dict[str, Any] = {"normalization": normalization, "cu_seqlens": cu_seqlens, "backend": backend}
-    return SCANS[recurrence](gates, values, initial_state, **options)
-
-
-def projected_step(
-    recurrence: str, x: Tensor, gates: Projection, values: Projection, state: Tensor | None, sizes: Sizes, *,
-    normalization: str, backend: str,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """One token x [B, dim] of `projected_scan`: the states that are read out, in the dtype of the values, and the new
-    state."""
-    gates, values = _project_both(recurrence, x, gates, values, sizes)
-    shape = (x.shape[0], *sizes)
-    if state is None:
-        state = values.new_zeros(shape, dtype=state_dtype(values.dtype))
-    return step(recurrence, gates, values, state, shape, normalization, backend)
-
-
-def _project_both(
-    recurrence: str, x: Tensor, gates: Projection, values: Projection, sizes: Sizes
-) -> tuple[Tensor, Tensor]:
-    """Gates and values, in the dtype of the values: a module in a projection's place may compute in another."""
     layouts = weight_layout(recurrence, sizes)
     values = project(values, x, layouts[1], gates=False)
-    gates = project(gates, x, layouts[0], gates=True)
-    return gates if gates.dtype == values.dtype else gates.to(values.dtype), values
+    gates = project(gates, x, layouts[0], gates=True).to(values.dtype)  # a module may compute in another
+    options: dict[str, Any] = {"normalization": normalization, "cu_seqlens": cu_seqlens, "backend": backend}
+    return SCANS[recurrence](gates, values, initial_state, **options)
 
 
 def fusing_backend(
