@@ -19,7 +19,7 @@ RECURRENCES = ("bdlru", "hlru", "affine")
 BACKENDS: dict[str, ModuleType] = {"reference": reference, "cpu": cpu, "triton": triton}
 """Backends by name: modules with `unavailable(device, dtype)`, the reason why not, `forward` and `backward`.
 
-One may also have `can_fuse(width, dtype)` and `backward_joined`: the gradient of gates and values side by side.
+One may also have `can_fuse(width, dtype)` and `backward_fused`: the gradient of gates and values side by side.
 """
 
 COMPILED = {
@@ -105,9 +105,9 @@ def backward(recurrence: str, *arguments: Any) -> Any:
 
 
 def fused_backward(recurrence: str, *arguments: Any) -> Any:
-    """`backward` for gates and values side by side (`layout.split_joined`): the gradient of both, that of the gates
-    summed over B and T (float32), and that of the initial state."""
-    d_both, d_bias, d_state = BACKENDS[arguments[-1]].backward_joined(recurrence, *arguments[:-1])
+    """`backward` for gates and values side by side (`layout.split_gates_values`): the gradient of both, that of the
+    gates summed over B and T (float32), and that of the initial state."""
+    d_both, d_bias, d_state = BACKENDS[arguments[-1]].backward_fused(recurrence, *arguments[:-1])
     return d_both, d_bias, in_fast_format(d_state, "state")
 
 

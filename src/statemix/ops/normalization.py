@@ -78,11 +78,26 @@ CODES = {name: code for code, name in enumerate(NORMALIZATIONS)}
 
 
 def normalize(gates: Tensor, normalization: str = "softmax") -> Tensor:
-    """Normalise every row (last dimension) of raw gates, so that its absolute values sum to at most 1.
+    r"""Normalise every row (last dimension) of raw gates, so that its absolute values sum to at most 1.
 
-    gates: [..., m+1], any float dtype. Returns the same shape and dtype. Differentiable.
-    A signed row (tanh, linear, silu) of exact zeros gives zeros, with zero gradient. "none" bounds nothing.
-    Errors: ValueError for an unknown name. Source: arXiv 2602.12021, the table of gate normalisations.
+    $a_j = f(g_j) / \sum_k |f(g_k)|$ with f = exp ("softmax"), sigmoid, relu (plus 0.001 per entry in the divisor),
+    tanh, the identity ("linear") or silu. "none" returns the gates and bounds nothing. Differentiable.
+
+    Args:
+        gates: [..., m+1], any float dtype.
+        normalization: A key of `NORMALIZATIONS`.
+
+    Returns:
+        The same shape and dtype. A signed row (tanh, linear, silu) of exact zeros gives zeros, with zero gradient.
+
+    Raises:
+        ValueError: The name is unknown.
+
+    Example:
+        >>> normalize(torch.tensor([1.0, -3.0]), "linear")
+        tensor([ 0.2500, -0.7500])
+
+    Source: arXiv 2602.12021, the table of gate normalisations.
     """
     if normalization not in NORMALIZATIONS:
         raise ValueError(

@@ -5,8 +5,8 @@ gates, (block[, row]) for values; the output then only needs another view. Where
 reordered on the way: cheap beside the product, which runs over all steps.
 
 A backend that can fuse gets gates and values side by side from one product, in one tensor [B, T, (C + 1) H]
-(`layout.split_joined`), and leaves their gradients likewise: the gradients of the input and of the weights are then
-one product each, with nothing to add or to put together. The same kernel sums what the bias receives.
+(`layout.split_gates_values`), and leaves their gradients likewise: the gradients of the input and of the weights are
+then one product each, with nothing to add or to put together. The same kernel sums what the bias receives.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from statemix.ops._torch_compat import in_forward_mode, in_transform
 from statemix.ops.autograd import operator
 from statemix.ops.dispatch import COMPILED, can_fuse, choose_backend
-from statemix.ops.layout import n_innermost, split_joined
+from statemix.ops.layout import n_innermost, split_gates_values
 from statemix.ops.scan import bdlru_scan, carried_state, hlru_scan
 
 SCANS = {"bdlru": bdlru_scan, "hlru": hlru_scan}
@@ -147,7 +147,7 @@ class ProjectedScan(torch.autograd.Function):
         weights = (gate_weight, gate_bias, value_weight)
         gates_values, weight = _project_fused(x, *weights)
         _, rows = weight_layout(recurrence, initial_state.shape[1:])
-        gates, values = split_joined(gates_values, rows)
+        gates, values = split_gates_values(gates_values, rows)
         states, final = operator(recurrence)(gates, values, initial_state, cu_seqlens, normalization, backend)
         ctx.recurrence, ctx.normalization, ctx.backend = recurrence, normalization, backend
         ctx.save_for_backward(x, *weights, weight, gates_values, states, initial_state, cu_seqlens)
@@ -177,7 +177,7 @@ def _differentiable(
     recurrence: str, gates_values: Tensor, states: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As the operator, through the gradient of the scan, which can be differentiated."""
-    gates, values = split_joined(gates_values, states.shape[2:])
+    gates, values = split_gates_values(gates_values, states.shape[2:])
     d_gates, d_values, d_state = operator(recurrence, "_backward")(gates, values, states, *rest)
     d_gates = d_gates.movedim(-1, 2).flatten(2)
     return torch.cat((d_gates, d_values.flatten(2)), -1), d_gates.sum((0, 1)), d_state

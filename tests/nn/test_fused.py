@@ -1,5 +1,5 @@
 """One product for gates and values: when a layer takes it, and what it then does. Numbers: `tests/ops/interpreted.py`,
-`test_joined_cuda.py`."""
+`test_fused_cuda.py`."""
 
 from __future__ import annotations
 

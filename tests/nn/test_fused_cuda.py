@@ -10,7 +10,7 @@ import torch
 from statemix.nn import BDLRU, HLRU
 from statemix.ops import projection
 from statemix.ops import triton as backend
-from statemix.ops.layout import split_joined
+from statemix.ops.layout import split_gates_values
 from tests.ops.cases import relative
 from tests.ops.test_triton_cuda import BOUNDS, cut, launches, poisoned
 
@@ -33,7 +33,7 @@ def problem(recurrence, B, T, N, m, dtype=torch.float32, bounds=None, seed=0):
     state, grad_final = (draw(B if bounds is None else len(bounds) - 1, N, m) for _ in range(2))
     joined, grads = draw(B, T, (m + 2) * width).to(dtype), draw(B, T, *inner).to(dtype)
     bounds = None if bounds is None else torch.tensor(bounds, device="cuda")
-    gates, values = split_joined(joined, inner)
+    gates, values = split_gates_values(joined, inner)
     states, _ = backend.forward(recurrence, gates, values, state, bounds, "softmax")
     return joined, states, state, bounds, grads, grad_final, "softmax"
 
@@ -41,10 +41,10 @@ def problem(recurrence, B, T, N, m, dtype=torch.float32, bounds=None, seed=0):
 def check(recurrence, arguments):
     """Side by side as apart, bit by bit; the sums as those of float64. Returns all three."""
     joined, states, *rest = arguments
-    got = backend.backward_joined(recurrence, *arguments)
-    gates, values = split_joined(joined, states.shape[2:])
+    got = backend.backward_fused(recurrence, *arguments)
+    gates, values = split_gates_values(joined, states.shape[2:])
     d_gates, d_values, d_state = backend.backward(recurrence, gates, values, states, *rest)
-    have_gates, have_values = split_joined(got[0], states.shape[2:])
+    have_gates, have_values = split_gates_values(got[0], states.shape[2:])
     assert torch.equal(have_gates, d_gates)
     assert torch.equal(have_values, d_values)
     assert torch.equal(got[2], d_state)
