@@ -87,8 +87,9 @@ def backward(
 def backward_fused(
     recurrence: str, gates_values: Tensor, states: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`backward` for gates and values side by side (`layout.split_gates_values`): the gradient of both (contiguous), the
-    sum of the gates' over B and T (float32), and that of the initial state. rest: as `backward`, from initial_state on."""
+    """`backward` for gates and values side by side (`layout.split_gates_values`): the gradient of both (contiguous),
+    that of the gates summed over B and T (float32), and that of the initial state. rest: as `backward`, from
+    initial_state on."""
     d_both = torch.empty_like(gates_values, memory_format=torch.contiguous_format)
     inner = states.shape[2:]
     outputs, (gates, values) = split_gates_values(d_both, inner), split_gates_values(gates_values, inner)
