@@ -115,7 +115,7 @@ NOWHERE = {
 def test_without_a_folder_kernels_run_and_one_warning_says_so(case, places):
     NOWHERE[case](places)
     with pytest.warns(
-        RuntimeWarning, match="^the compiled CPU kernels cannot be kept.*NUMBA_CACHE_DIR"
+        RuntimeWarning, match="^the compiled CPU kernels cannot be cached.*NUMBA_CACHE_DIR"
     ) as seen:
         assert hits(fresh()) == hits(fresh()) == 0
     assert len(seen) == 1 and "\n" not in str(seen[0].message)
@@ -135,7 +135,7 @@ def test_a_full_disk_leaves_nothing_behind(places):
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
     try:
-        with pytest.warns(RuntimeWarning, match="cannot be kept"):
+        with pytest.warns(RuntimeWarning, match="cannot be cached"):
             assert hits(fresh()) == 0
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
@@ -318,7 +318,7 @@ def test_a_scan_where_nothing_can_be_written(tmp_path):
         check=True,
     )  # fmt: skip
     assert done.stdout.split() == ["0.5", "0.5"]
-    assert done.stderr.count("Warning") == 1 and "cannot be kept" in done.stderr
+    assert done.stderr.count("Warning") == 1 and "cannot be cached" in done.stderr
 
 
 def test_nothing_is_said_where_all_is_well(places):

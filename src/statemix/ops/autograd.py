@@ -58,7 +58,7 @@ def step(
 
 
 def _is_unobserved(tensors: tuple[Any, ...]) -> bool:
-    """Whether these are ordinary tensors of which no history, trace or profile is kept."""
+    """Whether these are ordinary tensors without a history, a trace or a profile."""
     return (
         not is_observed()
         and not _is_differentiated(tensors)
@@ -68,7 +68,7 @@ def _is_unobserved(tensors: tuple[Any, ...]) -> bool:
 
 
 def _is_differentiated(arguments: tuple[Any, ...]) -> bool:
-    """Whether a history of what happens to these is kept, or a tangent taken along."""
+    """Whether autograd records what happens to these, or they may carry tangents."""
     if in_forward_mode():
         return True
     if not torch.is_grad_enabled():
@@ -83,7 +83,7 @@ def below(recurrence: str, suffix: str, *arguments: Any) -> Any:
 
 
 def recorded(function: type[torch.autograd.Function], suffix: str, recurrence: str, *arguments: Any) -> Any:
-    """An operator with its history where one is kept, else the operator alone: a step without gradients, and the
+    """An operator with its history where autograd records one, else the operator alone: a step without gradients, and the
     gradient of a plain training step, spare themselves an autograd function of Python."""
     if _is_differentiated(arguments):
         return function.apply(recurrence, *arguments)
@@ -102,11 +102,11 @@ class Scan(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        """Keep the inputs and the states; the normalised gates are never kept."""
+        """Save the inputs and the states, never the normalised gates."""
         ctx.recurrence, gates, values, initial_state, cu_seqlens, ctx.normalization, ctx.backend = inputs
-        kept = (gates, values, output[0], initial_state, cu_seqlens)
-        ctx.save_for_backward(*kept)
-        ctx.save_for_forward(*kept)  # vmap takes both for one list
+        saved = (gates, values, output[0], initial_state, cu_seqlens)
+        ctx.save_for_backward(*saved)
+        ctx.save_for_forward(*saved)  # vmap takes both for one list
 
     @staticmethod
     def jvp(ctx: Any, recurrence: None, *tangents: Tensor | None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
@@ -143,12 +143,12 @@ class ScanBackward(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        """Keep the inputs; the states follow from them."""
+        """Save the inputs; the states follow from them."""
         ctx.recurrence, gates, values, _, initial_state, cu_seqlens, grad_states, grad_final, *rest = inputs
         ctx.normalization = rest[0]
-        kept = (gates, values, initial_state, grad_states, grad_final, cu_seqlens)
-        ctx.save_for_backward(*kept)
-        ctx.save_for_forward(*kept)
+        saved = (gates, values, initial_state, grad_states, grad_final, cu_seqlens)
+        ctx.save_for_backward(*saved)
+        ctx.save_for_forward(*saved)
 
     @staticmethod
     def _gradient(ctx: Any) -> tuple[Any, list[Tensor]]:

@@ -50,7 +50,7 @@ def weight_layout(recurrence: str, sizes: Sizes) -> tuple[tuple[int, ...], tuple
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
-    """The dtype that a projection of x comes out in: autocast may narrow it. Devices without kernels are not asked."""
+    """The dtype that a projection of x comes out in: autocast may narrow it. Autocast is looked up only on devices that have kernels."""
     kind = x.device.type
     narrowed = kind in COMPILED and x.dtype != torch.float64 and torch.is_autocast_enabled(kind)
     return torch.get_autocast_dtype(kind) if narrowed else x.dtype
@@ -143,7 +143,7 @@ class ProjectedScan(torch.autograd.Function):
         ctx: Any, recurrence: str, x: Tensor, gate_weight: Tensor, gate_bias: Tensor, value_weight: Tensor,
         initial_state: Tensor, cu_seqlens: Tensor | None, normalization: str, backend: str,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """One product, then the scan; the second copy of the weights is kept for the way back."""
+        """One product, then the scan; the second copy of the weights is saved for the backward pass."""
         weights = (gate_weight, gate_bias, value_weight)
         gates_values, weight = _project_fused(x, *weights)
         _, rows = weight_layout(recurrence, initial_state.shape[1:])

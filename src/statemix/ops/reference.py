@@ -85,7 +85,7 @@ def forward(
     cu_seqlens: Tensor | None,
     normalization: str,
 ) -> tuple[Tensor, Tensor]:
-    """The loop as a backend's forward pass: no graph is kept."""
+    """The loop as a backend's forward pass: no graph is recorded."""
     with torch.no_grad():
         states, final = scan(recurrence, gates, values, initial_state, cu_seqlens, normalization)
     return states, final.clone() if final is initial_state else final  # an operator never returns its input

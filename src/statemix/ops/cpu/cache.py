@@ -64,11 +64,11 @@ def code_digest(package):
 try:
     CODE = code_digest(__package__)
 except (ImportError, AttributeError, OSError):
-    CODE = None  # nothing to tell one version from another: nothing is kept
+    CODE = None  # nothing tells one version from another: nothing is cached
 
 
 def folders():
-    """Where kernels are looked for and kept, in this order: NUMBA_CACHE_DIR, beside the code, the user's cache."""
+    """Where kernels are read from and written to, in this order: NUMBA_CACHE_DIR, beside the code, the user's cache."""
     user = AppDirs(appname="numba", appauthor=False).user_cache_dir
     places = [
         Path(config.CACHE_DIR) if config.CACHE_DIR else None,
@@ -79,7 +79,7 @@ def folders():
 
 
 def _read(path):
-    """The bytes kept at a path; None if there are none, or damaged ones."""
+    """The bytes of a cached file; None if there is none, or a damaged one."""
     try:
         data = path.read_bytes()
     except (OSError, ValueError):
@@ -137,7 +137,7 @@ class KernelCache(NullCache):
         return None
 
     def save_overload(self, sig, data):
-        """Keep a compiled kernel in the first folder that takes it; warn once if none does."""
+        """Write a compiled kernel to the first folder that takes it; warn once if none does."""
         if CODE is None:
             return
         name, payload, places = self._file(sig, data.codegen), dumps(data._reduce()), folders()
@@ -145,7 +145,7 @@ class KernelCache(NullCache):
             return
         KernelCache._warned = True
         warnings.warn(
-            "the compiled CPU kernels cannot be kept, so every process compiles them again: expected a writable "
+            "the compiled CPU kernels cannot be cached, so every process compiles them again: expected a writable "
             f"folder, got none among {', '.join(map(str, places))}; NUMBA_CACHE_DIR names another",
             RuntimeWarning,
             stacklevel=2,

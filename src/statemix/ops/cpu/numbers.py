@@ -21,7 +21,7 @@ would be the calling kernel's."""
 
 
 def kernel(function):
-    """For what Python calls: compiled at the first call with new types, and kept on the disk."""
+    """For what Python calls: compiled at the first call with new types, and cached on disk."""
     dispatcher = compiled(function)
     if not config.DISABLE_JIT:
         dispatcher._cache = KernelCache(function)
