@@ -84,6 +84,16 @@ def assume(condition: Any) -> None:
     torch._check(condition)
 
 
+def recompile_limit(limit: int) -> Any:
+    """A context in which torch.compile makes up to `limit` variants of a function."""
+    return torch._dynamo.config.patch(recompile_limit=limit)
+
+
+def copy_into(targets: list[Tensor], sources: list[Tensor]) -> None:
+    """Copy tensors into others, many at a launch."""
+    torch._foreach_copy_(targets, sources)
+
+
 def keep_library(library: torch.library.Library) -> None:
     """Spare a library torch's own clean-up at exit, which runs before the atexit callbacks registered earlier."""
     for finalizer in tuple(weakref.finalize._registry):  # type: ignore[attr-defined]

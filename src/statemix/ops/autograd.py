@@ -83,8 +83,8 @@ def below(recurrence: str, suffix: str, *arguments: Any) -> Any:
 
 
 def recorded(function: type[torch.autograd.Function], suffix: str, recurrence: str, *arguments: Any) -> Any:
-    """An operator with its history where autograd records one, else the operator alone: a step without gradients, and the
-    gradient of a plain training step, spare themselves an autograd function of Python."""
+    """An operator with its history where autograd records one, else the operator alone: a step without gradients, and
+    the gradient of a plain training step, spare themselves an autograd function of Python."""
     if _is_differentiated(arguments):
         return function.apply(recurrence, *arguments)
     return below(recurrence, suffix, *arguments)

@@ -50,7 +50,7 @@ def weight_layout(recurrence: str, sizes: Sizes) -> tuple[tuple[int, ...], tuple
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
-    """The dtype that a projection of x comes out in: autocast may narrow it. Autocast is looked up only on devices that have kernels."""
+    """The dtype that a projection of x comes out in: autocast may narrow it (on devices with kernels)."""
     kind = x.device.type
     narrowed = kind in COMPILED and x.dtype != torch.float64 and torch.is_autocast_enabled(kind)
     return torch.get_autocast_dtype(kind) if narrowed else x.dtype

@@ -11,6 +11,7 @@ from torch import Tensor
 from statemix.ops import dispatch
 from statemix.ops._torch_compat import keep_library
 from statemix.ops.autograd import KERNEL_DEVICES, Scan, ScanBackward, operator, recorded
+from statemix.ops.dispatch import RECURRENCES
 from statemix.ops.layout import empty_fast, state_dtype
 
 _LIBRARY = torch.library.Library("statemix", "DEF")
@@ -102,6 +103,6 @@ def _register(recurrence: str) -> None:
         _define(name, _FUSED_BACKWARD, kernel, _fused_backward_fake)
 
 
-for _recurrence in dispatch.RECURRENCES:
+for _recurrence in RECURRENCES:
     _register(_recurrence)
 keep_library(_LIBRARY)
