@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from statemix.analysis.accounting import flops_per_step, mixer_parameters, parameters, state_size
+from statemix.analysis.accounting import flops_per_token, mixer_parameters, parameters, state_size
 from statemix.training.build import (
     autocast_of,
     captures_of,
@@ -274,7 +274,9 @@ class Run:
             "parameters": parameters(self.model),
             "mixer_parameters": mixer_parameters(self.model),
             "state_size": state_size(self.model, self.task.length),
-            "flops_per_step": flops_per_step(self.model, self.task.length),
+            "flops_per_token": flops_per_token(
+                self.model, self._examples(self.task.length, "test").inputs[:1]
+            ),
             "accuracy": accuracy,
             "best_accuracy": self.position["best_accuracy"],
             "seconds": round(time.perf_counter() - self.started, 3),
