@@ -36,17 +36,18 @@ format: $(STAMP)  ## put the code into its standard form
 	$(BIN)/ruff format
 
 kernels: $(STAMP)  ## compile every GPU kernel for every target, no GPU needed, and record what it takes
-	$(BIN)/python -m statemix.ops.triton.ahead --all --jobs $(WORKERS) --write benchmarks/kernel_resources.json
+	$(BIN)/python -m tools.aot_check --all --jobs $(WORKERS) --write benchmarks/records/kernel_resources.json
 
 clean:  ## remove the environment and every cache (runs and demo/ stay)
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch first and alone, from the pins: no later step may bring another one.
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml research/pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: no Python found, expected Python 3.10 or newer (make PYTHON=/path/to/python)" >&2; exit 1; }
 	@"$(PYTHON)" -c '$(NEW_ENOUGH)' || { echo "error: $(PYTHON) is $$("$(PYTHON)" -V 2>&1), expected Python 3.10 or newer" >&2; exit 1; }
 	"$(PYTHON)" -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt $(TORCH_FROM) torch
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[all,dev]"
+	$(BIN)/python -m pip install -q --no-deps -e research
 	@touch $@

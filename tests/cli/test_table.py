@@ -9,14 +9,14 @@ import sys
 
 import pytest
 from rich.console import Console as RichConsole
+from statemix_research.baselines.check import Check
+from statemix_research.sweeps import EXPERIMENTS, Progress, jobs_of, make_plan
+from statemix_research.sweeps.grid import describe
 
-from statemix.bench.contestants import CONTESTANTS
+from benchmarks.contestants import CONTESTANTS
 from statemix.cli import bench_tables, rivals, sweep_view, tables, tune
 from statemix.cli.console import Console, Styled
 from statemix.cli.table import Column, Table
-from statemix.experiments import EXPERIMENTS, Progress, jobs_of, make_plan
-from statemix.experiments.grid import describe
-from statemix.nn.rivals.check import Check
 from tests.cli.conftest import TINY
 
 MS = {"median": 1234.5, "lower_quartile": 1200.25, "upper_quartile": 1301.75}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
+from statemix_research.sweeps import EXPERIMENTS
 
 from statemix.cli import app
-from statemix.experiments import EXPERIMENTS
 from statemix.nn.registry import MIXERS
 from statemix.tasks import TASKS
 from statemix.training import PRESETS, resolve_config

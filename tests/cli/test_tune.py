@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from statemix.bench import tuning_gpu
+from statemix.cli import tuning_gpu
 from statemix.ops import triton
 from statemix.ops.triton import table
 from statemix.ops.triton.table import Key

@@ -8,7 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from statemix.experiments.executors import worker_context
+from statemix_research.sweeps.executors import worker_context
+
 from statemix.training import Config, resolve_config
 
 SETTINGS = (

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
+from research.tests.baselines.small import SIZES
 from statemix.tasks import IGNORED, Examples
 from statemix.training import build, captured, steps
 from statemix.training.captured import Captured, DeviceStep, compiled_forward, forward, narrowed
 from statemix.training.data import Epoch, TrainingSet, evaluation_set
 from statemix.training.evaluation import evaluate, means, sums
 from statemix.training.steps import Job, Plain, steps_of
-from tests.nn.rivals.small import SIZES
 from tests.training.small import small
 
 CPU = torch.device("cpu")

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from statemix_research.baselines.lru import LRU, turns
 from torch import Tensor, nn
 
 from statemix.analysis.accounting import entry_of, mixers
 from statemix.nn import BDLRU, HLRU
-from statemix.nn.rivals.lru import LRU, turns
 
 
 def companion(coefficients: Tensor) -> Tensor:

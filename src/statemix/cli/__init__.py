@@ -13,8 +13,8 @@ from statemix.text import visible
 NEEDED = ("typer", "rich")
 
 
-def main() -> int:
-    """Run the command line and return its exit code.
+def main(app: str = "statemix.cli.app") -> int:
+    """Run the command line whose module `app` holds a `PROGRAM`, and return its exit code.
 
     0, 1 for a failure, 2 for bad input, 130 for Ctrl-C, 141 when whoever read standard output has left.
     """
@@ -22,7 +22,7 @@ def main() -> int:
     warnings.showwarning = _warn
     out, err = sys.stdout, sys.stderr
     missing = [name for name in NEEDED if not installed(name)]
-    code = _without(missing, sys.argv[1:]) if missing else _run(sys.argv[1:])
+    code = _without(missing, sys.argv[1:]) if missing else _run(app, sys.argv[1:])
     sys.stdout, sys.stderr = out, err  # the parser wraps them when a reader leaves
     streams.settle()
     return code
@@ -34,10 +34,10 @@ def _warn(message: Warning | str, *_: object, **__: object) -> None:
         print(f"warning: {visible(' '.join(str(message).split()))}", file=sys.stderr, flush=True)
 
 
-def _run(arguments: list[str]) -> int:
-    from statemix.cli.app import run
+def _run(app: str, arguments: list[str]) -> int:
+    from importlib import import_module
 
-    return run(arguments)
+    return import_module(app).PROGRAM.run(arguments)  # type: ignore[no-any-return]
 
 
 def _without(missing: list[str], arguments: list[str]) -> int:

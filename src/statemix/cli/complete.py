@@ -28,10 +28,3 @@ def task_names(incomplete: str) -> list[str]:
     from statemix.tasks import TASKS
 
     return _beginning(incomplete, TASKS)
-
-
-def experiment_names(incomplete: str) -> list[str]:
-    """The experiments."""
-    from statemix.experiments import EXPERIMENTS
-
-    return _beginning(incomplete, EXPERIMENTS)

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 
 import torch
 
-from statemix.bench.environment import cpu_model, versions
 from statemix.cli import selfcheck
 from statemix.cli.errors import Failure
 from statemix.cli.table import Cell, Column, Table
+from statemix.environment import cpu_model, versions
 from statemix.extras import installed
 from statemix.ops import BACKENDS, explain_backend
 from statemix.ops.triton import table

@@ -5,19 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from statemix.bench import tuning
-from statemix.bench.cases import parse_shapes, parse_sizes
-from statemix.bench.clock import check_repeats
-from statemix.bench.passes import DTYPES, check_dtype
 from statemix.cli.console import output, progress
 from statemix.cli.table import Column, Table
 from statemix.cli.waiting import working
 from statemix.ops.triton import table
 from statemix.text import visible
+
+if TYPE_CHECKING:
+    from statemix.cli import tuning
 
 DEFAULT_SHAPES = "bdlru:1,bdlru:2,bdlru:3,bdlru:4,bdlru:8,bdlru:16,hlru:4,hlru:8,hlru:16"
 DEFAULT_SIZES = "8x2048x1024,32x2048x1024"
@@ -28,7 +27,7 @@ def tune(
         str, typer.Option(help="recurrence:m, comma-separated, or recurrence:m:N.")
     ] = DEFAULT_SHAPES,
     sizes: Annotated[str, typer.Option(help="BxTxH, comma-separated; H = N m channels.")] = DEFAULT_SIZES,
-    dtype: Annotated[str, typer.Option(help=f"One of {', '.join(DTYPES)}.")] = "bfloat16",
+    dtype: Annotated[str, typer.Option(help="One of bfloat16, float16, float32.")] = "bfloat16",
     repeats: Annotated[int, typer.Option(help="Samples of each launch.")] = 15,
     threads: Annotated[
         int, typer.Option(help="Kernels compiled at a time; 0: as many as there are cores.")
@@ -43,6 +42,11 @@ def tune(
     The table is a JSON file that the kernels read when they are first used: $STATEMIX_LAUNCH_TABLE, else
     statemix/launch.json in the user's configuration.
     """
+    from benchmarks.cases import parse_shapes, parse_sizes
+    from benchmarks.clock import check_repeats
+    from benchmarks.passes import check_dtype
+    from statemix.cli import tuning, tuning_gpu
+
     if show:
         _show_in_use()
         return
@@ -53,8 +57,6 @@ def tune(
     cases = parse_shapes(shapes, parse_sizes(sizes))
     path = table.user_file()
     tuning.read_devices(path)  # a file that cannot be kept is told before the work
-    from statemix.bench import tuning_gpu
-
     device = tuning_gpu.check_machine()
     measurer = partial(
         tuning_gpu.Gpu, dtype=dtype, place=device, repeats=repeats, threads=threads or os.cpu_count() or 1
@@ -106,6 +108,8 @@ def _gains(choices: list[tuning.Choice]) -> Table:
 
 def _show_in_use() -> None:
     """The measured defaults by compute capability, and the user's own entries by GPU."""
+    from statemix.cli import tuning
+
     console, path = output(), table.user_file()
     for capability, rows in table.MEASURED.items():
         console.print(_defaults(".".join(map(str, capability)), rows))

@@ -5,48 +5,52 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from importlib import import_module
+from importlib.metadata import entry_points
 from typing import Any
 
 from torch import nn
 
 
-class Classes(Mapping[str, type[nn.Module]]):
-    """Classes by name, each imported when it is asked for: name -> (module under statemix.nn, class)."""
+class Registry(Mapping[str, type[nn.Module]]):
+    """Classes by name, each imported when it is asked for: the built-in ones and those of installed packages.
 
-    def __init__(self, places: dict[str, tuple[str, str]]) -> None:
+    A package adds its own by an entry point of the group "statemix.mixers" that names a mapping of name to
+    "module:Class"; a program adds one with `register`.
+    """
+
+    def __init__(self, places: dict[str, str | type[nn.Module]]) -> None:
         self._places = places
+        self._installed = False
+
+    def register(self, name: str, kind: str | type[nn.Module]) -> None:
+        """Add a mixer: a class, or its place as "module:Class"."""
+        self._places[name] = kind
+
+    def _all(self) -> dict[str, str | type[nn.Module]]:
+        if not self._installed:
+            for entry in entry_points(group="statemix.mixers"):
+                self._places = {**entry.load(), **self._places}
+            self._installed = True
+        return self._places
 
     def __getitem__(self, name: str) -> type[nn.Module]:
-        module, kind = self._places[name]
-        return getattr(import_module(f"statemix.nn.{module}"), kind)
+        kind = self._places[name] if name in self._places else self._all()[name]
+        if isinstance(kind, str):
+            module, _, attribute = kind.partition(":")
+            kind = getattr(import_module(module), attribute)
+        return kind  # type: ignore[return-value]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return iter(self._all())
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._all())
 
     def __contains__(self, name: object) -> bool:
-        return name in self._places
+        return name in self._places or name in self._all()
 
 
-MIXERS: Mapping[str, type[nn.Module]] = Classes(
-    {
-        "bdlru": ("bdlru", "BDLRU"),
-        "hlru": ("hlru", "HLRU"),
-        "lstm": ("rivals.lstm", "LSTM"),
-        "lru": ("rivals.lru", "LRU"),
-        "mamba2": ("rivals.mamba2", "Mamba2"),
-        "deltanet": ("rivals.deltanet", "DeltaNet"),
-        "gated_deltanet": ("rivals.deltanet", "GatedDeltaNet"),
-        "gated_deltaproduct": ("rivals.deltanet", "GatedDeltaProduct"),
-        "rwkv7": ("rivals.rwkv7", "RWKV7"),
-        "mlstm": ("rivals.mlstm", "MLSTM"),
-        "slstm": ("rivals.slstm", "SLSTM"),
-        "attention": ("rivals.attention", "Attention"),
-        "pdssm": ("rivals.pdssm", "PDSSM"),
-    }
-)
+MIXERS = Registry({"bdlru": "statemix.nn.bdlru:BDLRU", "hlru": "statemix.nn.hlru:HLRU"})
 """Every mixer: a module with forward(x, state, cu_seqlens) -> (y, state), step and initial_state."""
 
 

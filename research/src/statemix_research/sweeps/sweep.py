@@ -1,0 +1,265 @@
+"""A sweep: every job of a plan that has not come to its end, once; killed workers' jobs again; failures kept."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import time
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, NamedTuple
+
+from statemix_research.sweeps.ahead import Ahead
+from statemix_research.sweeps.executors import Cluster, Processes, interruptible
+from statemix_research.sweeps.measures import TIMINGS
+from statemix_research.sweeps.store import DAMAGED, DIVERGED, FAILED, FINISHED, Job, Store
+from statemix_research.sweeps.work import Outcome, execute, execute_many
+
+DEATHS = 3
+"""A job whose worker has died so often is failed: it may well be what kills them."""
+
+BUNDLE = 8
+"""Jobs in a worker's hands for each that it runs side by side: places that fall free are filled from them."""
+
+LOOK = 0.5
+"""Seconds between two looks at what runs."""
+
+Work = Callable[[Job, str], Outcome]
+
+
+class Progress:
+    """Where a sweep stands."""
+
+    def __init__(self, done: int, failed: int, diverged: int, total: int) -> None:
+        self.found = done
+        """Jobs that had come to their end before."""
+        self.counts = Counter({FINISHED: done - diverged, DIVERGED: diverged, FAILED: failed})
+        self.total = total
+        self.running: dict[str, float] = {}
+        """The keys of what workers have in hand, and since when."""
+        self.trained: set[str] = set()
+        """Those of them that are trained, while others beside them are not."""
+        self.damaged: dict[str, str] = {}
+        """What is wrong with the runs that cannot be counted as done: by key, the file and how it is damaged."""
+        self.ended = 0
+        """Jobs that came to their end in this sweep."""
+        self.interrupted = 0
+        self.deaths = 0
+        self.workers = 1
+        self.compiling = 0
+        """Models that are still to be compiled ahead."""
+        self._begun = time.monotonic()
+
+    @property
+    def left(self) -> int:
+        """Jobs that neither run nor have come to an end."""
+        return self.total - sum(self.counts.values()) - len(self.running)
+
+    @property
+    def time_left(self) -> float | None:
+        """Seconds, if the rest goes on as what is done; None before anything is."""
+        done = self.ended + len(self.trained)
+        if not done:
+            return None
+        return (self.left + len(self.running) - len(self.trained)) * (time.monotonic() - self._begun) / done
+
+
+class Ledger(NamedTuple):
+    """What a sweep keeps while it runs: jobs that wait for a worker, and how often each one's worker has died."""
+
+    store: Store
+    progress: Progress
+    waiting: deque[Job]
+    deaths: Counter[str]
+
+
+def jobs_of(cells: Iterable[Any]) -> list[Job]:
+    """The jobs of cells, each once, with everything that any cell wants measured."""
+    jobs: dict[str, Job] = {}
+    for cell in cells:
+        job = cell.job
+        before = jobs.get(job.key, job).measures
+        jobs[job.key] = job._replace(measures=tuple(dict.fromkeys((*before, *job.measures))))
+    return list(jobs.values())
+
+
+def run_all(
+    jobs: list[Job],
+    store: Store,
+    executor: Processes | Cluster,
+    *,
+    retry: bool = False,
+    packed: int = 1,
+    alone: bool = False,
+    **how: Any,
+) -> Progress:
+    """`run_sweep`, and once nothing runs any more, the `TIMINGS` of the jobs one by one; with `alone` all jobs so."""
+    untimed = [
+        job._replace(measures=tuple(name for name in job.measures if name not in TIMINGS)) for job in jobs
+    ]
+    if alone or untimed == jobs:
+        return run_sweep(jobs, store, executor, retry=retry, packed=packed, alone=alone, **how)
+    trained = run_sweep(untimed, store, executor, retry=retry, packed=packed, **how)
+    # what failed just now is not tried twice, a timing that failed before is
+    again = {job.key for job in untimed if store.status(job) != FAILED} if retry else ()
+    timed = run_sweep(jobs, store, executor, retry=again, alone=True, **how)
+    timed.found = trained.found
+    timed.deaths += trained.deaths
+    timed.interrupted += trained.interrupted
+    return timed
+
+
+def _unwatched(progress: Progress) -> None:
+    """Nobody looks."""
+
+
+def run_sweep(
+    jobs: list[Job],
+    store: Store,
+    executor: Processes | Cluster,
+    *,
+    retry: bool | Collection[str] = False,
+    packed: int = 1,
+    alone: bool = False,
+    compilers: int = 0,
+    until: float = math.inf,
+    watch: Callable[[Progress], None] = _unwatched,
+    work: Work = execute,
+) -> Progress:
+    """Run what is not at its end; returns where it ended. A failed job is left alone unless `retry`, a damaged one even
+    so.
+
+    retry: or the keys of the jobs it is meant for. packed: trainings that one worker runs side by side; more than one
+    pays on GPUs. alone: one job at a time. compilers: processes that compile ahead (`Ahead`). A job whose worker dies
+    is given to another one, alone, which goes on from the job's checkpoint, at most `DEATHS` times. On
+    KeyboardInterrupt, SIGTERM and SIGHUP (`interruptible`), and when `time.monotonic()` is past `until`, the jobs under
+    way save and leave, and KeyboardInterrupt is raised. ValueError for `packed` below 1 and `compilers` below 0.
+    """
+    if packed < 1:
+        raise ValueError(f"packed: got {packed}, expected at least 1")
+    if compilers < 0:
+        raise ValueError(f"compilers: got {compilers}, expected at least 0")
+    ledger = _open(jobs, store, retry)
+    progress, waiting = ledger.progress, ledger.waiting
+    running: dict[Future[Any], list[Job]] = {}
+    untrained = [job for job in waiting if store.summary(job.key) is None]
+    with interruptible(), contextlib.closing(Ahead(untrained, 0 if alone else compilers)) as ahead:
+        try:
+            while waiting or running:
+                ahead.look()
+                progress.compiling = ahead.left
+                progress.workers = 1 if alone else executor.workers
+                side_by_side = 1 if alone else packed
+                while len(running) < progress.workers and (
+                    bundle := _bundle(ledger, ahead, side_by_side, progress.workers - len(running))
+                ):
+                    running[_submit(executor, bundle, store, packed, work)] = bundle
+                    progress.running |= {job.key: time.monotonic() for job in bundle}
+                progress.trained = _trained(running.values(), store)
+                watch(progress)
+                if time.monotonic() > until:
+                    raise KeyboardInterrupt
+                for future in _wait(running):
+                    if _settle(ledger, future, running.pop(future)):
+                        executor.renew(future)
+            watch(progress)
+        except BaseException:
+            executor.shutdown(wait=True, cancel_futures=True)
+            raise
+    return progress
+
+
+def _wait(running: Collection[Future[Any]]) -> Collection[Future[Any]]:
+    """The futures that are done after a while, or as soon as one is."""
+    if not running:
+        time.sleep(LOOK)
+        return ()
+    return wait(running, timeout=LOOK, return_when=FIRST_COMPLETED).done
+
+
+def _open(jobs: list[Job], store: Store, retry: bool | Collection[str]) -> Ledger:
+    waiting, counts, damaged = deque[Job](), Counter[str](), dict[str, str]()
+    for job in jobs:
+        found = store.read(job)
+        again = retry if isinstance(retry, bool) else job.key in retry
+        if found.status == DAMAGED:
+            damaged[job.key] = found.damage
+        elif found.status in (FINISHED, DIVERGED) or (found.status == FAILED and not again):
+            counts[found.status] += 1
+        else:
+            waiting.append(job)
+    done = counts[FINISHED] + counts[DIVERGED]
+    progress = Progress(done, counts[FAILED], counts[DIVERGED], len(jobs))
+    progress.damaged, progress.counts[DAMAGED] = damaged, len(damaged)
+    return Ledger(store, progress, waiting, Counter())
+
+
+def _bundle(ledger: Ledger, ahead: Ahead, packed: int, idle: int) -> list[Job]:
+    """The next jobs of a worker, of those that are ready: what it runs side by side, or half of its share if that is
+    more (the other half goes to whoever is done first); one alone if a worker died with it; none if none is ready."""
+    deaths, ready = ledger.deaths, [job for job in ledger.waiting if ahead.ready(job)]
+    share, half = (-(-len(ready) // n) for n in (idle, 2 * ledger.progress.workers))
+    most = min(share, max(packed, half), BUNDLE * packed) if packed > 1 else 1
+    alike = itertools.takewhile(lambda job: not deaths[job.key], ready)
+    bundle = list(itertools.islice(alike, most)) or ready[:1]
+    for job in bundle:
+        ledger.waiting.remove(job)
+    return bundle
+
+
+def _submit(
+    executor: Processes | Cluster, bundle: list[Job], store: Store, packed: int, work: Work
+) -> Future[Any]:
+    if len(bundle) == 1:
+        return executor.submit(work, bundle[0], str(store.path))
+    return executor.submit(execute_many, bundle, str(store.path), packed)
+
+
+def _trained(bundles: Iterable[list[Job]], store: Store) -> set[str]:
+    """What has been trained of the bundles that are under way."""
+    keys = (job.key for bundle in bundles if len(bundle) > 1 for job in bundle)
+    return {key for key in keys if (store.folder(key) / "summary.json").exists()}
+
+
+def _settle(ledger: Ledger, future: Future[Any], bundle: list[Job]) -> bool:
+    """Take in how the jobs of a worker ended; returns whether it was asked to leave."""
+    progress = ledger.progress
+    for job in bundle:
+        del progress.running[job.key]
+    if future.cancelled():
+        keys = ", ".join(job.key for job in bundle)
+        raise RuntimeError(f"the scheduler gave up {keys}; nothing is lost, the same command goes on")
+    error, before = future.exception(), progress.interrupted
+    if error is None:
+        result = future.result()
+        for job, outcome in zip(bundle, result if isinstance(result, list) else [result], strict=True):
+            if outcome.status == "interrupted":
+                progress.interrupted += 1
+                ledger.waiting.append(job)  # a worker that was asked to leave: another one goes on
+            else:
+                progress.ended += 1
+                progress.counts[outcome.status] += 1
+        return progress.interrupted > before
+    died = isinstance(error, BrokenProcessPool)
+    progress.deaths += died
+    for job in bundle:
+        again = (died and ledger.deaths[job.key] < DEATHS - 1) or len(bundle) > 1
+        _failed(ledger, job, error, again)
+    return False
+
+
+def _failed(ledger: Ledger, job: Job, error: BaseException, again: bool) -> None:
+    """The worker that had the job is dead, or could not do it: it is tried `again`, alone, or is failed."""
+    ledger.deaths[job.key] += 1
+    if again:
+        ledger.waiting.append(job)
+        return
+    ledger.progress.ended += 1
+    ledger.progress.counts[FAILED] += 1
+    why = "its worker died again and again: " if isinstance(error, BrokenProcessPool) else ""
+    text = f"{why}{type(error).__name__}: {error}"
+    ledger.store.note(job.key, FAILED, error=text, traceback="".join(traceback.format_exception(error)))

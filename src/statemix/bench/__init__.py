@@ -1,1 +1,0 @@
-"""Measurements of speed: what is measured, against whom, and how it is recorded."""

@@ -1,0 +1,199 @@
+"""The choice among launches, with a machine made up: the fastest that is right, kept beside what was there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from benchmarks import passes, tuning, tuning_gpu
+from benchmarks.cases import Case
+from statemix.ops.triton import table
+from statemix.ops.triton.table import Key, Turns, default
+
+HERE, SHARED = (9, 0), 227 << 10
+CASE = Case("bdlru", 4, 8, 2048, 256)
+KEY = Key("block", "forward", 4, 2, False)
+QUICK, WRONG = Turns(2, 4, 8, 3, 128), Turns(2, 2, 4, 2, 128)
+
+
+class Machine:
+    """`tuning.Measurer` that knows the time of every launch; what is not named takes a millisecond."""
+
+    device, capability, shared, turns = "made up", HERE, SHARED, True
+
+    def __init__(self, times=(), chosen=True):
+        self.times, self.chosen, self.compiled = dict(times), chosen, []
+
+    def key(self, direction):
+        return KEY._replace(direction=direction) if self.chosen else None
+
+    def compile(self, direction, launches):
+        self.compiled += launches
+
+    def milliseconds(self, direction, launch):
+        time = self.times.get(launch, 1.0)
+        if isinstance(time, str):
+            raise RuntimeError(time)
+        return time
+
+
+def choose(machine, direction="forward"):
+    return tuning.choose_best(CASE, direction, machine)
+
+
+def test_the_fastest_right_launch_wins():
+    machine = Machine({QUICK: 0.5, WRONG: "error 1e+00\nagainst float64"})
+    choice = choose(machine)
+    assert choice.key == KEY
+    assert (choice.best, choice.best_ms, choice.default, choice.default_ms) == (
+        QUICK,
+        0.5,
+        default(KEY, HERE),
+        1.0,
+    )
+    assert choice.gain == 2.0
+    assert choice.failed == {WRONG: "error 1e+00 against float64"}
+    assert choice.tried == len(machine.compiled) == len(set(machine.compiled))
+
+
+def test_a_gain_too_small_keeps_the_default():
+    choice = choose(Machine({QUICK: 0.995}))
+    assert choice.best == choice.default
+    assert choice.gain == 1.0
+
+
+def test_the_portable_kernels_are_tried_too():
+    assert choose(Machine({None: 0.1})).best is None
+
+
+def test_a_gpu_without_turns_tries_the_portable_kernels_alone():
+    machine = Machine()
+    machine.turns, machine.capability = False, (8, 0)
+    assert choose(machine)[2:] == (None, 1.0, None, 1.0, 1, {})
+
+
+def test_a_default_that_fails_is_replaced():
+    choice = choose(Machine({default(KEY, HERE): "no resources", QUICK: 0.5}))
+    assert (choice.best, choice.default_ms, choice.gain) == (QUICK, None, None)
+
+
+def test_nothing_right_is_an_error():
+    machine = Machine(dict.fromkeys([default(KEY, HERE), *tuning.candidates(KEY, SHARED)], "NaN"))
+    with pytest.raises(RuntimeError, match=r"block forward m=4 .* no launch of .* is right, the first: NaN"):
+        choose(machine)
+
+
+def test_without_a_choice_nothing_is_measured():
+    assert choose(Machine(chosen=False)) is None
+    assert list(tuning.run([CASE], lambda case: Machine(chosen=False))) == []
+
+
+def test_both_directions_of_every_case():
+    choices = list(tuning.run([CASE, CASE._replace(m=8)], lambda case: Machine()))
+    assert [(c.case.m, c.key.direction) for c in choices] == [
+        (4, "forward"), (4, "backward"), (8, "forward"), (8, "backward"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("direction", tuning.DIRECTIONS)
+@pytest.mark.parametrize("kind", ["block", "order"])
+@pytest.mark.parametrize("m", range(1, 17))
+@pytest.mark.parametrize("size", [2, 4])
+def test_candidates_fit_the_gpu_and_there_are_some(kind, direction, m, size):
+    key = Key(kind, direction, m, size, False)
+    found = tuning.candidates(key, SHARED)
+    assert found[-1] is None and len(found) > 10 and len(set(found)) == len(found)
+    for launch in found[:-1]:
+        assert launch.workers in (2, 4) and launch.stages >= 2
+        assert tuning.shared_bytes(key, launch) <= SHARED
+        assert (4 + max(4, launch.workers * launch.warps)) * 32 * launch.registers <= 65_536
+
+
+@pytest.fixture
+def path(tmp_path, monkeypatch):
+    """A user's table that does not exist yet, in a folder that does not."""
+    monkeypatch.setenv("STATEMIX_LAUNCH_TABLE", str(tmp_path / "new" / "launch.json"))
+    table.user_table.cache_clear()
+    yield table.user_file()
+    table.user_table.cache_clear()
+
+
+def test_saved_choices_are_what_the_kernels_take(path):
+    assert table.user_table("made up") == {}
+    backward = KEY._replace(direction="backward")
+    choices = [choose(Machine({QUICK: 0.5})), choose(Machine({None: 0.1}), "backward")]
+    assert tuning.save(path, "made up", choices) == 2
+    assert table.choose(KEY, "made up", HERE) == QUICK
+    assert table.choose(backward, "made up", HERE) is None
+    assert json.loads(path.read_text()) == {
+        "devices": {"made up": {str(KEY): list(QUICK), str(backward): None}}
+    }
+
+
+def test_saving_keeps_what_is_there(path):
+    tuning.save(path, "another", [choose(Machine({None: 0.1}))])
+    tuning.save(path, "made up", [choose(Machine({QUICK: 0.5}))])
+    assert tuning.save(path, "made up", [choose(Machine({QUICK: 0.5}), "backward")]) == 2
+    tuning.save(path, "made up", [choose(Machine({WRONG: 0.2}))])
+    assert table.choose(KEY, "another", HERE) is None
+    assert table.choose(KEY, "made up", HERE) == WRONG
+    assert len(table.user_table("made up")) == 2
+
+
+def test_a_damaged_table_is_left_alone(path):
+    path.parent.mkdir()
+    path.write_text('{"devices": 3}')
+    with pytest.raises(ValueError, match=r"launch\.json: not a launch table"):
+        tuning.save(path, "made up", [choose(Machine())])
+    assert path.read_text() == '{"devices": 3}'
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """`tuning_gpu.Gpu` on the CPU, with the loop for kernels: it obeys no launch, but it computes the right numbers."""
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda place: "made up")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda place: HERE)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda place: SimpleNamespace())
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda place: None)
+    monkeypatch.setattr(torch.cuda, "device", lambda place: contextlib.nullcontext())
+    monkeypatch.setattr(tuning_gpu, "BACKEND", "reference")
+    return tuning_gpu.Gpu(Case("hlru", 2, 2, 5, 8), "float32", torch.device("cpu"), repeats=1, threads=2)
+
+
+@pytest.mark.parametrize("direction", tuning.DIRECTIONS)
+def test_a_launch_is_checked_and_timed(gpu, direction):
+    gpu.compile(direction, [QUICK, None])
+    assert 0 < gpu.milliseconds(direction, QUICK) < 10_000
+    assert gpu.key(direction) is None  # the loop asks no table
+    assert (gpu.device, gpu.capability, gpu.turns) == ("made up", HERE, True)
+
+
+@pytest.mark.parametrize("direction", tuning.DIRECTIONS)
+@pytest.mark.parametrize(
+    ("spoil", "words"), [(float("nan"), "not finite"), (1.1, r"error .* against float64")]
+)
+def test_wrong_numbers_are_not_timed(gpu, monkeypatch, direction, spoil, words):
+    right = getattr(passes, direction)
+    monkeypatch.setattr(passes, direction, lambda *x: [tensor * spoil for tensor in right(*x)])
+    with pytest.raises(RuntimeError, match=words):
+        gpu.milliseconds(direction, QUICK)
+
+
+def test_a_launch_that_does_not_compile_is_told_when_its_turn_comes(gpu, monkeypatch):
+    def broken(*_):
+        raise NotImplementedError("out of resources")
+
+    monkeypatch.setattr(passes, "backward", broken)
+    gpu.compile("backward", [QUICK])
+    with pytest.raises(RuntimeError, match="NotImplementedError: out of resources"):
+        gpu.milliseconds("backward", QUICK)
+
+
+def test_blocks_are_aligned():
+    assert tuning_gpu.aligned(CASE._replace(blocks=341)).blocks == 336
+    assert tuning_gpu.aligned(CASE._replace(blocks=5)).blocks == 5

@@ -1,0 +1,1 @@
+"""Checks of statemix that need no GPU."""
