@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from itertools import accumulate
 
 import torch
@@ -10,14 +12,46 @@ from torch.nn import functional as F
 
 from statemix.tasks import IGNORED, Examples, Task
 from statemix.training.config import Config
-from statemix.training.drawn import drawn
+
+CACHE_BYTES = 2 << 30
+"""Room for instances that are kept for other runs of this process."""
+
+_cache: OrderedDict[tuple[object, ...], Examples] = OrderedDict()
+_lock = threading.Lock()
+
+
+def cached_examples(task: Task, length: int, split: str, count: int, seed: int) -> Examples:
+    """`task.generate`, on the CPU, cached while there is room (the oldest go first). Not to be changed.
+
+    Drawing can take seconds, and the runs of a sweep share a few sets.
+    """
+    options = {**task.options, "length": length}
+    key = (task.name, tuple(sorted(options.items())), split, count, seed)
+    with _lock:
+        if key in _cache:
+            _cache.move_to_end(key)
+            return _cache[key]
+    made = task.generate(count, length=length, seed=seed, split=split)
+    with _lock:
+        _cache[key] = made
+        while sum(part.nbytes for one in _cache.values() for part in one) > CACHE_BYTES:
+            _cache.popitem(last=False)
+    return made
+
+
+def evaluation_set(
+    task: Task, length: int, split: str, count: int, seed: int, device: torch.device
+) -> Examples:
+    """Instances of one length and split, on the device; on the CPU shared with other runs, not to be changed."""
+    inputs, targets = cached_examples(task, length, split, count, seed)
+    return Examples(inputs.to(device), targets.to(device))
 
 
 class TrainingSet:
-    """A fixed set of instances, drawn in a new order every epoch; any step's batch can be named at once.
+    """A fixed set of instances, in a new order every epoch; any step's batch can be named at once.
 
     Instances of several lengths (`training.train_lengths`) have an equal share each. A batch has one length, and an
-    epoch takes all batches in a new order. Shorter instances are kept with nothing asked behind their end.
+    epoch takes all batches in a new order. Shorter instances are padded, with nothing to predict behind their end.
     """
 
     def __init__(self, task: Task, config: Config, device: torch.device) -> None:
@@ -43,58 +77,56 @@ class TrainingSet:
         ]
         self.batches = len(self._batches)
         """Of an epoch; the last of each length may be smaller."""
-        self._epoch, self._order, self._turns = -1, torch.empty(0, dtype=torch.int64), [0]
-        self._starts = [0]
-        self._here: tuple[int, Tensor] = (-1, self._order)  # an epoch, and its order on the device
+        self._epoch, self._rows = -1, list[Tensor]()
+        self._lengths = list[int]()
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Inputs and targets [B, T] of a step; the last batch of a length in an epoch may be smaller."""
         place = self._enter(step)
-        length = self.lengths[self._batches[self._turns[place]][0]]
-        if self._here[0] != self._epoch:
-            self._here = self._epoch, self._order.to(self.inputs.device)
-        rows = self._here[1][self._starts[place] : self._starts[place + 1]]
+        rows, length = self._rows[place], self._lengths[place]
         return self.inputs[rows, :length], self.targets[rows, :length]
 
     def rows(self, step: int) -> int:
         """How many instances the batch of a step has."""
-        place = self._enter(step)
-        return self._starts[place + 1] - self._starts[place]
+        return len(self._rows[self._enter(step)])
 
     def full(self, step: int, most: int) -> int:
         """How many of the next batches of the epoch, up to `most`, are full."""
         place, found = self._enter(step), 0
-        while found < most and place + found < self.batches and self.rows(step + found) == self.batch_size:
+        while (
+            found < most
+            and place + found < self.batches
+            and len(self._rows[place + found]) == self.batch_size
+        ):
             found += 1
         return found
 
     def layout(self, epoch: int) -> Tensor:
-        """The rows of an epoch, its batches at multiples of their size: [batches * batch_size] on the CPU."""
+        """The rows of an epoch, its batches at multiples of their size: [batches * batch_size]."""
         self._enter(epoch * self.batches)
-        rows = torch.zeros(self.batches, self.batch_size, dtype=torch.int64)
-        for place in range(self.batches):
-            start, end = self._starts[place : place + 2]
-            rows[place, : end - start] = self._order[start:end]
-        return rows.flatten()
+        return torch.cat([F.pad(rows, (0, self.batch_size - len(rows))) for rows in self._rows])
 
     def _enter(self, step: int) -> int:
         """Draw the order of a step's epoch unless it is there; returns the step's place in it."""
         epoch, place = divmod(step, self.batches)
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed((self._seed << 32) + epoch)
-            drawn = [torch.randperm(count, generator=generator) for count in self._counts]
-            self._turns = list(range(self.batches))
+            orders = [torch.randperm(count, generator=generator) for count in self._counts]
+            batches = self._batches
             if len(self._counts) > 1:
-                self._turns = torch.randperm(self.batches, generator=generator).tolist()
+                batches = [batches[k] for k in torch.randperm(self.batches, generator=generator).tolist()]
             firsts = [0, *accumulate(self._counts)]
-            taken = [self._batches[turn] for turn in self._turns]
-            self._order = torch.cat([firsts[which] + drawn[which][a:b] for which, a, b in taken])
-            self._starts = [0, *accumulate(b - a for _, a, b in taken)]
+            order = torch.cat([firsts[which] + orders[which][start:end] for which, start, end in batches])
+            if self.inputs.is_cuda:
+                order = order.pin_memory()
+            order = order.to(self.inputs.device, non_blocking=True)
+            self._rows = list(order.split([end - start for _, start, end in batches]))
+            self._lengths = [self.lengths[which] for which, _, _ in batches]
             self._epoch = epoch
         return place
 
 
-class Epoch:
+class DeviceEpoch:
     """One epoch of a training set laid out batch by batch on its device, where a tensor says which batch is next.
 
     So a captured step finds its batch without the host. Nothing here waits for the device.
@@ -109,11 +141,7 @@ class Epoch:
         """Lay out an epoch unless it is there already; returns whether it was not."""
         if epoch == self._epoch:
             return False
-        rows = self._data.layout(epoch)
-        if self._both.is_cuda:
-            rows = rows.pin_memory()
-        rows = rows.to(self._both.device, non_blocking=True)
-        torch.index_select(self._both, 0, rows, out=self._laid_out)
+        torch.index_select(self._both, 0, self._data.layout(epoch), out=self._laid_out)
         self._epoch = epoch
         return True
 
@@ -122,11 +150,3 @@ class Epoch:
         batches = self._laid_out.unflatten(0, (self._data.batches, self._data.batch_size))
         chosen = batches.index_select(0, place)[0, :rows]  # [rows, 2, T]
         return chosen[:, 0], chosen[:, 1]
-
-
-def evaluation_set(
-    task: Task, length: int, split: str, examples: int, seed: int, device: torch.device
-) -> Examples:
-    """Instances of one length and split, on the device; on the CPU shared with other runs, not to be changed."""
-    inputs, targets = drawn(task, length, split, examples, seed)
-    return Examples(inputs.to(device), targets.to(device))
