@@ -12,7 +12,7 @@ from research.tests.baselines.small import SIZES
 from statemix.tasks import IGNORED, Examples
 from statemix.training import build, cuda_graph, steps
 from statemix.training.cuda_graph import DeviceStep, GraphSteps, compiled_forward, forward, narrowed
-from statemix.training.data import DeviceEpoch, evaluation_set
+from statemix.training.data import evaluation_set
 from statemix.training.evaluation import evaluate, means, sums
 from statemix.training.steps import PlainSteps, build_state, build_step
 from tests.training.small import small
@@ -127,18 +127,15 @@ def test_a_rehearsal_leaves_no_trace():
 
 
 @pytest.mark.parametrize("settings", [(), SEVERAL], ids=["one length", "several"])
-def test_an_epoch_on_the_device_is_the_one_of_the_set(settings):
-    state = state_of(*RAGGED, *settings)
-    epoch, padding = DeviceEpoch(state.data), (0, IGNORED)
+def test_a_batch_found_by_the_device_is_the_one_of_the_host(settings):
+    data, padding = state_of(*RAGGED, *settings).data, (0, IGNORED)
     for step in (0, 5, 12, 13, 25, 40):
-        number, place = divmod(step, state.data.batches)
-        epoch.enter(number)
-        batch = epoch.batch(torch.tensor([place]), state.data.rows(step))
-        for got, wanted, fill in zip(batch, state.data.batch(step), padding, strict=True):
+        place = torch.tensor([data.enter(step)])
+        batch = data.batch_at(place, data.rows(step))
+        for got, wanted, fill in zip(batch, data.batch(step), padding, strict=True):
             length = wanted.shape[1]
             assert torch.equal(got[:, :length], wanted)
             assert (got[:, length:] == fill).all()
-    assert not epoch.enter(40 // state.data.batches)
 
 
 def test_several_lengths_are_captured_for_causal_models_only():

@@ -61,5 +61,6 @@ def resolve(task: str, known: Mapping[str, Option], given: Mapping[str, object])
         value = given.get(name, option.default)
         if not option.accepts(value):
             raise ValueError(f"{task}.{name}: got {value!r}, expected {option.expected()}")
-        resolved[name] = type(option.default)(value)  # type: ignore[call-overload]
+        assert isinstance(value, int | float | str)
+        resolved[name] = float(value) if isinstance(option.default, float) else value
     return resolved

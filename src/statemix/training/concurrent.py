@@ -14,6 +14,8 @@ from statemix.training.loop import Run, Summary, check_trainable, open_run
 from statemix.training.progress import Progress
 from statemix.training.signals import StopSignals
 
+_Slices = Generator[None, None, Summary]
+
 
 def train_concurrently(
     configs: Sequence[Config],
@@ -38,32 +40,27 @@ def train_concurrently(
     """
     _check(configs, folders, concurrency)
     summaries: list[Summary] = [{"status": "waiting"} for _ in configs]
-    waiting, active = list(range(len(configs)))[::-1], dict[int, _Active]()
+    waiting, active = list(range(len(configs)))[::-1], dict[int, _Slices]()
     statuses: Counter[str] = Counter()
-    with (
-        StopSignals() as signals,
-        Progress(progress, "runs", 0, len(configs)) as bar,
-        contextlib.ExitStack() as cleanup,
-    ):
-        cleanup.callback(_close, active)
-        while active or (waiting and signals.received is None):
-            while waiting and len(active) < concurrency and signals.received is None:
-                place = waiting.pop()
-                active[place] = _Active(configs[place], folders[place], resume, signals)
-            for place, run in list(active.items()):
-                summary = run.advance()
-                if summary is not None:
-                    summaries[place] = summary
-                    del active[place]
-                    statuses[summary["status"]] += 1
-                    bar.tell(statuses.total(), **statuses)
-                    ended(place, summary)
+    with StopSignals() as signals, Progress(progress, "runs", 0, len(configs)) as bar:
+        try:
+            while active or (waiting and signals.received is None):
+                while waiting and len(active) < concurrency and signals.received is None:
+                    place = waiting.pop()
+                    active[place] = _train(configs[place], folders[place], resume, signals)
+                for place, slices in list(active.items()):
+                    try:
+                        next(slices)
+                    except StopIteration as end:
+                        summaries[place] = end.value
+                        del active[place]
+                        statuses[end.value["status"]] += 1
+                        bar.tell(sum(statuses.values()), **statuses)
+                        ended(place, end.value)
+        finally:
+            for slices in active.values():
+                slices.close()
     return summaries
-
-
-def _close(active: dict[int, _Active]) -> None:
-    for run in active.values():
-        run.close()
 
 
 def _check(configs: Sequence[Config], folders: Sequence[str | Path], concurrency: int) -> None:
@@ -84,42 +81,23 @@ def _check(configs: Sequence[Config], folders: Sequence[str | Path], concurrency
             raise ValueError(f"configs[{place}]: {error}") from None
 
 
-class _Active:
-    """One run and what it holds open; no error leaves it, only a KeyboardInterrupt."""
-
-    def __init__(self, config: Config, folder: str | Path, resume: bool, signals: StopSignals) -> None:
-        self._arguments, self._signals = (config, folder, resume), signals
-        self._held = contextlib.ExitStack()
-        self._run: Run | None = None
-        self._slices: Generator[None, None, Summary] | None = None
-
-    def advance(self) -> Summary | None:
-        """Open the run, or run a slice of it; its summary when it has ended, one way or another."""
+def _train(config: Config, folder: str | Path, resume: bool, signals: StopSignals) -> _Slices:
+    """One run, a slice of steps at a time; no error leaves it, only a KeyboardInterrupt. Closing it unlocks the run."""
+    run: Run | Summary | None = None
+    with contextlib.ExitStack() as held:
         try:
-            summary = self._open() if self._slices is None else self._run.advance(self._slices)  # type: ignore[union-attr]
+            run = held.enter_context(open_run(config, folder, resume))
+            if isinstance(run, dict):
+                return run
+            held.callback(run.close)
+            slices = run.slices(signals, Progress(False, "", 0, 1))
+            while (summary := run.advance(slices)) is None:
+                yield
+            return summary
         except Exception as error:
-            summary = self._failed(error)
-        if summary is not None:
-            self.close()
-        return summary
-
-    def _open(self) -> Summary | None:
-        run = self._held.enter_context(open_run(*self._arguments))
-        if isinstance(run, dict):
-            return run
-        self._held.callback(run.close)
-        self._run, self._slices = run, run.slices(self._signals, Progress(False, "", 0, 1))
-        return None
-
-    def _failed(self, error: Exception) -> Summary:
-        text = "".join(traceback.format_exception(error))
-        if self._run is not None:  # else the folder may be someone else's
-            with contextlib.suppress(RunError):
-                self._run.note_failure(text)
-        line = " ".join(str(error).split()) or type(error).__name__
-        return {"status": "failed", "error": f"{type(error).__name__}: {line}", "traceback": text}
-
-    def close(self) -> None:
-        """Close and unlock what is open; the run's memory is free for the next."""
-        self._run = self._slices = None
-        self._held.close()
+            text = "".join(traceback.format_exception(error))
+            if isinstance(run, Run):  # else the folder may be someone else's
+                with contextlib.suppress(RunError):
+                    run.note_failure(text)
+            line = " ".join(str(error).split()) or type(error).__name__
+            return {"status": "failed", "error": f"{type(error).__name__}: {line}", "traceback": text}

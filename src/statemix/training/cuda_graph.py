@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from statemix.tasks import Examples
 from statemix.training.build import build_optimizer, learning_rate
-from statemix.training.data import DeviceEpoch
 from statemix.training.evaluation import Scores, means, scores, sums
 from statemix.training.steps import TrainingState
 
@@ -150,7 +149,7 @@ class DeviceStep:
     def __init__(self, state: TrainingState, run_forward: Forward) -> None:
         self._state, self._forward = state, run_forward
         device, training = state.totals.device, state.training
-        self._epoch = DeviceEpoch(state.data)
+        self._epoch = -1
         self._place = torch.zeros(2, dtype=torch.int64, device=device)  # the step, and its place in the epoch
         rates = [learning_rate(training, step) for step in range(training.steps)]
         self._rates, self._rate = torch.tensor(rates, device=device), torch.zeros(1, device=device)
@@ -160,8 +159,9 @@ class DeviceStep:
 
     def enter(self, step: int) -> None:
         """Stand before a step: its epoch laid out, its number and place on the device."""
-        epoch, place = divmod(step, self._state.data.batches)
-        if self._epoch.enter(epoch):
+        place, epoch = self._state.data.enter(step), step // self._state.data.batches
+        if epoch != self._epoch:
+            self._epoch = epoch
             position = torch.tensor([step, place])
             if self._place.is_cuda:
                 position = position.pin_memory()
@@ -170,7 +170,7 @@ class DeviceStep:
     def run(self, rows: int) -> None:
         """One step on a batch of `rows` instances."""
         torch.index_select(self._rates, 0, self._place[:1], out=self._rate)
-        inputs, targets = self._epoch.batch(self._place[1:], rows)
+        inputs, targets = self._state.data.batch_at(self._place[1:], rows)
         with self._state.autocast:
             loss, numbers = self._forward(self.model, inputs, targets)
         self.update.run(loss)
@@ -198,29 +198,27 @@ def _autocasts(state: TrainingState, device: torch.device) -> bool:
         return torch.is_autocast_enabled(device.type)
 
 
-class Recorder:
-    """Turns functions into CUDA graphs that share their memory, on the current stream of a device.
+def recorder(device: torch.device) -> Callable[[Action], Action]:
+    """A function that turns what another launches into a CUDA graph and returns its replay.
 
-    Replays of one recorder follow one another on that stream. No two runs share it: libraries keep one workspace a
-    stream.
+    Graphs of one recorder share their memory and the current stream of the device, on which replays follow one another.
+    No two runs share it: libraries keep one workspace a stream.
     """
+    stream, pool = torch.cuda.current_stream(device), torch.cuda.graph_pool_handle()
 
-    def __init__(self, device: torch.device) -> None:
-        self._stream = torch.cuda.current_stream(device)
-        self._pool = torch.cuda.graph_pool_handle()
-
-    def __call__(self, run: Action) -> Action:
-        """The replay of what `run` launches; nothing of it is done yet."""
+    def record(run: Action) -> Action:
         graph: Any = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
             run()
         return graph.replay  # type: ignore[no-any-return]
+
+    return record
 
 
 class GraphSteps:
     """Steps replayed from CUDA graphs on the stream that was current when it was made.
 
-    capture: a key of `FORWARDS`. start: the step to begin with. record: in place of a `Recorder`.
+    capture: a key of `FORWARDS`. start: the step to begin with. record: in place of a `recorder`.
     """
 
     def __init__(
@@ -231,7 +229,7 @@ class GraphSteps:
         self.capture, self._state = capture, state
         self._step = DeviceStep(state, FORWARDS[capture]())
         self.optimizer = self._step.update.optimizer
-        self._record = record or Recorder(state.totals.device)
+        self._record = record or recorder(state.totals.device)
         self._replays: dict[tuple[int, int], Action] = {}
         if start < state.training.steps:
             self._step.enter(start)

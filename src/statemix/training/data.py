@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from itertools import accumulate
+from itertools import accumulate, takewhile
 
 import torch
 from torch import Tensor
@@ -48,10 +48,11 @@ def evaluation_set(
 
 
 class TrainingSet:
-    """A fixed set of instances, in a new order every epoch; any step's batch can be named at once.
+    """A fixed set of instances on the device, in a new order every epoch; any step's batch can be named at once.
 
     Instances of several lengths (`training.train_lengths`) have an equal share each. A batch has one length, and an
     epoch takes all batches in a new order. Shorter instances are padded, with nothing to predict behind their end.
+    An epoch is laid out batch by batch, so that a captured step finds its batch without the host.
     """
 
     def __init__(self, task: Task, config: Config, device: torch.device) -> None:
@@ -63,13 +64,12 @@ class TrainingSet:
             evaluation_set(task, length, "train", share + (k < more), training.seed, device)
             for k, length in enumerate(self.lengths)
         ]
-        longest = max(self.lengths)
-        self.inputs = torch.cat([F.pad(x.inputs, (0, longest - x.inputs.shape[1])) for x in sets])
-        self.targets = torch.cat(
-            [F.pad(x.targets, (0, longest - x.targets.shape[1]), value=IGNORED) for x in sets]
-        )
-        self._counts = [len(x.inputs) for x in sets]
+        longest = max(map(task.input_length, self.lengths))
+        self.instances = torch.cat(
+            [_padded(one, longest) for one in sets]
+        )  # [count, 2, T]: inputs and targets
         self.batch_size, self._seed = training.batch_size, training.seed
+        self._counts = [len(one.inputs) for one in sets]
         self._batches = [
             (which, start, min(start + self.batch_size, count))
             for which, count in enumerate(self._counts)
@@ -77,76 +77,57 @@ class TrainingSet:
         ]
         self.batches = len(self._batches)
         """Of an epoch; the last of each length may be smaller."""
-        self._epoch, self._rows = -1, list[Tensor]()
-        self._lengths = list[int]()
+        self._epoch, self._order = -1, self._batches
+        shape = (self.batches, self.batch_size, *self.instances.shape[1:])
+        self._laid_out = self.instances.new_zeros(shape)  # [batches, batch_size, 2, T]
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Inputs and targets [B, T] of a step; the last batch of a length in an epoch may be smaller."""
-        place = self._enter(step)
-        rows, length = self._rows[place], self._lengths[place]
-        return self.inputs[rows, :length], self.targets[rows, :length]
+        place = self.enter(step)
+        which, start, end = self._order[place]
+        length = self._laid_out.shape[-1] - max(self.lengths) + self.lengths[which]
+        inputs, targets = self._laid_out[place, : end - start, :, :length].unbind(1)
+        return inputs.contiguous(), targets.contiguous()
+
+    def batch_at(self, place: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+        """Inputs and targets [rows, T] at a place in the epoch, int64 [1] on the device; T is the longest length."""
+        inputs, targets = self._laid_out.index_select(0, place)[0, :rows].unbind(1)
+        return inputs, targets
 
     def rows(self, step: int) -> int:
         """How many instances the batch of a step has."""
-        return len(self._rows[self._enter(step)])
+        _, start, end = self._order[self.enter(step)]
+        return end - start
 
     def full(self, step: int, most: int) -> int:
         """How many of the next batches of the epoch, up to `most`, are full."""
-        place, found = self._enter(step), 0
-        while (
-            found < most
-            and place + found < self.batches
-            and len(self._rows[place + found]) == self.batch_size
-        ):
-            found += 1
-        return found
+        place = self.enter(step)
+        full = (end - start == self.batch_size for _, start, end in self._order[place : place + most])
+        return sum(takewhile(bool, full))
 
-    def layout(self, epoch: int) -> Tensor:
-        """The rows of an epoch, its batches at multiples of their size: [batches * batch_size]."""
-        self._enter(epoch * self.batches)
-        return torch.cat([F.pad(rows, (0, self.batch_size - len(rows))) for rows in self._rows])
-
-    def _enter(self, step: int) -> int:
-        """Draw the order of a step's epoch unless it is there; returns the step's place in it."""
+    def enter(self, step: int) -> int:
+        """Lay out a step's epoch unless it is there, waiting for nothing; returns the step's place in it."""
         epoch, place = divmod(step, self.batches)
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed((self._seed << 32) + epoch)
             orders = [torch.randperm(count, generator=generator) for count in self._counts]
-            batches = self._batches
             if len(self._counts) > 1:
-                batches = [batches[k] for k in torch.randperm(self.batches, generator=generator).tolist()]
-            firsts = [0, *accumulate(self._counts)]
-            order = torch.cat([firsts[which] + orders[which][start:end] for which, start, end in batches])
-            if self.inputs.is_cuda:
-                order = order.pin_memory()
-            order = order.to(self.inputs.device, non_blocking=True)
-            self._rows = list(order.split([end - start for _, start, end in batches]))
-            self._lengths = [self.lengths[which] for which, _, _ in batches]
+                mixed = torch.randperm(self.batches, generator=generator).tolist()
+                self._order = [self._batches[k] for k in mixed]
+            rows, firsts = (
+                torch.zeros(self.batches, self.batch_size, dtype=torch.int64),
+                [0, *accumulate(self._counts)],
+            )
+            for row, (which, start, end) in zip(rows, self._order, strict=True):
+                row[: end - start] = firsts[which] + orders[which][start:end]
+            if self.instances.is_cuda:
+                rows = rows.pin_memory().to(self.instances.device, non_blocking=True)
+            torch.index_select(self.instances, 0, rows.flatten(), out=self._laid_out.flatten(0, 1))
             self._epoch = epoch
         return place
 
 
-class DeviceEpoch:
-    """One epoch of a training set laid out batch by batch on its device, where a tensor says which batch is next.
-
-    So a captured step finds its batch without the host. Nothing here waits for the device.
-    """
-
-    def __init__(self, data: TrainingSet) -> None:
-        self._data, self._epoch = data, -1
-        self._both = torch.stack([data.inputs, data.targets], dim=1)  # [count, 2, T]
-        self._laid_out = self._both.new_zeros(data.batches * data.batch_size, *self._both.shape[1:])
-
-    def enter(self, epoch: int) -> bool:
-        """Lay out an epoch unless it is there already; returns whether it was not."""
-        if epoch == self._epoch:
-            return False
-        torch.index_select(self._both, 0, self._data.layout(epoch), out=self._laid_out)
-        self._epoch = epoch
-        return True
-
-    def batch(self, place: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-        """Inputs and targets [rows, T] of the batch at `place`, int64 [1] on the device; T is the longest length."""
-        batches = self._laid_out.unflatten(0, (self._data.batches, self._data.batch_size))
-        chosen = batches.index_select(0, place)[0, :rows]  # [rows, 2, T]
-        return chosen[:, 0], chosen[:, 1]
+def _padded(examples: Examples, length: int) -> Tensor:
+    """Inputs and targets side by side: int64 [count, 2, length]."""
+    pad = (0, length - examples.inputs.shape[1])
+    return torch.stack([F.pad(examples.inputs, pad), F.pad(examples.targets, pad, value=IGNORED)], dim=1)

@@ -253,7 +253,7 @@ class Run:
             "parameters": parameters(model),
             "mixer_parameters": mixer_parameters(model),
             "state_size": state_size(model, self.task.length),
-            "flops_per_token": flops_per_token(model, self.state.data.inputs[:1]),
+            "flops_per_token": flops_per_token(model, self.state.data.instances[:1, 0]),
             "accuracy": accuracy,
             "best_accuracy": self.position["best_accuracy"],
             "seconds": round(time.perf_counter() - self.started, 3),

@@ -165,26 +165,25 @@ def _check_lengths(config: Config, task: Task) -> None:
 
 
 def _check_memory(config: Config, task: Task, mixer: nn.Module) -> None:
-    """What makes the model, or a set of instances, too large; mixer: one of the model's, on the meta device."""
+    """The weights of the model, by its largest part, and the tokens of every set; mixer: one, on the meta device."""
     model, training = config.model, config.training
-    vocabulary = 2 * task.vocab_size * model.dim
-    recurrences = model.depth * sum(one.numel() for one in mixer.parameters())
-    weights = _mlp_weights(config) + vocabulary + recurrences
-    if recurrences > MAX_NUMBERS:
-        sizes = {key: value for key, value in config.mixer.items() if type(value) is int}
-        name = max(sizes, key=lambda key: sizes[key], default="name")
-        _check_size(f"mixer.{name}", config.mixer[name], weights)
-    if vocabulary > MAX_NUMBERS:
-        _check_size("task", config.task, weights)
-    _check_size("model.dim", model.dim, weights)
+    sizes = [key for key, value in config.mixer.items() if type(value) is int]
+    largest = max(sizes, key=lambda key: config.mixer[key], default="name")
+    weights = {
+        ("model.dim", model.dim): _mlp_weights(config),
+        ("task", str(config.task)): 2 * task.vocab_size * model.dim,
+        (f"mixer.{largest}", config.mixer[largest]): model.depth
+        * sum(one.numel() for one in mixer.parameters()),
+    }
+    _check_size(*max(weights, key=lambda part: weights[part]), sum(weights.values()))
     learned = max(map(task.input_length, training.train_lengths or (task.length,)))
     tested = max(map(task.input_length, (task.length, *training.eval_lengths)))
     for name, length in (("train_examples", learned), ("batch_size", learned), ("eval_examples", tested)):
-        count = getattr(training, name)
-        if count * length > MAX_NUMBERS:
+        tokens = getattr(training, name) * length
+        if tokens > MAX_NUMBERS:
             raise ValueError(
-                f"training.{name}: got {count}, {count * length:.1e} tokens at length {length}, expected at most "
-                f"{MAX_NUMBERS:.0e} tokens"
+                f"training.{name}: got {getattr(training, name)}, {tokens:.1e} tokens at length {length}, expected at "
+                f"most {MAX_NUMBERS:.0e} tokens"
             )
 
 
@@ -196,5 +195,5 @@ def _mlp_weights(config: Config) -> int:
 def _check_size(name: str, value: Any, weights: int) -> None:
     if weights > MAX_NUMBERS:
         raise ValueError(
-            f"{name}: got {value!r}, which makes {weights:.1e} weights, expected at most {MAX_NUMBERS:.0e}"
+            f"{name}: got {value}, which makes {weights:.1e} weights, expected at most {MAX_NUMBERS:.0e}"
         )
