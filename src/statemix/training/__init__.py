@@ -31,7 +31,8 @@ from statemix.training.steps import Steps, TrainingState, build_state, build_ste
 __all__ = [
     "FINAL", "HANGUP", "LEAVE", "PRESETS", "RUNTIME_KEYS", "SUMMARIES", "BusyError", "Config", "ModelConfig",
     "RunError", "RunFolder", "Steps", "TrainingConfig", "TrainingState", "build_autocast", "build_device",
-    "build_model", "build_optimizer", "build_state", "build_step", "build_task", "captures_of", "check", "check_metrics",
+    "build_model", "build_optimizer", "build_state", "build_step", "build_task", "captures_of", "check",
+    "check_metrics",
     "evaluate_run", "flatten", "groups", "ignore_compiler_warnings", "leaving", "load_config", "load_run",
     "parse_override", "resolve_config", "shorten_warmup", "to_toml", "train", "train_concurrently",
 ]  # fmt: skip
