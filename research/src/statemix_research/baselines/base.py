@@ -89,12 +89,12 @@ class Rival(nn.Module):
         """The state [S, n] of S = batch_size sequences before their first token, on the layer's device."""
         check_size("batch_size", batch_size, 0)
         device, dtype = placement(self)
-        kind = state_dtype(dtype)
-        starts = [
-            torch.full((batch_size, math.prod(shape)), self.fill.get(name, 0.0), dtype=kind, device=device)
-            for name, shape in self.parts.items()
-        ]
-        return torch.cat(starts, 1)
+        state = torch.zeros(batch_size, self.state_size, dtype=state_dtype(dtype), device=device)
+        sizes = [math.prod(shape) for shape in self.parts.values()]
+        for name, part in zip(self.parts, state.split(sizes, 1), strict=True):
+            if name in self.fill:
+                part.fill_(self.fill[name])
+        return state
 
     @property
     def dtype(self) -> torch.dtype:
