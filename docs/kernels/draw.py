@@ -28,12 +28,18 @@ class Picture:
         if text:
             self.word(x + w / 2, y + h / 2 + size * 0.36, text, size=size, anchor="middle")
 
-    def word(self, x: float, y: float, text: str, *, size: int = 13, anchor: str = "start", bold: bool = False) -> None:
+    def word(
+        self, x: float, y: float, text: str, *, size: int = 13, anchor: str = "start", bold: bool = False
+    ) -> None:
         """A line of text; y is its base line."""
         weight = ' font-weight="bold"' if bold else ""
-        self.parts.append(f'<text x="{x}" y="{y}" font-size="{size}" text-anchor="{anchor}"{weight}>{text}</text>')
+        self.parts.append(
+            f'<text x="{x}" y="{y}" font-size="{size}" text-anchor="{anchor}"{weight}>{text}</text>'
+        )
 
-    def arrow(self, x1: float, y1: float, x2: float, y2: float, color: str = LINE, dashed: bool = False) -> None:
+    def arrow(
+        self, x1: float, y1: float, x2: float, y2: float, color: str = LINE, dashed: bool = False
+    ) -> None:
         """A straight arrow."""
         dash = ' stroke-dasharray="5 4"' if dashed else ""
         self.parts.append(
@@ -72,7 +78,12 @@ def layout() -> None:
     p.word(400, 156, "values and states: the same order (block, row)", size=12)
     p.word(280, 196, "Each column is laid out like the values, so one index serves all.", size=12)
     p.word(20, 238, "CPU: blocks innermost", bold=True)
-    p.word(20, 256, "one step t: for every row i and column j the N blocks side by side, in vector registers", size=12)
+    p.word(
+        20,
+        256,
+        "one step t: for every row i and column j the N blocks side by side, in vector registers",
+        size=12,
+    )
     for k in range(12):
         i, j = divmod(k, 4)
         for n in range(3):
@@ -108,8 +119,8 @@ def passes() -> None:
     ):
         p.box(20 + 250 * k, y, 16, 16, color)
         p.word(42 + 250 * k, y + 13, text, size=12)
-    p.word(20, y + 42, "Arrows hand the state over through shared memory. Only the orange part is sequential; the rest overlaps.",
-           size=12)  # fmt: skip
+    note = "Arrows hand the state over through shared memory. Only the orange part is sequential; the rest overlaps."
+    p.word(20, y + 42, note, size=12)
     p.write()
 
 

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 BLOCK = re.compile(r"^( *)```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+
+
 class Block(NamedTuple):
     """A fenced block: its language, its title (the name of a file) and its text."""
 
@@ -28,7 +30,9 @@ class Block(NamedTuple):
 
 def blocks(page: Path) -> list[Block]:
     """The blocks of a page that are code, commands, files or output."""
-    found = [Block(language, title or None, text) for _, language, title, text in BLOCK.findall(page.read_text())]
+    found = [
+        Block(language, title or None, text) for _, language, title, text in BLOCK.findall(page.read_text())
+    ]
     return [block for block in found if block.language in ("python", "bash", "toml", "text")]
 
 
@@ -44,7 +48,10 @@ def command(line: str) -> str:
         try:
             runpy.run_module("statemix", run_name="__main__")
         except SystemExit as end:
-            assert not end.code, f"{line}: exit code {end.code}\n{out.getvalue()}"
+            code = end.code
+        else:
+            code = 0
+    assert not code, f"{line}: exit code {code}\n{out.getvalue()}"
     return out.getvalue()
 
 
@@ -64,7 +71,9 @@ def run(page: Path) -> None:
         elif block.language == "bash":
             printed = "".join(command(line) for line in block.text.splitlines() if line.strip())
         elif block.language == "text":
-            assert printed.strip() == block.text.strip(), f"{page.name} prints\n{printed}\nand says\n{block.text}"
+            assert printed.strip() == block.text.strip(), (
+                f"{page.name} prints\n{printed}\nand says\n{block.text}"
+            )
 
 
 if __name__ == "__main__":

@@ -39,7 +39,8 @@ SHAPES = [(8, 2048), (32, 2048), (1, 65536)]
 
 def test_scans_on_a_gpu():
     cases = {
-        (c["recurrence"], c["m"], c["blocks"], c["batch"], c["length"]): c for c in record("scan_h100")["cases"]
+        (c["recurrence"], c["m"], c["blocks"], c["batch"], c["length"]): c
+        for c in record("scan_h100")["cases"]
     }
     seen = 0
     for recurrence, m, blocks in {key[:3] for key in cases} - {("bdlru", 3, 341), ("bdlru", 5, 204)}:

@@ -29,13 +29,20 @@ def test_every_page_is_there(site):
     pages = [page for page in (ROOT / "docs").rglob("*.md") if page.name not in ("results.md", "log.md")]
     names = [page.relative_to(ROOT / "docs").with_suffix("") for page in pages]
     built = [site / ("" if name.name == "index" else name.name) for name in names if len(name.parts) == 1]
-    built += [site / name.parent / ("" if name.name == "index" else name.name) for name in names if len(name.parts) > 1]
+    built += [
+        site / name.parent / ("" if name.name == "index" else name.name)
+        for name in names
+        if len(name.parts) > 1
+    ]
     assert [str(folder) for folder in built if not (folder / "index.html").is_file()] == []
 
 
 def test_it_loads_nothing_from_elsewhere(site):
     """No font, script, style sheet or picture of another server: it reads the same without a network."""
-    loads = re.compile(r"<(?:script|img|source|iframe)[^>]*\ssrc=\"(?:https?:)?//|<link[^>]*stylesheet[^>]*href=\"(?:https?:)?//")
+    loads = re.compile(
+        r"<(?:script|img|source|iframe)[^>]*\ssrc=\"(?:https?:)?//"
+        r"|<link[^>]*stylesheet[^>]*href=\"(?:https?:)?//"
+    )
     assert [page.name for page in site.rglob("*.html") if loads.search(page.read_text())] == []
 
 
