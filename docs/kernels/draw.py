@@ -22,14 +22,34 @@ class Picture:
         self.name = name
         self.parts = [HEAD.format(width, height, INK, LINE, PAPER)]
 
-    def box(self, x: float, y: float, w: float, h: float, fill: str, text: str = "", size: int = 12) -> None:
+    def box(
+        self,
+        x: float,
+        y: float,
+        w: float,
+        h: float,
+        fill: str,
+        text: str = "",
+        size: int = 12,
+    ) -> None:
         """A filled box with a word in its middle."""
-        self.parts.append(f'<rect x="{x}" y="{y}" width="{w}" height="{h}" fill="{fill}" stroke="{LINE}"/>')
+        self.parts.append(
+            f'<rect x="{x}" y="{y}" width="{w}" height="{h}" fill="{fill}" stroke="{LINE}"/>'
+        )
         if text:
-            self.word(x + w / 2, y + h / 2 + size * 0.36, text, size=size, anchor="middle")
+            self.word(
+                x + w / 2, y + h / 2 + size * 0.36, text, size=size, anchor="middle"
+            )
 
     def word(
-        self, x: float, y: float, text: str, *, size: int = 13, anchor: str = "start", bold: bool = False
+        self,
+        x: float,
+        y: float,
+        text: str,
+        *,
+        size: int = 13,
+        anchor: str = "start",
+        bold: bool = False,
     ) -> None:
         """A line of text; y is its base line."""
         weight = ' font-weight="bold"' if bold else ""
@@ -38,7 +58,13 @@ class Picture:
         )
 
     def arrow(
-        self, x1: float, y1: float, x2: float, y2: float, color: str = LINE, dashed: bool = False
+        self,
+        x1: float,
+        y1: float,
+        x2: float,
+        y2: float,
+        color: str = LINE,
+        dashed: bool = False,
     ) -> None:
         """A straight arrow."""
         dash = ' stroke-dasharray="5 4"' if dashed else ""
@@ -59,7 +85,14 @@ def layout() -> None:
     p.word(20, 28, "one block at one step (m = 3)", bold=True)
     for i in range(3):
         for j, color in enumerate(COLUMNS):
-            p.box(20 + 52 * j, 44 + 36 * i, 48, 32, color, f"a{i + 1}{j + 1}" if j < 3 else f"a{i + 1}0")
+            p.box(
+                20 + 52 * j,
+                44 + 36 * i,
+                48,
+                32,
+                color,
+                f"a{i + 1}{j + 1}" if j < 3 else f"a{i + 1}0",
+            )
     p.word(20, 172, "columns 1 … m: transitions")
     p.word(20, 190, "last column: input gate")
     p.word(280, 28, "GPU: gate columns outermost", bold=True)
@@ -76,7 +109,12 @@ def layout() -> None:
         for i in range(3):
             p.box(280 + 36 * n + 12 * i, 136, 12, 30, GREY)
     p.word(400, 156, "values and states: the same order (block, row)", size=12)
-    p.word(280, 196, "Each column is laid out like the values, so one index serves all.", size=12)
+    p.word(
+        280,
+        196,
+        "Each column is laid out like the values, so one index serves all.",
+        size=12,
+    )
     p.word(20, 238, "CPU: blocks innermost", bold=True)
     p.word(
         20,
@@ -88,7 +126,9 @@ def layout() -> None:
         i, j = divmod(k, 4)
         for n in range(3):
             p.box(20 + 60 * k + 18 * n, 268, 18, 30, COLUMNS[j])
-        p.word(20 + 60 * k + 27, 314, f"a{i + 1}{(j + 1) % 4}", size=11, anchor="middle")
+        p.word(
+            20 + 60 * k + 27, 314, f"a{i + 1}{(j + 1) % 4}", size=11, anchor="middle"
+        )
     p.write()
 
 
@@ -104,7 +144,15 @@ def passes() -> None:
             x = 84 + step * w + 4 * step * round_
             if x > 84:
                 p.box(x - 84, y, 34, 34, GREY, "load", 11)
-            p.box(x - 50 if x > 84 else 84, y, 50 if x > 84 else 0, 34, BLUE, "norm." if x > 84 else "", 11)
+            p.box(
+                x - 50 if x > 84 else 84,
+                y,
+                50 if x > 84 else 0,
+                34,
+                BLUE,
+                "norm." if x > 84 else "",
+                11,
+            )
             if x + step <= 750:
                 p.box(x, y, step, 34, ORANGE, f"scan tile {4 * round_ + w + 1}", 12)
             if w < 3 and x + step <= 740:
@@ -142,7 +190,15 @@ def chunks() -> None:
         p.box(x, 24, width, 36, BLUE, name)
         p.arrow(x + width / 2, 60, x + width / 2, 84)
         keeps = k == 2
-        p.box(x + 15, 88, width - 30, 34, ORANGE if keeps else GREEN, "A, b" if keeps else "forgets", 12)
+        p.box(
+            x + 15,
+            88,
+            width - 30,
+            34,
+            ORANGE if keeps else GREEN,
+            "A, b" if keeps else "forgets",
+            12,
+        )
         if k < 3:
             p.box(x + width - 20, 152, 50, 30, GREY, f"h{k + 1}")
         if k < 2:
@@ -153,7 +209,12 @@ def chunks() -> None:
             p.box(x, 244, part, 36, ORANGE)
             if not keeps:
                 p.box(x + part, 244, width - part, 36, PAPER, "kept", 12)
-            p.word(x + 4, 300, "all steps again" if keeps else "active steps again", size=12)
+            p.word(
+                x + 4,
+                300,
+                "all steps again" if keeps else "active steps again",
+                size=12,
+            )
         else:
             p.box(x, 244, width, 36, PAPER, "kept", 12)
     p.write()
