@@ -41,7 +41,9 @@ def command(line: str) -> str:
     program, *arguments = shlex.split(line, comments=True)
     if program == "torchrun":
         words = [sys.executable, "-m", "torch.distributed.run", *arguments]
-        return subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+        return done.stdout
     assert program == "statemix", line
     sys.argv = [program, *arguments]  # in this process, which has imported everything already
     with contextlib.redirect_stdout(io.StringIO()) as out:
