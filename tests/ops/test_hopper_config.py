@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from statemix.ops.layout import empty_fast, split_joined
+from statemix.ops.layout import empty_fast, split_gates_values
 from statemix.ops.triton.hopper.config import (
     LOCAL_PASS,
     SINGLE_PASS,
@@ -22,14 +22,14 @@ from statemix.ops.triton.launch_table import HOPPER, KERNELS
 RECURRENCES = ("bdlru", "hlru", "affine")
 
 
-def call(recurrence, m, *, B=2, T=100, N=24, chunk=None, sequences=None, itemsize=2, joined=False):
-    """A call of tensors in the fast format of a GPU, or (joined) side by side."""
+def call(recurrence, m, *, B=2, T=100, N=24, chunk=None, sequences=None, itemsize=2, fused=False):
+    """A call of tensors in the fast format of a GPU, or (fused) side by side."""
     inner, columns = ((N,) if recurrence == "hlru" else (N, m)), m + (recurrence != "affine")
     like = torch.empty(B, T, *inner, columns, device="meta")
     gates, values = empty_fast(like, "gates"), torch.empty(B, T, *inner, device="meta")
-    if joined:
+    if fused:
         width = (columns + 1) * math.prod(inner)
-        gates, values = split_joined(torch.empty(B, T, width, device="meta"), inner)
+        gates, values = split_gates_values(torch.empty(B, T, width, device="meta"), inner)
     shapes = (tuple(gates.shape), gates.stride(), tuple(values.shape), values.stride())
     return Call(recurrence, 0, copy_width(recurrence, itemsize, *shapes), sequences, chunk, *shapes)
 
@@ -53,16 +53,16 @@ def test_odd_rows_in_half_precision_are_not_copied():
     assert lanes_per_warp("bdlru", 3, 0) == 30
 
 
-@pytest.mark.parametrize("joined", [False, True])
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("m", [1, 3, 4, 16])
 @pytest.mark.parametrize("recurrence", RECURRENCES)
-def test_programs_cover_every_channel_of_every_sequence(recurrence, m, joined):
+def test_programs_cover_every_channel_of_every_sequence(recurrence, m, fused):
     for (kernels, direction), rows in HOPPER.items():
         if kernels != KERNELS[recurrence]:
             continue
         launch = next(pair for limit, pair in rows.items() if m <= limit)[1]
         for sizes, sequences in (({}, 2), ({"chunk": 40}, 6), ({"B": 1, "sequences": 5}, 5)):
-            one = call(recurrence, m, joined=joined, **sizes)
+            one = call(recurrence, m, fused=fused, **sizes)
             strides = (77, 88) if direction == "backward" else ()
             plan = plan_scan(one, launch, LOCAL_PASS if "chunk" in sizes else SINGLE_PASS, *strides)
             config, (length, chunk, num_chunks, groups, gb, gt, gj, _, vt) = plan.config, plan.integers

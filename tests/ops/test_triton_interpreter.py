@@ -16,8 +16,8 @@ import pytest
 pytest.importorskip("triton")
 
 ROOT = Path(__file__).parents[2]
-FILES = ("tests/ops/interpreted.py", "tests/ops/interpreted_joined.py")
-PARTS = (("definition", "every_m", "joined"), ("memory", "laws"))
+FILES = ("tests/ops/interpreted.py", "tests/ops/interpreted_fused.py")
+PARTS = (("definition", "every_m", "fused"), ("memory", "laws"))
 """Each in a process, by how the names of its tests begin."""
 
 

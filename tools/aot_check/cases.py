@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from statemix.ops.layout import empty_fast, split_joined
+from statemix.ops.layout import empty_fast, split_gates_values
 from statemix.ops.triton import dispatch
 from statemix.ops.triton.launch_table import LaunchConfig
 from tools.aot_check.machine import Machine
@@ -24,7 +24,7 @@ class Shape(NamedTuple):
     length: int
     blocks: int
     packed: bool = False
-    joined: bool = False
+    fused: bool = False
 
 
 SHAPES = {
@@ -33,7 +33,7 @@ SHAPES = {
     "packed": Shape(1, 512, 64, packed=True),
     "odd": Shape(2, 512, 63),
     "token": Shape(2, 1, 64),
-    "joined": Shape(2, 512, 64, joined=True),
+    "fused": Shape(2, 512, 64, fused=True),
 }
 """By how a call is run: whole sequences; cut in time; packed; with channels that no wide copy suits; one token; gates
 and values side by side."""
@@ -74,14 +74,16 @@ class Tensors(NamedTuple):
 
 
 def _tensors(case: Case, machine: Machine) -> Tensors:
-    batch, length, blocks, packed, joined = SHAPES[case.shape]
+    batch, length, blocks, packed, fused = SHAPES[case.shape]
     shape = (batch, length, blocks, *(() if case.recurrence == "hlru" else (case.m,)))
     columns = case.m + (case.recurrence != "affine")
     gates = machine.tensor((columns, *shape), DTYPES[case.dtype]).movedim(0, -1)
     values = machine.tensor(shape, DTYPES[case.dtype])
-    if joined:
+    if fused:
         width = (columns + 1) * math.prod(shape[2:])
-        gates, values = split_joined(machine.tensor((batch, length, width), DTYPES[case.dtype]), shape[2:])
+        gates, values = split_gates_values(
+            machine.tensor((batch, length, width), DTYPES[case.dtype]), shape[2:]
+        )
     sequences = 2 * batch if packed else batch
     return Tensors(
         gates,
@@ -97,10 +99,10 @@ def _forward(case: Case, x: Tensors) -> None:
 
 
 def _backward(case: Case, x: Tensors) -> None:
-    joined, states = SHAPES[case.shape].joined, x.values.contiguous()
+    fused, states = SHAPES[case.shape].fused, x.values.contiguous()
     inputs = (x.gates, x.values, states, x.state, states, x.state)
-    outputs = (x.gates if joined else empty_fast(x.gates, "gates"), x.values, x.state)
-    dispatch.backward(case.recurrence, case.normalization, inputs, outputs, x.bounds, summed=joined)
+    outputs = (x.gates if fused else empty_fast(x.gates, "gates"), x.values, x.state)
+    dispatch.backward(case.recurrence, case.normalization, inputs, outputs, x.bounds, summed=fused)
 
 
 DIRECTIONS: dict[str, Callable[[Case, Tensors], None]] = {"forward": _forward, "backward": _backward}

@@ -48,7 +48,7 @@ def _launches(direction: str, recurrence: str, m: int, shape: str) -> Iterable[L
     """The table's for few and for many lanes, once if they are the same; chunks and other shapes are many."""
     rows = HOPPER[KERNELS[recurrence], direction]
     few, many = next(pair for limit, pair in rows.items() if m <= limit)
-    return dict.fromkeys((few, many) if shape in ("whole", "joined") else (many,))
+    return dict.fromkeys((few, many) if shape in ("whole", "fused") else (many,))
 
 
 def limits(direction: str, recurrence: str) -> tuple[int, ...]:
@@ -71,7 +71,7 @@ def _all_hopper() -> Iterator[Case]:
     yield from _cases([(MEASURED, dtype) for dtype in DTYPES], GATED, SIZES, hopper=True)
     yield from _cases([("sm100", USUAL)], GATED, SIZES, hopper=True)
     yield from _cases(here, GATED, SIZES, hopper=True, shape="chunks")
-    yield from _cases(here, GATED, SIZES, hopper=True, shape="joined", directions=["backward"])
+    yield from _cases(here, GATED, SIZES, hopper=True, shape="fused", directions=["backward"])
     yield from _cases(here, ["affine"], (1, 2, 4, 8, 16), hopper=True)
     for name in SOME:
         yield from _cases(here, GATED, [ONE], hopper=True, normalization=name)
@@ -126,7 +126,7 @@ def _some_hopper() -> Iterator[Case]:
     for recurrence in KERNELS:
         yield one(recurrence, ONE, shape="packed")
         yield one(recurrence, ODD, shape="odd")
-    yield from _cases([(MEASURED, USUAL)], GATED, [ONE], hopper=True, shape="joined", directions=["backward"])
+    yield from _cases([(MEASURED, USUAL)], GATED, [ONE], hopper=True, shape="fused", directions=["backward"])
 
 
 def _some_portable() -> Iterator[Case]:
