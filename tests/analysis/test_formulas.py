@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from statemix_research.baselines import loops
+from statemix_research.baselines import recurrences
 from statemix_research.baselines.attention import attend
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -82,7 +82,7 @@ def ones(*shape):
 def delta(layer):
     h, k, v, n = layer.heads, layer.head_dim, layer.value_dim, layer.factors
     gate = {"g": ones(1, h)} if layer.gated else {}
-    return loops.delta_rule, {
+    return recurrences.delta_rule, {
         "q": ones(1, h, k), "k": ones(n, h, k), "v": ones(n, h, v), "beta": ones(n, h), **gate,
         "initial_state": ones(h, k, v),
     }  # fmt: skip
@@ -91,36 +91,35 @@ def delta(layer):
 def mamba2(layer):
     h, k, v = layer.heads, layer.state_dim, layer.head_dim
     keys = {"q": ones(1, h, k), "k": ones(1, h, k)}
-    return loops.simple_gla, {**keys, "v": ones(1, h, v), "g": ones(1, h), "initial_state": ones(h, k, v)}
+    return recurrences.simple_gla, {**keys, "v": ones(1, h, v), "g": ones(1, h), "initial_state": ones(h, k, v)}
 
 
 def rwkv7(layer):
     h, k = layer.heads, layer.head_dim
-    return loops.rwkv7, {**{name: ones(1, h, k) for name in "rwkvab"}, "initial_state": ones(h, k, k)}
+    return recurrences.rwkv7, {**{name: ones(1, h, k) for name in "rwkvab"}, "initial_state": ones(h, k, k)}
 
 
 def mlstm(layer):
     h, d = layer.heads, layer.head_dim
     given = {name: ones(1, h, d) for name in "qkv"} | {name: ones(1, h) for name in "if"}
-    return loops.mlstm, {**given, "initial_state": (ones(h, d, d), ones(h, d), ones(h))}
+    return recurrences.mlstm, {**given, "initial_state": (ones(h, d, d), ones(h, d), ones(h))}
 
 
 def slstm(layer):
     h, d = layer.heads, layer.head_dim
     given = {"gates": ones(1, 4, h, d), "recurrent": torch.ones(4, h, d, d)}
-    return loops.slstm, {**given, "initial_state": (ones(h, d),) * 4}
+    return recurrences.slstm, {**given, "initial_state": (ones(h, d),) * 4}
 
 
 def lru(layer):
     n = layer.state_dim
-    number = torch.ones(n)
-    given = {"real": number, "imaginary": number, "inputs": ones(1, n, 2)}
-    return loops.complex_diagonal, {**given, "initial_state": ones(n, 2)}
+    given = {"eigenvalues": torch.ones(n, 2), "inputs": ones(1, n, 2)}
+    return recurrences.complex_diagonal, {**given, "initial_state": ones(n, 2)}
 
 
 def lstm(layer):
     h = layer.hidden_size
-    return loops.lstm, {
+    return recurrences.lstm, {
         "gates": ones(1, 4 * h),
         "recurrent": torch.ones(4 * h, h),
         "initial_state": ones(2, h),

@@ -6,22 +6,22 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from statemix_research.baselines import check_cases, chunks, operations
-from statemix_research.baselines.check import check, way
-from statemix_research.baselines.operations import (
+from statemix_research.baselines import chunked, kernels, verify
+from statemix_research.baselines.kernels import (
     CHUNKED,
     KERNEL,
     LOOP,
-    explain_way,
+    explain,
     installed_triton,
-    operate,
+    run_operation,
 )
+from statemix_research.baselines.verify import check, implementation
 
 from research.tests.baselines.small import inputs, small
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-CASE = next(case for case in check_cases.CASES if case.rival == "mamba2")
+CASE = next(case for case in verify.COMPARISONS if case.baseline == "mamba2")
 
 
 IN_CHUNKS = ("mamba2", "deltanet", "gated_deltaproduct", "rwkv7")
@@ -44,7 +44,7 @@ def test_chunks_compile_without_a_break(name):
 @pytest.mark.parametrize("name", IN_CHUNKS)
 @pytest.mark.parametrize("compiled", [False, True])
 def test_chunks_replay_as_a_cuda_graph(monkeypatch, compiled, name):
-    monkeypatch.setattr(operations, "INSTALLED", False)
+    monkeypatch.setattr(kernels, "INSTALLED", False)
     layer = small(name).float().cuda()
     x = inputs(2, 70, 8).detach().float().cuda()
     torch._dynamo.reset()
@@ -68,9 +68,9 @@ def test_chunks_replay_as_a_cuda_graph(monkeypatch, compiled, name):
 
 @GPU
 def test_the_choice_on_a_gpu_compiles(monkeypatch):
-    monkeypatch.setattr(operations, "INSTALLED", True)
-    monkeypatch.setattr(operations, "TRITON", (3, 6, 0))
-    if explain_way("simple_gla", "auto", CUDA, 70)[0] != CHUNKED:
+    monkeypatch.setattr(kernels, "INSTALLED", True)
+    monkeypatch.setattr(kernels, "TRITON", (3, 6, 0))
+    if explain("simple_gla", "auto", CUDA, 70)[0] != CHUNKED:
         pytest.skip("not a Hopper GPU")
     layer, x = small("mamba2").float().cuda(), inputs(2, 70, 8).detach().float().cuda()
     torch._dynamo.reset()
@@ -83,9 +83,9 @@ def machine(monkeypatch):
     """A machine as one likes: whether fla and tilelang are installed, Triton's version, the compute capability."""
 
     def build(fla=True, triton=(3, 6, 0), major=9, hip=None, tilelang=False):
-        monkeypatch.setattr(operations, "INSTALLED", fla)
-        monkeypatch.setattr(operations, "TILELANG", tilelang)
-        monkeypatch.setattr(operations, "TRITON", triton)
+        monkeypatch.setattr(kernels, "INSTALLED", fla)
+        monkeypatch.setattr(kernels, "TILELANG", tilelang)
+        monkeypatch.setattr(kernels, "TRITON", triton)
         monkeypatch.setattr(torch.version, "hip", hip)
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=major))
 
@@ -142,20 +142,20 @@ WAYS = [
 @pytest.mark.parametrize(("name", "backend", "device", "steps", "facts", "runs", "why"), WAYS)
 def test_which_way_runs(machine, name, backend, device, steps, facts, runs, why):
     machine(**facts)
-    found, reason = explain_way(name, backend, device, steps)
+    found, reason = explain(name, backend, device, steps)
     assert found == runs
     assert reason is None if why is None else why in reason
 
 
 def test_single_precision_where_a_kernel_has_none(machine):
-    """ "auto" takes chunks; a kernel that was asked for is refused."""
+    """ "auto" takes chunks; an explicit kernel is refused."""
     machine(**NEWER)
     words = "its kernel takes bfloat16 and not torch.float32"
     for backend, runs in (("auto", CHUNKED), ("kernel", "")):
-        found, reason = explain_way("delta_rule", backend, CUDA, 9, torch.float32)
+        found, reason = explain("delta_rule", backend, CUDA, 9, torch.float32)
         assert found == runs
         assert words in reason
-    assert explain_way("simple_gla", "auto", CUDA, 9, torch.float32) == (KERNEL, None)
+    assert explain("simple_gla", "auto", CUDA, 9, torch.float32) == (KERNEL, None)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_single_precision_where_a_kernel_has_none(machine):
 def test_what_cannot_run_is_refused(machine, name, backend, facts, why):
     machine(**facts)
     with pytest.raises(ValueError, match=f"backend: {why}"):
-        operate(name, backend, SimpleNamespace(device=CUDA), {"v": torch.empty(1, 3, 1, 1)})
+        run_operation(name, backend, SimpleNamespace(device=CUDA), {"v": torch.empty(1, 3, 1, 1)})
 
 
 @pytest.mark.parametrize(
@@ -181,23 +181,23 @@ def test_what_cannot_run_is_refused(machine, name, backend, facts, why):
 def test_versions_of_triton_are_numbers(monkeypatch, version, numbers):
     def look_up(package):
         if version is None or package == "triton":
-            raise operations.importlib.metadata.PackageNotFoundError(package)
+            raise kernels.importlib.metadata.PackageNotFoundError(package)
         return version
 
-    monkeypatch.setattr(operations.importlib.metadata, "version", look_up)
+    monkeypatch.setattr(kernels.importlib.metadata, "version", look_up)
     assert installed_triton() == numbers
 
 
 def test_what_runs_is_what_is_compared(machine, monkeypatch):
     machine(fla=False)
-    half = CASE._replace(precision={"cpu": check_cases.HALF["cuda"]})
+    half = CASE._replace(precision={"cpu": verify.HALF["cuda"]})
     found = check(half, CPU)
     assert found.passed and (found.runs, found.dtype, found.bound) == (CHUNKED, "float32", 1e-4)
     assert "is not installed" in found.reason
     machine()
-    assert way(CASE, CUDA)[0] == CHUNKED
-    operation = operations.OPERATIONS["simple_gla"]
-    wrong = operation._replace(chunked=lambda q, **rest: chunks.simple_gla(2 * q - q.detach(), **rest))
-    monkeypatch.setitem(operations.OPERATIONS, "simple_gla", wrong)
+    assert implementation(CASE, CUDA)[0] == CHUNKED
+    operation = kernels.OPERATIONS["simple_gla"]
+    wrong = operation._replace(chunked=lambda q, **rest: chunked.simple_gla(2 * q - q.detach(), **rest))
+    monkeypatch.setitem(kernels.OPERATIONS, "simple_gla", wrong)
     found = check(CASE, CPU)
     assert found.passed is False and found.output_error < found.bound < found.gradient_errors["q"]

@@ -6,9 +6,9 @@ import functools
 
 import pytest
 import torch
-from statemix_research.baselines import chunks, loops
-from statemix_research.baselines.check import outputs_and_gradients, relative
+from statemix_research.baselines import chunked, recurrences
 from statemix_research.baselines.rwkv7 import STRONGEST_DECAY
+from statemix_research.baselines.verify import outputs_and_gradients, relative_error
 from torch.nn import functional as F
 
 DECAYS = {
@@ -64,7 +64,7 @@ CASES = [
 @pytest.mark.parametrize(("inputs", "arguments"), CASES, ids=lambda one: getattr(one, "__name__", str(one)))
 def test_chunks_are_the_loop(inputs, arguments):
     given, name = inputs(*arguments), inputs.__name__
-    want, got = (outputs_and_gradients(getattr(module, name), given) for module in (loops, chunks))
+    want, got = (outputs_and_gradients(getattr(module, name), given) for module in (recurrences, chunked))
     for one, other in zip(got, want, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
@@ -74,7 +74,9 @@ def test_chunks_are_the_loop(inputs, arguments):
 def test_chunks_of_any_size(inputs, chunk):
     """The writes of a step stay together where a chunk is smaller than they are many."""
     given, name = inputs(13), getattr(inputs, "func", inputs).__name__
-    torch.testing.assert_close(getattr(chunks, name)(**given, chunk=chunk), getattr(loops, name)(**given))
+    torch.testing.assert_close(
+        getattr(chunked, name)(**given, chunk=chunk), getattr(recurrences, name)(**given)
+    )
 
 
 def some_of_it():
@@ -105,6 +107,6 @@ HARDEST = [
 @pytest.mark.parametrize(("name", "inputs", "bound"), HARDEST)
 def test_the_hardest_in_float32(name, inputs, bound):
     given = {key: x.float() for key, x in inputs().items()}
-    want = outputs_and_gradients(getattr(loops, name), {key: x.double() for key, x in given.items()})
-    for one, other in zip(outputs_and_gradients(getattr(chunks, name), given), want, strict=True):
-        assert relative(one, other) <= bound
+    want = outputs_and_gradients(getattr(recurrences, name), {key: x.double() for key, x in given.items()})
+    for one, other in zip(outputs_and_gradients(getattr(chunked, name), given), want, strict=True):
+        assert relative_error(one, other) <= bound

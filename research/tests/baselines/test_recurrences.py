@@ -2,52 +2,52 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import types
 
 import pytest
 import torch
-from statemix_research.baselines import check_cases, loops, operations
-from statemix_research.baselines.check import check, chosen, drawn, outputs_and_gradients
+from statemix_research.baselines import chunked, kernels, recurrences, verify
 from statemix_research.baselines.lru import LRU
-from statemix_research.baselines.mlstm import chunked
+from statemix_research.baselines.verify import check, draw_inputs, outputs_and_gradients, select
 
 from research.tests.baselines.small import DIM, inputs, small
 from statemix.nn import MIXERS, build_mixer
 
 CPU = torch.device("cpu")
-PLAIN = [case for case in check_cases.CASES if case.kernel not in operations.OPERATIONS]
-KERNELS = [case for case in check_cases.CASES if case.kernel in operations.OPERATIONS]
+PLAIN = [case for case in verify.COMPARISONS if case.kernel not in kernels.OPERATIONS]
+KERNELS = [case for case in verify.COMPARISONS if case.kernel in kernels.OPERATIONS]
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
-@pytest.mark.parametrize("case", check_cases.CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", verify.COMPARISONS, ids=lambda case: case.operation)
 def test_fast_forms_are_the_loops_in_float64(case):
-    given = {name: x.double() for name, x in drawn(case, torch.float64, CPU).items()}
+    given = {name: x.double() for name, x in draw_inputs(case, torch.float64, CPU).items()}
     got, want = outputs_and_gradients(case.fast, given), outputs_and_gradients(case.loop, given)
     for one, other in zip(got, want, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-8)
 
 
-@pytest.mark.parametrize("case", KERNELS, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", KERNELS, ids=lambda case: case.operation)
 def test_what_runs_for_kernels_is_the_loops(case):
     found = check(case, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     assert found.passed, found
 
 
-@pytest.mark.parametrize("case", KERNELS, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", KERNELS, ids=lambda case: case.operation)
 def test_inputs_of_kernel_checks_stay_in_range(case):
-    given = {name: x.double() for name, x in drawn(case, torch.float64, CPU).items()}
+    given = {name: x.double() for name, x in draw_inputs(case, torch.float64, CPU).items()}
     outputs = case.loop(**given)
     assert all(y.isfinite().all() and 0.01 < y.std() < 100 for y in outputs)
 
 
-def test_every_rival_is_checked_kernel_or_not(monkeypatch):
-    monkeypatch.setattr(operations, "INSTALLED", False)
-    found = [check(case, CPU) for case in chosen([])]
-    assert {one.rival for one in found} == set(MIXERS) - {"bdlru", "hlru"}
+def test_every_baseline_is_checked_kernel_or_not(monkeypatch):
+    monkeypatch.setattr(kernels, "INSTALLED", False)
+    found = [check(case, CPU) for case in select([])]
+    assert {one.baseline for one in found} == set(MIXERS) - {"bdlru", "hlru"}
     assert all(one.passed for one in found)
-    reasons = {one.rival: one.reason for one in found if one.reason}
+    reasons = {one.baseline: one.reason for one in found if one.reason}
     assert list(reasons) == ["mamba2", "deltanet", "gated_deltanet", "gated_deltaproduct", "rwkv7"]
     assert all('pip install "flash-linear-attention>=' in reason for reason in reasons.values())
     assert all(set(one.to_dict()) >= {"output_error", "gradient_errors", "bound", "passed"} for one in found)
@@ -71,7 +71,7 @@ def not_numbers(**tensors):
     return (torch.nan * tensors["q"],)
 
 
-ATTENTION = next(case for case in PLAIN if case.rival == "attention")
+ATTENTION = next(case for case in PLAIN if case.baseline == "attention")
 
 
 def test_a_wrong_gradient_a_crash_and_nan_do_not_pass():
@@ -86,10 +86,10 @@ def test_a_wrong_gradient_a_crash_and_nan_do_not_pass():
 
 
 def test_a_kernel_that_is_missing_or_cannot_run_is_refused(monkeypatch):
-    monkeypatch.setattr(operations, "INSTALLED", False)
+    monkeypatch.setattr(kernels, "INSTALLED", False)
     with pytest.raises(ValueError, match=r'backend: got .kernel.*pip install "flash-linear-attention>='):
         build_mixer("deltanet", DIM, backend="kernel")
-    monkeypatch.setattr(operations, "INSTALLED", True)
+    monkeypatch.setattr(kernels, "INSTALLED", True)
     layer = build_mixer("deltanet", DIM, backend="kernel", heads=1, head_dim=4)
     with pytest.raises(ValueError, match=r"backend: got 'kernel' on cpu: .* no kernels for cpu"):
         layer(torch.ones(1, 3, DIM))
@@ -106,24 +106,23 @@ def fla(monkeypatch):
         assert all(x.is_contiguous() for x in tensors.values())
         assert not half_only or tensors["q"].dtype == torch.bfloat16
         wide = {key: x.float() for key, x in tensors.items()}
-        y, state = operations.OPERATIONS[name].loop(**wide, initial_state=initial_state)
+        y, state = kernels.OPERATIONS[name].loop(**wide, initial_state=initial_state)
         return y.to(tensors["v"].dtype), state
 
-    for name, operation in operations.OPERATIONS.items():
-        module = types.ModuleType(operation.module)
-        setattr(
-            module, operation.function, lambda *, _n=name, _h=operation.half_only, **k: kernel(_n, _h, **k)
-        )
-        monkeypatch.setitem(sys.modules, operation.module, module)
-    monkeypatch.setattr(operations, "unusable", lambda name, device: None)
-    monkeypatch.setattr(operations, "INSTALLED", True)
+    for name, operation in kernels.OPERATIONS.items():
+        place, _, function = operation.kernel.partition(":")
+        module = types.ModuleType(f"fla.ops.{place}")
+        setattr(module, function, functools.partial(kernel, name, operation.half_only))
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(kernels, "unusable", lambda name, device: None)
+    monkeypatch.setattr(kernels, "INSTALLED", True)
     return calls
 
 
-@pytest.mark.parametrize("case", KERNELS, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", KERNELS, ids=lambda case: case.operation)
 def test_layers_and_checks_give_kernels_what_they_take(fla, case):
-    name = case.rival
-    factors = {"factors": 4} if case.name.endswith("4 factors") else {}
+    name = case.baseline
+    factors = {"factors": 4} if case.operation.endswith("4 factors") else {}
     layer = build_mixer(name, 64, **factors, backend="loop")
     fast = build_mixer(name, 64, **factors, backend="kernel")
     fast.load_state_dict(layer.state_dict())
@@ -135,16 +134,16 @@ def test_layers_and_checks_give_kernels_what_they_take(fla, case):
     torch.testing.assert_close(state, last, rtol=0.1, atol=0.05)
     (used, householders, dtypes), *_ = fla
     assert used == case.kernel
-    assert {dtypes.pop(key) for key in operations.OPERATIONS[used].floats} <= {torch.float32}
+    assert {dtypes.pop(key) for key in kernels.OPERATIONS[used].floats} <= {torch.float32}
     assert set(dtypes.values()) == {torch.bfloat16}
     if name == "gated_deltaproduct":
         assert householders == layer.factors
-    found = check(case._replace(precision=check_cases.HALF | {"cpu": check_cases.HALF["cuda"]}), CPU)
+    found = check(case._replace(precision=verify.HALF | {"cpu": verify.HALF["cuda"]}), CPU)
     assert found.passed and found.runs == "fla kernel", found
 
 
 def test_float32_where_the_kernel_takes_half_precision(fla):
-    """ "auto" takes chunks; a kernel that was asked for is refused."""
+    """ "auto" takes chunks; an explicit kernel is refused."""
     x = torch.randn(1, 3, 64)
     layers = {
         backend: build_mixer("deltanet", 64, backend=backend) for backend in ("auto", "chunks", "kernel")
@@ -157,12 +156,12 @@ def test_float32_where_the_kernel_takes_half_precision(fla):
 
 @pytest.mark.parametrize("chunk", [1, 3, 8, 64])
 def test_mlstm_does_not_depend_on_the_chunk(chunk):
-    case = next(case for case in PLAIN if case.rival == "mlstm")
-    given = list(drawn(case, torch.float64, CPU).values())
+    case = next(case for case in PLAIN if case.baseline == "mlstm")
+    given = list(draw_inputs(case, torch.float64, CPU).values())
     q, k, v, i, f = (x[:, :13].double() for x in given[:5])
     states = tuple(x.double() for x in given[5:])
-    want, after = loops.mlstm(q, k, v, i, f, initial_state=states)
-    got, mine = chunked(q, k, v, i, f, initial_state=states, chunk=chunk)
+    want, after = recurrences.mlstm(q, k, v, i, f, initial_state=states)
+    got, mine = chunked.mlstm(q, k, v, i, f, initial_state=states, chunk=chunk)
     torch.testing.assert_close((got, *mine), (want, *after))
 
 
@@ -188,7 +187,7 @@ def test_lru_starts_in_its_ring():
 
 def test_pdssm_columns_have_one_one_and_the_gradient_of_a_softmax():
     weights, dictionary = inputs(5, 3), torch.randn(3, 4, 4, dtype=torch.float64)
-    chosen = loops.one_hot_columns(weights, dictionary)
+    chosen = recurrences.one_hot_columns(weights, dictionary)
     assert chosen.detach().sum(-2).allclose(torch.ones(5, 4, dtype=torch.float64))
     assert set(chosen.detach().round(decimals=9).unique().tolist()) == {0.0, 1.0}
     direction = torch.randn_like(chosen)
@@ -202,17 +201,17 @@ def test_delta_rule_overwrites_and_reflects():
     k = torch.tensor([1.0, 0.0]).expand(1, 1, 1, 2)
     state = torch.tensor([[3.0], [5.0]]).expand(1, 1, 2, 1)
     v = torch.full((1, 1, 1, 1), 7.0)
-    _, after = loops.delta_rule(k, k, v, torch.ones(1, 1, 1), initial_state=state)
+    _, after = recurrences.delta_rule(k, k, v, torch.ones(1, 1, 1), initial_state=state)
     assert after.flatten().tolist() == [7.0, 5.0]
-    _, after = loops.delta_rule(k, k, 0 * v, torch.full((1, 1, 1), 2.0), initial_state=state)
+    _, after = recurrences.delta_rule(k, k, 0 * v, torch.full((1, 1, 1), 2.0), initial_state=state)
     assert after.flatten().tolist() == [-3.0, 5.0]
 
 
 def test_attention_without_positions_ignores_order():
     layer, x = small("attention", position="none"), inputs(1, 6, DIM)
     last = layer(x)[0][:, -1]
-    turned = layer(torch.cat([x[:, :-1].flip(1), x[:, -1:]], 1))[0][:, -1]
-    torch.testing.assert_close(turned, last)
+    reversed_ = layer(torch.cat([x[:, :-1].flip(1), x[:, -1:]], 1))[0][:, -1]
+    torch.testing.assert_close(reversed_, last)
     rotary = small("attention")
     assert not rotary(x)[0][:, -1].allclose(rotary(torch.cat([x[:, :-1].flip(1), x[:, -1:]], 1))[0][:, -1])
 
@@ -227,7 +226,7 @@ def test_a_long_loop_is_not_unrolled_by_the_compiler(monkeypatch):
     layer, x = small("slstm"), inputs().detach()
     want = layer(x)[0]
     torch.testing.assert_close(torch.compile(layer, fullgraph=True, backend="eager")(x)[0], want)
-    monkeypatch.setattr(loops, "UNROLLED", x.shape[1] - 1)
+    monkeypatch.setattr(recurrences, "MAX_UNROLLED_STEPS", x.shape[1] - 1)
     torch._dynamo.reset()
     with pytest.raises(torch._dynamo.exc.Unsupported):
         torch.compile(layer, fullgraph=True, backend="eager")(x)

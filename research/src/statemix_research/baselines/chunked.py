@@ -1,4 +1,4 @@
-"""Recurrences with the steps of a chunk computed side by side, in plain torch: on every device, any float dtype."""
+"""Recurrences with the steps of a chunk computed at once, in plain torch: on every device, in any float dtype."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from statemix_research.baselines.recurrences import least_norm
+
 CHUNK = 64
 
 State = TypeVar("State")
+MLSTMState = tuple[Tensor, Tensor, Tensor]
 
 
 def in_chunks(
@@ -35,14 +38,14 @@ def in_chunks(
 def simple_gla(
     q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, initial_state: Tensor, chunk: int = CHUNK
 ) -> tuple[Tensor, Tensor]:
-    """`loops.simple_gla` with `chunk` steps computed side by side; the same arguments and results.
+    """`recurrences.simple_gla` with `chunk` steps computed at once; the same arguments and results.
 
     Source: arXiv 2405.21060, section 6.
     """
-    return in_chunks(_one_chunk, (q, k, v, g), 4 * [chunk], initial_state)
+    return in_chunks(_simple_gla_chunk, (q, k, v, g), 4 * [chunk], initial_state)
 
 
-def _one_chunk(q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, state: Tensor) -> tuple[Tensor, Tensor]:
+def _simple_gla_chunk(q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, state: Tensor) -> tuple[Tensor, Tensor]:
     """q, k [B, H, L, K], v [B, H, L, V], g [B, H, L], state [B, H, K, V] -> ([B, H, L, V], state)."""
     kept = g.cumsum(-1).exp().unsqueeze(-1)  # what is left at t of the state before the chunk
     weights = _sums_since(g).exp().tril()  # [B, H, t, j]: what is left at t of what step j wrote
@@ -62,7 +65,7 @@ def delta_rule(
     initial_state: Tensor,
     chunk: int = CHUNK,
 ) -> tuple[Tensor, Tensor]:
-    """`loops.delta_rule` with up to `chunk` writes computed side by side; the same arguments and results.
+    """`recurrences.delta_rule` with up to `chunk` writes computed at once; the same arguments and results.
 
     What a step writes depends on what those before it wrote: a triangular system, solved for the whole chunk at once.
     Source: arXiv 2406.06484 (section 3), arXiv 2412.06464 (with g).
@@ -71,10 +74,10 @@ def delta_rule(
     tokens = max(1, chunk // n)
     g = torch.zeros_like(q[..., 0]) if g is None else g
     sizes = (tokens, n * tokens, n * tokens, n * tokens, tokens)
-    return in_chunks(_one_chunk_of_writes, (q, k, v, beta, g), sizes, initial_state)
+    return in_chunks(_delta_rule_chunk, (q, k, v, beta, g), sizes, initial_state)
 
 
-def _one_chunk_of_writes(
+def _delta_rule_chunk(
     q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, *, state: Tensor
 ) -> tuple[Tensor, Tensor]:
     """q [B, H, L, K], g [B, H, L], k [B, H, L n, K], v [B, H, L n, V], beta [B, H, L n] -> ([B, H, L, V], state)."""
@@ -103,14 +106,14 @@ def rwkv7(
     initial_state: Tensor,
     chunk: int = CHUNK,
 ) -> tuple[Tensor, Tensor]:
-    """`loops.rwkv7` with `chunk` steps computed side by side; the same arguments and results.
+    """`recurrences.rwkv7` with `chunk` steps computed at once; the same arguments and results.
 
     -w added up over a chunk is at most 80, or float32 runs over; a layer's is at most 39. Source: arXiv 2503.14456.
     """
-    return in_chunks(_one_chunk_of_rwkv7, (r, w, k, v, a, b), 6 * [chunk], initial_state)
+    return in_chunks(_rwkv7_chunk, (r, w, k, v, a, b), 6 * [chunk], initial_state)
 
 
-def _one_chunk_of_rwkv7(
+def _rwkv7_chunk(
     r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, *, state: Tensor
 ) -> tuple[Tensor, Tensor]:
     """r, w, k, a, b [B, H, L, K], v [B, H, L, V] -> ([B, H, L, V], state).
@@ -127,6 +130,36 @@ def _one_chunk_of_rwkv7(
     y = (r @ b.transpose(-1, -2)).tril() @ removed + (r @ k.transpose(-1, -2)).tril() @ v + r @ state
     added = b.transpose(-1, -2) @ removed + k.transpose(-1, -2) @ v
     return y, left[..., -1, :].unsqueeze(-1) * (state + added)
+
+
+def mlstm(
+    q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, *, initial_state: MLSTMState, chunk: int = CHUNK
+) -> tuple[Tensor, MLSTMState]:
+    """`recurrences.mlstm` with `chunk` steps computed at once; the same arguments and results."""
+    return in_chunks(_mlstm_chunk, (q, k, v, i, f), 5 * [chunk], initial_state)
+
+
+def _mlstm_chunk(
+    q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, *, state: MLSTMState
+) -> tuple[Tensor, MLSTMState]:
+    """q, k, v [B, H, L, d], i, f [B, H, L] -> ([B, H, L, d], state)."""
+    memory, norm, top = state
+    kept = F.logsigmoid(f).cumsum(-1)  # log of what is kept from before the chunk to t
+    logs = (
+        kept.unsqueeze(-1) - kept.unsqueeze(-2) + i.unsqueeze(-2)
+    )  # [B, H, t, j]: log weight of step j at t
+    future = torch.ones(logs.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
+    logs = logs.masked_fill(future, -torch.inf)
+    before = kept + top.unsqueeze(-1)
+    tops = torch.maximum(logs.amax(-1), before)  # [B, H, L]
+    scores = (q @ k.transpose(-1, -2)) * (logs - tops.unsqueeze(-1)).exp()
+    carried = (before - tops).exp().unsqueeze(-1)
+    total = scores.sum(-1, keepdim=True) + carried * (q @ norm.unsqueeze(-1))
+    y = (scores @ v + carried * (q @ memory)) / torch.maximum(total.abs(), least_norm(tops).unsqueeze(-1))
+    last, left = tops[..., -1], carried[..., -1, :]
+    added = k * (logs[..., -1, :] - last.unsqueeze(-1)).exp().unsqueeze(-1)  # [B, H, L, d]
+    memory = left.unsqueeze(-1) * memory + added.transpose(-1, -2) @ v
+    return y, (memory, left * norm + added.sum(-2), last)
 
 
 def _sums_since(g: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The rivals' recurrences as plain loops over time: the definitions that everything faster is compared with.
+"""The baselines' recurrences as plain loops over time: the definitions that faster forms are verified against.
 
 Letters: B batch, T time, H heads, K key size, V value size. Any float dtype; gradients by autograd.
 """
@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-UNROLLED = 64
-"""Steps of a loop that torch's compiler may unroll; it takes a second or more for each."""
+MAX_UNROLLED_STEPS = 64
+"""Steps of a loop that torch.compile may unroll; each takes it a second or more."""
 
 
-def times(x: Tensor) -> range:
-    """The steps of [B, T, ...]. RuntimeError where torch's compiler would unroll more than `UNROLLED` of them."""
-    if torch.compiler.is_compiling() and x.shape[1] > UNROLLED:
+def steps_of(x: Tensor) -> range:
+    """The steps of [B, T, ...]. RuntimeError where torch.compile would unroll more than `MAX_UNROLLED_STEPS`."""
+    if torch.compiler.is_compiling() and x.shape[1] > MAX_UNROLLED_STEPS:
         raise RuntimeError(
-            f"a loop of {x.shape[1]} steps is not compiled, which takes minutes: at most {UNROLLED} are"
+            f"torch.compile: got a loop of {x.shape[1]} steps, expected at most {MAX_UNROLLED_STEPS}"
         )
     return range(x.shape[1])
 
@@ -41,7 +41,7 @@ def simple_gla(q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, initial_state: Ten
     Source: arXiv 2405.21060, arXiv 2312.06635.
     """
     state, outputs = initial_state, []
-    for t in times(v):
+    for t in steps_of(v):
         state = g[:, t].exp()[..., None, None] * state + outer(k[:, t], v[:, t])
         outputs.append(read(q[:, t], state))
     return torch.stack(outputs, 1), state
@@ -56,7 +56,7 @@ def delta_rule(
     Source: arXiv 2406.06484 (n = 1, no g), 2412.06464 (n = 1), 2502.10297 (any n).
     """
     state, outputs, n = initial_state, [], k.shape[1] // q.shape[1]
-    for t in times(q):
+    for t in steps_of(q):
         if g is not None:
             state = g[:, t].exp()[..., None, None] * state
         for j in range(t * n, (t + 1) * n):
@@ -74,15 +74,15 @@ def rwkv7(
     r, w, k, a, b [B, T, H, K], v [B, T, H, V] -> o [B, T, H, V], S [B, H, K, V]. Source: arXiv 2503.14456.
     """
     state, outputs = initial_state, []
-    for t in times(v):
+    for t in steps_of(v):
         removed = outer(b[:, t], read(a[:, t], state))
         state = w[:, t].exp().unsqueeze(-1) * state + removed + outer(k[:, t], v[:, t])
         outputs.append(read(r[:, t], state))
     return torch.stack(outputs, 1), state
 
 
-def least_size(top: Tensor) -> Tensor:
-    """exp(-top), the 1 that an mLSTM's |nᵀ q| is not less than, kept within float32 so that nothing divides by 0."""
+def least_norm(top: Tensor) -> Tensor:
+    """exp(-top): the lower bound 1 of an mLSTM's |nᵀ q|, scaled as n is, clamped so that nothing divides by 0."""
     return (-top).clamp(-80.0, 80.0).exp()
 
 
@@ -95,7 +95,7 @@ def mlstm(
     divided by exp(m): C [B, H, K, V], n [B, H, K], m [B, H]. Source: arXiv 2405.04517, equations 19-27 and appendix.
     """
     (memory, norm, top), outputs = initial_state, []
-    for t in times(v):
+    for t in steps_of(v):
         forget = F.logsigmoid(f[:, t]) + top
         top = torch.maximum(forget, i[:, t])
         keep, add = (forget - top).exp().unsqueeze(-1), (i[:, t] - top).exp().unsqueeze(-1)
@@ -103,7 +103,7 @@ def mlstm(
         memory = keep.unsqueeze(-1) * memory + outer(added, v[:, t])
         norm = keep * norm + added
         size = (norm * q[:, t]).sum(-1, keepdim=True).abs()
-        outputs.append(read(q[:, t], memory) / torch.maximum(size, least_size(top).unsqueeze(-1)))
+        outputs.append(read(q[:, t], memory) / torch.maximum(size, least_norm(top).unsqueeze(-1)))
     return torch.stack(outputs, 1), (memory, norm, top)
 
 
@@ -117,7 +117,7 @@ def slstm(
     Source: arXiv 2405.04517, equations 8-18.
     """
     (h, cell, norm, top), outputs = initial_state, []
-    for t in times(gates):
+    for t in steps_of(gates):
         z, i, f, o = (gates[:, t] + torch.einsum("ghij,bhj->bghi", recurrent, h)).unbind(1)
         forget = F.logsigmoid(f) + top
         top = torch.maximum(forget, i)
@@ -129,18 +129,16 @@ def slstm(
     return torch.stack(outputs, 1), (h, cell, norm, top)
 
 
-def complex_diagonal(
-    real: Tensor, imaginary: Tensor, inputs: Tensor, *, initial_state: Tensor
-) -> tuple[Tensor, Tensor]:
-    """h_t = λ h_{t-1} + b_t for complex λ = real + i imaginary, [N]; inputs and states [B, T, N, 2] (real, imaginary).
+def complex_diagonal(eigenvalues: Tensor, inputs: Tensor, initial_state: Tensor) -> tuple[Tensor, Tensor]:
+    """h_t = λ h_{t-1} + b_t for complex λ; numbers are (real, imaginary).
 
-    initial_state [B, N, 2]. Source: arXiv 2303.06349.
+    eigenvalues [N, 2], inputs and states [B, T, N, 2], initial_state [B, N, 2]. Source: arXiv 2303.06349.
     """
-    state, outputs = initial_state, []
-    for t in times(inputs):
+    (real, imaginary), state, outputs = eigenvalues.unbind(-1), initial_state, []
+    for t in steps_of(inputs):
         x, y = state.unbind(-1)
-        turned = torch.stack([real * x - imaginary * y, imaginary * x + real * y], -1)
-        state = turned + inputs[:, t]
+        rotated = torch.stack([real * x - imaginary * y, imaginary * x + real * y], -1)
+        state = rotated + inputs[:, t]
         outputs.append(state)
     return torch.stack(outputs, 1), state
 
@@ -170,11 +168,11 @@ def permutation_diagonal(
     imaginary), initial_state [B, N, 2]. Source: arXiv 2509.22284.
     """
     state, outputs = initial_state, []
-    for t in times(inputs):
+    for t in steps_of(inputs):
         x, y = state.unbind(-1)
         real, imaginary = magnitude[:, t] * phase[:, t].cos(), magnitude[:, t] * phase[:, t].sin()
-        turned = torch.stack([real * x - imaginary * y, imaginary * x + real * y], -1)
-        state = one_hot_columns(weights[:, t], dictionary) @ turned + inputs[:, t]
+        rotated = torch.stack([real * x - imaginary * y, imaginary * x + real * y], -1)
+        state = one_hot_columns(weights[:, t], dictionary) @ rotated + inputs[:, t]
         outputs.append(state)
     return torch.stack(outputs, 1), state
 
@@ -182,7 +180,7 @@ def permutation_diagonal(
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q kᵀ / √K) v, causal, token by token: all [B, T, H, K] -> [B, T, H, K]."""
     outputs = []
-    for t in times(v):
+    for t in steps_of(v):
         scores = torch.einsum("bhk,bshk->bhs", q[:, t], k[:, : t + 1]) / math.sqrt(q.shape[-1])
         outputs.append(torch.einsum("bhs,bshv->bhv", scores.softmax(-1), v[:, : t + 1]))
     return torch.stack(outputs, 1)
@@ -195,7 +193,7 @@ def lstm(gates: Tensor, recurrent: Tensor, *, initial_state: Tensor) -> tuple[Te
     -> h [B, T, H], state [B, 2, H] (h, c). Source: torch.nn.LSTM.
     """
     (h, cell), outputs = initial_state.unbind(1), []
-    for t in times(gates):
+    for t in steps_of(gates):
         i, f, g, o = (gates[:, t] + h @ recurrent.T).chunk(4, -1)
         cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
         h = torch.sigmoid(o) * torch.tanh(cell)
