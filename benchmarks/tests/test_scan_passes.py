@@ -12,7 +12,7 @@ from benchmarks.affine import corner, float64_scan, relative_rms
 from benchmarks.packages import choose
 from benchmarks.records import attempt
 from benchmarks.shapes import ScanShape, parse_shapes
-from statemix.ops import reference
+from statemix.ops import affine_scan, bdlru_scan, hlru_scan
 
 CPU = torch.device("cpu")
 COPY = {"tb_per_s": 0.01}
@@ -31,8 +31,8 @@ def quick(monkeypatch):
 def test_float64_is_the_loop(recurrence, m, length):
     x = scan_passes.draw(ScanShape(recurrence, m, 2, length, 3), CPU, torch.float64)
     gates, values = x.gates.requires_grad_(), x.values.requires_grad_()
-    normalization = "none" if recurrence == "affine" else "softmax"
-    states, _ = reference.scan(recurrence, gates, values, x.initial.double(), None, normalization)
+    scan = {"bdlru": bdlru_scan, "hlru": hlru_scan, "affine": affine_scan}[recurrence]
+    states, _ = scan(gates, values, backend="reference")
     want = (states, *torch.autograd.grad(states, (gates, values), x.grad_states))
     for got, true in zip(float64_scan(recurrence, gates, values, x.grad_states), want, strict=True):
         torch.testing.assert_close(got, true.detach(), rtol=1e-11, atol=1e-12)
