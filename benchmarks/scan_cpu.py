@@ -62,7 +62,7 @@ IMPLEMENTATIONS: dict[str, tuple[str, bool, Scan]] = {
 
 
 def measure(shape: ScanShape, setup: Setup) -> Record:
-    """Check every implementation, then time all in turns; RuntimeError if one is wrong or cannot run."""
+    """Check every implementation, then time all in rounds; RuntimeError if one is wrong or cannot run."""
     backend, why = explain_backend(CPU)
     if backend != "cpu":
         raise RuntimeError(f"backend: 'cpu' cannot run: {why}")

@@ -22,7 +22,7 @@ from statemix.training.steps import Job, steps_of
 RUN_STEPS = 20_000
 """Steps of a whole run in arXiv 2602.12021."""
 
-TURN = 20
+ROUND_STEPS = 20
 """Steps that one of several concurrent runs takes before the next one does."""
 
 MODES = {"cuda": ("off", "graph", "compiled"), "cpu": ("off",)}
@@ -74,7 +74,7 @@ class Runner:
 
 def make_config(setting: Setting, seed: int, mode: str) -> Config:
     """The configuration of a measured run; long enough for everything that is timed."""
-    timed = 2 * TURN + setting.steps * setting.repeats
+    timed = 2 * ROUND_STEPS + setting.steps * setting.repeats
     overrides = (
         f"training.seed={seed}",
         f"training.capture={mode}",
@@ -93,16 +93,16 @@ def _advance(runners: Sequence[Runner], steps: int, device: torch.device) -> flo
     """Milliseconds for `steps` steps of every run, a few of each at a time, from an idle device to an idle device."""
     _wait(device)
     start = time.perf_counter()
-    for done in range(0, steps, TURN):
+    for done in range(0, steps, ROUND_STEPS):
         for runner in runners:
-            runner.advance(min(TURN, steps - done))
+            runner.advance(min(ROUND_STEPS, steps - done))
     _wait(device)
     return 1000 * (time.perf_counter() - start)
 
 
 def _sample(runners: Sequence[Runner], setting: Setting, key: str) -> Record:
     """Milliseconds of one step of one run, from `repeats` samples of `steps` steps after a short one."""
-    _advance(runners, min(setting.steps, TURN), setting.device)
+    _advance(runners, min(setting.steps, ROUND_STEPS), setting.device)
     steps = setting.steps * len(runners)
     samples = [_advance(runners, setting.steps, setting.device) / steps for _ in range(setting.repeats)]
     return as_record(summarize(samples), key=key)
@@ -119,7 +119,7 @@ def measure_mode(mode: str, setting: Setting) -> Record:
     row["tokens_per_s"] = 1000 * config.training.batch_size * length / row["ms"]["median"]
     row["weights"] = {"step": runner.step, "fingerprint": runner.fingerprint()}
     if setting.device.type == "cuda" and mode != "off":
-        row["kernels"] = count_kernels(lambda: runner.advance(TURN), TURN)
+        row["kernels"] = count_kernels(lambda: runner.advance(ROUND_STEPS), ROUND_STEPS)
     return row
 
 

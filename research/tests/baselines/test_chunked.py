@@ -85,7 +85,7 @@ def some_of_it():
 
 
 def equal_keys():
-    """Written with beta = 2 they turn the state over and over: the system that is worst to solve."""
+    """Written with beta = 2 they reflect the state again and again: the system that is worst to solve."""
     given = delta_rule(128, 1, "nothing is forgotten")
     given["k"] = given["k"][:, :1].expand_as(given["k"]).contiguous()
     return given | {"beta": torch.full_like(given["beta"], 2.0)}

@@ -97,7 +97,7 @@ def test_a_kernel_that_is_missing_or_cannot_run_is_refused(monkeypatch):
 
 @pytest.fixture
 def fla(monkeypatch):
-    """A package in which every kernel is our loop, as strict about its arguments as the real one."""
+    """A package in which every kernel is the plain loop, as strict about its arguments as the real one."""
     calls = []
 
     def kernel(name, half_only, scale, initial_state, output_final_state, num_householder=1, **tensors):
