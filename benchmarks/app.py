@@ -20,9 +20,9 @@ from benchmarks import layer as layers
 from benchmarks import layer_baselines, measure, report, scan_baselines, scan_cpu, scan_passes
 from benchmarks import picture as pictures
 from benchmarks import train as training
-from benchmarks.measure import make_setup
+from benchmarks.measure import attempt, make_setup
 from benchmarks.packages import choose
-from benchmarks.records import Record, attempt, read_record, write_record
+from benchmarks.records import Record, read_record, write_record
 from benchmarks.shapes import ScanShape, check_positive, parse_numbers, parse_shapes, parse_sizes
 from statemix.cli.program import Commands, Program
 from statemix.text import encoded, visible

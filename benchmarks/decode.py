@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.layer import count_parameters
-from benchmarks.measure import Setup, set_count
-from benchmarks.records import Record, free, header
+from benchmarks.measure import Setup, free, set_count
+from benchmarks.records import Record, header
 from benchmarks.shapes import parse_numbers
 from statemix.nn import BDLRU, HLRU
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.layer_baselines import BASELINES, LayerBaseline
-from benchmarks.measure import Setup, short_autotuning
+from benchmarks.measure import Setup, attempt, free, short_autotuning
 from benchmarks.packages import skip_reason
-from benchmarks.records import Record, attempt, free, header
+from benchmarks.records import Record, header
 from statemix.nn import BDLRU
 
 SLACK = 0.05

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
+from benchmarks.records import Record
 from statemix.timing import Times, time_calls
 
 Call = Callable[[], object]
@@ -37,7 +39,7 @@ class Setup(NamedTuple):
         """The dtype itself."""
         return DTYPES[self.dtype]
 
-    def sample(self, calls: Sequence[Call], *, cuda_graph: bool = True) -> dict[str, Any]:
+    def sample(self, calls: Sequence[Call], *, cuda_graph: bool = True) -> Record:
         """Milliseconds of one call, the mean over `calls`, which are the same on different inputs: {"ms", "timed"}."""
         calls = keep_results(calls)
         if self.device.type == "cuda":
@@ -53,11 +55,11 @@ class Setup(NamedTuple):
         return as_record(timing[""])
 
 
-def as_record(times: Times, scale: float = 1.0, key: str = "ms") -> dict[str, Any]:
+def as_record(times: Times, scale: float = 1.0, key: str = "ms") -> Record:
     """Times as records keep them, in milliseconds times `scale`."""
     quantiles = {"median": times.median, "min": min(times.samples)}
     quantiles |= {"lower_quartile": times.low, "upper_quartile": times.high}
-    scaled: dict[str, Any] = {name: scale * value for name, value in quantiles.items()}
+    scaled: Record = {name: scale * value for name, value in quantiles.items()}
     return {key: scaled | {"samples": len(times.samples)}, "timed": times.method}
 
 
@@ -95,7 +97,7 @@ def set_count(device: torch.device, set_bytes: int) -> int:
     return max(2, math.ceil(4 * cache / max(set_bytes, 1)))
 
 
-def copy_bandwidth(setup: Setup) -> dict[str, Any]:
+def copy_bandwidth(setup: Setup) -> Record:
     """A plain copy: its time, and the bytes read and written in 10¹² a second.
 
     Launched, not replayed: as a node of a CUDA graph the same copy is slower, and every share of it would be larger.
@@ -107,7 +109,7 @@ def copy_bandwidth(setup: Setup) -> dict[str, Any]:
     return {"bytes": 2 * size, **timed, "tb_per_s": 2 * size / timed["ms"]["median"] / 1e9}
 
 
-def share_of_copy(timed: dict[str, Any], least: int, copy: dict[str, Any]) -> dict[str, Any]:
+def share_of_copy(timed: Record, least: int, copy: Record) -> Record:
     """A timing with its least bytes, the speed on them, and that speed in percent of the copy's."""
     speed = least / timed["ms"]["median"] / 1e9
     return {**timed, "bytes": least, "tb_per_s": speed, "percent_of_copy": 100 * speed / copy["tb_per_s"]}
@@ -130,3 +132,21 @@ def short_autotuning() -> Iterator[None]:
         yield
     finally:
         driver.get_benchmarker = benchmarker
+
+
+def attempt(names: Record, device: torch.device, measure: Callable[[], Record]) -> Record:
+    """A measured row with its names, or the names with the reason ("failed"): the others are still measured."""
+    try:
+        return names | measure()
+    except Exception as error:  # compilers, drivers and foreign packages raise of every kind
+        return names | {"failed": f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]}
+    finally:
+        free(device)
+
+
+def free(device: torch.device) -> None:
+    """Release memory that nothing holds. After a device error this fails silently, and the next call will say so."""
+    if device.type == "cuda":
+        gc.collect()
+        with contextlib.suppress(RuntimeError):
+            torch.cuda.empty_cache()

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import gc
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -91,21 +88,3 @@ def _renamed(content: Any, names: dict[str, str]) -> Any:
     if isinstance(content, dict):
         return {names.get(key, key): _renamed(value, names) for key, value in content.items()}
     return [_renamed(one, names) for one in content] if isinstance(content, list) else content
-
-
-def attempt(names: Record, device: torch.device, measure: Callable[[], Record]) -> Record:
-    """A measured row with its names, or the names with the reason ("failed"): the others are still measured."""
-    try:
-        return names | measure()
-    except Exception as error:  # compilers, drivers and foreign packages raise of every kind
-        return names | {"failed": f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]}
-    finally:
-        free(device)
-
-
-def free(device: torch.device) -> None:
-    """Release memory that nothing holds. After a device error this fails silently, and the next call will say so."""
-    if device.type == "cuda":
-        gc.collect()
-        with contextlib.suppress(RuntimeError):
-            torch.cuda.empty_cache()

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.affine import associative, corner, float64_scan, relative_rms, shifted
-from benchmarks.measure import Call, Setup, set_count, short_autotuning
+from benchmarks.measure import Call, Setup, attempt, free, set_count, short_autotuning
 from benchmarks.packages import ACCELERATED_SCAN, FLA, TORCH, Package, skip_reason
-from benchmarks.records import Record, attempt, free
+from benchmarks.records import Record
 from benchmarks.shapes import ScanShape
 
 BOUND = 5e-2

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.affine import corner, float64_scan, relative_rms
-from benchmarks.measure import Call, Setup, set_count, share_of_copy
-from benchmarks.records import Record, free, header
+from benchmarks.measure import Call, Setup, free, set_count, share_of_copy
+from benchmarks.records import Record, header
 from benchmarks.shapes import ScanShape, parse_shapes, parse_sizes
 from statemix.ops import explain_backend
 

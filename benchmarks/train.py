@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.measure import as_record
-from benchmarks.records import Record, attempt, header
+from benchmarks.measure import as_record, attempt
+from benchmarks.records import Record, header
 from statemix.timing import summarize
 from statemix.training import Config, resolve_config
 from statemix.training.build import autocast_of, model_of, optimizer_of, task_of

@@ -9,8 +9,8 @@ import torch
 
 from benchmarks import measure, scan_baselines, scan_passes
 from benchmarks.affine import corner, float64_scan, relative_rms
+from benchmarks.measure import attempt
 from benchmarks.packages import choose
-from benchmarks.records import attempt
 from benchmarks.shapes import ScanShape, parse_shapes
 from statemix.ops import affine_scan, bdlru_scan, hlru_scan
 
