@@ -14,10 +14,7 @@ import torch
 from benchmarks.measure import as_record, attempt
 from benchmarks.records import Record, header
 from statemix.timing import summarize
-from statemix.training import Config, resolve_config
-from statemix.training.build import autocast_of, model_of, optimizer_of, task_of
-from statemix.training.data import TrainingSet
-from statemix.training.steps import Job, steps_of
+from statemix.training import Config, build_state, build_step, build_task, resolve_config
 
 RUN_STEPS = 20_000
 """Steps of a whole run in arXiv 2602.12021."""
@@ -46,13 +43,8 @@ class Runner:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.step = 0
         with self._on_stream():
-            task = task_of(config)
-            self._model = model = model_of(config, task).to(device)
-            data = TrainingSet(task, config, device)
-            totals = torch.zeros(3, dtype=torch.float64, device=device)
-            autocast = autocast_of(config.training, device)
-            optimizer = optimizer_of(model, config.training)
-            self._steps = steps_of(Job(model, optimizer, data, config.training, autocast, totals), modes, 0)
+            state = build_state(config, device)
+            self._model, self._steps = state.model, build_step(state, modes)
 
     def _on_stream(self) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
@@ -115,7 +107,7 @@ def measure_mode(mode: str, setting: Setting) -> Record:
     runner = Runner(config, (mode,), setting.device)
     _wait(setting.device)
     row: Record = {"ready_s": time.perf_counter() - start, **_sample([runner], setting, "ms")}
-    length = task_of(config).input_length()
+    length = build_task(config).input_length()
     row["tokens_per_s"] = 1000 * config.training.batch_size * length / row["ms"]["median"]
     row["weights"] = {"step": runner.step, "fingerprint": runner.fingerprint()}
     if setting.device.type == "cuda" and mode != "off":

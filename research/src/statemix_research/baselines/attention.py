@@ -40,7 +40,7 @@ class Attention(Baseline):
         dim: width of input and output.
         heads: number of heads.
         head_dim: d, channels of a head; default dim / heads. E = heads · d.
-        position: a key of `POSITIONS`.
+        position: of queries and keys, "rotary" or "none".
     """
 
     def __init__(

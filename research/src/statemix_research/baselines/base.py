@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 import torch
@@ -26,8 +28,17 @@ class Baseline(nn.Module):
         shapes: the state's parts by name, without the dimension of sequences.
     """
 
+    ARGUMENTS: ClassVar[dict[str, str]] = {}
+    """Meaning of each argument, from the docstring's Args, for `statemix train --help`."""
+
     start: ClassVar[dict[str, float]] = {}
     """Initial value of a part, where it is not 0."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        section = inspect.cleandoc(cls.__doc__ or "").partition("\nArgs:\n")[2]
+        arguments = re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", section, re.MULTILINE)
+        cls.ARGUMENTS = cls.ARGUMENTS | {name: " ".join(text.rstrip(".").split()) for name, text in arguments}
 
     def __init__(self, dim: int, shapes: Mapping[str, tuple[int, ...]]) -> None:
         super().__init__()
@@ -69,16 +80,11 @@ class Baseline(nn.Module):
         """The state [S, n] of S = batch_size sequences before their first token, on the layer's device."""
         check_size("batch_size", batch_size, 0)
         device, dtype = placement(self)
-        parts = [
-            torch.full(
-                (batch_size, math.prod(shape)),
-                self.start.get(name, 0.0),
-                dtype=state_dtype(dtype),
-                device=device,
-            )
-            for name, shape in self.shapes.items()
-        ]
-        return torch.cat(parts, 1)
+        state = torch.zeros(batch_size, self.state_size, dtype=state_dtype(dtype), device=device)
+        for name, part in self._split_state(state):
+            if name in self.start:
+                part.fill_(self.start[name])
+        return state
 
     @property
     def dtype(self) -> torch.dtype:
@@ -88,10 +94,16 @@ class Baseline(nn.Module):
     def _run(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         if x.shape[1] == 0:
             return x.clone(), state.clone()
-        dtype, sizes = state_dtype(self.dtype), [math.prod(shape) for shape in self.shapes.values()]
-        parts = zip(self.shapes.items(), state.to(dtype).split(sizes, 1), strict=True)
-        y, after = self.advance(x, {name: part.unflatten(1, shape) for (name, shape), part in parts})
+        dtype = state_dtype(self.dtype)
+        parts = {
+            name: part.unflatten(1, self.shapes[name]) for name, part in self._split_state(state.to(dtype))
+        }
+        y, after = self.advance(x, parts)
         return y, torch.cat([after[name].to(dtype).flatten(1) for name in self.shapes], 1)
+
+    def _split_state(self, state: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """The parts of a state [S, n] by name, each [S, size]."""
+        yield from zip(self.shapes, state.split(list(map(math.prod, self.shapes.values())), 1), strict=True)
 
 
 def check_state(state: Tensor, shape: tuple[int | str, ...], letters: str, x: Tensor) -> None:

@@ -95,12 +95,12 @@ class DeltaNet(DeltaLayer):
 
     Args:
         dim: width of input and output.
-        heads: H.
+        heads: H, number of heads.
         head_dim: K, numbers of a key.
         expand_v: numbers of a value, as a multiple of K.
         negative_eigenvalues: β in (0, 2) instead of (0, 1).
         conv_size: steps of the short convolutions.
-        backend: see `kernels.run_operation`.
+        backend: "auto", "loop", "chunks" or "kernel" (`kernels.run_operation`).
     """
 
     operation, gated = "delta_rule", False
@@ -137,8 +137,12 @@ class GatedDeltaProduct(DeltaLayer):
     """Gated DeltaNet with `factors` delta-rule writes a token (2 or 4 in the literature); one decay before them.
 
     Other arguments, shapes and state as `DeltaNet`. Source: arXiv 2502.10297.
+
+    Args:
+        factors: writes a token, at least 2.
     """
 
+    ARGUMENTS = DeltaNet.ARGUMENTS
     operation = "gated_delta_product"
 
     def __init__(

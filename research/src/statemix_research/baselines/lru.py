@@ -25,10 +25,10 @@ class LRU(Baseline):
 
     Args:
         dim: width of input and output.
-        state_dim: N complex numbers; default `dim`.
+        state_dim: N, complex numbers of the state; default `dim`.
         radius: range of the initial |λ|, uniform in area; γ starts at √(1 - |λ|²).
         max_phase: the initial phase is uniform in [0, max_phase).
-        backend: of `affine_scan`.
+        backend: that of `affine_scan`.
     """
 
     def __init__(

@@ -18,7 +18,7 @@ class LSTM(Baseline):
 
     Args:
         dim: width of input and output.
-        hidden_size: H; default `dim`.
+        hidden_size: H, numbers of h and of c; default `dim`.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ class Mamba2(Baseline):
         expand: the inner width E is expand · dim.
         head_dim: channels of a head; divides E.
         conv_size: steps of the short convolution.
-        backend: see `kernels.run_operation`.
+        backend: "auto", "loop", "chunks" or "kernel" (`kernels.run_operation`).
     """
 
     def __init__(

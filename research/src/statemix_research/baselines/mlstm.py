@@ -27,7 +27,7 @@ class MLSTM(Baseline):
 
     Args:
         dim: width of input and output.
-        heads: divides expand · dim.
+        heads: number of heads; divides expand · dim.
         expand: the inner width is expand · dim.
         conv_size: steps of the short convolution.
         chunk: steps computed side by side.

@@ -24,7 +24,7 @@ class PDSSM(Baseline):
 
     Args:
         dim: width of input and output.
-        state_dim: N.
+        state_dim: N, complex numbers of the state.
         dictionary_size: matrices in the mixture.
         gate_dim: hidden size of the maps to d_t; default `dim`.
         magnitude_bias: initial logit of |d_t|; the paper gives none.

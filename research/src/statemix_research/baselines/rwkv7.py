@@ -38,7 +38,7 @@ class RWKV7(Baseline):
         dim: width of input and output.
         head_dim: channels of a head; divides `dim`.
         rank: of the low-rank maps of decay and rate, twice that for the gate; default 2.5 √dim, to a multiple of 32.
-        backend: see `kernels.run_operation`.
+        backend: "auto", "loop", "chunks" or "kernel" (`kernels.run_operation`).
     """
 
     def __init__(

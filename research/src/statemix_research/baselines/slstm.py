@@ -25,7 +25,7 @@ class SLSTM(Baseline):
 
     Args:
         dim: width of input and output.
-        heads: blocks of the gates.
+        heads: number of heads, the blocks of the gates.
         head_dim: channels of a head, between projections to E channels and back; None: E = dim without projections,
             as in the paper.
         conv_size: steps of the short convolution.
