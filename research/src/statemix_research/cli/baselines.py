@@ -7,8 +7,8 @@ from typing import Annotated
 
 import torch
 import typer
-
 from benchmarks.files import write_json
+
 from benchmarks.packages import FLA, version
 from statemix.cli.console import Styled, output
 from statemix.cli.errors import Failure

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-
 from benchmarks.cases import Case
 from benchmarks.clock import time_calls
 from benchmarks.contestants import CONTESTANTS
 from benchmarks.layers import Setting, time_layer
+from torch import Tensor
+
 from statemix.environment import describe
 from statemix.nn import build_mixer
 from statemix.ops import bdlru_scan
