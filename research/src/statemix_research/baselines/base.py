@@ -9,10 +9,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from statemix.nn.plain import placement
-from statemix.nn.projection import check_input, check_size
-from statemix.ops.checks import check_cu_seqlens, check_tensor
-from statemix.ops.layout import state_dtype
+from statemix.nn.mixer import (
+    check_cu_seqlens,
+    check_input,
+    check_size,
+    check_tensor,
+    placement,
+    state_dtype,
+)
 
 Parts = dict[str, Tensor]
 """A state, part by part: each [S, *shape]."""
