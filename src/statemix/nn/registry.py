@@ -35,7 +35,8 @@ class Registry(Mapping[str, type[nn.Module]]):
     def _all(self) -> dict[str, str | type[nn.Module]]:
         if not self._installed:
             for entry in entry_points(group="statemix.mixers"):
-                self._places = {**entry.load(), **self._places}
+                for name, kind in entry.load().items():
+                    self._places.setdefault(name, kind)
             self._installed = True
         return self._places
 
