@@ -8,12 +8,12 @@ import subprocess
 import sys
 
 import pytest
+from benchmarks.contestants import CONTESTANTS
 from rich.console import Console as RichConsole
-from statemix_research.baselines.check import Check
+from statemix_research.baselines.verify import Check
 from statemix_research.sweeps import EXPERIMENTS, Progress, jobs_of, make_plan
 from statemix_research.sweeps.grid import describe
 
-from benchmarks.contestants import CONTESTANTS
 from statemix.cli import bench_tables, rivals, sweep_view, tables, tune
 from statemix.cli.console import Console, Styled
 from statemix.cli.table import Column, Table
