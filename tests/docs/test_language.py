@@ -24,8 +24,6 @@ PRIVATE = {
 
 EXEMPT = {
     "research": "its owner renames",
-    "benchmarks": "its owner renames",
-    "tools": "its owner renames",
     "src/statemix/cli": "its owner renames",
     "src/statemix/report": "its owner renames",
     "src/statemix/extras.py": "its owner renames",
