@@ -16,7 +16,7 @@ from tests.ops.test_triton_cuda import BOUNDS, cut, launches, poisoned
 
 __all__ = ["poisoned"]  # uninitialised memory is NaN in every test
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+pytestmark = pytest.mark.gpu
 
 KINDS = ["bdlru", "hlru"]
 

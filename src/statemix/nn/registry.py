@@ -18,7 +18,7 @@ BASELINES = (
 
 
 class Registry(Mapping[str, type[nn.Module]]):
-    """Classes by name, each imported when it is asked for: the built-in ones and those of installed packages.
+    """Classes by name, each imported at its first use: the built-in ones and those of installed packages.
 
     A package adds its own by an entry point of the group "statemix.mixers" that names a mapping of name to
     "module:Class"; a program adds one with `register`.
