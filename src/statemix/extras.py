@@ -23,6 +23,7 @@ PACKAGES: dict[str, Package] = {
     "tensorboard": Package("tensorboard>=2.16", "tensorboard"),
     "matplotlib": Package("matplotlib>=3.8", "report"),
     "jinja2": Package("jinja2>=3.1", "report"),
+    "pandas": Package("pandas>=2.1", "report"),
     "fla": Package("flash-linear-attention>=0.6.0", "rivals"),
     "accelerated_scan": Package("accelerated-scan>=0.3.1", "rivals"),
     "distributed": Package("dask[distributed]>=2026.8", "cluster"),
@@ -50,3 +51,10 @@ def missing(module: str) -> str:
         f"{name} is not installed: {install(module)}"
         f' (from a clone of statemix: pip install -e ".[{PACKAGES[module].extra}]")'
     )
+
+
+def require(*modules: str) -> None:
+    """ImportError that says how to install the first of the packages that is not installed."""
+    for module in modules:
+        if not installed(module):
+            raise ImportError(missing(module))
