@@ -11,7 +11,7 @@ import types
 import pytest
 
 from statemix import waiting
-from statemix.cli.waiting import working
+from statemix.cli.console import working
 from statemix.waiting import COMPILING, Lines, Pace, compiling
 
 

@@ -6,7 +6,6 @@ import json
 
 import pytest
 import torch
-from rich.console import Console
 
 from statemix.cli import doctor, selfcheck
 from statemix.ops import cpu, triton
@@ -15,14 +14,7 @@ from statemix.ops.triton import table
 
 def shown(monkeypatch, *names):
     monkeypatch.setattr(doctor, "devices", lambda: [torch.device(name) for name in names])
-    console = Console(width=200)
-    with console.capture() as captured:
-        console.print(doctor._choices())
-    return [
-        [cell.strip() for cell in line.split("│")[1:-1]]
-        for line in captured.get().splitlines()
-        if "│" in line
-    ]
+    return [list(row) for row in doctor.choices()]
 
 
 @pytest.fixture(autouse=True)

@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import torch
 import typer
 
-from statemix.cli.console import output, progress
+from statemix.cli.console import output, progress, working
 from statemix.cli.table import Column, Table
-from statemix.cli.waiting import working
 from statemix.ops.triton import table
-from statemix.text import visible
 
 if TYPE_CHECKING:
     from statemix.cli.tuning import Choice, LaunchOrPortable
@@ -115,7 +113,7 @@ def _show_in_use(devices: dict[str, dict[str, LaunchOrPortable]]) -> None:
             for limit, launches in entries.items():
                 defaults.add_row(kind, direction, str(limit), *map(_launch, launches))
         console.print(defaults)
-    own = Table(f"your own: {visible(path)}", [Column(name, prose=True) for name in ("GPU", "key", "launch")])
+    own = Table(f"your own: {path}", [Column(name, prose=True) for name in ("GPU", "key", "launch")])
     for device, choices in devices.items():
         for key, launch in choices.items():
             own.add_row(device, key, _launch(launch))

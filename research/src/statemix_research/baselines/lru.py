@@ -63,6 +63,10 @@ class LRU(Rival):
         phase = self.phase.to(kind)
         return size.unsqueeze(-1) * torch.stack([phase.cos(), phase.sin()], -1)
 
+    def transitions(self, x: Tensor) -> Tensor:
+        """The transition matrices for x [B, T, dim]: [B, T, N, 2, 2] (for analysis)."""
+        return turns(self.eigenvalues()).expand(*x.shape[:-1], -1, -1, -1)
+
     def advance(self, x: Tensor, state: Parts) -> tuple[Tensor, Parts]:
         """x [B, T, dim] -> (y [B, T, dim], the state after it)."""
         eigenvalues = self.eigenvalues()
