@@ -29,7 +29,7 @@ def transition_eigenvalues(model: nn.Module, tokens: Tensor, *, max_matrices: in
     """The eigenvalues of A_t while the model reads tokens [B, T], for every mixer that offers its transitions.
 
     A mixer offers them by a method `transitions(x [B, T, D]) -> A_t [B, T, N, m, m]`, or, for a scalar recurrence of
-    order m, `coefficients(x) -> [B, T, N, m + 1]`: lags 1 … m, of which the companion matrices are taken, and the input.
+    order m, `coefficients(x) -> [B, T, N, m + 1]`: lags 1 … m, whose companion matrices are taken, and the input.
 
     Args:
         model: A model of token sequences.

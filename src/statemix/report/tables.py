@@ -11,11 +11,12 @@ from statemix.text import visible
 
 COSTS = {
     "state size": "state_size",
+    "FLOPs per token": "flops_per_token",
     "FLOPs per step": "flops_per_step",
     "mixer parameters": "mixer_parameters",
     "parameters": "parameters",
 }
-"""What a model costs: the column, and the key in a summary."""
+"""What a model costs: the column, and the key in a summary. FLOPs per step are in summaries of earlier versions."""
 
 SHOWN_LENGTHS = 6
 """Test lengths that the page has room for; runs.csv has them all."""
@@ -65,7 +66,12 @@ def page_columns(rows: list[Row], lengths: list[int]) -> dict[str, list[str]]:
     shown = [f"accuracy at {length}" for length in some_of(lengths)]
     task = ["task"] if len({row["task"] for row in rows}) > 1 else []
     results = ["configuration", *task, "n", *shown, "best validation", "status"]
-    return {"Results": results, "Sizes and costs": ["configuration", "m", "N", *COSTS, "steps", "seconds"]}
+    costs = [
+        column
+        for column in COSTS
+        if column != "FLOPs per step" or any(row[column] is not None for row in rows)
+    ]
+    return {"Results": results, "Sizes and costs": ["configuration", "m", "N", *costs, "steps", "seconds"]}
 
 
 def some_of(lengths: list[int]) -> list[int]:
