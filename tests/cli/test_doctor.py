@@ -59,12 +59,12 @@ def h200(tmp_path, monkeypatch):
 
 def test_launches_by_default(h200, monkeypatch):
     said = doctor.launches(torch.device("cuda", 0))
-    assert said.startswith("measured defaults for compute capability 9.0; none of your own")
+    assert said.startswith("measured defaults for compute capability 9.0; none for this GPU")
     assert str(h200) in said
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
-    assert doctor.launches(torch.device("cuda", 0)).startswith("portable kernels; none of your own")
+    assert doctor.launches(torch.device("cuda", 0)).startswith("portable kernels; none for this GPU")
     monkeypatch.setattr(torch.version, "hip", "7.0")
-    assert doctor.launches(torch.device("cuda", 0)).startswith("portable kernels; none of your own")
+    assert doctor.launches(torch.device("cuda", 0)).startswith("portable kernels; none for this GPU")
 
 
 def test_launches_of_a_users_table(h200):
@@ -74,7 +74,7 @@ def test_launches_of_a_users_table(h200):
     }
     h200.write_text(json.dumps({"devices": {"NVIDIA H200": entries}}))
     said = doctor.launches(torch.device("cuda", 0))
-    assert said == f"2 of your own from {h200}, else measured defaults for compute capability 9.0"
+    assert said == f"2 from {h200}, else measured defaults for compute capability 9.0"
 
 
 def test_a_damaged_table_is_told(h200):

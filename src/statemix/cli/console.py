@@ -33,7 +33,7 @@ class Console(RichConsole):
         return super().render_str(encodable(visible(text, keep="\n"), self.encoding), **settings)
 
     def print(self, *objects: Any, **settings: Any) -> None:
-        """As rich's; what cannot be told on standard error stops nothing."""
+        """As rich's; a standard error that cannot be written stops nothing."""
         with contextlib.suppress(*([OSError] if self.stderr else [])):
             super().print(*objects, **settings)
 
@@ -98,7 +98,7 @@ class Work:
 
 @contextlib.contextmanager
 def working(what: str, total: int) -> Iterator[Work]:
-    """Something to be told what begins and ends; shown on standard error as a line that moves, or lines in a log."""
+    """Progress through `total` things, on standard error: one line that moves on a terminal, plain lines in a log."""
     work = Work(what, total)
     if is_watched():
         with Live(work, console=progress(), refresh_per_second=4, transient=True):

@@ -90,7 +90,7 @@ def choices() -> Rows:
 
 
 def launches(device: torch.device) -> str:
-    """Which launch table the Triton kernels go by on a CUDA device: the user's entries before the defaults."""
+    """Which launch table the Triton kernels use on a CUDA device: the user's entries before the defaults."""
     capability = torch.cuda.get_device_capability(device) if torch.version.hip is None else (0, 0)
     usual = "portable kernels"
     if capability in table.MEASURED:
@@ -101,8 +101,8 @@ def launches(device: torch.device) -> str:
     except ValueError as error:
         return str(error)
     if own:
-        return f"{own} of your own from {path}, else {usual}"
-    return f"{usual}; none of your own for this GPU in {path} (`statemix tune` measures them)"
+        return f"{own} from {path}, else {usual}"
+    return f"{usual}; none for this GPU in {path} (`statemix tune` benchmarks them)"
 
 
 def _cells(check: selfcheck.Check) -> tuple[str, ...]:

@@ -94,7 +94,7 @@ def train(
 def train_run(config: Config, folder: Path, label: str) -> dict[str, Any]:
     """Train or resume a run with progress shown; returns its summary.
 
-    Interrupted if it was asked to stop and has saved; Failure if it diverged.
+    Interrupted if a signal stopped it and it is saved; Failure if it diverged.
     """
     from statemix.training import train
 

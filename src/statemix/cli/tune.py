@@ -113,12 +113,12 @@ def _show_in_use(devices: dict[str, dict[str, LaunchOrPortable]]) -> None:
             for limit, launches in entries.items():
                 defaults.add_row(kind, direction, str(limit), *map(_launch, launches))
         console.print(defaults)
-    own = Table(f"your own: {path}", [Column(name, prose=True) for name in ("GPU", "key", "launch")])
+    own = Table(f"your launch table: {path}", [Column(name, prose=True) for name in ("GPU", "key", "launch")])
     for device, choices in devices.items():
         for key, launch in choices.items():
             own.add_row(device, key, _launch(launch))
     if own.rows:
         console.print(own)
     else:
-        console.say(f"{path}: no entries of your own")
+        console.say(f"{path}: no entries")
     console.print("Other GPUs, larger m: portable kernels.")

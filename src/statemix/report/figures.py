@@ -251,12 +251,12 @@ def group_eigenvalues(group: Group) -> list[torch.Tensor]:
     return transition_eigenvalues(model, tokens, max_matrices=3000)
 
 
-def _caption(told: str, groups: list[Group], counts: list[int]) -> str:
+def _caption(what: str, groups: list[Group], counts: list[int]) -> str:
     """What is drawn, of how many runs and groups, and where they were trained; `counts`: runs behind each line."""
     runs, behind = sum(len(group.runs) for group in groups), sorted(filter(None, counts))
     several = f"{len(groups)} configurations in {len(counts)} group{'' if len(counts) == 1 else 's'}"
     parts = [
-        told,
+        what,
         f"{_runs(runs)}, grouped by model: {several}." if len(counts) < len(groups) else f"{_runs(runs)}.",
     ]
     if behind and behind[-1] > 1:
@@ -295,13 +295,13 @@ def caption_curves(groups: list[Group]) -> str:
 
 def caption_eigenvalues(groups: list[Group]) -> str:
     """Of the figure of eigenvalues."""
-    told = (
+    what = (
         "Eigenvalues of the learned transitions A_t on test sequences, every layer, of one seed "
         "(the first that has weights and did not diverge). The circle has radius 1."
     )
     if len(groups) <= PANELS:
-        return told
-    return f"{told} Shown: the {PANELS} of {len(groups)} configurations with the highest validation accuracy."
+        return what
+    return f"{what} Shown: the {PANELS} of {len(groups)} configurations with the highest validation accuracy."
 
 
 class FigureOf(NamedTuple):

@@ -110,8 +110,8 @@ def _seeds(seeds: list[int]) -> str:
             spans[-1][1] = seed
         else:
             spans.append([seed, seed])
-    told = [str(a) if a == b else f"{a}, {b}" if b == a + 1 else f"{a}–{b}" for a, b in spans]
-    return f"seed{'' if len(seeds) == 1 else 's'} {', '.join(told)}"
+    parts = [str(a) if a == b else f"{a}, {b}" if b == a + 1 else f"{a}–{b}" for a, b in spans]
+    return f"seed{'' if len(seeds) == 1 else 's'} {', '.join(parts)}"
 
 
 def write_readme_picture(folders: Iterable[str | Path], out: str | Path) -> Path:

@@ -29,7 +29,7 @@ CURVES = {"train": "loss", "eval": "accuracy"}
 
 @dataclass(frozen=True)
 class Record:
-    """One run as its folder tells it; `summary` is empty while the run goes on."""
+    """One run as read from its folder; `summary` is empty until the run ends."""
 
     folder: Path
     config: dict[str, Any]
@@ -85,14 +85,14 @@ def read_record(folder: Path) -> Record:
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"folders: {folder}/config.json is not a configuration of a run: {error}") from None
     try:
-        told = {
+        accuracy = {
             int(length): _number("accuracy", value, 1)
             for length, value in summary.get("accuracy", {}).items()
         }
         best, seconds = summary.get("best_accuracy"), summary.get("seconds")
         return Record(
             folder, config, summary, task, str(summary.get("status", "running")), int(summary.get("step", last_step)),
-            seed, {length: told[length] for length in sorted(told)},
+            seed, {length: accuracy[length] for length in sorted(accuracy)},
             None if best is None else _number("best_accuracy", best, 1),
             None if seconds is None else _number("seconds", seconds, math.inf), curves,
         )  # fmt: skip
@@ -129,7 +129,7 @@ def read_metrics(path: Path) -> tuple[int, dict[str, pandas.Series]]:
                 entry = decode(line.decode())  # `json.loads` of bytes takes twice as long
             except (ValueError, RecursionError):
                 damaged = (
-                    f"{path} line {number} is not JSON"  # a run that goes on may be writing its last line
+                    f"{path} line {number} is not JSON"  # an unfinished run may be writing its last line
                 )
                 continue
             try:

@@ -78,9 +78,9 @@ def _answer(groups: list[Group]) -> str:
         for name, every in tasks.items()
         if (members := [group for group in every if group in tested])
     ]
-    told = "; ".join(parts) if len(parts) <= NAMED else "The table gives the accuracies task by task"
+    text = "; ".join(parts) if len(parts) <= NAMED else "The table gives the accuracies task by task"
     left_out = f" ({_untested(untested)}: left out)" if untested else ""
-    return f"{told[0].upper()}{told[1:]}{left_out}."
+    return f"{text[0].upper()}{text[1:]}{left_out}."
 
 
 def _untested(runs: list[Record]) -> str:
@@ -106,11 +106,11 @@ def _outcome(groups: list[Group], prefix: str) -> str:
     best, worst = ([k for k, one in scores.items() if one.mean == end.mean] for end in (high, low))
     holders = [_list(those) if len(those) <= NAMED else f"{len(those)} of {len(scores)} configurations"
                for those in (best, worst)]  # fmt: skip
-    told = (
+    text = (
         f"{place} {holders[0]} {'have' if len(best) > 1 else 'has'} the highest test accuracy, {score(high, 1)}, "
         f"and {holders[1]} the lowest, {score(low, 1)}"
     )
-    return told + _caution([scores[name] for name in (*best, *worst)])
+    return text + _caution([scores[name] for name in (*best, *worst)])
 
 
 def _caution(ends: list[Spread]) -> str:
