@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format kernels clean
+.PHONY: help demo test check format docs kernels clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,9 @@ format: $(STAMP)  ## put the code into its standard form
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+docs: $(STAMP)  ## build the site into build/site; a warning is an error
+	$(BIN)/mkdocs build --strict --quiet
+
 kernels: $(STAMP)  ## compile every GPU kernel for every target, no GPU needed, and record what it takes
 	$(BIN)/python -m tools.aot_check --all --jobs $(WORKERS) --write benchmarks/records/kernel_resources.json
 
@@ -48,6 +51,6 @@ $(STAMP): pyproject.toml research/pyproject.toml constraints.txt
 	@"$(PYTHON)" -c '$(NEW_ENOUGH)' || { echo "error: $(PYTHON) is $$("$(PYTHON)" -V 2>&1), expected Python 3.10 or newer" >&2; exit 1; }
 	"$(PYTHON)" -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt $(TORCH_FROM) torch
-	$(BIN)/python -m pip install -q -c constraints.txt -e ".[all,dev]"
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[all,dev,docs]"
 	$(BIN)/python -m pip install -q --no-deps -e research
 	@touch $@

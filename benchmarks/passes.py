@@ -15,8 +15,8 @@ from benchmarks.clock import against_copy, free, set_count, time_calls
 from benchmarks.exact import corner, exact, relative_rms
 from benchmarks.record_files import header
 from statemix.ops.autograd import operator
+from statemix.ops.dispatch import choose_backend
 from statemix.ops.layout import Role, empty_fast, to_fast_order
-from statemix.ops.registration import choose_backend
 
 DEFAULT_SHAPES = (
     "bdlru:1,bdlru:2,bdlru:4,bdlru:8,bdlru:16,hlru:4,hlru:8,hlru:16,hlru:4:1024,hlru:8:1024,hlru:16:1024"

@@ -13,8 +13,8 @@ from benchmarks.cases import Case
 from benchmarks.contestants import CONTESTANTS, Contestant
 from benchmarks.timing import interleaved
 from statemix.environment import describe
+from statemix.ops.dispatch import choose_backend
 from statemix.ops.layout import Role, in_fast_format
-from statemix.ops.registration import choose_backend
 
 DEVICES = ("cpu",)
 TOLERANCE = 2e-5

@@ -1,6 +1,6 @@
 """What a model costs and what it has learned: parameters, state and FLOPs; eigenvalues; statistics over seeds."""
 
-from statemix.analysis.accounting import mixer_parameters, mixers, parameters, state_size
+from statemix.analysis.accounting import flops_per_token, mixer_parameters, mixers, parameters, state_size
 from statemix.analysis.spectra import (
     companion,
     has_transitions,
@@ -13,6 +13,7 @@ from statemix.analysis.statistics import Spread, spread
 __all__ = [
     "Spread",
     "companion",
+    "flops_per_token",
     "has_transitions",
     "inputs_of",
     "mixer_parameters",

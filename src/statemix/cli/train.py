@@ -26,8 +26,7 @@ class TrainCommand(TyperCommand):
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """As wide as the terminal; generated from what the settings are made of."""
-        from statemix.training import SUMMARIES
-        from statemix.training.settings import groups
+        from statemix.training import SUMMARIES, groups
 
         with formatter.section("Presets"):
             formatter.write_dl(list(SUMMARIES.items()))
@@ -39,10 +38,9 @@ class TrainCommand(TyperCommand):
 
 def complete_settings(ctx: Any, incomplete: str) -> list[str]:
     """For a shell: presets, names of settings, and the tasks and mixers after task.name= and mixer.name=."""
-    from statemix.nn.registry import MIXERS
+    from statemix.nn import MIXERS
     from statemix.tasks import TASKS
-    from statemix.training import PRESETS
-    from statemix.training.settings import groups
+    from statemix.training import PRESETS, groups
 
     words = [] if ctx.params.get("settings") else list(PRESETS)
     words += dict.fromkeys(f"{one.name}=" for group in groups() for one in group.settings)
@@ -76,8 +74,7 @@ def train(
     Settings read training.steps=500, mixer.block_size=4, task.n=4. They override the file's, these the preset's, and
     these the defaults. Another task or mixer starts with its own defaults.
     """
-    from statemix.training import resolve_config
-    from statemix.training.settings import to_toml
+    from statemix.training import resolve_config, to_toml
 
     words = settings or []
     preset = words[0] if words and "=" not in words[0] else None

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from statemix.cli import selfcheck
 from statemix.ops import triton
+from statemix.ops.dispatch import RECURRENCES
 from statemix.ops.layout import Role, in_fast_format
-from statemix.ops.registration import RECURRENCES
 from statemix.ops.triton.table import OVERRIDE, Key, Turns, default, user_table
 from statemix.timing import time_calls
 from statemix.training.files import replace_file

@@ -13,7 +13,7 @@ from statemix.analysis.statistics import Spread, spread
 from statemix.report.palette import MAX_SERIES, OTHERS, Look, look_of
 from statemix.report.records import Record, find_runs, read_record
 from statemix.text import visible
-from statemix.training.config import flatten
+from statemix.training import flatten
 
 SIZES = {"bdlru": ("BD-LRU", "block_size"), "hlru": ("H-LRU", "order")}
 """The title of a mixer that has an m, and which of its arguments m is."""

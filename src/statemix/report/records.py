@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from statemix.tasks import Task, get_task
-from statemix.training.config import Config
+from statemix.training import Config, check_metrics
 from statemix.training.files import RunError, read_json
-from statemix.training.metrics import check_metrics
 
 if TYPE_CHECKING:
     import pandas

@@ -8,10 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from statemix.nn.plain import placement
-from statemix.nn.projection import check_input, check_size
-from statemix.ops.checks import check_tensor
-from statemix.ops.layout import state_dtype
+from statemix.nn.mixer import check_input, check_size, check_tensor, placement, state_dtype
 from statemix_research.baselines.base import heads_of
 
 

@@ -9,10 +9,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from statemix.nn.plain import placement
-from statemix.nn.projection import check_input, check_size
-from statemix.ops.checks import check_cu_seqlens, check_tensor
-from statemix.ops.layout import state_dtype
+from statemix.nn.mixer import (
+    check_cu_seqlens,
+    check_input,
+    check_size,
+    check_tensor,
+    placement,
+    state_dtype,
+)
 
 Parts = dict[str, Tensor]
 """A state, part by part: each [S, *shape]."""
@@ -24,6 +28,27 @@ class Rival(nn.Module):
     The state is one float32 tensor (float64 in a float64 layer): the parts that `parts` names, flattened, one after
     another. Subclasses write `advance`; sequences packed by cu_seqlens are run through it one after another.
     """
+
+    ARGUMENTS: ClassVar[dict[str, str]] = {
+        "hidden_size": "numbers of h and of c; the width if left out",
+        "state_dim": "numbers of a state's column, complex where the layer is; the width if it has no default",
+        "radius": "where the moduli of the eigenvalues start, uniform in area",
+        "max_phase": "the largest phase of an eigenvalue at the start, in radians",
+        "expand": "inner width as a multiple of the width",
+        "expand_v": "width of the values as a multiple of that of the keys",
+        "head_dim": "channels of a head; the width divided by the heads if it has no default",
+        "heads": "heads",
+        "conv_size": "taps of the short convolution",
+        "negative_eigenvalues": "whether eigenvalues lie in [-1, 1] instead of [0, 1]",
+        "factors": "Householder factors of a token",
+        "rank": "of the low-rank maps of decay and rate; 2.5 √width, rounded, if left out",
+        "chunk": "steps computed side by side",
+        "position": 'how positions are encoded: "rotary" or "none"',
+        "dictionary_size": "matrices that the permutations are mixed from",
+        "gate_dim": "width inside the maps of modulus and phase; the width if left out",
+        "magnitude_bias": "the logit that the modulus starts with",
+    }
+    """What the arguments mean, for `statemix train --help`."""
 
     fill: ClassVar[dict[str, float]] = {}
     """What a part starts with, where it is not 0."""
@@ -68,12 +93,12 @@ class Rival(nn.Module):
         """The state [S, n] of S = batch_size sequences before their first token, on the layer's device."""
         check_size("batch_size", batch_size, 0)
         device, dtype = placement(self)
-        kind = state_dtype(dtype)
-        starts = [
-            torch.full((batch_size, math.prod(shape)), self.fill.get(name, 0.0), dtype=kind, device=device)
-            for name, shape in self.parts.items()
-        ]
-        return torch.cat(starts, 1)
+        state = torch.zeros(batch_size, self.state_size, dtype=state_dtype(dtype), device=device)
+        sizes = [math.prod(shape) for shape in self.parts.values()]
+        for name, part in zip(self.parts, state.split(sizes, 1), strict=True):
+            if name in self.fill:
+                part.fill_(self.fill[name])
+        return state
 
     @property
     def dtype(self) -> torch.dtype:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from statemix.nn.projection import check_size
+from statemix.nn.mixer import check_size
 from statemix_research.baselines.base import Parts, Rival
 from statemix_research.baselines.operations import check_backend, operate
 from statemix_research.baselines.parts import Decay, GatedNorm, ShortConvolution

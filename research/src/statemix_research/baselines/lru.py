@@ -7,9 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from statemix.nn.projection import check_size
+from statemix.nn.mixer import check_backend, check_size
 from statemix.ops import affine_scan
-from statemix.ops.registration import check_backend
 from statemix_research.baselines.base import Parts, Rival
 
 LEAST_DECAY = 1e-6

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from statemix.nn.projection import check_size
+from statemix.nn.mixer import check_size
 from statemix_research.baselines.base import Parts, Rival, heads_of
 from statemix_research.baselines.operations import check_backend, operate
 from statemix_research.baselines.parts import Decay, GatedNorm, ShortConvolution

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from statemix.nn.projection import check_size
+from statemix.nn.mixer import check_size
 from statemix_research.baselines import loops
 from statemix_research.baselines.base import Parts, Rival, heads_of
 from statemix_research.baselines.parts import Blockwise, HeadNorm, ShortConvolution

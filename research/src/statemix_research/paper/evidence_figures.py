@@ -23,7 +23,7 @@ Row = Mapping[str, Any]
 Point = tuple[float, Spread, list[float]]
 """x, the mean and deviation of y, and y of every run."""
 
-COSTS = ("flops_per_step", "state_size", "parameters", "mixer_parameters")
+COSTS = ("flops_per_step", "flops_per_token", "state_size", "parameters", "mixer_parameters")
 """Numbers of a model that are no label: the runs of one size share them."""
 
 MOST_COLUMNS = 4

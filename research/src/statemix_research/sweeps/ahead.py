@@ -15,8 +15,7 @@ from typing import Any
 import torch
 
 from benchmarks.training import Runner
-from statemix.training import Config
-from statemix.training.build import captures_of, device_of
+from statemix.training import Config, build_device, captures_of
 from statemix_research.sweeps.executors import begin, worker_context
 from statemix_research.sweeps.store import Job
 
@@ -44,7 +43,7 @@ def compile_steps(content: dict[str, Any]) -> None:
 
     compiler.compile_threads = 1
     config = Config.from_dict(content)
-    device = device_of(config)
+    device = build_device(config)
     Runner(config, captures_of(config.training, device), device).advance(STEPS)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -55,7 +54,7 @@ def is_compiled(job: Job) -> bool:
     if job.kind != "train":
         return False
     config = Config.from_dict(job.content)
-    return captures_of(config.training, device_of(config))[0] == "compiled"
+    return captures_of(config.training, build_device(config))[0] == "compiled"
 
 
 def _compile(number: int, work: Compile, content: dict[str, Any]) -> None:

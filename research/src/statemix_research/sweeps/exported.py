@@ -51,7 +51,7 @@ ROW: dict[str, Field] = {**KEYED, **RESULTS}
 
 ENDED = ("step", "device", "torch")
 TRAINED = (
-    "parameters", "mixer_parameters", "state_size", "flops_per_step", "best_accuracy", "seconds", "accuracies",
+    "parameters", "mixer_parameters", "state_size", "best_accuracy", "seconds", "accuracies",
     "accuracy", "mean_accuracy", "train_loss", "train_accuracy", "validation", "validation_loss",
 )  # fmt: skip
 TIMED = ("tokens_per_s", "ms")

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from statemix.training.folder import FINAL
+from statemix.training import FINAL
 
 LARGEST = 2**63 - 1
 """Of whole numbers."""
@@ -110,6 +110,7 @@ ENDED = one_of(FINAL)
 
 SUMMARY: dict[str, Field] = {
     "step": COUNT, "parameters": COUNT, "mixer_parameters": COUNT, "state_size": COUNT, "flops_per_step": COUNT,
+    "flops_per_token": COUNT,
     "best_accuracy": or_none(SHARE), "seconds": AMOUNT, "device": TEXT, "torch": TEXT, "capture": TEXT,
     "tokens_per_s": AMOUNT, "ms": TIMES,
 }  # fmt: skip

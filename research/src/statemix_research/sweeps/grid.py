@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 
 from statemix.nn.registry import MIXERS
 from statemix.tasks import get_task
-from statemix.training import Config
-from statemix.training.resolve import check, check_numbers, parse_override, shorten_warmup
+from statemix.training import Config, check, parse_override, shorten_warmup
 from statemix_research.sweeps.models import LeftOut, SizesAlone, get_model, sized
 from statemix_research.sweeps.problems import get_problem
 from statemix_research.sweeps.store import Job, Keys, key_of
@@ -206,7 +205,6 @@ def _free_checked(*values: Any) -> dict[str, Any]:
     """Values of `FREE`, checked and of the right types. ValueError naming the setting."""
     given = dict(zip(FREE, values, strict=True))
     training = Config.from_dict({"training": given}).training
-    check_numbers(training)
     return {key: getattr(training, key) for key in FREE}
 
 
@@ -221,7 +219,6 @@ def resolved(content: Mapping[str, Any], to_check: bool = True, *, shorten: bool
 
     config = Config.from_dict({**content, "version": __version__})
     config = shorten_warmup(config) if shorten else config
-    check_numbers(config.training)
     plain = config.to_dict()
     if to_check:
         _checked(json.dumps(_without(plain, *FREE), sort_keys=True))

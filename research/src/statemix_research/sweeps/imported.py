@@ -12,8 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from statemix.training.digest import seal
-from statemix.training.files import abandoned, writing
+from statemix.training.files import abandoned, seal, writing
 from statemix_research.paper.catalogue import get_experiment
 from statemix_research.sweeps.experiment import Plan, make_plan
 from statemix_research.sweeps.exported import ESSENTIAL, labels_of, read_export

@@ -14,10 +14,17 @@ import torch
 from benchmarks.training import step_seconds
 from statemix.analysis.spectra import spectrum_summary, transition_eigenvalues
 from statemix.environment import describe
-from statemix.training import Config, load_config, load_run
-from statemix.training.build import captures_of, device_of, model_of, task_of
+from statemix.training import (
+    Config,
+    RunFolder,
+    build_device,
+    build_model,
+    build_task,
+    captures_of,
+    load_config,
+    load_run,
+)
 from statemix.training.files import read_json
-from statemix.training.folder import RunFolder
 from statemix_research.paper.memory import left_after, memory_summary, silent_gates
 
 TOKENS, MATRICES = 4096, 2000
@@ -39,7 +46,7 @@ def spectrum(folder: Path) -> dict[str, Any]:
     Returns {"negative", "complex": shares of the eigenvalues, "eigenvalues": [[re, im], …], an even selection}.
     """
     config, model = load_run(folder)
-    task = task_of(config)
+    task = build_task(config)
     count = max(1, min(32, TOKENS // task.input_length()))
     tokens = task.generate(count, seed=config.training.seed, split="test").inputs
     found = transition_eigenvalues(model, tokens, max_matrices=MATRICES)
@@ -58,10 +65,10 @@ def memory(folder: Path) -> dict[str, Any]:
     `memory_summary` and `silent_gates`.
     """
     config, trained = load_run(folder)
-    task = task_of(config)
+    task = build_task(config)
     tokens = task.generate(READ, seed=config.training.seed, split="test").inputs
     found: dict[str, Any] = {}
-    for when, model in (("_at_start", model_of(config, task)), ("", trained)):
+    for when, model in (("_at_start", build_model(config, task)), ("", trained)):
         summary = memory_summary(left_after(model, tokens, min(LAG, tokens.shape[1])))
         summary["silent"] = silent_gates(model, tokens)
         found |= {f"{name}{when}": value for name, value in summary.items()}
@@ -76,7 +83,7 @@ def pace(folder: Path) -> dict[str, Any]:
     """
     config = load_config(folder)
     summary = read_json(RunFolder(folder).summary)
-    device = device_of(config)
+    device = build_device(config)
     known = summary.get("capture")  # older exported files, from which runs are imported, do not tell it
     possible = device.type == "cuda" or known == "off"  # what was trained on a GPU may be timed on a CPU
     captures = (known,) if known and possible else captures_of(config.training, device)
@@ -91,7 +98,7 @@ def pace(folder: Path) -> dict[str, Any]:
 @functools.lru_cache(maxsize=1000)
 def _pace(content: str, captures: tuple[str, ...]) -> float:
     config = Config.from_dict(json.loads(content))
-    return step_seconds(config, captures, device_of(config), steps=TIMED, repeats=3)
+    return step_seconds(config, captures, build_device(config), steps=TIMED, repeats=3)
 
 
 class Measure(NamedTuple):

@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from statemix.training.digest import unseal
-from statemix.training.files import RunError, read_json
-from statemix.training.folder import FINAL
+from statemix.training import FINAL
+from statemix.training.files import RunError, read_json, unseal
 from statemix_research.sweeps.fields import (
     COUNT,
     ENDED,
@@ -35,7 +34,7 @@ STATUS: dict[str, Field] = {"status": one_of((*FINAL, "interrupted"))}
 
 NEEDED = {
     "train": (
-        "step", "accuracy", "parameters", "mixer_parameters", "state_size", "flops_per_step", "best_accuracy",
+        "step", "accuracy", "parameters", "mixer_parameters", "state_size", "best_accuracy",
         "seconds", "device", "torch",
     ),
     "throughput": ("step", "ms", "tokens_per_s", "device", "torch"),

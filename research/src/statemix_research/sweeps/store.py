@@ -18,10 +18,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from statemix.training.config import MANNER, flatten
-from statemix.training.digest import seal
-from statemix.training.files import RunError, writing
-from statemix.training.folder import RunFolder
+from statemix.training import RUNTIME_KEYS, RunFolder, flatten
+from statemix.training.files import RunError, seal, writing
 from statemix_research.sweeps.reading import last_lines, read_history, read_measure, read_object, read_summary
 
 FINISHED, DIVERGED, FAILED, UNFINISHED, MISSING = "finished", "diverged", "failed", "unfinished", "missing"
@@ -29,7 +27,7 @@ FINISHED, DIVERGED, FAILED, UNFINISHED, MISSING = "finished", "diverged", "faile
 DAMAGED = "damaged"
 """A run that was brought to its end, and one of its files is not as it was written; or that has no readable history."""
 
-UNHASHED = ("name", "version", *MANNER)
+UNHASHED = ("name", "version", *RUNTIME_KEYS)
 """Settings that do not make another run."""
 
 

@@ -17,8 +17,7 @@ from benchmarks.contestants import CONTESTANTS
 from benchmarks.layers import Setting, time_layer
 from statemix.environment import describe
 from statemix.nn import build_mixer
-from statemix.ops import bdlru_scan
-from statemix.ops.layout import in_fast_format
+from statemix.ops import bdlru_scan, in_fast_format
 from statemix.training.files import write_json
 from statemix_research.sweeps.grid import Cell, Expansion, Refusal
 from statemix_research.sweeps.models import LeftOut, get_model, sized

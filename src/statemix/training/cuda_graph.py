@@ -1,0 +1,279 @@
+"""Whole optimiser steps as CUDA graphs: between two looks at the numbers the host only says "again".
+
+A step reads everything that changes from tensors on the device: the batch, the learning rate, the number of the
+step. The order of the instances and the rates are those of the plain steps, so a run may go on either way.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from statemix.ops._torch_compat import copy_into, recompile_limit
+from statemix.tasks import Examples
+from statemix.training.build import build_optimizer, learning_rate
+from statemix.training.evaluation import Scores, means, scores, sums
+from statemix.training.steps import TrainingState
+
+STEPS_PER_GRAPH = 5
+"""Steps in one graph, where that many are due."""
+
+WARM_UP = 3
+"""Steps launched before a capture: they compile kernels and allocate what libraries keep; their effects are undone."""
+
+RECOMPILATIONS = 256
+"""How many variants of the step (sizes, mixers) one process may compile."""
+
+
+def forward(model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean loss, and float64 [3]: loss, correct and counted positions."""
+    return scores(model(inputs)[0], targets)
+
+
+Forward = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+Action = Callable[[], None]
+
+
+def ignore_compiler_warnings() -> None:
+    """No warnings of what torch's compiler makes itself or decides for itself."""
+    for known in (
+        "TensorFloat32 tensor cores",
+        ".*should not be instantiated",
+        r"\s*Online softmax is disabled",
+    ):
+        warnings.filterwarnings("ignore", message=known)
+
+
+OPTIONS: dict[str, dict[str, Any]] = {"inductor": {"deterministic": True}}
+"""Options of compilers. torch's chooses without timing, which differs from machine to machine."""
+
+
+@functools.cache
+def compiled_forward(backend: str = "inductor") -> Forward:
+    """`forward`, compiled for each new set of shapes; models of equal build share what is compiled."""
+    compiled = torch.compile(
+        forward, fullgraph=True, dynamic=False, backend=backend, options=OPTIONS.get(backend)
+    )
+
+    def run(model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        with recompile_limit(RECOMPILATIONS), warnings.catch_warnings():
+            ignore_compiler_warnings()
+            return compiled(model, inputs, targets)
+
+    return run
+
+
+FORWARDS: dict[str, Callable[[], Forward]] = {"graph": lambda: forward, "compiled": compiled_forward}
+"""What makes the function that is captured, by the name of the way."""
+
+
+def narrowed(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy whose linear layers hold their own weights in `dtype`, and which shares all other parameters.
+
+    It computes what the model computes under autocast to `dtype`, without a cast of each weight.
+    """
+    twin = copy.deepcopy(model)
+    for original, module in zip(model.modules(), twin.modules(), strict=True):
+        for name, parameter in original.named_parameters(recurse=False):
+            linear = type(original) is nn.Linear and parameter.dtype == torch.float32
+            narrow = nn.Parameter(parameter.detach().to(dtype)) if linear else parameter
+            setattr(module, name, narrow)
+    return twin
+
+
+def laid_out_as(parameter: Tensor, grad: Tensor | None) -> Tensor | None:
+    """The gradient with the strides of its parameter: a fused update takes no other."""
+    if grad is None or grad.stride() == parameter.stride():
+        return grad
+    return torch.empty_like(parameter).copy_(grad)
+
+
+class Update:
+    """From gradients to new weights without the host: cast, clip, AdamW, and the narrow copies made anew."""
+
+    def __init__(self, state: TrainingState, rate: Tensor, twin: nn.Module) -> None:
+        self._clip = state.training.gradient_clip
+        self.parameters = list(state.model.parameters())
+        self.leaves = list(twin.parameters())
+        pairs = list(zip(self.parameters, self.leaves, strict=True))
+        own = [(wide, narrow) for wide, narrow in pairs if wide is not narrow]
+        self._wide: list[Tensor] = [wide for wide, _ in own]
+        self._narrow: list[Tensor] = [narrow for _, narrow in own]
+        self._wide_grads = {id(narrow): torch.zeros_like(wide) for wide, narrow in own}
+        self.optimizer = build_optimizer(state.model, state.training, rate)
+        for parameter in self.parameters:
+            before = state.optimizer.state.get(parameter, {})
+            step = before.get("step", torch.zeros(()))
+            self.optimizer.state[parameter] = {
+                "step": step.to(parameter.device, torch.float32, copy=True),
+                "exp_avg": before.get("exp_avg", torch.zeros_like(parameter)),
+                "exp_avg_sq": before.get("exp_avg_sq", torch.zeros_like(parameter)),
+            }
+
+    def kept(self) -> list[Tensor]:
+        """Every tensor that a step changes."""
+        state = [tensor for entry in self.optimizer.state.values() for tensor in entry.values()]
+        return [*self.parameters, *self._narrow, *state]
+
+    def run(self, loss: Tensor) -> None:
+        """One step down the gradient of the loss."""
+        grads = torch.autograd.grad(loss, self.leaves, allow_unused=True)
+        narrow, wide = list[Tensor](), list[Tensor]()
+        for parameter, leaf, grad in zip(self.parameters, self.leaves, grads, strict=True):
+            if grad is None or parameter is leaf:
+                parameter.grad = laid_out_as(parameter, grad)
+                continue
+            parameter.grad = self._wide_grads[id(leaf)]
+            narrow.append(grad)
+            wide.append(parameter.grad)
+        with torch.no_grad():
+            if wide:
+                copy_into(wide, narrow)
+            if self._clip:
+                nn.utils.clip_grad_norm_(self.parameters, self._clip)
+            self.optimizer.step()
+            if self._wide:
+                copy_into(self._narrow, self._wide)
+
+
+class DeviceStep:
+    """One step that reads its batch, its rate and its number from the device; the host never waits."""
+
+    def __init__(self, state: TrainingState, run_forward: Forward) -> None:
+        self._state, self._forward = state, run_forward
+        device, training = state.totals.device, state.training
+        self._epoch = -1
+        self._place = torch.zeros(2, dtype=torch.int64, device=device)  # the step, and its place in the epoch
+        rates = [learning_rate(training, step) for step in range(training.steps)]
+        self._rates, self._rate = torch.tensor(rates, device=device), torch.zeros(1, device=device)
+        half = torch.bfloat16 if _autocasts(state, device) else None
+        self.model = state.model if half is None else narrowed(state.model, half)
+        self.update = Update(state, self._rate, self.model)
+
+    def enter(self, step: int) -> None:
+        """Stand before a step: its epoch laid out, its number and place on the device."""
+        place, epoch = self._state.data.enter(step), step // self._state.data.batches
+        if epoch != self._epoch:
+            self._epoch = epoch
+            position = torch.tensor([step, place])
+            if self._place.is_cuda:
+                position = position.pin_memory()
+            self._place.copy_(position, non_blocking=True)
+
+    def run(self, rows: int) -> None:
+        """One step on a batch of `rows` instances."""
+        torch.index_select(self._rates, 0, self._place[:1], out=self._rate)
+        inputs, targets = self._state.data.batch_at(self._place[1:], rows)
+        with self._state.autocast:
+            loss, numbers = self._forward(self.model, inputs, targets)
+        self.update.run(loss)
+        self._state.totals.add_(numbers)
+        self._place.add_(1)
+
+    def rehearse(self, rows: int, times: int) -> None:
+        """`times` steps whose effects are undone, even when one fails."""
+        kept = [*self.update.kept(), self._state.totals, self._place]
+        before = [tensor.detach().clone() for tensor in kept]
+        try:
+            for _ in range(times):
+                self.run(rows)
+                self._place.copy_(before[-1])
+        finally:
+            with torch.no_grad():
+                for tensor, value in zip(kept, before, strict=True):
+                    tensor.copy_(value)
+            for parameter in self.update.parameters:
+                parameter.grad = None
+
+
+def _autocasts(state: TrainingState, device: torch.device) -> bool:
+    with state.autocast:
+        return torch.is_autocast_enabled(device.type)
+
+
+def recorder(device: torch.device) -> Callable[[Action], Action]:
+    """A function that turns what another launches into a CUDA graph and returns its replay.
+
+    Graphs of one recorder share their memory and the current stream of the device, on which replays follow one another.
+    No two runs share it: libraries keep one workspace a stream.
+    """
+    stream, pool = torch.cuda.current_stream(device), torch.cuda.graph_pool_handle()
+
+    def record(run: Action) -> Action:
+        graph: Any = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+            run()
+        return graph.replay  # type: ignore[no-any-return]
+
+    return record
+
+
+class GraphSteps:
+    """Steps replayed from CUDA graphs on the stream that was current when it was made.
+
+    capture: a key of `FORWARDS`. start: the step to begin with. record: in place of a `recorder`.
+    """
+
+    def __init__(
+        self, state: TrainingState, capture: str, start: int, record: Callable[[Action], Action] | None = None
+    ) -> None:
+        if len(state.data.lengths) > 1 and not state.data.causal:
+            raise ValueError("training.capture: instances of several lengths need a causal model, or 'off'")
+        self.capture, self._state = capture, state
+        self._step = DeviceStep(state, FORWARDS[capture]())
+        self.optimizer = self._step.update.optimizer
+        self._record = record or recorder(state.totals.device)
+        self._replays: dict[tuple[int, int], Action] = {}
+        if start < state.training.steps:
+            self._step.enter(start)
+            self._replay(*self._next(start, state.training.log_every))
+
+    def advance(self, step: int, most: int) -> int:
+        """One replay: `STEPS_PER_GRAPH` steps where as many full batches are due, else one."""
+        self._step.enter(step)
+        rows, count = self._next(step, most)
+        self._replay(rows, count)()
+        return count
+
+    def evaluator(self, examples: Examples) -> Callable[[], Scores]:
+        """The whole evaluation is one graph."""
+        state, model = self._state, self._step.model
+        held: list[Tensor] = []
+
+        def score() -> None:
+            held[:] = [sums(model, examples, state.training.batch_size, state.autocast)]
+
+        score()  # what it needs is loaded before the capture
+        replay = self._record(score)
+
+        def run() -> Scores:
+            replay()
+            return means(held[0], len(examples.inputs))
+
+        return run
+
+    def _next(self, step: int, most: int) -> tuple[int, int]:
+        """Rows of the next batches, and how many of them one replay takes."""
+        data = self._state.data
+        wanted = min(STEPS_PER_GRAPH, most)
+        return data.rows(step), STEPS_PER_GRAPH if data.full(step, wanted) == STEPS_PER_GRAPH else 1
+
+    def _replay(self, rows: int, count: int) -> Action:
+        if (rows, count) not in self._replays:
+            if not any(known == rows for known, _ in self._replays):
+                self._step.rehearse(rows, WARM_UP)
+
+            def steps() -> None:
+                for _ in range(count):
+                    self._step.run(rows)
+
+            self._replays[rows, count] = self._record(steps)
+        return self._replays[rows, count]
