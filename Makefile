@@ -10,11 +10,12 @@ TORCH_FROM := $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX))
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install -q --no-compile -c constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format docs kernels clean
+.PHONY: help demo test tests check format docs kernels clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -22,7 +23,10 @@ help:  ## show this list
 demo: $(STAMP)  ## train three small models and write demo/index.html
 	$(BIN)/statemix demo
 
-test: check  ## everything that is checked: make check, then the tests
+test: $(STAMP)  ## everything that is checked: make check beside the tests
+	@$(MAKE) --no-print-directory -j 2 check tests
+
+tests: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q --durations=25
 
 check: $(STAMP)  ## style, types and the direction of imports
@@ -50,7 +54,6 @@ $(STAMP): pyproject.toml research/pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: no Python found, expected Python 3.10 or newer (make PYTHON=/path/to/python)" >&2; exit 1; }
 	@"$(PYTHON)" -c '$(NEW_ENOUGH)' || { echo "error: $(PYTHON) is $$("$(PYTHON)" -V 2>&1), expected Python 3.10 or newer" >&2; exit 1; }
 	"$(PYTHON)" -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c constraints.txt $(TORCH_FROM) torch
-	$(BIN)/python -m pip install -q -c constraints.txt -e ".[all,dev,docs]"
-	$(BIN)/python -m pip install -q --no-deps -e research
+	$(PIP) $(TORCH_FROM) torch
+	$(PIP) -e ".[all,dev,docs]" -e research
 	@touch $@

@@ -18,8 +18,8 @@ LAYERS = {"bdlru": lambda **k: BDLRU(8, block_size=4, **k), "hlru": lambda **k: 
 
 ABOVE_BACKENDS = ["nn/layer.py", "ops/projection.py", "ops/scan.py", "ops/autograd.py", "ops/dispatch.py"]
 ORDER = [
-    "registration", "projection", "scan", "autograd", "tangent", "dispatch", "cpu", "triton", "reference", "lagged",
-    "checks", "normalization", "layout", "_torch_compat",
+    "registration", "projection", "scan", "autograd", "tangent", "dispatch", "launch", "cpu", "triton", "reference",
+    "lagged", "checks", "normalization", "layout", "_torch_compat",
 ]  # fmt: skip
 """Each module of `statemix.ops` imports only what comes after it."""
 

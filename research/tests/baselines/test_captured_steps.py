@@ -1,4 +1,4 @@
-"""Baselines in steps that find everything on the device, here without a GPU."""
+"""Baselines in training steps."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import pytest
 import torch
 
 from research.tests.baselines.small import SIZES
-from statemix.training import build_state, resolve_config
-from statemix.training.cuda_graph import DeviceStep, forward
+from statemix.training import build_state, build_step, resolve_config
+
+TINY = (
+    "task.name=cyclic", "task.n=3", "task.length=6", "model.dim=8", "model.depth=1", "training.batch_size=4",
+    "training.train_examples=8", "training.eval_examples=4", "training.device=cpu",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("mixer", SIZES)
 def test_gradients_lie_as_their_parameters_do(mixer):
-    """A fused update refuses others; those of products over blocks of channels come transposed."""
-    arguments = [f"mixer.{key}={value}" for key, value in {"name": mixer, **SIZES[mixer]}.items()]
-    settings = ["model.dim=8", "model.depth=1", "training.train_examples=64", "training.batch_size=16"]
-    step = DeviceStep(
-        build_state(resolve_config(overrides=[*arguments, *settings]), torch.device("cpu")), forward
-    )
-    step.enter(0)
-    step.run(16)
-    updated = [parameter for parameter in step.update.parameters if parameter.grad is not None]
+    """In memory, as captured steps on a GPU need it."""
+    settings = {"name": mixer, **SIZES[mixer]}
+    config = resolve_config(overrides=[*TINY, *(f"mixer.{key}={value}" for key, value in settings.items())])
+    state = build_state(config, torch.device("cpu"))
+    build_step(state, ("off",)).advance(0, 1)
+    updated = [parameter for parameter in state.model.parameters() if parameter.grad is not None]
     assert updated
     assert all(parameter.grad.stride() == parameter.stride() for parameter in updated)

@@ -1,4 +1,4 @@
-"""`statemix-research baselines`: which rivals run here, and whether they compute the right numbers."""
+"""`statemix-research baselines`: which baselines run here, and whether they compute the right numbers."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Annotated
 
 import torch
 import typer
-
 from benchmarks.files import write_json
+
 from benchmarks.packages import FLA, version
 from statemix.cli.console import Styled, output, working
 from statemix.cli.errors import Failure
 from statemix.cli.table import Column, Table
 from statemix.environment import describe
-from statemix_research.baselines.check import Check, check, chosen
+from statemix_research.baselines.verify import Check, check, select
 
-PROSE = ("rival", "runs here as")
+PROSE = ("baseline", "runs here as")
 """Columns that may be wrapped."""
 
 VERDICTS = {True: Styled("ok", "green"), False: Styled("WRONG", "red")}
@@ -25,29 +25,29 @@ VERDICTS = {True: Styled("ok", "green"), False: Styled("WRONG", "red")}
 def baselines(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAMES]...", help="Some of the rivals; all of them if left out."),
+        typer.Argument(metavar="[NAMES]...", help="Some of the baselines; all of them if left out."),
     ] = None,
     device: Annotated[
         str, typer.Option(help="Where to compare: cpu, cuda, cuda:1; auto takes a GPU.")
     ] = "auto",
     out: Annotated[Path | None, typer.Option(help="Write the comparison to this JSON file.")] = None,
 ) -> None:
-    """List the rivals and compare each with a float64 loop, outputs and gradients; exit code 1 if one is wrong."""
-    where, cases, results = _device(device), chosen(names or []), []
+    """List the baselines and compare each with a float64 loop, outputs and gradients; exit code 1 if one is wrong."""
+    where, cases, results = _device(device), select(names or []), []
     with working("compared", len(cases)) as work:
         for case in cases:
-            work.begin(f"{case.rival} {case.name}")
+            work.begin(f"{case.baseline} {case.operation}")
             results.append(check(case, where))
             work.end()
     output().print(_table(results))
     for reason in dict.fromkeys(one.reason for one in results if one.reason):
-        those = ", ".join(dict.fromkeys(one.rival for one in results if one.reason == reason))
+        those = ", ".join(dict.fromkeys(one.baseline for one in results if one.reason == reason))
         output().say(f"{those}: {reason}")
     if out is not None:
         packages = {FLA.distribution: version(FLA)}
-        record = {"bench": "rivals", "environment": describe(str(where)), "packages": packages}
+        record = {"bench": "baselines", "environment": describe(str(where)), "packages": packages}
         write_json(out, record | {"checks": [one.to_dict() for one in results]})
-    wrong = [one.rival for one in results if not one.passed]
+    wrong = [one.baseline for one in results if not one.passed]
     if wrong:
         raise Failure(f"{len(wrong)} comparisons failed: {', '.join(dict.fromkeys(wrong))}")
 
@@ -66,12 +66,12 @@ def _device(name: str) -> torch.device:
 
 
 def _table(results: list[Check]) -> Table:
-    names = ("rival", "runs here as", "errors", "")
+    names = ("baseline", "runs here as", "errors", "")
     title = "relative errors against a float64 loop: of the outputs, and of the worst gradient"
     table = Table(title, [Column(name, prose=name in PROSE) for name in names])
     for one in results:
         table.add_row(
-            [one.rival, Styled(one.operation, "dim")], f"{one.runs or 'no'}, {one.dtype}",
+            [one.baseline, Styled(one.operation, "dim")], f"{one.runs or 'no'}, {one.dtype}",
             [f"{one.output_error:.1e} outputs", *_worst(one)],
             [VERDICTS[one.passed], Styled(f"≤ {one.bound:.0e}", "dim")],
         )  # fmt: skip

@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-
 from benchmarks.cases import Case
 from benchmarks.clock import time_calls
 from benchmarks.contestants import CONTESTANTS
 from benchmarks.layers import Setting, time_layer
+from torch import Tensor
+
 from statemix.environment import describe
 from statemix.nn import build_mixer
-from statemix.ops import bdlru_scan, in_fast_format
+from statemix.ops import bdlru_scan
+from statemix.ops.layout import in_fast_format
 from statemix.training.files import write_json
 from statemix_research.sweeps.grid import Cell, Expansion, Refusal
 from statemix_research.sweeps.models import LeftOut, get_model, sized
