@@ -10,10 +10,9 @@ import typer
 from benchmarks.files import write_json
 
 from benchmarks.packages import FLA, version
-from statemix.cli.console import Styled, output
+from statemix.cli.console import Styled, output, working
 from statemix.cli.errors import Failure
 from statemix.cli.table import Column, Table
-from statemix.cli.waiting import working
 from statemix.environment import describe
 from statemix_research.baselines.verify import Check, check, select
 

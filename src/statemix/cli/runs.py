@@ -1,4 +1,4 @@
-"""`statemix eval`: the accuracy of a trained run at other lengths."""
+"""`statemix eval` and `statemix report`: what is done with the folders of trained runs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from typing import Annotated
 import typer
 
 from statemix.cli.console import output
-from statemix.cli.lists import whole_numbers
 from statemix.cli.table import Column, Table
-from statemix.cli.tables import percent
+from statemix.cli.train import percent
 from statemix.text import visible
 
 
@@ -34,13 +33,31 @@ def evaluate(
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
     chosen = [] if lengths is None else whole_numbers("lengths", lengths)
     names = ("length", "accuracy", "macro accuracy", "loss")
-    table = Table(f"test split, {visible(folder)}", [Column(name, number=True) for name in names])
-    with warnings.catch_warnings(record=True) as told:
+    table = Table(f"test split, {folder}", [Column(name, number=True) for name in names])
+    with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always", RuntimeWarning)
         results = evaluate_run(folder, chosen, examples)
-    for one in told:
-        print(f"note: {visible(one.message)}", file=sys.stderr)
+    for note in notes:
+        print(f"note: {visible(note.message)}", file=sys.stderr)
     for length, scores in results.items():
         accuracy, macro = percent(scores["accuracy"]), percent(scores["macro_accuracy"])
         table.add_row(str(length), accuracy, macro, f"{scores['loss']:.4f}")
     output().print(table)
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders.")],
+    out: Annotated[Path, typer.Option(help="The folder of the page and its figures.")] = Path("report"),
+) -> None:
+    """Write a self-contained page, with figures, about one or more runs."""
+    from statemix.report import write_report
+
+    output().say(f"report: {write_report(runs, out)}")
+
+
+def whole_numbers(name: str, text: str) -> list[int]:
+    """ "16,32" -> [16, 32], without repetitions. ValueError naming the option."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise ValueError(f"{name}: got {text!r}, expected whole numbers such as 0,1,2")
+    return list(dict.fromkeys(int(part) for part in parts))
