@@ -46,7 +46,9 @@ def test_some_rivals_by_name(statemix, few):
 
 
 def test_a_wrong_rival_is_the_exit_code(statemix, monkeypatch, few):
-    broken = [case._replace(fast=lambda q, k, v: (q + k + v,)) for case in few if case.baseline == "attention"]
+    broken = [
+        case._replace(fast=lambda q, k, v: (q + k + v,)) for case in few if case.baseline == "attention"
+    ]
     monkeypatch.setattr("statemix_research.baselines.verify.COMPARISONS", broken)
     done = statemix("rivals --device cpu")
     assert done.code == 1

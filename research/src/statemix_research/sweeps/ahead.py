@@ -13,8 +13,8 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
-
 from benchmarks.training import Runner
+
 from statemix.training import Config, build_device, captures_of
 from statemix_research.sweeps.executors import begin, worker_context
 from statemix_research.sweeps.store import Job

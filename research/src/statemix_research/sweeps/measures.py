@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-
 from benchmarks.training import step_seconds
+
 from statemix.analysis.spectra import spectrum_summary, transition_eigenvalues
 from statemix.environment import describe
 from statemix.training import (
