@@ -8,14 +8,15 @@ from typing import Annotated
 import torch
 import typer
 
-from benchmarks.files import write_json
-from benchmarks.packages import FLA, version
 from statemix.cli.console import Styled, output
 from statemix.cli.errors import Failure
 from statemix.cli.table import Column, Table
 from statemix.cli.waiting import working
-from statemix.environment import describe
+from statemix.environment import describe, installed_version
+from statemix.training.files import write_json
 from statemix_research.baselines.check import Check, check, chosen
+
+FLA = "flash-linear-attention"
 
 PROSE = ("rival", "runs here as")
 """Columns that may be wrapped."""
@@ -45,7 +46,7 @@ def baselines(
         those = ", ".join(dict.fromkeys(one.rival for one in results if one.reason == reason))
         output().say(f"{those}: {reason}")
     if out is not None:
-        packages = {FLA.distribution: version(FLA)}
+        packages = {FLA: installed_version(FLA)}
         record = {"bench": "rivals", "environment": describe(str(where)), "packages": packages}
         write_json(out, record | {"checks": [one.to_dict() for one in results]})
     wrong = [one.rival for one in results if not one.passed]

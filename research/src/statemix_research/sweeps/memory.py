@@ -1,4 +1,4 @@
-"""What the gates do while a model reads: what is left of a state some tokens later, and which of them never open."""
+"""What the gates do while a model reads: how much of a state is left some tokens later, and which never open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`statemix rivals`."""
+"""`statemix-research baselines`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from statemix_research.baselines import check_cases, operations
 
 from statemix.nn import MIXERS
+from statemix.training import resolve_config, train
 
 
 @pytest.fixture
@@ -20,8 +21,8 @@ def few(monkeypatch):
     return cases
 
 
-def test_lists_what_runs_and_writes_what_was_found(statemix, tmp_path, few):
-    done = statemix("rivals --device cpu --out found/rivals.json")
+def test_lists_what_runs_and_writes_what_was_found(research, tmp_path, few):
+    done = research("baselines --device cpu --out found/rivals.json")
     assert (done.code, done.out.count("ok")) == (0, 3)
     missing = 'mamba2, rwkv7: flash-linear-attention is not installed: pip install "flash-linear-attention>='
     assert missing in done.out
@@ -37,26 +38,26 @@ def test_lists_what_runs_and_writes_what_was_found(statemix, tmp_path, few):
     assert by_name["attention"]["output_error"] < by_name["attention"]["bound"]
 
 
-def test_some_rivals_by_name(statemix, few):
-    done = statemix("rivals attention --device cpu")
+def test_some_rivals_by_name(research, few):
+    done = research("baselines attention --device cpu")
     assert (done.code, done.out.count("attention") > 0, done.out.count("rwkv7")) == (0, True, 0)
-    done = statemix("rivals mamba --device cpu")
+    done = research("baselines mamba --device cpu")
     assert done.code == 2
     assert "rivals: got 'mamba', expected some of " in done.err and "attention" in done.err
 
 
-def test_a_wrong_rival_is_the_exit_code(statemix, monkeypatch, few):
+def test_a_wrong_rival_is_the_exit_code(research, monkeypatch, few):
     broken = [case._replace(fast=lambda q, k, v: (q + k + v,)) for case in few if case.rival == "attention"]
     monkeypatch.setattr("statemix_research.baselines.check.CASES", broken)
-    done = statemix("rivals --device cpu")
+    done = research("baselines --device cpu")
     assert done.code == 1
     assert "WRONG" in done.out
     assert "error: 1 comparisons failed: attention" in done.err
 
 
 @pytest.mark.parametrize("device", ["tpu", "meta"])
-def test_devices_that_are_not_there(statemix, device):
-    done = statemix(f"rivals --device {device}")
+def test_devices_that_are_not_there(research, device):
+    done = research(f"baselines --device {device}")
     assert done.code == 2
     assert f"device: got '{device}', expected one of auto, cpu" in done.err
 
@@ -65,17 +66,12 @@ def test_every_rival_is_among_the_cases():
     assert {case.rival for case in check_cases.CASES} == set(MIXERS) - {"bdlru", "hlru"}
 
 
-def test_a_rival_trains_and_reports(statemix, tmp_path):
-    (tmp_path / "lru.toml").write_text('[mixer]\nname = "lru"\nstate_dim = 4\n')
-    (tmp_path / "attention.toml").write_text('[mixer]\nname = "attention"\n')
+def test_a_baseline_trains(tmp_path):
+    """It reaches configurations through the entry point of this package."""
     tiny = ["training.steps=2", "training.warmup=1", "training.batch_size=4", "training.train_examples=8",
             "training.eval_examples=4", "training.eval_lengths=[16]", "model.dim=16", "model.depth=1"]  # fmt: skip
     for name in ("lru", "attention"):
-        done = statemix(["train", "--config", f"{name}.toml", *tiny, "--out", f"runs/{name}"])
-        assert done.code == 0, done.err
-    summary = json.loads((tmp_path / "runs" / "attention" / "summary.json").read_text())
-    config = json.loads((tmp_path / "runs" / "attention" / "config.json").read_text())
-    assert summary["state_size"] == 2 * 16 * config["task"].get("length", 16)
-    done = statemix("report runs/lru runs/attention --out page")
-    assert done.code == 0, done.err
-    assert "attention" in (tmp_path / "page" / "index.html").read_text()
+        config = resolve_config(overrides=[f"mixer.name={name}", *tiny])
+        summary = train(config, tmp_path / name, progress=False)
+        assert summary["status"] == "finished"
+    assert summary["state_size"] == 2 * 16 * config.to_dict()["task"].get("length", 16)

@@ -74,8 +74,6 @@ def under_way(progress: Progress, names: Names, most: int) -> list[str]:
     texts = [f"{names.get(key, key)} ({duration(now - since)})" for since, key in oldest[:most]]
     if len(oldest) > most:
         texts.append(f"and {len(oldest) - most} more")
-    if progress.compiling:
-        texts.append(f"{progress.compiling} models to compile")
     return texts
 
 
