@@ -14,13 +14,17 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format kernels clean
+.PHONY: help demo paper test check format kernels clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
 demo: $(STAMP)  ## train three small models and write demo/index.html
 	$(BIN)/statemix demo
+
+paper: $(STAMP)  ## a small figure 3 from runs to tables, figure and page in paper/ (a minute or two on two cores)
+	$(BIN)/statemix-research run fig3 --preset small --store paper/runs
+	$(BIN)/statemix-research paper fig3 --preset small --store paper/runs --out paper
 
 test: check  ## everything that is checked: make check, then the tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q --durations=25

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from statemix_research.paper.experiment import Claim
 from statemix_research.paper.markdown import markdown, plain
-from statemix_research.paper.selection import Summary, bootstrap, choose, matching
+from statemix_research.paper.selection import Summary, bootstrap, choose, matching, readable
 
 TOLERANCE = 0.05
 """Distance from the paper's number that counts as equal to it."""
@@ -86,9 +86,9 @@ def judge(claim: Claim, frame: pd.DataFrame) -> Judged:
     other = value_of(claim, claim.against, frame) if claim.against is not None else None
     if found is None or (claim.against is not None and other is None):
         return Judged(claim, "–", 0, "–", "not separable")
-    shown = _number(found.mean)
+    shown = readable(found.mean)
     if other is not None:
-        shown, found = f"{shown} against {_number(other.mean)}", found.less(other)
+        shown, found = f"{shown} against {readable(other.mean)}", found.less(other)
     low, high = found.interval
     bound = (claim.number or 0.0) if other is None else 0.0
     inside, outside = {
@@ -102,13 +102,8 @@ def judge(claim: Claim, frame: pd.DataFrame) -> Judged:
     verdict = "not separable"
     if found.n >= MIN_RUNS and (inside or outside):
         verdict = "reproduced" if inside else "not reproduced"
-    interval = f"{_number(low)} to {_number(high)}" + (" (difference)" if other is not None else "")
+    interval = f"{readable(low)} to {readable(high)}" + (" (difference)" if other is not None else "")
     return Judged(claim, shown, found.n, interval, verdict)
-
-
-def _number(value: float) -> str:
-    text = f"{value:,.0f}".replace(",", "\u2009") if abs(value) >= 1000 else f"{value:.3f}"
-    return text.replace("-", "−")
 
 
 def claims_table(judged: Iterable[Judged]) -> list[str]:

@@ -71,6 +71,14 @@ def choose(frame: pd.DataFrame, by: Columns, over: Columns, value: str) -> pd.Da
     )
 
 
+def readable(value: float) -> str:
+    """ "0.868", "−0.012", "27.6k", "13.9M": a number with three digits."""
+    for size, unit in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{unit}".replace("-", "−")
+    return f"{value:.3f}".replace("-", "−")
+
+
 class Summary(NamedTuple):
     """Several runs of one setting: mean, minimum, maximum, number of runs, and how many of them diverged."""
 
@@ -92,11 +100,10 @@ class Summary(NamedTuple):
         return cls(float(values.mean()), float(low), float(high), n, diverged)
 
     def __str__(self) -> str:
-        """ "0.868 (0.742–0.951; 5)": mean, range and n."""
+        """ "0.868 (0.742–0.951; 5)": mean, range and n; large numbers in thousands and millions."""
         if not self.n:
             return "–"
-        digits = 0 if abs(self.mean) >= 1000 else 3
-        mean, low, high = (f"{x:,.{digits}f}".replace(",", "\u2009") for x in self[:3])
+        mean, low, high = map(readable, self[:3])
         spread = f"{low}–{high}; " if self.n > 1 else ""
         diverged = f", {self.diverged} diverged" if self.diverged else ""
         return f"{mean} ({spread}{self.n}{diverged})"

@@ -92,8 +92,8 @@ def to_csv(frame: pd.DataFrame) -> str:
         "task", "panel", "model", "m", "matched_on", "size", "normalization", "transition_bias", "depth", "length",
         "blocks", "lr", "weight_decay", "seed", "ended", "accuracy", "validation", "train_accuracy", "best_accuracy",
         "step", "parameters", "mixer_parameters", "state_size", "flops_per_step", "flops_per_token", "seconds",
-        "tokens_per_s", "milliseconds_per_step", "timed_on", "negative", "complex", "left_at_start", "forgotten_at_start",
-        "silent_at_start", "left", "forgotten", "silent", "hardware", "torch", "date", "key",
+        "tokens_per_s", "milliseconds_per_step", "timed_on", "negative", "complex", "left_at_start",
+        "forgotten_at_start", "silent_at_start", "left", "forgotten", "silent", "hardware", "torch", "date", "key",
     ]  # fmt: skip
     out = frame[[name for name in columns if name in frame]].dropna(axis="columns", how="all")
     if "ms" in frame:

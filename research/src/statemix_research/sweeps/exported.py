@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,8 @@ def read_export(path: Path, experiment: str | None = None, argument: str = "stor
         raise ValueError(f"{argument}: {path} has the form {form!r}, expected {FORM!r}")
     names = FORMER.get(form, {})
     head = _renamed(head, names)
+    if names and _is_pairs(head.get("skipped")):
+        head["skipped"] = [[model, _reworded(reason)] for model, reason in head["skipped"]]
     place = f"{argument}: {path} is damaged in line"
     _expect(f"{place} 1", first_wrong(head, HEAD, HEAD))
     if experiment not in (None, head["experiment"]):
@@ -105,6 +108,12 @@ def read_export(path: Path, experiment: str | None = None, argument: str = "stor
 
 def _renamed(row: Row, names: Mapping[str, str]) -> Row:
     return {names.get(key, key): value for key, value in row.items()}
+
+
+def _reworded(reason: str) -> str:
+    """The reason for a skipped size, as it is told now."""
+    reason = re.sub(r"(\d+) were asked", r"expected about \1", reason)
+    return re.sub(r"one of (\d+) numbers was asked", r"expected a state of \1 numbers", reason)
 
 
 def _parsed(line: bytes, place: str) -> Row:

@@ -11,7 +11,7 @@ def _spectrum(m: int, value: str, relation: str, text: str) -> Claim:
     return Claim(text, {"model": f"BD-LRU m = {m}"}, relation, 0.005, value=value, over=ANY_SIZE)
 
 
-_SHOWN = [*(f"BD-LRU m = {m}" for m in (1, 2, 3, 4, 5, 8)), *(f"H-LRU m = {m}" for m in (3, 5))]
+_SHOWN = [*(f"BD-LRU m = {m}" for m in (1, 2, 3, 4, 5, 8)), *(f"H-LRU m = {m}" for m in (3, 8))]
 
 EXPERIMENT = Experiment(
     "fig3",
