@@ -17,10 +17,7 @@ from benchmarks.clock import free
 from benchmarks.packages import reason
 from benchmarks.record_files import header
 from benchmarks.timing import summarize
-from statemix.training import Config, resolve_config
-from statemix.training.build import autocast_of, model_of, optimizer_of, task_of
-from statemix.training.data import TrainingSet
-from statemix.training.steps import Job, Steps, steps_of
+from statemix.training import Config, build_state, build_step, build_task, resolve_config
 
 RUN_STEPS = 20_000
 """Steps of a whole run, by the paper's protocol."""
@@ -52,14 +49,8 @@ class Runner:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.step = 0
         with self._here():
-            task = task_of(config)
-            self._model = model = model_of(config, task).to(device)
-            data = TrainingSet(task, config, device)
-            totals = torch.zeros(3, dtype=torch.float64, device=device)
-            autocast = autocast_of(config.training, device)
-            optimizer = optimizer_of(model, config.training)
-            job = Job(model, optimizer, data, config.training, autocast, totals)
-            self._steps: Steps = steps_of(job, captures, 0)
+            state = build_state(config, device)
+            self._model, self._steps = state.model, build_step(state, captures)
 
     def _here(self) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
@@ -122,7 +113,7 @@ def measure_way(capture: str, setting: Setting) -> dict[str, Any]:
         _timed([runner], setting.steps, setting.device) / setting.steps for _ in range(setting.repeats)
     ]
     row: dict[str, Any] = {"capture": capture, "ready_s": ready, "ms": summarize(seconds)}
-    length = task_of(config).input_length()
+    length = build_task(config).input_length()
     row["tokens_per_s"] = 1000 * config.training.batch_size * length / row["ms"]["median"]
     row["weights"] = {"step": runner.step, "fingerprint": runner.fingerprint()}
     if setting.device.type == "cuda" and capture != "off":

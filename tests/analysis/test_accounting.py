@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import doctest
+
 import pytest
+import torch
 from torch import nn
 
-from statemix.analysis.accounting import flops_per_step, mixer_parameters, mixers, parameters, state_size
-from statemix.models import LanguageModel
-from statemix.nn import BDLRU, HLRU
+from statemix.analysis import accounting
+from statemix.analysis.accounting import flops_per_token, mixer_parameters, mixers, parameters, state_size
+from statemix.models import LanguageModel, SwiGLU
+from statemix.nn import BDLRU, HLRU, build_mixer
+from statemix.ops import affine_scan
 
 
 class Tally(float):
@@ -44,24 +49,62 @@ def hlru_step(N, m):
         dot([Tally(0.5)] * m, window) + Tally(0.5) * Tally(2)
 
 
+def multiply_adds(module):
+    return sum(part.weight.numel() for part in module.modules() if isinstance(part, nn.Linear))
+
+
+TOKENS = torch.zeros(2, 7, dtype=torch.int64)
+
+
 @pytest.mark.parametrize(("N", "m"), [(1, 1), (3, 1), (4, 2), (2, 5)])
 def test_flops_and_state(N, m):
+    """A model's FLOPs are those of its linear layers and of its recurrences."""
     cases = (
-        (BDLRU(8, block_size=m, num_blocks=N), bdlru_step),
-        (HLRU(8, order=m, num_channels=N), hlru_step),
+        (lambda dim: BDLRU(dim, block_size=m, num_blocks=N), bdlru_step),
+        (lambda dim: HLRU(dim, order=m, num_channels=N), hlru_step),
     )
-    for layer, step in cases:
+    for build, step in cases:
         Tally.done = 0
         step(N, m)
-        assert flops_per_step(layer) == Tally.done
-        assert state_size(layer) == layer.initial_state(1).numel() == N * m
+        model = LanguageModel(6, 8, build, depth=2)
+        assert flops_per_token(model, TOKENS) == 2 * multiply_adds(model) + 2 * Tally.done
+        assert state_size(model) == 2 * N * m
+
+
+def test_flops_of_an_affine_scan():
+    class Scan(nn.Module):
+        def forward(self, tokens):
+            return affine_scan(torch.ones(*tokens.shape, 3, 2, 2), torch.ones(*tokens.shape, 3, 2))
+
+    assert flops_per_token(Scan(), TOKENS) == 3 * 2 * 2**2
+
+
+def test_flops_of_attention_and_lstm_are_seen():
+    """On the CPU both are fused operators that torch's counter does not know."""
+
+    class Attention(nn.Module):
+        def forward(self, tokens):
+            q = torch.ones(2, 1, tokens.shape[1], 4)
+            return nn.functional.scaled_dot_product_attention(q, q, q)
+
+    assert flops_per_token(Attention(), TOKENS) == 2 * 2 * 7 * 4  # q k and the values, T times each
+
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm = nn.LSTM(3, 5, batch_first=True)
+
+        def forward(self, tokens):
+            return self.lstm(torch.ones(*tokens.shape, 3, dtype=torch.float64))
+
+    assert flops_per_token(Recurrent(), TOKENS) == 2 * 4 * 5 * (3 + 5)
 
 
 def test_a_model_is_the_sum_of_its_mixers():
     model = LanguageModel(6, 16, lambda dim: BDLRU(dim, block_size=2, num_blocks=3), depth=3)
     one = BDLRU(16, block_size=2, num_blocks=3)
     assert len(mixers(model)) == 3
-    for count in (flops_per_step, state_size, mixer_parameters):
+    for count in (state_size, mixer_parameters):
         assert count(model) == 3 * count(one)
     assert parameters(model) == sum(p.numel() for p in model.parameters())
     assert parameters(one) == mixer_parameters(one) == 3 * 2 * (17 * 3 + 2 * 16)
@@ -71,7 +114,20 @@ def test_frozen_parameters_and_modules_without_mixers():
     layer = nn.Linear(3, 2)
     layer.bias.requires_grad_(False)
     assert parameters(layer) == 6
-    assert flops_per_step(layer) == state_size(layer) == mixer_parameters(layer) == 0
+    assert state_size(layer) == mixer_parameters(layer) == len(mixers(SwiGLU(8))) == 0
+
+
+def test_a_state_that_grows_is_counted_at_its_context():
+    class Cache(nn.Linear):
+        dim = 4
+
+        def initial_state(self, batch_size):
+            return torch.zeros(batch_size, 0, 2, 4)
+
+        def step(self, x, state=None):
+            return self(x), torch.zeros(len(x), 1, 2, 4)
+
+    assert state_size(Cache(4, 4), context=10) == 10 * 2 * 4
 
 
 @pytest.mark.parametrize("selective", [True, False])
@@ -91,5 +147,9 @@ def test_a_subclass_of_a_mixer_costs_the_same():
     class Mine(BDLRU):
         pass
 
-    sizes = {"block_size": 2, "num_blocks": 3}
-    assert flops_per_step(Mine(8, **sizes)) == flops_per_step(BDLRU(8, **sizes)) > 0
+    assert state_size(Mine(8, block_size=2, num_blocks=3)) == 6
+    assert mixers(build_mixer("hlru", 8, order=2))
+
+
+def test_the_example_runs():
+    assert doctest.testmod(accounting).failed == 0

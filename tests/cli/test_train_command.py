@@ -10,8 +10,7 @@ from statemix_research.sweeps import EXPERIMENTS
 from statemix.cli import app
 from statemix.nn.registry import MIXERS
 from statemix.tasks import TASKS
-from statemix.training import PRESETS, resolve_config
-from statemix.training.settings import groups
+from statemix.training import PRESETS, groups, resolve_config
 
 
 def test_help_names_every_setting_preset_task_and_mixer(statemix, monkeypatch):

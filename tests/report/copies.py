@@ -7,8 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from statemix.training.files import read_json, write_json
 
@@ -29,8 +28,6 @@ def copy_run(source: Path, folder: Path, settings: dict[str, Any] | None = None,
 
 def _disown(weights: Path) -> None:
     """Write weights as those of no run in particular, which fit any configuration of their model."""
-    with safe_open(weights, "pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        form = file.metadata()["format"]
+    tensors = load_file(weights)
     weights.unlink()
-    save_file(tensors, weights, {"format": form})
+    save_file(tensors, weights, {"format": "statemix-weights-1"})

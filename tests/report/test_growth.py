@@ -165,8 +165,8 @@ def test_unfinished_models_are_built_once(many, tmp_path, monkeypatch):
     from statemix.report import table
 
     built = []
-    real = table.model_of
-    monkeypatch.setattr(table, "model_of", lambda *arguments: built.append(1) or real(*arguments))
+    real = table.build_model
+    monkeypatch.setattr(table, "build_model", lambda *arguments: built.append(1) or real(*arguments))
     table._counted.cache_clear()
     for k in range(0, 40, 4):
         run = copy_run(many / f"run-{k:03}", tmp_path / f"{k}")

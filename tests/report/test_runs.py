@@ -39,7 +39,9 @@ def test_a_run_without_weights_yet(runs, trained, tmp_path):
     summary = json.loads((trained / "order-0" / "summary.json").read_text())
     (row,) = Page(write_report([runs / "order-0"], tmp_path / "out").read_text()).rows().values()
     assert (row["status"], row["steps"], row["seconds"]) == ("1 running", "60", "–")
-    assert row["FLOPs per step"] == str(summary["flops_per_step"])  # counted from the configuration
+    assert row["FLOPs per token"] == f"{summary['flops_per_token']:,}".replace(
+        ",", "\u2009"
+    )  # counted from the configuration
     assert row["state size"] == str(summary["state_size"])
 
 

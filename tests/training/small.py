@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import multiprocessing
 import os
 import subprocess
 import sys
 import tempfile
+from multiprocessing.context import BaseContext
 from pathlib import Path
-
-from statemix_research.sweeps.executors import worker_context
 
 from statemix.training import Config, resolve_config
 
@@ -35,6 +36,16 @@ settings = {SETTINGS!r}
 """
 
 
+@functools.cache
+def _context() -> BaseContext:
+    """Processes forked off a server that has imported everything; without forks, new ones."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["statemix.training", "safetensors.torch", __name__])
+    return context
+
+
 def _run(code: str, arguments: list[str], out: str, err: str) -> None:
     for number, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
@@ -43,12 +54,11 @@ def _run(code: str, arguments: list[str], out: str, err: str) -> None:
 
 
 def python(code: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run `code` after the preamble in a process that begins as a sweep's workers do; `sys.argv[1:]` are the
-    arguments."""
+    """Run `code` after the preamble in a process of its own; `sys.argv[1:]` are the arguments."""
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
         words = [str(word) for word in arguments]
-        process = worker_context().Process(target=_run, args=(code, words, str(out), str(err)))
+        process = _context().Process(target=_run, args=(code, words, str(out), str(err)))  # type: ignore[attr-defined]
         process.start()
         process.join(120)
         if process.is_alive():

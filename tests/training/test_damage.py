@@ -13,14 +13,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from statemix.training import RunError, evaluate_run, load_run, train
-from statemix.training import checkpoint as checkpoints
 from statemix.training import loop as loops
-from statemix.training.digest import DIGEST
-from statemix.training.files import read_json, write_json
+from statemix.training.files import DIGEST, read_json, write_json
 from statemix.training.metrics import check_metrics
 from tests.training.small import small
 
 CHECKPOINT, WEIGHTS = "checkpoint/state.safetensors", "model.safetensors"
+CHECKPOINT_1, WEIGHTS_1 = "statemix-checkpoint-1", "statemix-weights-1"
 
 
 def stop_at(monkeypatch, step):
@@ -122,15 +121,16 @@ def test_the_weights_and_summary_of_another_run(finished, runs):
             act(finished)
 
 
-def older(path, form):
-    """The file as earlier versions wrote it: no digest, no run."""
+def told_by(path):
     with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
+        return json.loads(file.metadata()["statemix"])
+
+
+def older(path, form):
+    """The file as the earliest versions wrote it: no digest, no run."""
     told = {"format": form}
-    if "position" in metadata:
-        position = json.loads(metadata["position"])
-        del position["metrics_sha256"]
-        told["position"] = json.dumps(position)
+    if "position" in (found := told_by(path)):
+        told["position"] = json.dumps({k: v for k, v in found["position"].items() if k != "metrics_sha256"})
     save_file(load_file(path), path, told)
 
 
@@ -143,8 +143,8 @@ def test_runs_of_earlier_versions_go_on_and_are_read(stopped, finished, runs):
     for folder in (stopped, finished):
         older_json(folder / "config.json")
         older_json(folder / "summary.json", "run", "metrics_sha256")
-    older(stopped / CHECKPOINT, checkpoints.FORMAT)
-    older(finished / WEIGHTS, checkpoints.WEIGHTS_FORMAT)
+    older(stopped / CHECKPOINT, CHECKPOINT_1)
+    older(finished / WEIGHTS, WEIGHTS_1)
     assert evaluate_run(finished) == evaluate_run(runs / "finished-0")
     assert train(small(), finished)["status"] == "finished"
     assert train(small(), stopped)["status"] == "finished"
@@ -159,40 +159,35 @@ def tensors(change):
 WRONG = {
     "whole numbers": (
         tensors(lambda found: found | {"model.embedding.weight": found["model.embedding.weight"].long()}),
-        r"weight 'embedding.weight' has dtype torch.int64, expected torch.float32",
+        r"'model.embedding.weight' is torch.int64 .*, expected torch.float32",
     ),
     "half precision": (
         tensors(lambda found: found | {"optimizer.0.exp_avg": found["optimizer.0.exp_avg"].half()}),
-        r"'optimizer.0.exp_avg' has dtype torch.float16",
+        r"'optimizer.0.exp_avg' is torch.float16",
     ),
     "a moment of another shape": (
         tensors(lambda found: found | {"optimizer.0.exp_avg_sq": torch.zeros(2, 2)}),
-        r"'optimizer.0.exp_avg_sq' has shape \[2, 2\], expected",
+        r"'optimizer.0.exp_avg_sq' is torch.float32 \[2, 2\], expected",
     ),
     "no moment": (
         tensors(lambda found: {key: found[key] for key in found if key != "optimizer.1.exp_avg"}),
-        r"lacks 'optimizer.1.exp_avg'",
+        r"lacks tensor 'optimizer.1.exp_avg'",
     ),
     "no optimizer": (
         tensors(lambda found: {key: found[key] for key in found if key.startswith("model.")}),
-        r"lacks 'optimizer.0.step'",
+        r"lacks tensor 'optimizer.0.exp_avg'",
     ),
     "a parameter too many": (
         tensors(lambda found: found | {"optimizer.99.step": torch.ones(())}),
-        r"has optimizer state 99",
+        r"has the unknown tensor 'optimizer.99.step'",
     ),
     "a stranger": (tensors(lambda found: found | {"moment": torch.ones(())}), r"unknown tensor 'moment'"),
-    "a count beyond the step": (
-        tensors(lambda found: found | {"optimizer.0.step": torch.tensor(1e6)}),
-        r"'optimizer.0.step' is 1000000.0, expected 1 to 23",
-    ),
     "a step that is no number": (lambda found, position: position.update(step=float("nan")), r"'step' is nan"),
-    "a step below": (lambda found, position: position.update(step=-5), r"'step' is -5"),
-    "a step beyond": (lambda found, position: position.update(step=61), r"step 61, expected at most 60"),
-    "an accuracy beyond": (lambda found, position: position.update(best_accuracy=7), r"'best_accuracy' is 7"),
+    "a step below": (lambda found, position: position.update(step=-5), r"step -5, expected 1 to 60"),
+    "a step beyond": (lambda found, position: position.update(step=61), r"step 61, expected 1 to 60"),
     "no length": (lambda found, position: position.pop("metrics"), r"position 'metrics' is None"),
     "text for sums": (lambda found, position: position.update(totals="abc"), r"'totals' is 'abc', expected"),
-    "no whole line": (lambda found, position: position.update(metrics=9), r"metrics.jsonl has no end of a line"),
+    "no whole line": (lambda found, position: position.update(metrics=9), r"metrics.jsonl is damaged"),
 }  # fmt: skip
 
 
@@ -200,14 +195,14 @@ WRONG = {
 def test_a_checkpoint_without_a_digest_is_looked_through(stopped, case):
     change, message = WRONG[case]
     path = stopped / CHECKPOINT
-    older(path, checkpoints.FORMAT)
+    older(path, CHECKPOINT_1)
     with safe_open(path, framework="pt") as file:
         position = json.loads(file.metadata()["position"])
     found = load_file(path)
     changed = change(found, position)
     save_file(
         changed if isinstance(changed, dict) and "step" not in changed else found, path,
-        {"format": checkpoints.FORMAT, "position": json.dumps(position)},
+        {"format": CHECKPOINT_1, "position": json.dumps(position)},
     )  # fmt: skip
     with pytest.raises(RunError, match=message):
         train(small(), stopped)
@@ -216,24 +211,24 @@ def test_a_checkpoint_without_a_digest_is_looked_through(stopped, case):
 @pytest.mark.parametrize("position", ["{", "[1]", "7", "null"])
 def test_metadata_that_are_no_position(stopped, position):
     path = stopped / CHECKPOINT
-    save_file(load_file(path), path, {"format": checkpoints.FORMAT, "position": position})
-    with pytest.raises(RunError, match=r"state.safetensors is damaged: its position is not"):
+    save_file(load_file(path), path, {"format": CHECKPOINT_1, "position": position})
+    with pytest.raises(RunError, match=r"state.safetensors is damaged"):
         train(small(), stopped)
 
 
 def test_weights_that_are_whole_numbers(finished):
     path = finished / WEIGHTS
     rounded = {name: tensor.long() for name, tensor in load_file(path).items()}
-    save_file(rounded, path, {"format": checkpoints.WEIGHTS_FORMAT})
-    with pytest.raises(RunError, match=r"model.safetensors: weight .* has dtype torch.int64"):
+    save_file(rounded, path, {"format": WEIGHTS_1})
+    with pytest.raises(RunError, match=r"model.safetensors: .* is torch.int64"):
         evaluate_run(finished)
 
 
 def test_a_digest_that_was_taken_out_is_missed(finished):
     """Its key alone is damaged: the file is not mistaken for one that never had a digest."""
     path = finished / WEIGHTS
-    path.write_bytes(path.read_bytes().replace(b'"sha256"', b'"sha257"'))
-    with pytest.raises(RunError, match="it has no entry 'sha256'"):
+    path.write_bytes(path.read_bytes().replace(b"sha256", b"sha257"))
+    with pytest.raises(RunError, match="does not fit the digest"):
         evaluate_run(finished)
     path = finished / "summary.json"
     path.write_text(path.read_text().replace('"sha256"', '"sha25v"'))
@@ -283,11 +278,10 @@ def test_a_configuration_that_was_edited(finished):
 
 
 def test_every_reader_takes_the_weights(finished):
-    with safe_open(finished / WEIGHTS, framework="pt") as file:
-        assert file.metadata()["format"] == checkpoints.WEIGHTS_FORMAT
-        assert len(file.metadata()[DIGEST]) == 64
-        names = set(file.keys())
-    assert names == load_run(finished)[1].state_dict().keys()
+    told = told_by(finished / WEIGHTS)
+    assert told["format"] == "statemix-weights-2"
+    assert len(told[DIGEST]) == 64
+    assert load_file(finished / WEIGHTS).keys() == load_run(finished)[1].state_dict().keys()
 
 
 def test_the_curves_of_a_run_that_is_over(finished, stopped):

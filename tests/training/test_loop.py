@@ -29,7 +29,7 @@ def test_a_run_learns_and_its_files_are_the_documented_ones(tmp_path, capfd):
         "parameters",
         "mixer_parameters",
         "state_size",
-        "flops_per_step",
+        "flops_per_token",
         "best_accuracy",
         "seconds",
     } < set(summary)

@@ -12,9 +12,8 @@ from torch import nn
 
 from statemix.tasks import IGNORED, Examples, get_task
 from statemix.training import build
-from statemix.training import drawn as drawing
-from statemix.training.data import TrainingSet
-from statemix.training.drawn import drawn
+from statemix.training import data as cache
+from statemix.training.data import TrainingSet, cached_examples
 from statemix.training.evaluation import evaluate, macro_accuracy, scores
 from tests.training.small import small
 
@@ -22,16 +21,16 @@ from tests.training.small import small
 def test_loss_and_accuracy_count_what_is_asked():
     logits = torch.tensor([[[2.0, 0.0], [0.0, 3.0], [1.0, 0.0]]])
     targets = torch.tensor([[0, 0, IGNORED]])
-    loss, correct, counted = scores(logits, targets)
+    loss, numbers = scores(logits, targets)
     want = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(3))) / 2
     assert loss.item() == pytest.approx(want, rel=1e-6)
-    assert (correct.item(), counted.item()) == (1, 2)
+    assert numbers.tolist() == [loss.item(), 1, 2]
 
 
 def test_macro_accuracy():
     """Class 0: 1 of 2 right. Class 1: 1 of 1. Class 2: predicted, never asked: 0. Class 3 does not occur."""
     predictions, targets = torch.tensor([0, 2, 1, 3]), torch.tensor([0, 0, 1, IGNORED])
-    assert macro_accuracy(predictions, targets, 4) == pytest.approx((0.5 + 1 + 0) / 3)
+    assert macro_accuracy(predictions, targets, 4).item() == pytest.approx((0.5 + 1 + 0) / 3)
     assert macro_accuracy(torch.tensor([], dtype=torch.int64), torch.tensor([], dtype=torch.int64), 4) == 0
 
 
@@ -53,13 +52,13 @@ def test_evaluation_does_not_depend_on_how_positions_fall_into_batches():
 
 def test_every_instance_once_an_epoch_in_an_order_that_can_be_entered_anywhere():
     config = small("training.train_examples=50", "training.batch_size=16")
-    data = TrainingSet(build.task_of(config), config, torch.device("cpu"))
+    data = TrainingSet(build.build_task(config), config, torch.device("cpu"))
     epochs = [[data.batch(4 * epoch + k)[0] for k in range(4)] for epoch in range(2)]
     assert [len(batch) for batch in epochs[0]] == [16, 16, 16, 2]
     rows = [sorted(map(tuple, torch.cat(epoch).tolist())) for epoch in epochs]
     assert rows[0] == rows[1]
     assert not torch.equal(torch.cat(epochs[0]), torch.cat(epochs[1]))
-    again = TrainingSet(build.task_of(config), config, torch.device("cpu"))
+    again = TrainingSet(build.build_task(config), config, torch.device("cpu"))
     for step in (5, 2, 7):
         assert torch.equal(again.batch(step)[0], epochs[step // 4][step % 4])
 
@@ -80,8 +79,8 @@ def test_learning_rate():
 
 def test_vectors_do_not_decay():
     config = small("training.weight_decay=0.5")
-    model = build.model_of(config, build.task_of(config))
-    optimizer = build.optimizer_of(model, config.training)
+    model = build.build_model(config, build.build_task(config))
+    optimizer = build.build_optimizer(model, config.training)
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert len(decay) == len(list(model.parameters()))
     for parameter in model.parameters():
@@ -91,7 +90,7 @@ def test_vectors_do_not_decay():
 def test_building_a_model_leaves_the_global_random_state_alone():
     config = small()
     before = torch.get_rng_state()
-    first, second = (build.model_of(config, build.task_of(config)) for _ in range(2))
+    first, second = (build.build_model(config, build.build_task(config)) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), before)
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -99,22 +98,22 @@ def test_building_a_model_leaves_the_global_random_state_alone():
 
 def test_an_unusable_device_is_named():
     with pytest.raises(ValueError, match=r"training.device: got 'cuda:7', which cannot be used here"):
-        build.device_of(small("training.device=cuda:7"))
+        build.build_device(small("training.device=cuda:7"))
     with pytest.raises(ValueError, match=r"training.device: got 'nowhere'"):
-        build.device_of(small("training.device=nowhere"))
+        build.build_device(small("training.device=nowhere"))
 
 
 def test_autocast_only_where_asked_on_a_cpu():
     for precision, wanted in (("auto", False), ("float32", False), ("bfloat16", True)):
         training = small(f"training.precision={precision}").training
-        with build.autocast_of(training, torch.device("cpu")):
+        with build.build_autocast(training, torch.device("cpu")):
             assert torch.is_autocast_enabled("cpu") == wanted
 
 
 def test_several_lengths_share_the_instances_and_take_turns():
     config = small("training.train_examples=50", "training.batch_size=8", "training.train_lengths=[3,4,5]")
-    data = TrainingSet(build.task_of(config), config, torch.device("cpu"))
-    again = TrainingSet(build.task_of(config), config, torch.device("cpu"))
+    data = TrainingSet(build.build_task(config), config, torch.device("cpu"))
+    again = TrainingSet(build.build_task(config), config, torch.device("cpu"))
     assert tuple(again.batch(13)[0].shape) == tuple(data.batch(13)[0].shape)
     batches = [data.batch(step)[0] for step in range(8)]
     seen = {length: sum(len(b) for b in batches if b.shape[1] == length) for length in (3, 4, 5)}
@@ -132,21 +131,21 @@ def test_what_was_drawn_is_remembered_while_there_is_room(monkeypatch):
         return generate(self, *arguments, **options)
 
     monkeypatch.setattr(type(task), "generate", counting)
-    monkeypatch.setattr(drawing, "_kept", OrderedDict())
-    first = drawn(task, 8, "train", 64, 0)
-    assert drawn(get_task("permutation", n=3, length=16), 8, "train", 64, 0) is first
+    monkeypatch.setattr(cache, "_cache", OrderedDict())
+    first = cached_examples(task, 8, "train", 64, 0)
+    assert cached_examples(get_task("permutation", n=3, length=16), 8, "train", 64, 0) is first
     assert len(calls) == 1
     for changed in ((other, 8, "train", 64, 0), (task, 9, "train", 64, 0), (task, 8, "test", 64, 0),
                     (task, 8, "train", 65, 0), (task, 8, "train", 64, 1)):  # fmt: skip
-        assert not torch.equal(drawn(*changed).inputs, first.inputs)
+        assert not torch.equal(cached_examples(*changed).inputs, first.inputs)
     assert len(calls) == 6
     assert torch.equal(first.inputs, generate(task, 64, length=8, seed=0, split="train").inputs)
-    monkeypatch.setattr(drawing, "MOST", 2 * 64 * 8 * 8)  # room for one set of this size
-    drawn(task, 8, "train", 64, 2)
-    assert drawn(task, 8, "train", 64, 2) is drawn(task, 8, "train", 64, 2)
+    monkeypatch.setattr(cache, "CACHE_BYTES", 2 * 64 * 8 * 8)  # room for one set of this size
+    cached_examples(task, 8, "train", 64, 2)
+    assert cached_examples(task, 8, "train", 64, 2) is cached_examples(task, 8, "train", 64, 2)
     assert len(calls) == 7
-    drawn(task, 8, "train", 64, 3)
-    drawn(task, 8, "train", 64, 2)
+    cached_examples(task, 8, "train", 64, 3)
+    cached_examples(task, 8, "train", 64, 2)
     assert len(calls) == 9
-    drawn(task, 8, "train", 6400, 0)  # more than there is room for: made, not kept
-    assert not drawing._kept
+    cached_examples(task, 8, "train", 6400, 0)  # more than there is room for: made, not kept
+    assert not cache._cache

@@ -66,6 +66,9 @@ class Average(nn.Module):
     def initial_state(self, batch_size):
         return torch.zeros(batch_size, self.map.in_features)
 
+    def step(self, x, state=None):
+        raise NotImplementedError
+
     def forward(self, x, state=None, **unused):
         counts = torch.arange(1, x.shape[1] + 1, dtype=x.dtype)[:, None]
         return self.map(x.cumsum(1) / counts), x.sum(1)

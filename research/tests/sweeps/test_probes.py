@@ -13,8 +13,8 @@ from statemix_research.sweeps.work import execute
 
 from research.tests.sweeps.helpers import experiment
 from statemix.environment import cpu_model
+from statemix.training import LEAVE
 from statemix.training.files import read_json, write_json
-from statemix.training.interruption import LEAVE
 
 
 @pytest.fixture

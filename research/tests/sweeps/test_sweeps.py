@@ -21,8 +21,7 @@ from statemix_research.sweeps.sweep import DEATHS
 from statemix_research.sweeps.work import Outcome, execute, execute_packed
 
 from research.tests.sweeps.helpers import ctrl_c, deadly, events, experiment, heard, imported
-from statemix.training import Config, train
-from statemix.training.folder import RunFolder
+from statemix.training import Config, RunFolder, train
 
 ROOT = Path(__file__).parents[3]
 

@@ -1,20 +1,33 @@
-"""Parameters, state, arithmetic and state traffic of a mixer or of a whole model.
-
-The formulas are in `statemix.analysis.formulas`; everything here sums over the mixers found in a module. Nothing is
-built or run: a module on the "meta" device will do.
-"""
+"""What a model costs: parameters, carried state, and the FLOPs of a forward pass per token."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 
-from statemix.analysis.formulas import FORMULAS, Formulas
+import statemix.ops  # noqa: F401 - registers the operators that the formulas below are for
 
 Entry = TypeVar("Entry")
+
+
+@register_flop_formula([torch.ops.statemix.bdlru_scan, torch.ops.statemix.affine_scan])
+def _block_scan_flops(gates: tuple[int, ...], values: tuple[int, ...], *_: Any, **__: Any) -> int:
+    """Per block and token: m² products, m² - m sums, m input products (none in an affine scan) and m input sums."""
+    batch, length, blocks, m = values
+    return batch * length * blocks * (2 * m * m + (m if gates[-1] > m else 0))
+
+
+@register_flop_formula(torch.ops.statemix.hlru_scan)
+def _window_scan_flops(gates: tuple[int, ...], values: tuple[int, ...], *_: Any, **__: Any) -> int:
+    """Per channel and token: m products, m - 1 sums, one input product and one input sum."""
+    batch, length, channels, taps = gates
+    return batch * length * channels * (2 * taps - 1)
 
 
 def entry_of(table: Mapping[type[nn.Module], Entry], part: nn.Module) -> Entry | None:
@@ -22,18 +35,9 @@ def entry_of(table: Mapping[type[nn.Module], Entry], part: nn.Module) -> Entry |
     return next((table[kind] for kind in type(part).__mro__ if kind in table), None)
 
 
-def formulas_of(mixer: nn.Module) -> Formulas:
-    """The formulas of a mixer. Errors: TypeError for a module that is none."""
-    found = entry_of(FORMULAS, mixer)
-    if found is None:
-        known = ", ".join(kind.__name__ for kind in FORMULAS)
-        raise TypeError(f"mixer: got {type(mixer).__name__}, expected one of {known}")
-    return found
-
-
 def mixers(module: nn.Module) -> list[nn.Module]:
-    """The mixers in a module, itself included, in order. A subclass of a mixer is one."""
-    return [part for part in module.modules() if entry_of(FORMULAS, part)]
+    """The mixers in a module, itself included, in order: what has an `initial_state` and a `step`."""
+    return [part for part in module.modules() if hasattr(part, "initial_state") and hasattr(part, "step")]
 
 
 def parameters(module: nn.Module) -> int:
@@ -43,30 +47,45 @@ def parameters(module: nn.Module) -> int:
 
 def mixer_parameters(module: nn.Module) -> int:
     """The parameters of the mixers alone."""
-    return sum(parameters(mixer) for mixer in mixers(module))
+    return sum(map(parameters, mixers(module)))
 
 
+@torch.no_grad()
 def state_size(module: nn.Module, context: int = 1) -> int:
-    """Numbers carried from token to token per sequence, convolution windows included: the sum over the mixers.
+    """Numbers carried from token to token per sequence, summed over the mixers.
 
-    `context`: the tokens seen so far, which attention's state grows with.
+    context: tokens read so far. It matters where the state grows with them, as attention's keys and values do.
     """
-    return sum(formulas_of(mixer).state_size(mixer, context) for mixer in mixers(module))
+    return sum(_carried(mixer, context) for mixer in mixers(module))
 
 
-def flops_per_step(module: nn.Module, context: int = 1) -> int:
-    """Multiplications, additions and divisions of the recurrences alone, per token: BD-LRU N(2m² + m), H-LRU N(2m + 1).
+def _carried(mixer: Any, context: int) -> int:
+    size = mixer.initial_state(1).numel()
+    if size:
+        return int(size)
+    like = next(mixer.parameters())
+    return context * int(mixer.step(like.new_zeros(1, mixer.dim))[1].numel())
 
-    A matrix state's reading by its query counts; projections, convolutions and the making of gates do not.
-    `context`: the tokens attention looks at. Source: arXiv 2602.12021, figure 1C.
+
+@torch.no_grad()
+def flops_per_token(model: nn.Module, tokens: Tensor) -> int:
+    """FLOPs of one forward pass on tokens int64 [B, T], divided by B T: the whole model, head included.
+
+    Counted by `torch.utils.flop_counter.FlopCounterMode`: 2 for each multiply-add of a matrix product, a convolution or
+    attention, and for our scans 2m² + m per block (BD-LRU), 2m + 1 per channel (H-LRU) or 2m² per block (affine).
+    Other elementwise operations (norms, activations, gate normalisation) are not counted, and no backward pass.
+    The pass runs on a copy on the CPU, so the count is the same for every device.
+
+    >>> import torch
+    >>> from statemix.models import LanguageModel
+    >>> from statemix.nn import BDLRU
+    >>> model = LanguageModel(6, 16, lambda dim: BDLRU(dim, block_size=2, num_blocks=8))
+    >>> flops_per_token(model, torch.zeros(1, 32, dtype=torch.int64))
+    14688
     """
-    return sum(formulas_of(mixer).flops_per_step(mixer, context) for mixer in mixers(module))
-
-
-def bytes_per_token(module: nn.Module, dtype: torch.dtype = torch.float32, context: int = 1) -> int:
-    """Bytes of state read and written to decode one token of one sequence, the state being kept in `dtype`.
-
-    `context`: the tokens seen, this one included; attention reads the keys and values of all and writes one's.
-    """
-    numbers = sum(formulas_of(mixer).traffic(mixer, context) for mixer in mixers(module))
-    return numbers * dtype.itemsize
+    model = copy.deepcopy(model).to(
+        "cpu", torch.float64
+    )  # in float32 an LSTM is one operator that is not counted
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        model(tokens.cpu())
+    return round(counter.get_total_flops() / tokens.numel())

@@ -14,8 +14,7 @@ def settings_like(ctx: Any, incomplete: str) -> list[str]:
     """Presets, names of settings, and the tasks and mixers after task.name= and mixer.name=."""
     from statemix.nn.registry import MIXERS
     from statemix.tasks import TASKS
-    from statemix.training import PRESETS
-    from statemix.training.settings import groups
+    from statemix.training import PRESETS, groups
 
     named = [f"task.name={task}" for task in TASKS] + [f"mixer.name={mixer}" for mixer in MIXERS]
     settings = dict.fromkeys(f"{one.name}=" for group in groups() for one in group.settings)

@@ -20,8 +20,7 @@ class TrainCommand(TyperCommand):
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """As wide as the terminal; generated from what the settings are made of."""
-        from statemix.training import SUMMARIES
-        from statemix.training.settings import groups
+        from statemix.training import SUMMARIES, groups
 
         with formatter.section("Presets"):
             formatter.write_dl(list(SUMMARIES.items()))
@@ -56,8 +55,7 @@ def train(
     Settings read training.steps=500, mixer.block_size=4, task.n=4. They go over the file's, these over the preset's,
     and these over the defaults. Another task or mixer starts with its own defaults.
     """
-    from statemix.training import resolve_config
-    from statemix.training.settings import to_toml
+    from statemix.training import resolve_config, to_toml
 
     preset, overrides = split_settings(settings or [])
     resolved = resolve_config(preset, config, overrides)

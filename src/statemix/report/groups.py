@@ -12,7 +12,7 @@ from typing import Any
 from statemix.analysis.statistics import spread
 from statemix.report.labels import IGNORED, SIZES, model_labels, run_labels
 from statemix.report.records import Record, find_runs, read_record
-from statemix.training.config import flatten
+from statemix.training import flatten
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#44AA99", "#999933")
 """Distinguishable by colour-blind readers (Okabe and Ito, then Tol)."""

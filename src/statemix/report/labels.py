@@ -8,7 +8,7 @@ import textwrap
 from typing import Any
 
 from statemix.text import visible
-from statemix.training.config import flatten
+from statemix.training import flatten
 
 SIZES = {"bdlru": ("block_size", "num_blocks"), "hlru": ("order", "num_channels")}
 """Which arguments of a mixer are m and N."""

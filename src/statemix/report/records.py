@@ -12,9 +12,8 @@ from typing import Any
 
 from statemix.report.curves import Curve, Metrics, read_metrics
 from statemix.tasks import Task, get_task
-from statemix.training.config import Config
+from statemix.training import Config, check_metrics
 from statemix.training.files import RunError, read_json
-from statemix.training.metrics import check_metrics
 
 
 @dataclass(frozen=True)

@@ -11,20 +11,23 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 
-from statemix.analysis.accounting import flops_per_step, mixer_parameters, mixers, parameters, state_size
+from statemix.analysis.accounting import flops_per_token, mixer_parameters, mixers, parameters, state_size
 from statemix.analysis.statistics import Spread, spread
 from statemix.report.groups import Group
 from statemix.report.labels import SIZES
 from statemix.report.records import Record
 from statemix.text import visible
-from statemix.training.build import model_of, task_of
-from statemix.training.config import Config
+from statemix.training import Config, build_model, build_task
 
 COSTS: dict[str, tuple[str, Callable[[nn.Module, int], int]]] = {
     "state_size": ("state size", state_size),
-    "flops_per_step": ("FLOPs per step", flops_per_step),
+    "flops_per_token": (
+        "FLOPs per token",
+        lambda model, length: flops_per_token(model, torch.zeros(1, length, dtype=torch.int64)),
+    ),
     "mixer_parameters": ("mixer parameters", lambda model, length: mixer_parameters(model)),
     "parameters": ("parameters", lambda model, length: parameters(model)),
 }
@@ -137,14 +140,14 @@ def _costs(group: Group) -> dict[str, int]:
 def _counted(parts: str) -> dict[str, int]:
     """The costs of a model, by the JSON of its task, mixer and backbone."""
     config = json.loads(parts)
-    model, length = _model(config), task_of(Config.from_dict(config)).length
+    model, length = _model(config), build_task(Config.from_dict(config)).input_length()
     return {column: count(model, length) for column, count in COSTS.values()}
 
 
 def _model(config: dict[str, Any]) -> nn.Module:
     """A model to count on. Not on the meta device, whose first use takes longer than most models."""
     whole = Config.from_dict(config)
-    return model_of(whole, task_of(whole))
+    return build_model(whole, build_task(whole))
 
 
 def _blocks(config: dict[str, Any]) -> int | None:

@@ -6,12 +6,12 @@ from statemix.tasks.base import IGNORED, Examples, Task
 from statemix.tasks.copying import Compression, SelectiveCopying
 from statemix.tasks.fuzzy import FuzzyRecall
 from statemix.tasks.groups import Alternating, Cyclic, Permutation
-from statemix.tasks.memorization import Memorization
-from statemix.tasks.recall import InContextRecall, NoisyRecall
+from statemix.tasks.options import Option
+from statemix.tasks.recall import InContextRecall, Memorization, NoisyRecall
 from statemix.tasks.regular import CycleNavigation, EvenPairs, ModularArithmetic, Parity
 from statemix.tasks.splits import SPLITS
 
-__all__ = ["IGNORED", "SPLITS", "TASKS", "Examples", "Task", "get_task"]
+__all__ = ["IGNORED", "SPLITS", "TASKS", "Examples", "Option", "Task", "get_task"]
 
 TASKS: dict[str, type[Task]] = {
     task.name: task
@@ -31,7 +31,7 @@ TASKS: dict[str, type[Task]] = {
         ModularArithmetic,
     )
 }
-"""Every task by name."""
+"""Every task by name. A program adds one of its own with `TASKS[Mine.name] = Mine`."""
 
 
 def get_task(name: str, **options: object) -> Task:

@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from statemix.tasks.options import IntOption, Option, OptionValue, resolve
+from statemix.tasks.options import Option, OptionValue, resolve
 from statemix.tasks.splits import SMALLEST_BITS, SPLITS, belongs, seeded
 
 IGNORED = -100
@@ -17,7 +17,7 @@ IGNORED = -100
 
 
 class Examples(NamedTuple):
-    """Instances: inputs int64 [count, T] and targets int64 [count, T], IGNORED where nothing is asked."""
+    """Instances: inputs int64 [count, T] and targets int64 [count, T], IGNORED where there is no target."""
 
     inputs: Tensor
     targets: Tensor
@@ -41,6 +41,8 @@ class Task(ABC):
         """Options by name; ValueError for one that is unknown or out of range."""
         self.options: dict[str, OptionValue] = resolve(self.name, self.OPTIONS, options)
         self.length = self.integer("length")
+        self.length_option = self.OPTIONS["length"]
+        """What a length may be; `_prepare` may narrow it."""
         with torch.device("cpu"):
             self._prepare()
         self.check_length(self.length)
@@ -61,18 +63,10 @@ class Task(ABC):
     def _draw(self, count: int, length: int, training: bool, generator: torch.Generator) -> Examples:
         """`count` instances, without regard to splits."""
 
-    def _accepts_length(self, length: int) -> bool:
-        option = self.OPTIONS["length"]
-        return option.accepts(length)
-
-    def _expected_length(self) -> str:
-        return self.OPTIONS["length"].expected()
-
     def check_length(self, length: object) -> int:
         """`length` if the task has instances of it; otherwise ValueError."""
-        whole = isinstance(length, int) and not isinstance(length, bool)
-        if not whole or not self._accepts_length(length):  # type: ignore[arg-type]
-            raise ValueError(f"{self.name}.length: got {length!r}, expected {self._expected_length()}")
+        if not self.length_option.accepts(length):
+            raise ValueError(f"{self.name}.length: got {length!r}, expected {self.length_option.expected()}")
         return length  # type: ignore[return-value]
 
     def input_length(self, length: int | None = None) -> int:
@@ -109,7 +103,7 @@ class Task(ABC):
         end); the global random state is neither used nor changed. Rows may repeat within a split; `overlap`
         says whether they may between splits. Errors: ValueError naming count, length, seed or split.
         """
-        if not IntOption(0, 0).accepts(count):
+        if not Option(0).accepts(count):
             raise ValueError(f"count: got {count!r}, expected an integer of at least 0")
         if not isinstance(seed, int) or isinstance(seed, bool):
             raise ValueError(f"seed: got {seed!r}, expected an integer")
@@ -137,17 +131,17 @@ class Task(ABC):
                 return Examples(inputs.contiguous(), targets.contiguous())
         raise RuntimeError(f"{self.name}: too few of the rows drawn at length {length} belong to {split!r}")
 
+    def look(self, token: int) -> tuple[str, str]:
+        """An input token as a person reads it, and its style (one of rich's)."""
+        return str(token), "cyan"
+
     def symbol(self, token: int) -> str:
         """An input token as a person reads it."""
-        return str(token)
+        return self.look(token)[0]
 
     def answer_symbol(self, token: int) -> str:
         """A target token as a person reads it."""
         return self.symbol(token)
-
-    def _style(self, position: int, token: int) -> str:
-        """The style of an input token where something is asked (elsewhere it is dimmed)."""
-        return "cyan"
 
     def render(
         self, inputs_row: Tensor | Sequence[int], targets_row: Tensor | Sequence[int]
@@ -165,15 +159,11 @@ class Task(ABC):
                 f"targets_row: got {len(targets)} positions, expected {len(inputs)} as in inputs_row"
             )
         pieces: list[tuple[str, str]] = []
-        for position, (token, target) in enumerate(zip(inputs, targets, strict=True)):
-            style = self._style(position, token)
+        for token, target in zip(inputs, targets, strict=True):
+            text, style = self.look(token)
             if target == IGNORED:
-                pieces.append((self.symbol(token), f"dim {style}"))
+                pieces += [(text, f"dim {style}"), (" ", "")]
             else:
-                pieces += [
-                    (self.symbol(token), style),
-                    ("→", "dim"),
-                    (self.answer_symbol(target), "bold green"),
-                ]
-            pieces.append((" ", ""))
+                answer = (self.answer_symbol(target), "bold green")
+                pieces += [(text, style), ("→", "dim"), answer, (" ", "")]
         return pieces[:-1]

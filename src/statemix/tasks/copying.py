@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 
 from statemix.tasks.base import IGNORED, Examples, Task
-from statemix.tasks.options import IntOption, Option
+from statemix.tasks.options import Option
 from statemix.tasks.splits import integers
 
 
@@ -24,8 +24,8 @@ class Compression(Task):
     summary = "Rebuild a random sequence from the one state left at its end"
     backbone = "autoencoder"
     OPTIONS: ClassVar[Mapping[str, Option]] = {
-        "vocab_size": IntOption(16, 3, meaning="tokens, the compression token among them"),
-        "length": IntOption(32, 2, meaning="positions, the compression token's among them"),
+        "vocab_size": Option(16, 3, meaning="tokens, the compression token among them"),
+        "length": Option(32, 2, meaning="positions, the compression token's among them"),
     }
 
     def _prepare(self) -> None:
@@ -39,9 +39,9 @@ class Compression(Task):
         inputs[:, -1] = self.vocab_size - 1
         return Examples(inputs, inputs.clone())
 
-    def symbol(self, token: int) -> str:
+    def look(self, token: int) -> tuple[str, str]:
         """A number, or <compress>."""
-        return "<compress>" if token == self.vocab_size - 1 else str(token)
+        return "<compress>" if token == self.vocab_size - 1 else str(token), "cyan"
 
 
 class SelectiveCopying(Task):
@@ -56,20 +56,15 @@ class SelectiveCopying(Task):
     name = "selective_copying"
     summary = "Remember the tokens among the blanks and repeat them in order"
     OPTIONS: ClassVar[Mapping[str, Option]] = {
-        "vocab_size": IntOption(16, 4, meaning="tokens, blank and copy token among them"),
-        "copies": IntOption(16, 1, meaning="tokens to copy"),
-        "length": IntOption(256, 3, meaning="positions, the blanks that ask for the copy among them"),
+        "vocab_size": Option(16, 4, meaning="tokens, blank and copy token among them"),
+        "copies": Option(16, 1, meaning="tokens to copy"),
+        "length": Option(256, 3, meaning="positions, the blanks where the copy is expected among them"),
     }
 
     def _prepare(self) -> None:
         self.vocab_size, self.copies = self.integer("vocab_size"), self.integer("copies")
         self.blank, self.copy_token = self.vocab_size - 2, self.vocab_size - 1
-
-    def _accepts_length(self, length: int) -> bool:
-        return length >= 2 * self.copies + 1
-
-    def _expected_length(self) -> str:
-        return f"an integer of at least {2 * self.copies + 1} (2 * copies + 1)"
+        self.length_option = Option(0, 2 * self.copies + 1, note="2 * copies + 1")
 
     def _bits(self, length: int) -> float:
         copies, blanks = self.copies, length - 2 * self.copies - 1
@@ -93,9 +88,7 @@ class SelectiveCopying(Task):
         targets[:, length - copies :] = content
         return Examples(inputs, targets)
 
-    def symbol(self, token: int) -> str:
+    def look(self, token: int) -> tuple[str, str]:
         """A number, a dot for a blank, or <copy>."""
-        return {self.blank: "·", self.copy_token: "<copy>"}.get(token, str(token))
-
-    def _style(self, position: int, token: int) -> str:
-        return {self.blank: "white", self.copy_token: "bold magenta"}.get(token, "yellow")
+        marks = {self.blank: ("·", "white"), self.copy_token: ("<copy>", "bold magenta")}
+        return marks.get(token, (str(token), "yellow"))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from statemix.tasks.base import Examples, Task
-from statemix.tasks.options import IntOption, Option
+from statemix.tasks.options import Option
 from statemix.tasks.recall import next_token_examples
 from statemix.tasks.splits import integers
 
@@ -63,26 +63,21 @@ class FuzzyRecall(Task):
     name = "fuzzy_recall"
     summary = "Recall values by their keys, both of several tokens"
     OPTIONS: ClassVar[Mapping[str, Option]] = {
-        "vocab_size": IntOption(16, 4, 2**15, meaning="tokens: keys, values and padding"),
-        "motif_size": IntOption(3, 1, 4, meaning="the most tokens of a key or a value"),
-        "length": IntOption(128, 6, meaning="positions, padding among them"),
+        "vocab_size": Option(16, 4, 2**15, meaning="tokens: keys, values and padding"),
+        "motif_size": Option(3, 1, 4, meaning="the most tokens of a key or a value"),
+        "length": Option(128, 6, meaning="positions, padding among them"),
     }
 
     def _prepare(self) -> None:
         self.vocab_size, self.motif = self.integer("vocab_size"), self.integer("motif_size")
         self.padding, self.keys = self.vocab_size - 1, (self.vocab_size - 1) // 2
         self.values = self.padding - self.keys
+        self.length_option = Option(0, 6 * self.motif, note="6 * motif_size")
         if self.keys < self.motif:
             raise ValueError(
                 f"{self.name}.vocab_size: got {self.vocab_size}, expected at least {2 * self.motif + 1} "
                 f"(2 * motif_size + 1)"
             )
-
-    def _accepts_length(self, length: int) -> bool:
-        return length >= 6 * self.motif
-
-    def _expected_length(self) -> str:
-        return f"an integer of at least {6 * self.motif} (6 * motif_size)"
 
     def _bits(self, length: int) -> float:
         keys = min(self.motif * self.keys, math.perm(self.keys, self.motif))  # in training, in a test
@@ -157,11 +152,8 @@ class FuzzyRecall(Task):
                     asked.scatter_(1, place, seen)
         return next_token_examples(sequence[:, :-1], asked[:, :-1], training)
 
-    def symbol(self, token: int) -> str:
+    def look(self, token: int) -> tuple[str, str]:
         """A number, or a dot for padding."""
-        return "·" if token == self.padding else str(token)
-
-    def _style(self, position: int, token: int) -> str:
         if token == self.padding:
-            return "white"
-        return "cyan" if token < self.keys else "yellow"
+            return "·", "white"
+        return str(token), "cyan" if token < self.keys else "yellow"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from statemix.tasks.base import Examples, Task
-from statemix.tasks.options import IntOption, Option
+from statemix.tasks.options import Option
 from statemix.tasks.splits import integers
 
 SHORT = 32
@@ -114,9 +114,9 @@ class PermutationTask(GroupTask):
         self.elements = self._elements()
         return permutation_table(torch.tensor(self.elements, dtype=torch.int64))
 
-    def symbol(self, token: int) -> str:
+    def look(self, token: int) -> tuple[str, str]:
         """The element as disjoint cycles, such as (1 2)(3 4); "e" for the identity."""
-        return cycle_notation(self.elements[token])
+        return cycle_notation(self.elements[token]), "cyan"
 
 
 class Permutation(PermutationTask):
@@ -125,8 +125,8 @@ class Permutation(PermutationTask):
     name = "permutation"
     summary = "Track the product of random permutations of n things (S_n)"
     OPTIONS: ClassVar[Mapping[str, Option]] = {
-        "n": IntOption(3, 2, 6, meaning="things permuted; n! tokens"),
-        "length": IntOption(16, 1, meaning="positions"),
+        "n": Option(3, 2, 6, meaning="things permuted; n! tokens"),
+        "length": Option(16, 1, meaning="positions"),
     }
 
 
@@ -136,8 +136,8 @@ class Alternating(PermutationTask):
     name = "alternating"
     summary = "Track the product of random even permutations of n things (A_n)"
     OPTIONS: ClassVar[Mapping[str, Option]] = {
-        "n": IntOption(4, 3, 6, meaning="things permuted; n!/2 tokens"),
-        "length": IntOption(16, 1, meaning="positions"),
+        "n": Option(4, 3, 6, meaning="things permuted; n!/2 tokens"),
+        "length": Option(16, 1, meaning="positions"),
     }
 
     def _elements(self) -> list[tuple[int, ...]]:
@@ -150,8 +150,8 @@ class Cyclic(GroupTask):
     name = "cyclic"
     summary = "Track the sum of random numbers modulo n (Z_n)"
     OPTIONS: ClassVar[Mapping[str, Option]] = {
-        "n": IntOption(6, 2, 1024, meaning="the modulus; n tokens"),
-        "length": IntOption(16, 1, meaning="positions"),
+        "n": Option(6, 2, 1024, meaning="the modulus; n tokens"),
+        "length": Option(16, 1, meaning="positions"),
     }
 
     def _table(self) -> Tensor:

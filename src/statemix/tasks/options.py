@@ -10,61 +10,42 @@ OptionValue = int | float | str
 
 
 @dataclass(frozen=True)
-class IntOption:
-    """A whole number from `low` to `high` (no upper bound if None)."""
+class Option:
+    """One option: a word of `choices`, a fraction from 0 to 1 if the default is a float, else an integer.
 
-    default: int
-    low: int
+    Integers are from `low` to `high` (no upper bound if None); `even` allows even ones alone. note: where a bound
+    comes from, shown behind it.
+    """
+
+    default: OptionValue
+    low: int = 0
     high: int | None = None
     meaning: str = ""
+    choices: tuple[str, ...] = ()
+    even: bool = False
+    note: str = ""
 
     def expected(self) -> str:
         """The words an error ends with."""
-        if self.high is None:
-            return f"an integer of at least {self.low}"
-        return f"an integer from {self.low} to {self.high}"
+        if self.choices:
+            return "one of " + ", ".join(map(repr, self.choices))
+        if isinstance(self.default, float):
+            return "a number from 0 to 1"
+        kind = "an even integer" if self.even else "an integer"
+        span = f"of at least {self.low}" if self.high is None else f"from {self.low} to {self.high}"
+        return f"{kind} {span}{self.note and f' ({self.note})'}"
 
     def accepts(self, value: object) -> bool:
         """Whether `value` may be this option."""
-        if not isinstance(value, int) or isinstance(value, bool):
+        if self.choices:
+            return isinstance(value, str) and value in self.choices
+        if isinstance(value, bool):
+            return False
+        if isinstance(self.default, float):
+            return isinstance(value, int | float) and 0.0 <= value <= 1.0
+        if not isinstance(value, int) or (self.even and value % 2):
             return False
         return self.low <= value and (self.high is None or value <= self.high)
-
-
-@dataclass(frozen=True)
-class FractionOption:
-    """A number from 0 to 1, both included."""
-
-    default: float
-    meaning: str = ""
-
-    def expected(self) -> str:
-        """The words an error ends with."""
-        return "a number from 0 to 1"
-
-    def accepts(self, value: object) -> bool:
-        """Whether `value` may be this option."""
-        return isinstance(value, int | float) and not isinstance(value, bool) and 0.0 <= value <= 1.0
-
-
-@dataclass(frozen=True)
-class ChoiceOption:
-    """One of a few words."""
-
-    default: str
-    choices: tuple[str, ...]
-    meaning: str = ""
-
-    def expected(self) -> str:
-        """The words an error ends with."""
-        return "one of " + ", ".join(map(repr, self.choices))
-
-    def accepts(self, value: object) -> bool:
-        """Whether `value` may be this option."""
-        return isinstance(value, str) and value in self.choices
-
-
-Option = IntOption | FractionOption | ChoiceOption
 
 
 def resolve(task: str, known: Mapping[str, Option], given: Mapping[str, object]) -> dict[str, OptionValue]:
@@ -81,5 +62,5 @@ def resolve(task: str, known: Mapping[str, Option], given: Mapping[str, object])
         if not option.accepts(value):
             raise ValueError(f"{task}.{name}: got {value!r}, expected {option.expected()}")
         assert isinstance(value, int | float | str)
-        resolved[name] = float(value) if isinstance(option, FractionOption) else value
+        resolved[name] = float(value) if isinstance(option.default, float) else value
     return resolved

@@ -1,4 +1,4 @@
-"""Recall of values by their keys, within one sequence: in-context recall, and the same among noise."""
+"""Recall of values by their keys: in-context, the same among noise, and from the weights alone."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from statemix.tasks.base import IGNORED, Examples, Task
-from statemix.tasks.options import FractionOption, IntOption, Option
-from statemix.tasks.splits import fractions, integers
+from statemix.tasks.options import Option
+from statemix.tasks.splits import fractions, integers, seeded
 
-_LENGTH = IntOption(128, 4, meaning="tokens of the whole sequence, an even number; the inputs have one fewer")
+_LENGTH = Option(128, 4, even=True, meaning="tokens of the whole sequence; the inputs have one fewer")
 
 
 def next_token_examples(sequence: Tensor, asked: Tensor, training: bool) -> Examples:
@@ -51,7 +51,7 @@ class InContextRecall(Task):
     name = "in_context_recall"
     summary = "Recall the value that each key had earlier in the sequence"
     OPTIONS: ClassVar[Mapping[str, Option]] = {
-        "vocab_size": IntOption(16, 4, meaning="tokens: keys, then values"),
+        "vocab_size": Option(16, 4, meaning="tokens: keys, then values"),
         "length": _LENGTH,
     }
 
@@ -63,12 +63,6 @@ class InContextRecall(Task):
         self.noise_start = self.vocab_size - self.noise_vocab
         self.keys = self.noise_start // 2
         self.values = self.noise_start - self.keys
-
-    def _accepts_length(self, length: int) -> bool:
-        return length >= 4 and length % 2 == 0
-
-    def _expected_length(self) -> str:
-        return "an even integer of at least 4"
 
     def input_length(self, length: int | None = None) -> int:
         """T = length - 1: the last token of the sequence is only ever a target."""
@@ -108,10 +102,10 @@ class InContextRecall(Task):
             sequence[:, :-2] = torch.where(both, tokens, sequence[:, :-2])
         return next_token_examples(sequence, asked, training)
 
-    def _style(self, position: int, token: int) -> str:
-        if token >= self.noise_start:
-            return "red"
-        return "cyan" if token < self.keys else "yellow"
+    def look(self, token: int) -> tuple[str, str]:
+        """A number; keys, values and noise differ in style."""
+        style = "red" if token >= self.noise_start else "cyan" if token < self.keys else "yellow"
+        return str(token), style
 
 
 class NoisyRecall(InContextRecall):
@@ -125,9 +119,9 @@ class NoisyRecall(InContextRecall):
     name = "noisy_recall"
     summary = "Recall values by their keys, with noise between the pairs"
     OPTIONS: ClassVar[Mapping[str, Option]] = {
-        "vocab_size": IntOption(32, 5, meaning="tokens: keys, values, then noise"),
-        "noise_vocab": IntOption(16, 1, meaning="tokens of noise"),
-        "noise": FractionOption(0.2, meaning="the chance that a pair is noise"),
+        "vocab_size": Option(32, 5, meaning="tokens: keys, values, then noise"),
+        "noise_vocab": Option(16, 1, meaning="tokens of noise"),
+        "noise": Option(0.2, meaning="the chance that a pair is noise"),
         "length": _LENGTH,
     }
 
@@ -139,3 +133,49 @@ class NoisyRecall(InContextRecall):
                 f"{self.name}.noise_vocab: got {self.noise_vocab}, expected at most vocab_size - 4 = "
                 f"{self.vocab_size - 4}"
             )
+
+
+class Memorization(Task):
+    """One fixed random map from keys to values, the same in every instance, to be known by heart.
+
+    Keys are the tokens 0 … K - 1 with K = ⌊(V - 1)/2⌋, values the tokens K … V - 2, the insert token is V -
+    1. The map gives different keys different values and depends on vocab_size and map_seed alone. Inputs:
+    key, insert token, key, insert token, … with uniform keys. Targets: the key's value at the insert token
+    after it.
+    """
+
+    name = "memorization"
+    summary = "Learn one fixed map from keys to values by heart"
+    OPTIONS: ClassVar[Mapping[str, Option]] = {
+        "vocab_size": Option(256, 5, 1 << 20, meaning="tokens: keys, values and the insert token"),
+        "map_seed": Option(12345, 0, meaning="which of the maps"),
+        "length": Option(32, 2, even=True, meaning="positions, two for each key"),
+    }
+
+    def _prepare(self) -> None:
+        self.vocab_size = self.integer("vocab_size")
+        self.insert_token, self.keys = self.vocab_size - 1, (self.vocab_size - 1) // 2
+        generator = seeded(self.name, "map", self.vocab_size, self.options["map_seed"])
+        order = torch.randperm(self.vocab_size - 1 - self.keys, generator=generator)
+        self.mapping = order[: self.keys] + self.keys
+        """The value of every key: int64 [K]."""
+
+    def _bits(self, length: int) -> float:
+        return length // 2 * math.log2(self.keys)
+
+    def overlap_at(self, length: int) -> str:
+        """One sentence: the map is always shared, the sequences of keys are not unless there are too few."""
+        rows = "no sequence of keys is" if self.divides(length) else "being few, sequences of keys can be"
+        return f"Train, validation and test share the one fixed map; at length {length} {rows} in two splits."
+
+    def _draw(self, count: int, length: int, training: bool, generator: torch.Generator) -> Examples:
+        keys = integers(self.keys, (count, length // 2), generator)
+        inputs = torch.full((count, length), self.insert_token, dtype=torch.int64)
+        inputs[:, ::2] = keys
+        targets = torch.full((count, length), IGNORED, dtype=torch.int64)
+        targets[:, 1::2] = self.mapping[keys]
+        return Examples(inputs, targets)
+
+    def look(self, token: int) -> tuple[str, str]:
+        """A number, or a question mark for the insert token."""
+        return ("?", "magenta") if token == self.insert_token else (str(token), "cyan")

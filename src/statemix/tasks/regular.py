@@ -1,7 +1,7 @@
 """Regular languages and finite automata, the usual tests of length generalisation (Delétang et al. 2022).
 
-All four read one symbol per position and are asked for an answer at the last position (target="last", as in
-the literature) or for the answer of every prefix (target="every", a denser signal for state tracking).
+All four read one symbol per position. The target is the answer at the last position (target="last", as in the
+literature) or that of every prefix (target="every", a denser signal for state tracking).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from statemix.tasks.base import IGNORED, Examples, Task
-from statemix.tasks.options import ChoiceOption, IntOption, Option
+from statemix.tasks.options import Option
 from statemix.tasks.splits import integers
 
-_TARGET = ChoiceOption("last", ("last", "every"), meaning="positions asked: the last one, or every prefix")
-_LENGTH = IntOption(40, 1, meaning="positions")
+_TARGET = Option("last", choices=("last", "every"), meaning="positions with a target: the last, or every one")
+_LENGTH = Option(40, 1, meaning="positions")
 
 
 class PrefixTask(Task):
@@ -93,7 +93,7 @@ class CycleNavigation(PrefixTask):
     name = "cycle_navigation"
     summary = "Follow a walk on a cycle of five positions"
     OPTIONS: ClassVar[Mapping[str, Option]] = {
-        "modulus": IntOption(5, 2, meaning="positions of the cycle"),
+        "modulus": Option(5, 2, meaning="positions of the cycle"),
         "target": _TARGET,
         "length": _LENGTH,
     }
@@ -105,9 +105,9 @@ class CycleNavigation(PrefixTask):
     def _answers(self, inputs: Tensor) -> Tensor:
         return torch.where(inputs == 2, -1, inputs).cumsum(dim=1) % self.modulus
 
-    def symbol(self, token: int) -> str:
+    def look(self, token: int) -> tuple[str, str]:
         """The move."""
-        return {0: "stay", 1: "+1", 2: "-1"}.get(token, str(token))
+        return {0: "stay", 1: "+1", 2: "-1"}.get(token, str(token)), "cyan"
 
 
 class ModularArithmetic(PrefixTask):
@@ -124,9 +124,9 @@ class ModularArithmetic(PrefixTask):
     name = "modular_arithmetic"
     summary = "Evaluate an expression of +, - and * modulo five, without brackets"
     OPTIONS: ClassVar[Mapping[str, Option]] = {
-        "modulus": IntOption(5, 2, meaning="numbers are 0 … modulus - 1"),
+        "modulus": Option(5, 2, meaning="numbers are 0 … modulus - 1"),
         "target": _TARGET,
-        "length": IntOption(39, 1, meaning="positions; an even one starts with padding"),
+        "length": Option(39, 1, meaning="positions; an even one starts with padding"),
     }
 
     def _prepare(self) -> None:
@@ -160,9 +160,8 @@ class ModularArithmetic(PrefixTask):
             targets[t] = (total + term) % self.modulus
         return targets.T.contiguous()
 
-    def symbol(self, token: int) -> str:
+    def look(self, token: int) -> tuple[str, str]:
         """A number, an operator, or <pad>."""
-        return str(token) if token < self.modulus else ("+", "-", "*", "<pad>")[token - self.modulus]
-
-    def _style(self, position: int, token: int) -> str:
-        return "cyan" if token < self.modulus else "magenta"
+        if token < self.modulus:
+            return str(token), "cyan"
+        return ("+", "-", "*", "<pad>")[token - self.modulus], "magenta"

@@ -15,8 +15,11 @@ from statemix.nn import build_mixer
 from statemix.tasks import Task, get_task
 from statemix.training.config import Config, TrainingConfig
 
+COMPILED_FROM = 5000
+"""Steps from which "auto" compiles: below, the minute that compilation takes is longer than what it saves."""
 
-def device_of(config: Config) -> torch.device:
+
+def build_device(config: Config) -> torch.device:
     """The device named by the configuration. ValueError when it does not exist here."""
     name = config.training.device
     if name == "auto":
@@ -30,7 +33,7 @@ def device_of(config: Config) -> torch.device:
     return device
 
 
-def task_of(config: Config) -> Task:
+def build_task(config: Config) -> Task:
     """The task of a configuration."""
     return get_task(**config.task)
 
@@ -40,11 +43,20 @@ def eval_lengths(config: Config, task: Task) -> list[int]:
     return sorted({task.length, *config.training.eval_lengths})
 
 
-def model_of(config: Config, task: Task) -> nn.Module:
-    """The model of a configuration, its first weights drawn from the seed; the global random state is kept."""
+def build_model(config: Config, task: Task | None = None) -> nn.Module:
+    """The model of a configuration, on the CPU, its first weights drawn from the seed.
+
+    The global random state is kept. task: that of the configuration, if it is built already.
+
+    >>> from statemix.training import resolve_config
+    >>> model = build_model(resolve_config("demo-bdlru"))
+    >>> sum(parameter.numel() for parameter in model.parameters())
+    143494
+    """
+    task = build_task(config) if task is None else task
     options: dict[str, Any] = {"depth": config.model.depth, "norm": config.model.norm}
     if task.backbone == "autoencoder":
-        options["max_length"] = max(task.input_length(length) for length in eval_lengths(config, task))
+        options["max_length"] = max(map(task.input_length, eval_lengths(config, task)))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.training.seed)
         return MODELS[task.backbone](
@@ -52,7 +64,9 @@ def model_of(config: Config, task: Task) -> nn.Module:
         )
 
 
-def optimizer_of(model: nn.Module, training: TrainingConfig, rate: Tensor | None = None) -> torch.optim.AdamW:
+def build_optimizer(
+    model: nn.Module, training: TrainingConfig, rate: Tensor | None = None
+) -> torch.optim.AdamW:
     """AdamW; matrices and embeddings decay, vectors do not.
 
     rate: float32 [1] on a GPU, the learning rate; the step is then one fused update that a CUDA graph can capture.
@@ -78,10 +92,6 @@ def learning_rate(training: TrainingConfig, step: int) -> float:
     return training.min_lr + 0.5 * (training.lr - training.min_lr) * (1 + math.cos(math.pi * progress))
 
 
-COMPILED_FROM = 5000
-"""Steps from which "auto" compiles: below, the minute that compilation takes is longer than what it saves."""
-
-
 def captures_of(training: TrainingConfig, device: torch.device) -> tuple[str, ...]:
     """The ways to run steps, to be tried in order. ValueError for one that needs a GPU on another device."""
     if training.capture == "off" or (training.capture == "auto" and device.type != "cuda"):
@@ -93,7 +103,7 @@ def captures_of(training: TrainingConfig, device: torch.device) -> tuple[str, ..
     return (*(("compiled",) if training.steps >= COMPILED_FROM else ()), "graph", "off")
 
 
-def autocast_of(training: TrainingConfig, device: torch.device) -> AbstractContextManager[Any]:
+def build_autocast(training: TrainingConfig, device: torch.device) -> AbstractContextManager[Any]:
     """bfloat16 autocast where the configuration or, for "auto", the device asks for it."""
     automatic = training.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
     if automatic or training.precision == "bfloat16":

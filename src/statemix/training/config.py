@@ -1,78 +1,145 @@
-"""The configuration of a run: what is trained, on what, and how."""
+"""The configuration of a run: what is trained, on what, and how. Every setting is declared once, with its range."""
 
 from __future__ import annotations
 
-import functools
-import types
-import typing
+import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
-SCHEDULES = ("cosine", "constant")
-PRECISIONS = ("auto", "float32", "bfloat16")
-SWITCH = ("auto", "on", "off")
+from statemix.models import NORMS
+
+RUNTIME_KEYS = ("training.capture", "training.checkpoint_every", "training.tensorboard")
+"""Settings of how a run is carried out, not of what it computes: a run may be resumed with other values."""
+
 CAPTURES = ("auto", "off", "graph", "compiled")
 
-MANNER = ("training.capture", "training.checkpoint_every", "training.tensorboard")
-"""Settings of how a run is carried out, not of what it is: it may go on with others."""
+MAX_STEPS, MAX_DEPTH = 10**9, 10_000
+
+SEEDS = 2**31
+"""Seeds lie below this: the epochs of a run count on from seed · 2³² in 64 bits."""
 
 
-def setting(default: Any, meaning: str, unit: str = "") -> Any:
-    """A field of a configuration with what `statemix train --help` says of it."""
-    return field(default=default, metadata={"meaning": meaning, "unit": unit})
+def setting(default: Any, meaning: str, unit: str = "", **limits: Any) -> Any:
+    """A field of a configuration, with what `statemix train --help` says of it and what it may be.
+
+    limits: `low` and `high` (both included), `choices`, and `item`, the type of a tuple's elements.
+    """
+    return field(default=default, metadata={"meaning": meaning, "unit": unit, "limits": limits})
+
+
+def check_text(name: str, value: str) -> str:
+    """`value` if a file can hold it, else ValueError."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{name}: got {value!r}, expected text that UTF-8 can hold") from None
+    return value
+
+
+def _scalar(name: str, value: Any, kind: type, limits: Mapping[str, Any]) -> Any:
+    """`value` as `kind`, within its limits; an int passes for a float. ValueError naming the setting."""
+    accepted = (int, float) if kind is float else kind
+    if isinstance(value, bool) or not isinstance(value, accepted):
+        raise ValueError(f"{name}: got {value!r}, expected {kind.__name__}")
+    low, high, choices = limits.get("low"), limits.get("high"), limits.get("choices")
+    if isinstance(value, str):
+        check_text(name, value)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name}: got {value}, expected a finite number")
+    if choices is not None and value not in choices:
+        raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(map(repr, choices))}")
+    if (low is not None and value < low) or (high is not None and value > high):
+        span = f"at least {low}" if high is None else f"{low} to {high}"
+        raise ValueError(f"{name}: got {value}, expected {span}")
+    return kind(value)
+
+
+class _Section:
+    """A group of settings; constructing one checks them all."""
+
+    section: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        for one in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = _setting(f"{self.section}.{one.name}", getattr(self, one.name), one)
+            object.__setattr__(self, one.name, value)
+
+
+def _setting(name: str, value: Any, one: dataclasses.Field[Any]) -> Any:
+    limits, size = one.metadata["limits"], len(one.default) if isinstance(one.default, tuple) else None
+    if size is None:
+        return _scalar(name, value, type(one.default), limits)
+    kind = limits["item"]
+    if not isinstance(value, (list, tuple)) or (size and len(value) != size):
+        raise ValueError(
+            f"{name}: got {value!r}, expected a list of {size or ''} {kind.__name__}s".replace("  ", " ")
+        )
+    return tuple(_scalar(name, item, kind, limits) for item in value)
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(_Section):
     """The backbone's width, depth and norm."""
 
-    dim: int = setting(128, "width of the residual stream", "channels")
-    depth: int = setting(2, "layers, each a mixer and a SwiGLU", "layers")
-    norm: str = setting("layer", 'norm before each mixer and SwiGLU: "layer" or "rms"')
+    section = "model"
+
+    dim: int = setting(128, "width of the residual stream", "channels", low=1)
+    depth: int = setting(2, "layers, each a mixer and a SwiGLU", "layers", low=1, high=MAX_DEPTH)
+    norm: str = setting("layer", 'norm before each mixer and SwiGLU: "layer" or "rms"', choices=tuple(NORMS))
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(_Section):
     """How a run is trained and evaluated."""
 
-    steps: int = setting(2000, "length of the training", "optimiser steps")
-    batch_size: int = setting(128, "size of a batch", "instances")
-    lr: float = setting(1e-3, "learning rate after warm-up")
+    section = "training"
+
+    steps: int = setting(2000, "length of the training", "optimiser steps", low=1, high=MAX_STEPS)
+    batch_size: int = setting(128, "size of a batch", "instances", low=1)
+    lr: float = setting(1e-3, "learning rate after warm-up", low=0)
     warmup: int = setting(
-        100, "how long the learning rate rises from 0; unless it is given, at most training.steps", "steps"
+        100, "how long the learning rate rises from 0; unless given, at most training.steps", "steps", low=0
     )
     schedule: str = setting(
-        "cosine", 'learning rate after warm-up: "cosine" falls to min_lr at the last step, "constant" stays'
+        "cosine",
+        'learning rate after warm-up: "cosine" falls to min_lr at the last step, "constant" stays',
+        choices=("cosine", "constant"),
     )
-    min_lr: float = setting(1e-6, "learning rate at the end of the cosine")
-    betas: tuple[float, float] = setting((0.9, 0.999), "AdamW's decay rates of both moments")
+    min_lr: float = setting(1e-6, "learning rate at the end of the cosine", low=0)
+    betas: tuple[float, float] = setting(
+        (0.9, 0.999), "AdamW's decay rates of both moments", item=float, low=0, high=math.nextafter(1, 0)
+    )
     weight_decay: float = setting(
-        0.0, "AdamW's, on matrices and embeddings; never on biases, norms or other vectors"
+        0.0, "AdamW's, on matrices and embeddings; never on biases, norms or other vectors", low=0
     )
-    gradient_clip: float = setting(1.0, "largest norm of the gradient; 0 clips nothing")
-    seed: int = setting(0, "of the weights, the order of the data and the data themselves")
-    train_examples: int = setting(12_800, "size of the training set, drawn once", "instances")
+    gradient_clip: float = setting(1.0, "largest norm of the gradient; 0 clips nothing", low=0)
+    seed: int = setting(0, "of the weights, the data and their order", low=-SEEDS, high=SEEDS - 1)
+    train_examples: int = setting(12_800, "size of the training set, drawn once", "instances", low=1)
     train_lengths: tuple[int, ...] = setting(
         (),
-        "task lengths to train on, an equal share of the instances each; empty: the task's own",
+        "task lengths to train on, equal shares of the instances; empty: the task's own",
         "positions",
+        item=int,
     )
-    eval_examples: int = setting(1_280, "size of each validation and test set", "instances")
-    eval_every: int = setting(200, "how often the validation split is evaluated", "steps")
+    eval_examples: int = setting(1_280, "size of each validation and test set", "instances", low=1)
+    eval_every: int = setting(200, "how often the validation split is evaluated", "steps", low=1)
     eval_lengths: tuple[int, ...] = setting(
-        (), "task lengths to test at; the training length is always among them", "positions"
+        (), "task lengths to test at; the training length is always among them", "positions", item=int
     )
-    log_every: int = setting(20, "how often training metrics are written", "steps")
-    checkpoint_every: int = setting(200, "how often a checkpoint is written", "steps")
+    log_every: int = setting(20, "how often training metrics are written", "steps", low=1)
+    checkpoint_every: int = setting(200, "how often a checkpoint is written", "steps", low=1)
     stop_accuracy: float = setting(
         0.0,
         "stop once the validation accuracy at the training length reaches this; 0 never stops early",
         "from 0 to 1",
+        low=0,
     )
     precision: str = setting(
         "auto",
         '"bfloat16" (autocast), "float32", or "auto": bfloat16 on a GPU that has it, float32 elsewhere',
+        choices=("auto", "float32", "bfloat16"),
     )
     device: str = setting(
         "auto", 'a name such as "cpu" or "cuda:1", or "auto": a GPU when there is one, else the CPU'
@@ -81,23 +148,41 @@ class TrainingConfig:
         "auto",
         'how steps run on a GPU: "off" launches each operation, "graph" replays the step as a CUDA graph, "compiled" '
         'does so after torch.compile, "auto" is the fastest that works (on the CPU: "off")',
+        choices=CAPTURES,
     )
     tensorboard: str = setting(
-        "auto", 'write TensorBoard events too: "on", "off", or "auto": when TensorBoard is installed'
+        "auto",
+        'write TensorBoard events too: "on", "off", or "auto": when TensorBoard is installed',
+        choices=("auto", "on", "off"),
     )
+
+
+_SECTIONS = {"model": ModelConfig, "training": TrainingConfig}
 
 
 @dataclass(frozen=True)
 class Config:
-    """A whole run. `task` and `mixer` name what is built (key "name") and its arguments (all other keys)."""
+    """A whole run. `task` and `mixer` name what is built (key "name") and its arguments (all other keys).
 
-    name: str = setting("run", "what the run is called while it trains; a preset's name unless it is given")
+    Constructing one checks every value by itself; `resolve_config` and `train` also check that they fit together.
+    """
+
+    name: str = setting("run", "what the run is called while it trains; a preset's name unless given")
     task: dict[str, Any] = field(default_factory=lambda: {"name": "permutation"})
     mixer: dict[str, Any] = field(default_factory=lambda: {"name": "bdlru", "block_size": 4})
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     version: str = ""
     """The statemix that resolved this configuration."""
+
+    def __post_init__(self) -> None:
+        for name in ("name", "version"):
+            _scalar(name, getattr(self, name), str, {})
+        for name in ("task", "mixer"):
+            table = getattr(self, name)
+            if not isinstance(table, Mapping) or not isinstance(table.get("name"), str):
+                raise ValueError(f'{name}: got {table!r}, expected a table with a "name"')
+            object.__setattr__(self, name, dict(table))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries, lists, numbers and strings, ready for JSON."""
@@ -107,8 +192,25 @@ class Config:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Config:
-        """The reverse of `to_dict`. Errors: ValueError naming an unknown key, or a value of the wrong type."""
-        return _from_dict(cls, content, "")
+        """The reverse of `to_dict`. Errors: ValueError naming an unknown key, or a value that cannot be."""
+        sections = {
+            name: _section(name, content[name], kind) for name, kind in _SECTIONS.items() if name in content
+        }
+        return _known("", {**content, **sections}, cls)
+
+
+def _section(name: str, content: Any, kind: type) -> Any:
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{name}: got {content!r}, expected a table of settings")
+    return _known(f"{name}.", content, kind)
+
+
+def _known(prefix: str, content: Mapping[str, Any], kind: type) -> Any:
+    known = [one.name for one in dataclasses.fields(kind)]
+    for key in content:
+        if key not in known:
+            raise ValueError(f"{prefix}{key}: unknown setting, expected one of {', '.join(known)}")
+    return kind(**content)
 
 
 def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -117,50 +219,3 @@ def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in content.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
     return flat
-
-
-_SECTIONS = {"model": ModelConfig, "training": TrainingConfig}
-
-
-_hints = functools.cache(typing.get_type_hints)
-
-
-def _from_dict(cls: type, content: Any, prefix: str) -> Any:
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{prefix.rstrip('.') or 'config'}: got {content!r}, expected a table of settings")
-    known = _hints(cls)
-    for key in content:
-        if key not in known:
-            raise ValueError(f"{prefix}{key}: unknown setting, expected one of {', '.join(known)}")
-    values = {}
-    for key, value in content.items():
-        section = _SECTIONS.get(key) if cls is Config else None
-        if section:
-            values[key] = _from_dict(section, value, f"{key}.")
-        else:
-            values[key] = _typed(f"{prefix}{key}", value, known[key])
-    return cls(**values)
-
-
-def _typed(name: str, value: Any, kind: Any) -> Any:
-    """`value` as `kind` (an int passes for a float, a list for a tuple), or ValueError."""
-    origin = typing.get_origin(kind)
-    if origin is dict:
-        if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
-            raise ValueError(f'{name}: got {value!r}, expected a table with a "name"')
-        return dict(value)
-    if origin is tuple:
-        item, *rest = typing.get_args(kind)
-        ragged = (
-            rest
-            and rest[0] is not Ellipsis
-            and isinstance(value, (list, tuple))
-            and len(value) != len(rest) + 1
-        )
-        if not isinstance(value, (list, tuple)) or ragged:
-            raise ValueError(f"{name}: got {value!r}, expected a list of {item.__name__}s")
-        return tuple(_typed(name, one, item) for one in value)
-    accepted: types.UnionType | type = int | float if kind is float else kind
-    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
-        raise ValueError(f"{name}: got {value!r}, expected {kind.__name__}")
-    return kind(value)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import accumulate
+import threading
+from collections import OrderedDict
+from itertools import accumulate, takewhile
 
 import torch
 from torch import Tensor
@@ -10,14 +12,47 @@ from torch.nn import functional as F
 
 from statemix.tasks import IGNORED, Examples, Task
 from statemix.training.config import Config
-from statemix.training.drawn import drawn
+
+CACHE_BYTES = 2 << 30
+"""Room for instances that are kept for other runs of this process."""
+
+_cache: OrderedDict[tuple[object, ...], Examples] = OrderedDict()
+_lock = threading.Lock()
+
+
+def cached_examples(task: Task, length: int, split: str, count: int, seed: int) -> Examples:
+    """`task.generate`, on the CPU, cached while there is room (the oldest go first). Not to be changed.
+
+    Drawing can take seconds, and the runs of a sweep share a few sets.
+    """
+    options = {**task.options, "length": length}
+    key = (task.name, tuple(sorted(options.items())), split, count, seed)
+    with _lock:
+        if key in _cache:
+            _cache.move_to_end(key)
+            return _cache[key]
+    made = task.generate(count, length=length, seed=seed, split=split)
+    with _lock:
+        _cache[key] = made
+        while sum(part.nbytes for one in _cache.values() for part in one) > CACHE_BYTES:
+            _cache.popitem(last=False)
+    return made
+
+
+def evaluation_set(
+    task: Task, length: int, split: str, count: int, seed: int, device: torch.device
+) -> Examples:
+    """Instances of one length and split, on the device; on the CPU shared with other runs, not to be changed."""
+    inputs, targets = cached_examples(task, length, split, count, seed)
+    return Examples(inputs.to(device), targets.to(device))
 
 
 class TrainingSet:
-    """A fixed set of instances, drawn in a new order every epoch; any step's batch can be named at once.
+    """A fixed set of instances on the device, in a new order every epoch; any step's batch can be named at once.
 
     Instances of several lengths (`training.train_lengths`) have an equal share each. A batch has one length, and an
-    epoch takes all batches in a new order. Shorter instances are kept with nothing asked behind their end.
+    epoch takes all batches in a new order. Shorter instances are padded, with nothing to predict behind their end.
+    An epoch is laid out batch by batch, so that a captured step finds its batch without the host.
     """
 
     def __init__(self, task: Task, config: Config, device: torch.device) -> None:
@@ -29,13 +64,12 @@ class TrainingSet:
             evaluation_set(task, length, "train", share + (k < more), training.seed, device)
             for k, length in enumerate(self.lengths)
         ]
-        longest = max(self.lengths)
-        self.inputs = torch.cat([F.pad(x.inputs, (0, longest - x.inputs.shape[1])) for x in sets])
-        self.targets = torch.cat(
-            [F.pad(x.targets, (0, longest - x.targets.shape[1]), value=IGNORED) for x in sets]
-        )
-        self._counts = [len(x.inputs) for x in sets]
+        longest = max(map(task.input_length, self.lengths))
+        self.instances = torch.cat(
+            [_padded(one, longest) for one in sets]
+        )  # [count, 2, T]: inputs and targets
         self.batch_size, self._seed = training.batch_size, training.seed
+        self._counts = [len(one.inputs) for one in sets]
         self._batches = [
             (which, start, min(start + self.batch_size, count))
             for which, count in enumerate(self._counts)
@@ -43,90 +77,57 @@ class TrainingSet:
         ]
         self.batches = len(self._batches)
         """Of an epoch; the last of each length may be smaller."""
-        self._epoch, self._order, self._turns = -1, torch.empty(0, dtype=torch.int64), [0]
-        self._starts = [0]
-        self._here: tuple[int, Tensor] = (-1, self._order)  # an epoch, and its order on the device
+        self._epoch, self._order = -1, self._batches
+        shape = (self.batches, self.batch_size, *self.instances.shape[1:])
+        self._laid_out = self.instances.new_zeros(shape)  # [batches, batch_size, 2, T]
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Inputs and targets [B, T] of a step; the last batch of a length in an epoch may be smaller."""
-        place = self._enter(step)
-        length = self.lengths[self._batches[self._turns[place]][0]]
-        if self._here[0] != self._epoch:
-            self._here = self._epoch, self._order.to(self.inputs.device)
-        rows = self._here[1][self._starts[place] : self._starts[place + 1]]
-        return self.inputs[rows, :length], self.targets[rows, :length]
+        place = self.enter(step)
+        which, start, end = self._order[place]
+        length = self._laid_out.shape[-1] - max(self.lengths) + self.lengths[which]
+        inputs, targets = self._laid_out[place, : end - start, :, :length].unbind(1)
+        return inputs.contiguous(), targets.contiguous()
+
+    def batch_at(self, place: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+        """Inputs and targets [rows, T] at a place in the epoch, int64 [1] on the device; T is the longest length."""
+        inputs, targets = self._laid_out.index_select(0, place)[0, :rows].unbind(1)
+        return inputs, targets
 
     def rows(self, step: int) -> int:
         """How many instances the batch of a step has."""
-        place = self._enter(step)
-        return self._starts[place + 1] - self._starts[place]
+        _, start, end = self._order[self.enter(step)]
+        return end - start
 
     def full(self, step: int, most: int) -> int:
         """How many of the next batches of the epoch, up to `most`, are full."""
-        place, found = self._enter(step), 0
-        while found < most and place + found < self.batches and self.rows(step + found) == self.batch_size:
-            found += 1
-        return found
+        place = self.enter(step)
+        full = (end - start == self.batch_size for _, start, end in self._order[place : place + most])
+        return sum(takewhile(bool, full))
 
-    def layout(self, epoch: int) -> Tensor:
-        """The rows of an epoch, its batches at multiples of their size: [batches * batch_size] on the CPU."""
-        self._enter(epoch * self.batches)
-        rows = torch.zeros(self.batches, self.batch_size, dtype=torch.int64)
-        for place in range(self.batches):
-            start, end = self._starts[place : place + 2]
-            rows[place, : end - start] = self._order[start:end]
-        return rows.flatten()
-
-    def _enter(self, step: int) -> int:
-        """Draw the order of a step's epoch unless it is there; returns the step's place in it."""
+    def enter(self, step: int) -> int:
+        """Lay out a step's epoch unless it is there, waiting for nothing; returns the step's place in it."""
         epoch, place = divmod(step, self.batches)
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed((self._seed << 32) + epoch)
-            drawn = [torch.randperm(count, generator=generator) for count in self._counts]
-            self._turns = list(range(self.batches))
+            orders = [torch.randperm(count, generator=generator) for count in self._counts]
             if len(self._counts) > 1:
-                self._turns = torch.randperm(self.batches, generator=generator).tolist()
-            firsts = [0, *accumulate(self._counts)]
-            taken = [self._batches[turn] for turn in self._turns]
-            self._order = torch.cat([firsts[which] + drawn[which][a:b] for which, a, b in taken])
-            self._starts = [0, *accumulate(b - a for _, a, b in taken)]
+                mixed = torch.randperm(self.batches, generator=generator).tolist()
+                self._order = [self._batches[k] for k in mixed]
+            rows, firsts = (
+                torch.zeros(self.batches, self.batch_size, dtype=torch.int64),
+                [0, *accumulate(self._counts)],
+            )
+            for row, (which, start, end) in zip(rows, self._order, strict=True):
+                row[: end - start] = firsts[which] + orders[which][start:end]
+            if self.instances.is_cuda:
+                rows = rows.pin_memory().to(self.instances.device, non_blocking=True)
+            torch.index_select(self.instances, 0, rows.flatten(), out=self._laid_out.flatten(0, 1))
             self._epoch = epoch
         return place
 
 
-class Epoch:
-    """One epoch of a training set laid out batch by batch on its device, where a tensor says which batch is next.
-
-    So a captured step finds its batch without the host. Nothing here waits for the device.
-    """
-
-    def __init__(self, data: TrainingSet) -> None:
-        self._data, self._epoch = data, -1
-        self._both = torch.stack([data.inputs, data.targets], dim=1)  # [count, 2, T]
-        self._laid_out = self._both.new_zeros(data.batches * data.batch_size, *self._both.shape[1:])
-
-    def enter(self, epoch: int) -> bool:
-        """Lay out an epoch unless it is there already; returns whether it was not."""
-        if epoch == self._epoch:
-            return False
-        rows = self._data.layout(epoch)
-        if self._both.is_cuda:
-            rows = rows.pin_memory()
-        rows = rows.to(self._both.device, non_blocking=True)
-        torch.index_select(self._both, 0, rows, out=self._laid_out)
-        self._epoch = epoch
-        return True
-
-    def batch(self, place: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-        """Inputs and targets [rows, T] of the batch at `place`, int64 [1] on the device; T is the longest length."""
-        batches = self._laid_out.unflatten(0, (self._data.batches, self._data.batch_size))
-        chosen = batches.index_select(0, place)[0, :rows]  # [rows, 2, T]
-        return chosen[:, 0], chosen[:, 1]
-
-
-def evaluation_set(
-    task: Task, length: int, split: str, examples: int, seed: int, device: torch.device
-) -> Examples:
-    """Instances of one length and split, on the device; on the CPU shared with other runs, not to be changed."""
-    inputs, targets = drawn(task, length, split, examples, seed)
-    return Examples(inputs.to(device), targets.to(device))
+def _padded(examples: Examples, length: int) -> Tensor:
+    """Inputs and targets side by side: int64 [count, 2, length]."""
+    pad = (0, length - examples.inputs.shape[1])
+    return torch.stack([F.pad(examples.inputs, pad), F.pad(examples.targets, pad, value=IGNORED)], dim=1)

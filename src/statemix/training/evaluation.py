@@ -14,30 +14,34 @@ from statemix.tasks import IGNORED, Examples
 Scores = dict[str, float]
 
 
-def scores(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(mean loss, correct positions, counted positions) of logits [B, T, V] and targets [B, T]."""
+def scores(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean loss [], and float64 [3]: that loss, correct and counted positions, of logits [B, T, V], targets [B, T]."""
     flat, wanted = logits.flatten(0, 1).float(), targets.flatten()
     counted = wanted != IGNORED
     correct = (flat.argmax(-1) == wanted) & counted
-    return F.cross_entropy(flat, wanted, ignore_index=IGNORED), correct.sum(), counted.sum()
+    loss = F.cross_entropy(flat, wanted, ignore_index=IGNORED)
+    return loss, torch.stack([loss.detach().double(), correct.sum().double(), counted.sum().double()])
 
 
-def macro_accuracy(predictions: Tensor, targets: Tensor, classes: int) -> float:
-    """Mean over the classes that occur, as target or prediction, of the fraction of their targets that is right.
+def macro_accuracy(predictions: Tensor, targets: Tensor, classes: int) -> Tensor:
+    """float64 []: the mean, over the classes that occur as target or prediction, of the share of their targets that
+    is right.
 
-    predictions, targets: [...] integers, IGNORED targets left out. A class predicted but never asked for counts 0.
+    predictions, targets: [...] integers, IGNORED targets left out. A class predicted but never a target counts 0.
     """
+    predictions, targets = predictions.flatten(), targets.flatten()
     kept = targets != IGNORED
-    predictions, targets = predictions[kept], targets[kept]
-    asked = torch.bincount(targets, minlength=classes)
-    right = torch.bincount(targets[predictions == targets], minlength=classes)
-    occurs = (asked + torch.bincount(predictions, minlength=classes)) > 0
-    if not occurs.any():
-        return 0.0
-    return float((right[occurs] / asked[occurs].clamp(min=1)).double().mean())
+
+    def tally(tokens: Tensor, chosen: Tensor) -> Tensor:
+        places = torch.where(chosen, tokens, classes)  # one place more, for what is left out
+        counts = torch.zeros(classes + 1, dtype=torch.int64, device=tokens.device)
+        return counts.scatter_add_(0, places, torch.ones_like(places))[:-1]
+
+    wanted, right = tally(targets, kept), tally(targets, kept & (predictions == targets))
+    occurs = (wanted + tally(predictions, kept)) > 0
+    return (right.double() / wanted.clamp(min=1)).sum() / occurs.sum().clamp(min=1)
 
 
-@torch.no_grad()
 def evaluate(
     model: nn.Module, examples: Examples, batch_size: int, autocast: AbstractContextManager[Any]
 ) -> Scores:
@@ -46,25 +50,7 @@ def evaluate(
     macro_accuracy averages the batches' values, weighted by their rows. An empty set gives zeros. On a GPU the sums
     are kept there and read once.
     """
-    if examples.inputs.is_cuda:
-        return means(sums(model, examples, batch_size, autocast), len(examples.inputs))
-    model.eval()
-    loss, macro, correct, counted = 0.0, 0.0, 0, 0
-    rows = len(examples.inputs)
-    for start in range(0, rows, batch_size):
-        inputs, targets = (column[start : start + batch_size] for column in examples)
-        with autocast:
-            logits, _ = model(inputs)
-        batch_loss, batch_correct, batch_counted = (x.item() for x in scores(logits, targets))
-        loss += batch_loss * batch_counted if batch_counted else 0.0
-        correct, counted = correct + int(batch_correct), counted + int(batch_counted)
-        macro += macro_accuracy(logits.argmax(-1), targets, logits.shape[-1]) * len(inputs)
-    model.train()
-    return {
-        "loss": loss / max(counted, 1),
-        "accuracy": correct / max(counted, 1),
-        "macro_accuracy": macro / max(rows, 1),
-    }
+    return means(sums(model, examples, batch_size, autocast), len(examples.inputs))
 
 
 @torch.no_grad()
@@ -81,10 +67,10 @@ def sums(
         inputs, targets = (column[start : start + batch_size] for column in examples)
         with autocast:
             logits, _ = model(inputs)
-        loss, correct, counted = scores(logits, targets)
-        macro = _macro(logits.argmax(-1), targets, logits.shape[-1]) * len(inputs)
-        loss = torch.where(counted > 0, loss.double() * counted, 0.0)
-        total += torch.stack([loss, correct.double(), counted.double(), macro])
+        loss, correct, counted = scores(logits, targets)[1]
+        macro = macro_accuracy(logits.argmax(-1), targets, logits.shape[-1]) * len(inputs)
+        loss = torch.where(counted > 0, loss * counted, 0.0)
+        total += torch.stack([loss, correct, counted, macro])
     model.train()
     return total
 
@@ -97,18 +83,3 @@ def means(total: Tensor, rows: int) -> Scores:
         "accuracy": correct / max(counted, 1),
         "macro_accuracy": macro / max(rows, 1),
     }
-
-
-def _macro(predictions: Tensor, targets: Tensor, classes: int) -> Tensor:
-    """`macro_accuracy` as float64 [], by sums of whole numbers into one place more for what is left out."""
-    predictions, targets = predictions.flatten(), targets.flatten()
-    kept = targets != IGNORED
-
-    def tally(tokens: Tensor, chosen: Tensor) -> Tensor:
-        places = torch.where(chosen, tokens, classes)
-        counts = torch.zeros(classes + 1, dtype=torch.int64, device=tokens.device)
-        return counts.scatter_add_(0, places, torch.ones_like(places))[:-1]
-
-    asked, right = tally(targets, kept), tally(targets, kept & (predictions == targets))
-    occurs = (asked + tally(predictions, kept)) > 0
-    return (right.double() / asked.clamp(min=1)).sum() / occurs.sum().clamp(min=1)

@@ -1,9 +1,10 @@
-"""Files of a run: written whole or not at all, read once, and errors that say which file and what to do."""
+"""Files written whole or not at all, with digests that show damage, and errors that name the file."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import math
 import os
@@ -16,12 +17,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from statemix.training.digest import DIGEST, seal, unseal
+DIGEST = "sha256"
+"""The key under which a JSON object holds the digest of all the rest."""
 
-TEMPORARY = ".*.tmp"
-"""The names of files that are not whole yet, as a pattern for `glob`; `_TEMPORARY_NAME` is stricter."""
+_HEX = re.compile(r"[0-9a-f]{64}")
 
-_TEMPORARY_NAME = re.compile(r"\..+\.(?P<pid>\d+)(?<!\.\d{8})(\.[0-9a-f]{8})?\.tmp")
+_TEMPORARY = re.compile(r"\..+\.(?P<pid>\d+)(?<!\.\d{8})(\.[0-9a-f]{8})?\.tmp")
 """".NAME.HOST.PROCESS.RANDOM.tmp"; earlier versions wrote no random part."""
 
 OLD = 86_400
@@ -37,7 +38,7 @@ class BusyError(RunError):
 
 
 class MissingFileError(RunError, ValueError):
-    """A file that was asked for does not exist."""
+    """A file that was named does not exist."""
 
 
 class DamagedError(RunError):
@@ -46,6 +47,29 @@ class DamagedError(RunError):
     def __init__(self, message: str, content: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
         self.content = content or {}  # what the file says all the same
+
+
+def digest_of(content: Mapping[str, Any], data: bytes = b"") -> str:
+    """The SHA-256 of the canonical JSON of `content` followed by `data`, 64 hex digits."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode() + data).hexdigest()
+
+
+def seal(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with its digest, as the last entry. ValueError for NaN and infinities."""
+    plain: dict[str, Any] = json.loads(json.dumps(content, allow_nan=False))
+    return {**plain, DIGEST: digest_of(plain)}
+
+
+def unseal(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content less its digest. ValueError when the digest does not fit, or is missing where there was one."""
+    rest = {key: value for key, value in content.items() if key != DIGEST}
+    if DIGEST in content:
+        if content[DIGEST] != digest_of(rest):
+            raise ValueError("its content does not fit the digest that was written with it")
+    elif any(isinstance(one, str) and _HEX.fullmatch(one) for key, one in rest.items() if key != "name"):
+        raise ValueError(f"it has no entry {DIGEST!r}")  # there is another digest, so its key was damaged
+    return rest
 
 
 @contextlib.contextmanager
@@ -70,24 +94,32 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         temporary.touch(exist_ok=False)
         try:
             write(temporary)
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
+            _sync(temporary, os.O_RDWR)
             temporary.replace(path)
-            _sync_folder(path.parent)
+            if os.name == "posix":  # other systems do not open folders
+                _sync(path.parent, os.O_RDONLY)
         finally:
             temporary.unlink(missing_ok=True)
 
 
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def is_temporary(path: Path) -> bool:
     """Whether a file has the name of one that `replace_file` has not put in place yet."""
-    return _TEMPORARY_NAME.fullmatch(path.name) is not None
+    return _TEMPORARY.fullmatch(path.name) is not None
 
 
 def abandoned(temporary: Path) -> bool:
     """Whether nobody writes a temporary file any more: its process is gone, or it is `OLD`."""
-    name = _TEMPORARY_NAME.fullmatch(temporary.name)
+    name = _TEMPORARY.fullmatch(temporary.name)
     if name is None:
-        return False  # a stranger's
+        return False  # not one of ours
     if f".{socket.gethostname()}." in temporary.name:
         try:
             os.kill(int(name["pid"]), 0)
@@ -101,42 +133,19 @@ def abandoned(temporary: Path) -> bool:
         return False  # it has just been put in place
 
 
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":
-        return  # other systems do not open folders
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def open_own(path: Path) -> int:
-    """A descriptor to read and write a regular file of this name, made if need be. Nothing in it is changed.
-
-    RunError for a link, which is not followed, and for whatever is no file.
-    """
-    flags = os.O_RDWR | os.O_CREAT | _flag("O_NOFOLLOW") | _flag("O_NONBLOCK") | _flag("O_BINARY")
+    """A descriptor to read and write the file of this name, made if need be. RunError for a link: none is followed."""
     if path.is_symlink():
         raise RunError(f"{path} is a symbolic link, expected a file of the run's own: remove the link")
     with writing(path):
-        descriptor = os.open(path, flags, 0o666)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise RunError(f"{path} is not a regular file, expected a file of the run's own: remove it")
-    return descriptor
-
-
-def _flag(name: str) -> int:
-    """A flag of `os.open`; 0 where the system has none of that name."""
-    return getattr(os, name, 0)
+        return os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def read_bytes(path: Path) -> bytes:
     """The whole of a regular file, opened once. OSError for whatever is no file."""
 
     def opener(name: str, flags: int) -> int:
-        return os.open(name, flags | _flag("O_NONBLOCK"))  # a pipe would be waited for
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe would be waited for
 
     with open(path, "rb", opener=opener) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -153,10 +162,10 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object, less its digest. RunError when the file is missing, unreadable, damaged or something else.
 
-    Files of earlier versions and of people have no digest.
+    Files of earlier versions and files written by hand have no digest.
     """
     try:
-        content = json.loads(read_bytes(path), parse_constant=_no_number, parse_float=_finite)
+        content = json.loads(read_bytes(path), parse_constant=_finite, parse_float=_finite)
     except FileNotFoundError:
         raise MissingFileError(f"{path} does not exist: {path.parent} is not a run folder") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -171,10 +180,8 @@ def read_json(path: Path) -> dict[str, Any]:
         raise DamagedError(message, {key: content[key] for key in content if key != DIGEST}) from None
 
 
-def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is not a number that JSON knows")
-
-
 def _finite(text: str) -> float:
     number = float(text)
-    return number if math.isfinite(number) else _no_number(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is not a number that JSON knows")
+    return number

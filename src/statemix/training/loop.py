@@ -1,4 +1,4 @@
-"""The training loop: plain, resumable to the bit, and honest about how it ended."""
+"""The training loop: resumable to the bit, with a summary of how it ended."""
 
 from __future__ import annotations
 
@@ -6,83 +6,80 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from statemix.analysis.accounting import flops_per_step, mixer_parameters, parameters, state_size
-from statemix.training.build import (
-    autocast_of,
-    captures_of,
-    device_of,
-    eval_lengths,
-    learning_rate,
-    model_of,
-    optimizer_of,
-    task_of,
-)
+from statemix.analysis.accounting import flops_per_token, mixer_parameters, parameters, state_size
+from statemix.tasks import Examples
+from statemix.training.build import build_device, build_task, captures_of, eval_lengths, learning_rate
 from statemix.training.checkpoint import load_checkpoint, require_safetensors, save_checkpoint, save_weights
 from statemix.training.config import Config
-from statemix.training.data import TrainingSet, evaluation_set
+from statemix.training.data import evaluation_set
 from statemix.training.evaluation import Scores, evaluate
-from statemix.training.events import events_of
 from statemix.training.files import RunError, replace_file, write_json
-from statemix.training.folder import RunFolder
-from statemix.training.guard import Guard
-from statemix.training.interruption import Interruption
-from statemix.training.metrics import MetricsFile
-from statemix.training.progress import Progress, progress_of
+from statemix.training.folder import RunFolder, run_id
+from statemix.training.metrics import Events, MetricsFile
+from statemix.training.progress import Progress
 from statemix.training.resolve import check
-from statemix.training.steps import Job, steps_of
+from statemix.training.signals import StopSignals
+from statemix.training.steps import build_state, build_step
 
-TURN = 20
-"""Steps after which other runs get their turn, where nothing else ends it sooner."""
+SLICE = 20
+"""Steps after which concurrent runs go on, where nothing else ends the slice sooner."""
+
+Summary = dict[str, Any]
 
 
 def train(
     config: Config, folder: str | Path, *, progress: bool | None = None, resume: bool = True
-) -> dict[str, Any]:
-    """Train a run in its folder, or go on where it was interrupted; returns the summary.
+) -> Summary:
+    """Train a run in its folder, or resume it where it was interrupted; returns the summary.
 
-    progress: True shows how far it is (a line that moves on a terminal, plain lines in a log), False does not, None
-    does when standard error is a terminal. resume: False refuses a folder that holds a run. A finished run returns its
-    summary at once. On the CPU, with one number of threads, a run killed at any moment and resumed writes the same
-    metrics and weights, bit for bit, as one that was not. SIGINT and SIGTERM save and return with status "interrupted";
-    a loss that is not finite ends the run with status "diverged".
+    progress: True shows how far it is (a bar on a terminal, plain lines in a log), False does not, None does when
+    standard error is a terminal. resume: False refuses a folder that holds a run. A finished run returns its summary
+    at once. On the CPU, with one number of threads, a run killed at any moment and resumed writes the same metrics and
+    weights, bit for bit, as one that was not. SIGINT and SIGTERM save and return with status "interrupted"; a loss
+    that is not finite ends the run with status "diverged".
     Files: see docs/design.md, "Runs". Errors: ValueError for the configuration, ImportError for a missing extra,
     RunError for the folder, a checkpoint or the disk.
+
+    >>> import tempfile
+    >>> from statemix.training import resolve_config, train
+    >>> config = resolve_config("demo-bdlru", overrides=["training.steps=2", "training.device=cpu"])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     summary = train(config, folder)
+    >>> summary["status"], summary["step"]
+    ('finished', 2)
     """
-    require(config)
-    with opened(config, folder, resume) as run:
+    check_trainable(config)
+    with open_run(config, folder, resume) as run:
         if isinstance(run, dict):
             return run
-        bar = progress_of(progress, config.name, run.step, config.training.steps)
-        with Interruption() as interruption, bar, contextlib.closing(run):
-            run.start(interruption, bar)
-            summary = None
-            while summary is None:
-                summary = run.turn()
-                bar.stepped(run.step)
+        bar = Progress(progress, f"{config.name}, step", run.step, config.training.steps)
+        with StopSignals() as signals, bar, contextlib.closing(run):
+            slices = run.slices(signals, bar)
+            while (summary := run.advance(slices)) is None:
+                bar.moved(run.step)
             return summary
 
 
-def require(config: Config) -> None:
-    """Everything that can be said against a configuration before work begins: errors as `train`."""
+def check_trainable(config: Config) -> None:
+    """Everything that can be checked before work begins: errors as `train`."""
     check(config)
     require_safetensors()
-    captures_of(config.training, device_of(config))
+    captures_of(config.training, build_device(config))
 
 
 @contextlib.contextmanager
-def opened(config: Config, folder: str | Path, resume: bool = True) -> Iterator[Run | dict[str, Any]]:
+def open_run(config: Config, folder: str | Path, resume: bool = True) -> Iterator[Run | Summary]:
     """The run of a folder, locked, ready to go on; or its summary when it has nothing left to do."""
     files = RunFolder(folder)
     files.prepare(config, resume)
-    with files.locked() as lock:
+    with files.locked() as guard:
         files.keep(config)
+        guard()
         files.remove_leftovers()
         files.failure.unlink(missing_ok=True)
         done = files.finished()
@@ -91,65 +88,53 @@ def opened(config: Config, folder: str | Path, resume: bool = True) -> Iterator[
             files.remove_checkpoint()  # a kill may have come between the summary and this
             yield done
         else:
-            yield Run(config, files, device_of(config), Guard(files.path, files.config, lock))
+            yield Run(config, files, guard)
 
 
 class Run:
-    """One run on its way: what has to be kept between steps, and what is done with it.
+    """One run that is being trained: what is kept between steps, and its files.
 
-    `start`, then `turn` until it returns the summary, then `close`. On a GPU everything happens on a stream of the
-    run's own, so that runs that take turns overlap there.
+    guard: raises when the folder is no longer the run's; called before anything is written. On a GPU everything happens
+    on a stream of the run's own, so that concurrent runs overlap there.
     """
 
-    def __init__(self, config: Config, folder: RunFolder, device: torch.device, guard: Guard) -> None:
-        self.config, self.training, self.folder, self.device = config, config.training, folder, device
-        self.guard, self.run_id = guard, folder.run()
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self._turns: Generator[None, None, dict[str, Any]] | None = None
-        with self._here():
-            self._build()
-        self.events = events_of(config.training.tensorboard, folder.events, self.step)
-        length, digest = self.position["metrics"], self.position.get("metrics_sha256")
-        self.metrics = MetricsFile(folder.metrics, length, digest, guard.check)
+    def __init__(self, config: Config, folder: RunFolder, guard: Callable[[], None]) -> None:
+        self.config, self.training, self.folder, self.guard = config, config.training, folder, guard
+        self.device, self.task = build_device(config), build_task(config)
+        self.run_id = run_id(config.to_dict())
+        self._stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+        self.position: dict[str, Any] = {"step": 0, "metrics": 0, "best_accuracy": None, "seconds": 0.0}
+        with torch.cuda.stream(self._stream):
+            self.state = build_state(config, self.device)
+            self.optimizer = self.state.optimizer
+            self._restore()
+        self.events = Events(config.training.tensorboard, folder.events, self.step)
+        self.metrics = MetricsFile(
+            folder.metrics, self.position["metrics"], self.position.get("metrics_sha256"), guard
+        )
         self.started = time.perf_counter() - self.position["seconds"]
 
-    def _build(self) -> None:
-        config, device = self.config, self.device
-        self.task = task_of(config)
-        self.model: nn.Module = model_of(config, self.task).to(device)
-        self.optimizer = optimizer_of(self.model, config.training)
-        self.autocast = autocast_of(config.training, device)
-        # loss, correct positions and counted positions since the last log
-        self.totals = torch.zeros(3, dtype=torch.float64, device=device)
-        self.position: dict[str, Any] = {"step": 0, "metrics": 0, "best_accuracy": None, "seconds": 0.0}
-        if self.folder.checkpoint.exists():
-            path = self.folder.checkpoint
-            self.position = load_checkpoint(path, self.model, self.optimizer, self.run_id)
-            if self.step > config.training.steps:
-                raise RunError(f"{path}: step {self.step}, expected at most {config.training.steps}")
-            self.totals += torch.tensor(self.position["totals"], dtype=torch.float64, device=device)
-
-    def _here(self) -> AbstractContextManager[Any]:
-        return contextlib.nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+    def _restore(self) -> None:
+        path = self.folder.checkpoint
+        if path.exists():
+            self.position = load_checkpoint(path, self.state.model, self.optimizer, self.run_id)
+            if not 1 <= self.step <= self.training.steps:
+                raise RunError(f"{path}: step {self.step}, expected 1 to {self.training.steps}")
+            self.state.totals.copy_(torch.tensor(self.position["totals"], dtype=torch.float64))
 
     @property
     def step(self) -> int:
         """Steps done."""
         return int(self.position["step"])
 
-    def start(self, interruption: Interruption, bar: Progress) -> None:
-        """Say whom to listen to and whom to tell; nothing runs yet."""
-        self._turns = self._go(interruption, bar)
+    def advance(self, slices: Generator[None, None, Summary]) -> Summary | None:
+        """Run one of the `slices` on the run's stream; returns the summary at the end.
 
-    def turn(self) -> dict[str, Any] | None:
-        """Run on to the next look at the numbers; returns the summary at the end.
-
-        On a GPU the steps are then under way, not done.
+        On a GPU the steps are then queued, not done.
         """
-        assert self._turns is not None
-        with self._here():
+        with torch.cuda.stream(self._stream):
             try:
-                next(self._turns)
+                next(slices)
             except StopIteration as end:
                 return end.value  # type: ignore[no-any-return]
         return None
@@ -159,135 +144,131 @@ class Run:
         self.metrics.close()
         self.events.close()
 
-    def _go(self, interruption: Interruption, bar: Progress) -> Generator[None, None, dict[str, Any]]:
-        """Train to the end, or until something ends it; always leaves a summary."""
-        status = yield from self._train(interruption, bar)
+    def slices(self, signals: StopSignals, bar: Progress) -> Generator[None, None, Summary]:
+        """Train to the end, or until something ends it; yields where others may go on, returns the summary."""
+        self.steps = build_step(self.state, captures_of(self.training, self.device), self.step)
+        self.optimizer = self.steps.optimizer
+        validate = self.steps.evaluator(self._examples(self.task.length, "validation"))
+        status = yield from self._train(signals, bar, validate)
         if status == "interrupted":
             self._save()
         return self._finish(status)
 
-    def _train(self, interruption: Interruption, bar: Progress) -> Generator[None, None, str]:
+    def _train(
+        self, signals: StopSignals, bar: Progress, validate: Callable[[], Scores]
+    ) -> Generator[None, None, str]:
         training = self.training
-        validate = self._prepare()
         while self.step < training.steps:
-            yield from self._advance(interruption)
-            last = self.step == training.steps
-            if (last or self.step % training.log_every == 0) and not self._log(bar):
-                return "diverged"
+            yield from self._run_steps(signals)
+            last, numbers, accuracy = self.step == training.steps, dict[str, float](), 0.0
+            if last or self.step % training.log_every == 0:
+                numbers = self._log()
+                if not math.isfinite(numbers["loss"]):
+                    return "diverged"
             if last or self.step % training.eval_every == 0:
-                accuracy = self._scored("validation", self.task.length, validate())
+                accuracy = numbers["validation"] = self._score("validation", self.task.length, validate())
                 self.position["best_accuracy"] = max(accuracy, self.position["best_accuracy"] or 0.0)
-                bar.evaluated(accuracy)
-                if 0 < training.stop_accuracy <= accuracy:
-                    return "stopped_early"
-            if interruption.signal is not None:
+            bar.tell(self.step, **numbers)
+            if 0 < training.stop_accuracy <= accuracy:
+                return "stopped_early"
+            if signals.received is not None:
                 return "interrupted"
             if self.step % training.checkpoint_every == 0 and not last:
                 self._save()
         return "finished"
 
-    def _prepare(self) -> Callable[[], Scores]:
-        """Get data and steps ready; returns what scores the model on the validation split."""
-        data = TrainingSet(self.task, self.config, self.device)
-        job = Job(self.model, self.optimizer, data, self.training, self.autocast, self.totals)
-        self.steps = steps_of(job, captures_of(self.training, self.device), self.step)
-        self.optimizer = self.steps.optimizer
-        return self.steps.evaluator(self._examples(self.task.length, "validation"))
+    def _run_steps(self, signals: StopSignals) -> Iterator[None]:
+        """Steps, at least one, until there is something to do with their numbers or a signal asks to stop.
 
-    def _advance(self, interruption: Interruption) -> Iterator[None]:
-        """Steps, at least one, until there is something to do with their numbers or someone asks to stop.
-
-        It is others' turn after every `TURN` steps, and at the end, before the numbers are waited for.
+        Others may go on after every `SLICE` steps, and at the end, before the numbers are waited for.
         """
         training = self.training
         every = (training.log_every, training.eval_every, training.checkpoint_every)
         until = min(training.steps, *((self.step // n + 1) * n for n in every))
         while True:
-            begun = self.step
-            while self.step < min(until, begun + TURN):
-                self._step(min(until, begun + TURN) - self.step)
-                if interruption.signal is not None:
+            end = min(until, self.step + SLICE)
+            while self.step < end:
+                self._step(end - self.step)
+                if signals.received is not None:
                     break
             yield
-            if self.step == until or interruption.signal is not None:
+            if self.step == until or signals.received is not None:
                 return
 
     def _step(self, most: int) -> None:
         """At least one step and at most `most`."""
         self.position["step"] += self.steps.advance(self.step, most)
 
-    def _log(self, bar: Progress) -> bool:
-        """Write the means since the last line; False when the loss is not finite."""
-        loss, correct, counted = self.totals.tolist()
-        self.totals.zero_()
-        steps = (self.step - 1) % self.training.log_every + 1
-        loss, accuracy = loss / steps, correct / max(counted, 1.0)
-        finite = math.isfinite(loss)
+    def _log(self) -> dict[str, float]:
+        """Write and return the means since the last line."""
+        loss, correct, counted = self.state.totals.tolist()
+        self.state.totals.zero_()
+        loss, accuracy = loss / ((self.step - 1) % self.training.log_every + 1), correct / max(counted, 1.0)
         rate = learning_rate(self.training, self.step - 1)
-        self._write(kind="train", step=self.step, loss=loss if finite else None, accuracy=accuracy, lr=rate)
-        bar.update(self.step, loss, accuracy)
-        return finite
+        self._write(kind="train", step=self.step, loss=_finite(loss), accuracy=accuracy, lr=rate)
+        return {"loss": loss, "accuracy": accuracy}
+
+    def _score(self, split: str, length: int, result: Scores) -> float:
+        finite = {name: _finite(value) for name, value in result.items()}
+        self._write(kind="eval", step=self.step, split=split, length=length, **finite)
+        return result["accuracy"]
 
     def _write(self, **entry: Any) -> None:
-        self.guard.check()
+        self.guard()
         self.metrics.append(**entry)
         self.events.add(entry)
 
-    def _examples(self, length: int, split: str) -> Any:
+    def _examples(self, length: int, split: str) -> Examples:
         training = self.training
         return evaluation_set(self.task, length, split, training.eval_examples, training.seed, self.device)
-
-    def _scored(self, split: str, length: int, result: Scores) -> float:
-        finite = {name: value if math.isfinite(value) else None for name, value in result.items()}
-        self._write(kind="eval", step=self.step, split=split, length=length, **finite)
-        return result["accuracy"]
 
     def _save(self) -> None:
         self.position["metrics"], self.position["metrics_sha256"] = self.metrics.sync()
         self.position["seconds"] = time.perf_counter() - self.started
-        self.position["totals"] = self.totals.tolist()
-        self.guard.check()
-        save_checkpoint(self.folder.checkpoint, self.model, self.optimizer, self.position, self.run_id)
+        self.position["totals"] = self.state.totals.tolist()
+        self.guard()
+        save_checkpoint(self.folder.checkpoint, self.state.model, self.optimizer, self.position, self.run_id)
 
     def note_failure(self, text: str) -> None:
         """Leave the text in the folder, if that still is the run's. RunError when it cannot be."""
-        self.guard.check()
-        replace_file(
-            self.folder.failure,
-            lambda path: path.write_text(text, encoding="utf-8", errors="backslashreplace"),
-        )
+        self.guard()
+        content = text.encode(errors="backslashreplace")
+        replace_file(self.folder.failure, lambda path: path.write_bytes(content))
 
-    def _finish(self, status: str) -> dict[str, Any]:
+    def _finish(self, status: str) -> Summary:
         """Test unless there is nothing to test, then weights and summary, and the checkpoint goes last."""
-        accuracy: dict[str, float] = {}
+        model, accuracy = self.state.model, dict[str, float]()
         if status in ("finished", "stopped_early"):
             for length in eval_lengths(self.config, self.task):
                 examples = self._examples(length, "test")
-                result = evaluate(self.model, examples, self.training.batch_size, self.autocast)
-                accuracy[str(length)] = self._scored("test", length, result)
+                result = evaluate(model, examples, self.training.batch_size, self.state.autocast)
+                accuracy[str(length)] = self._score("test", length, result)
         _, digest = self.metrics.sync()
-        self.guard.check()
-        save_weights(self.folder.weights, self.model, self.run_id)
+        self.guard()
+        save_weights(self.folder.weights, model, self.run_id)
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
         summary = {
             "status": status,
             "step": self.step,
-            "parameters": parameters(self.model),
-            "mixer_parameters": mixer_parameters(self.model),
-            "state_size": state_size(self.model, self.task.length),
-            "flops_per_step": flops_per_step(self.model, self.task.length),
+            "parameters": parameters(model),
+            "mixer_parameters": mixer_parameters(model),
+            "state_size": state_size(model, self.task.length),
+            "flops_per_token": flops_per_token(model, self.state.data.instances[:1, 0]),
             "accuracy": accuracy,
             "best_accuracy": self.position["best_accuracy"],
             "seconds": round(time.perf_counter() - self.started, 3),
-            "device": torch.cuda.get_device_name(self.device)
-            if self.device.type == "cuda"
-            else self.device.type,
+            "device": name,
             "capture": self.steps.capture,
             "torch": str(torch.__version__),
             "run": self.run_id,
             "metrics_sha256": digest,
         }
-        self.guard.check()
+        self.guard()
         write_json(self.folder.summary, summary)
         if status != "interrupted":
             self.folder.remove_checkpoint()
         return summary
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

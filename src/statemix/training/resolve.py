@@ -1,4 +1,4 @@
-"""Defaults <- preset <- TOML file <- key=value: one complete, checked configuration."""
+"""Defaults <- preset <- TOML file <- key=value: one complete configuration, checked once."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from statemix.models import NORMS
+from torch import nn
+
 from statemix.nn import build_mixer
-from statemix.tasks import get_task
-from statemix.training.config import CAPTURES, PRECISIONS, SCHEDULES, SWITCH, Config, TrainingConfig, flatten
-from statemix.training.limits import check_model_size, check_size, check_values
+from statemix.tasks import Task, get_task
+from statemix.training.config import Config, check_text, flatten
 from statemix.training.presets import PRESETS
 
 if sys.version_info >= (3, 11):
@@ -22,8 +22,8 @@ else:  # pragma: no cover - what 3.11 took into the standard library
     import tomli as tomllib
 
 
-SEEDS = 2**31
-"""Seeds lie below this: the epochs of a run count on from seed · 2³² in 64 bits."""
+MAX_NUMBERS = 10**10
+"""Weights of a model, and tokens of a set of instances: 160 GB of either in training."""
 
 
 def resolve_config(
@@ -36,6 +36,10 @@ def resolve_config(
     neither the file nor the settings give is cut to the steps.
     Everything that can be checked before work begins is. Errors: ValueError naming the setting; OSError when the
     file cannot be read.
+
+    >>> config = resolve_config("demo-bdlru", overrides=["training.steps=50", "mixer.block_size=2"])
+    >>> config.training.steps, config.training.warmup, config.mixer["block_size"]
+    (50, 50, 2)
     """
     content: dict[str, Any] = Config().to_dict()
     if preset is not None:
@@ -55,9 +59,9 @@ def resolve_config(
 
 
 def shorten_warmup(config: Config) -> Config:
-    """A warm-up that nobody has given is no longer than the training."""
+    """The configuration with a warm-up no longer than the training."""
     training = config.training
-    return replace(config, training=replace(training, warmup=min(training.warmup, max(0, training.steps))))
+    return replace(config, training=replace(training, warmup=min(training.warmup, training.steps)))
 
 
 def _version() -> str:
@@ -106,43 +110,39 @@ def _merge(base: Mapping[str, Any], update: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def check_numbers(training: TrainingConfig) -> None:
-    """Rates and the seed, by which the runs of a sweep differ: ValueError naming the setting."""
-    for name in ("lr", "min_lr", "weight_decay", "gradient_clip", "stop_accuracy"):
-        if not 0 <= getattr(training, name) < math.inf:
-            raise ValueError(
-                f"training.{name}: got {getattr(training, name)}, expected at least 0 and finite"
-            )
-    if not -SEEDS <= training.seed < SEEDS:
-        raise ValueError(f"training.seed: got {training.seed}, expected -{SEEDS} to {SEEDS - 1}")
-
-
 def check(config: Config) -> None:
-    """Build what is cheap to build, and look at every number: ValueError naming the setting."""
-    training, model = config.training, config.model
-    check_values(config)
-    check_numbers(training)
-    for name, least in (("steps", 1), ("batch_size", 1), ("train_examples", 1), ("eval_examples", 1),
-                        ("eval_every", 1), ("log_every", 1), ("checkpoint_every", 1), ("warmup", 0)):  # fmt: skip
-        if getattr(training, name) < least:
-            raise ValueError(f"training.{name}: got {getattr(training, name)}, expected at least {least}")
+    """Whether the settings fit together and into a machine's memory: ValueError naming the setting."""
+    training = config.training
     if training.warmup > training.steps:
         raise ValueError(f"training.warmup: got {training.warmup}, expected at most steps = {training.steps}")
-    for name, value, known in (("training.schedule", training.schedule, SCHEDULES),
-                               ("training.precision", training.precision, PRECISIONS),
-                               ("training.capture", training.capture, CAPTURES),
-                               ("training.tensorboard", training.tensorboard, SWITCH),
-                               ("model.norm", model.norm, tuple(NORMS))):  # fmt: skip
-        if value not in known:
-            raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(map(repr, known))}")
-    if not all(0 <= beta < 1 for beta in training.betas):
-        raise ValueError(
-            f"training.betas: got {list(training.betas)}, expected two numbers from 0 to below 1"
-        )
-    for name in ("dim", "depth"):
-        if getattr(model, name) < 1:
-            raise ValueError(f"model.{name}: got {getattr(model, name)}, expected at least 1")
+    _check_arguments(config)
     task = get_task(**config.task)
+    _check_lengths(config, task)
+    _check_size("model.dim", config.model.dim, _mlp_weights(config))
+    try:
+        mixer = build_mixer(**config.mixer, dim=config.model.dim, device="meta")
+    except TypeError as error:
+        raise ValueError(f"mixer: {error}") from None
+    except (RuntimeError, OverflowError) as error:  # sizes that torch cannot even multiply
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"mixer: got {config.mixer!r}, expected a size that can be: {reason}") from None
+    _check_memory(config, task, mixer)
+
+
+def _check_arguments(config: Config) -> None:
+    """The values of `task` and `mixer`: finite, small enough for torch, and text that files can hold."""
+    for key, value in flatten({"task": config.task, "mixer": config.mixer}).items():
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, str):
+                check_text(key, one)
+            elif isinstance(one, float) and not math.isfinite(one):
+                raise ValueError(f"{key}: got {one}, expected a finite number")
+            elif key.startswith("mixer.") and isinstance(one, int) and abs(one) > MAX_NUMBERS:
+                raise ValueError(f"{key}: got {one}, expected at most {MAX_NUMBERS:.0e}")
+
+
+def _check_lengths(config: Config, task: Task) -> None:
+    training = config.training
     for name in ("train_lengths", "eval_lengths"):
         lengths = getattr(training, name)
         try:
@@ -151,24 +151,49 @@ def check(config: Config) -> None:
             raise ValueError(f"training.{name}: {error}") from None
         if len(set(lengths)) < len(lengths):
             raise ValueError(f"training.{name}: got {list(lengths)}, expected every length once")
-    if task.backbone == "autoencoder" and max(training.train_lengths, default=0) > max(
-        task.length, *training.eval_lengths, 0
-    ):
+    longest = max(task.length, *training.eval_lengths, 0)
+    if task.backbone == "autoencoder" and max(training.train_lengths, default=0) > longest:
         raise ValueError(
             f"training.train_lengths: got {list(training.train_lengths)}, expected none above the task's length and "
             "eval_lengths: the model has no positions beyond"
         )
     if training.train_examples < len(training.train_lengths):
         raise ValueError(
-            f"training.train_examples: got {training.train_examples}, expected one at least for each of the "
+            f"training.train_examples: got {training.train_examples}, expected at least one for each of the "
             f"{len(training.train_lengths)} train_lengths"
         )
-    check_model_size(config)
-    try:
-        mixer = build_mixer(**config.mixer, dim=model.dim, device="meta")
-    except TypeError as error:
-        raise ValueError(f"mixer: {error}") from None
-    except (RuntimeError, OverflowError) as error:  # sizes that torch cannot even multiply
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"mixer: got {config.mixer!r}, expected a size that can be: {reason}") from None
-    check_size(config, task, mixer)
+
+
+def _check_memory(config: Config, task: Task, mixer: nn.Module) -> None:
+    """The weights of the model, by its largest part, and the tokens of every set; mixer: one, on the meta device."""
+    model, training = config.model, config.training
+    sizes = [key for key, value in config.mixer.items() if type(value) is int]
+    largest = max(sizes, key=lambda key: config.mixer[key], default="name")
+    weights = {
+        ("model.dim", model.dim): _mlp_weights(config),
+        ("task", str(config.task)): 2 * task.vocab_size * model.dim,
+        (f"mixer.{largest}", config.mixer[largest]): model.depth
+        * sum(one.numel() for one in mixer.parameters()),
+    }
+    _check_size(*max(weights, key=lambda part: weights[part]), sum(weights.values()))
+    learned = max(map(task.input_length, training.train_lengths or (task.length,)))
+    tested = max(map(task.input_length, (task.length, *training.eval_lengths)))
+    for name, length in (("train_examples", learned), ("batch_size", learned), ("eval_examples", tested)):
+        tokens = getattr(training, name) * length
+        if tokens > MAX_NUMBERS:
+            raise ValueError(
+                f"training.{name}: got {getattr(training, name)}, {tokens:.1e} tokens at length {length}, expected at "
+                f"most {MAX_NUMBERS:.0e} tokens"
+            )
+
+
+def _mlp_weights(config: Config) -> int:
+    """Weights of the SwiGLUs, nearly."""
+    return 8 * config.model.dim**2 * config.model.depth
+
+
+def _check_size(name: str, value: Any, weights: int) -> None:
+    if weights > MAX_NUMBERS:
+        raise ValueError(
+            f"{name}: got {value}, which makes {weights:.1e} weights, expected at most {MAX_NUMBERS:.0e}"
+        )

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from statemix.training.build import autocast_of, device_of, model_of, task_of
+from statemix.training.build import build_autocast, build_device, build_model, build_task
 from statemix.training.checkpoint import load_weights, step_of
 from statemix.training.config import Config
 from statemix.training.data import evaluation_set
@@ -22,7 +22,7 @@ from statemix.training.resolve import check
 
 
 def load_config(folder: str | Path) -> Config:
-    """The configuration saved with a run. RunError when there is none or it is not one of ours, or cannot be."""
+    """The configuration saved with a run. RunError when there is none, or it is damaged or of an unknown version."""
     return _read_config(RunFolder(folder))[0]
 
 
@@ -32,7 +32,7 @@ def _read_config(run: RunFolder) -> tuple[Config, str]:
         content = read_json(run.config)
     except DamagedError as error:
         try:
-            device_of(_checked(error.content))
+            build_device(_checked(error.content))
         except ValueError as wrong:
             raise RunError(f"{error}; {wrong}") from None  # what the edit has made wrong, too
         raise
@@ -59,7 +59,7 @@ def load_run(folder: str | Path) -> tuple[Config, nn.Module]:
     config, name = _read_config(run)
     if not run.weights.exists():
         raise RunError(f"{run.path} has no {run.weights.name}: {_standing(run, config)}")
-    model = model_of(config, task_of(config))
+    model = build_model(config, build_task(config))
     load_weights(run.weights, model, name)
     if run.finished() is None:
         message = f"{run.path} is not finished: {_standing(run, config)}"
@@ -78,7 +78,7 @@ def _standing(run: RunFolder, config: Config) -> str:
         place = f"saved at step {step_of(run.checkpoint)} of {total}"
     else:
         place = f"nothing of its {total} steps is saved"
-    how = "`statemix train` with the same settings and folder goes on"
+    how = "`statemix train` with the same settings and folder resumes it"
     return f"the run has not come to an end ({place}); {how}"
 
 
@@ -92,7 +92,7 @@ def evaluate_run(
     Errors: ValueError for a length the task does not have; RunError as `load_run`.
     """
     config, model = load_run(folder)
-    task, training, device = task_of(config), config.training, _device_here(config)
+    task, training, device = build_task(config), config.training, _device_here(config)
     if examples is not None and examples < 1:
         raise ValueError(f"examples: got {examples}, expected at least 1")
     model.to(device)
@@ -102,15 +102,15 @@ def evaluate_run(
             drawn = evaluation_set(
                 task, length, split, examples or training.eval_examples, training.seed, device
             )
-            results[length] = evaluate(model, drawn, training.batch_size, autocast_of(training, device))
+            results[length] = evaluate(model, drawn, training.batch_size, build_autocast(training, device))
     return results
 
 
 def _device_here(config: Config) -> torch.device:
     """The device of a configuration, or the one that there is here."""
     try:
-        return device_of(config)
+        return build_device(config)
     except ValueError as error:
-        device = device_of(replace(config, training=replace(config.training, device="auto")))
+        device = build_device(replace(config, training=replace(config.training, device="auto")))
         warnings.warn(f"{error}; evaluating on {str(device)!r}", RuntimeWarning, stacklevel=3)
         return device

@@ -1,14 +1,15 @@
-"""Every setting of a run with its default and meaning, and a configuration as TOML."""
+"""Every setting of a run with its default and meaning, for `--help` and completion; a configuration as TOML."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from statemix.nn.registry import MIXERS
-from statemix.tasks import TASKS, get_task
+from statemix.nn import MIXERS
+from statemix.tasks import TASKS
 from statemix.training.config import Config, ModelConfig, TrainingConfig
 
 
@@ -43,27 +44,8 @@ ARGUMENTS: dict[str, str] = {
     "transition_bias": 'what all other gates start with; positive values make "relu" remember from the start',
     "readout": '"window" projects the last m states, "newest" the last one',
     "backend": 'what computes it: "auto" takes the fastest that can run',
-    "hidden_size": "numbers of h and of c; the width if left out",
-    "state_dim": "numbers of a state's column, complex where the layer is; the width if it has no default",
-    "radius": "where the moduli of the eigenvalues start, uniform in area",
-    "max_phase": "the largest phase of an eigenvalue at the start, in radians",
-    "expand": "inner width as a multiple of the width",
-    "expand_v": "width of the values as a multiple of that of the keys",
-    "head_dim": "channels of a head; the width divided by the heads if it has no default",
-    "heads": "heads",
-    "conv_size": "taps of the short convolution",
-    "negative_eigenvalues": "whether eigenvalues lie in [-1, 1] instead of [0, 1]",
-    "factors": "Householder factors of a token",
-    "rank": "of the low-rank maps of decay and rate; 2.5 √width, rounded, if left out",
-    "chunk": "steps computed side by side",
-    "position": 'how positions are told: "rotary" or "none"',
-    "dictionary_size": "matrices that the permutations are mixed from",
-    "gate_dim": "width inside the maps of modulus and phase; the width if left out",
-    "magnitude_bias": "the logit that the modulus starts with",
 }
-"""What the arguments of the mixers mean."""
-
-SHORT = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+"""What the arguments of BD-LRU and H-LRU mean. Another mixer's class may have a table `ARGUMENTS` of its own."""
 
 NOT_SET = ("dim", "device", "dtype")
 """Arguments of every mixer that follow from other settings."""
@@ -71,42 +53,42 @@ NOT_SET = ("dim", "device", "dtype")
 
 def groups() -> Iterator[Group]:
     """Every setting: the run's own, those of each task and of each mixer, the model's, the training's."""
-    top = [one for one in _fields(Config, "") if one.name == "name"]
-    yield Group("run", top)
-    yield Group("task", [Setting("task.name", _toml(Config().task["name"]), f"one of {', '.join(TASKS)}")])
+    default = Config()
+    yield Group("run", list(_fields(Config, "")))
+    names = Setting("task.name", _toml(default.task["name"]), f"one of {', '.join(TASKS)}")
+    yield Group("task", [names])
     for task in TASKS:
         yield Group(f"task.name={task}", list(_options(task)))
-    yield Group(
-        "mixer", [Setting("mixer.name", _toml(Config().mixer["name"]), f"one of {', '.join(MIXERS)}")]
-    )
+    names = Setting("mixer.name", _toml(default.mixer["name"]), f"one of {', '.join(MIXERS)}")
+    yield Group("mixer", [names])
     for mixer in MIXERS:
-        yield Group(f"mixer.name={mixer}", list(_arguments(mixer)))
-    yield Group("model", list(_fields(ModelConfig, "model.")))
-    yield Group("training", list(_fields(TrainingConfig, "training.")))
+        yield Group(f"mixer.name={mixer}", list(_arguments(mixer, default.mixer)))
+    for kind in (ModelConfig, TrainingConfig):
+        yield Group(kind.section, list(_fields(kind, f"{kind.section}.")))
 
 
 def _fields(kind: type, prefix: str) -> Iterator[Setting]:
-    for field in dataclasses.fields(kind):
-        if "meaning" in field.metadata:
-            yield Setting(f"{prefix}{field.name}", _toml(field.default), **field.metadata)
+    for one in dataclasses.fields(kind):
+        if "meaning" in one.metadata:
+            name, told = f"{prefix}{one.name}", one.metadata
+            yield Setting(name, _toml(one.default), told["meaning"], told["unit"])
 
 
 def _options(task: str) -> Iterator[Setting]:
-    for name, option in get_task(task).OPTIONS.items():
+    for name, option in TASKS[task].OPTIONS.items():
         yield Setting(f"task.{name}", _toml(option.default), f"{option.meaning}; {option.expected()}")
 
 
-def _arguments(mixer: str) -> Iterator[Setting]:
-    for parameter in inspect.signature(MIXERS[mixer]).parameters.values():
-        if parameter.name in NOT_SET:
+def _arguments(mixer: str, default: Mapping[str, Any]) -> Iterator[Setting]:
+    meanings = ARGUMENTS | getattr(MIXERS[mixer], "ARGUMENTS", {})
+    for one in inspect.signature(MIXERS[mixer]).parameters.values():
+        if one.name in NOT_SET:
             continue
-        if parameter.default is parameter.empty:
-            default = (
-                f"{Config().mixer[parameter.name]}" if mixer == Config().mixer["name"] else "none, needed"
-            )
-        else:
-            default = "none" if parameter.default is None else _toml(parameter.default)
-        yield Setting(f"mixer.{parameter.name}", default, ARGUMENTS[parameter.name])
+        value = (
+            default.get(one.name) if one.default is one.empty and mixer == default["name"] else one.default
+        )
+        needed = "none, needed" if value is one.empty else "none" if value is None else _toml(value)
+        yield Setting(f"mixer.{one.name}", needed, meanings.get(one.name, f"see {MIXERS[mixer].__name__}"))
 
 
 def to_toml(config: Config) -> str:
@@ -121,24 +103,8 @@ def to_toml(config: Config) -> str:
 
 
 def _toml(value: Any) -> str:
-    """A value as TOML, in ASCII: it can be written to every stream."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return _quoted(value)
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(_toml, value))}]"
+    """A value as TOML, in ASCII: JSON, but for the escapes of what is not ASCII, and inline tables."""
     if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{_quoted(key)} = {_toml(one)}' for key, one in value.items())}}}"
-    return repr(value)
-
-
-def _quoted(text: str) -> str:
-    plain = (c if c.isascii() and c.isprintable() and c not in '"\\' else _escaped(c) for c in text)
-    return f'"{"".join(plain)}"'
-
-
-def _escaped(character: str) -> str:
-    """As TOML's basic strings have it."""
-    code = ord(character)
-    return SHORT.get(character) or (f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}")
+        return f"{{{', '.join(f'{_toml(key)} = {_toml(one)}' for key, one in value.items())}}}"
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(c if " " <= c <= "~" else f"\\U{ord(c):08x}" for c in text)

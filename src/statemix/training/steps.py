@@ -1,4 +1,4 @@
-"""Optimiser steps: one after another from the host, or (`captured`) whole steps replayed on a GPU."""
+"""Optimiser steps: launched one by one from the host, or (`cuda_graph`) whole steps replayed on a GPU."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from statemix.tasks import Examples
-from statemix.training.build import learning_rate
-from statemix.training.config import TrainingConfig
+from statemix.training.build import build_autocast, build_model, build_optimizer, build_task, learning_rate
+from statemix.training.config import Config, TrainingConfig
 from statemix.training.data import TrainingSet
 from statemix.training.evaluation import Scores, evaluate, scores
 
 
-class Job(NamedTuple):
-    """What is trained: everything a step reads and writes."""
+class TrainingState(NamedTuple):
+    """Everything that a step reads and writes."""
 
     model: nn.Module
     optimizer: torch.optim.AdamW
@@ -27,6 +27,16 @@ class Job(NamedTuple):
     autocast: AbstractContextManager[Any]
     totals: Tensor
     """float64 [3]: loss, correct positions and counted positions, summed over steps."""
+
+
+def build_state(config: Config, device: torch.device) -> TrainingState:
+    """Model, optimiser and data of a configuration on a device, before the first step."""
+    task, training = build_task(config), config.training
+    model = build_model(config, task).to(device)
+    return TrainingState(
+        model, build_optimizer(model, training), TrainingSet(task, config, device), training,
+        build_autocast(training, device), torch.zeros(3, dtype=torch.float64, device=device),
+    )  # fmt: skip
 
 
 class Steps(Protocol):
@@ -43,50 +53,49 @@ class Steps(Protocol):
         """A function that scores the model as it then is."""
 
 
-class Plain:
+class PlainSteps:
     """Every operation is launched by the host."""
 
     capture = "off"
 
-    def __init__(self, job: Job) -> None:
-        self._job, self.optimizer = job, job.optimizer
+    def __init__(self, state: TrainingState) -> None:
+        self._state, self.optimizer = state, state.optimizer
 
     def advance(self, step: int, most: int) -> int:
         """One step."""
-        job, training = self._job, self._job.training
-        inputs, targets = job.data.batch(step)
-        for group in job.optimizer.param_groups:
+        state, training = self._state, self._state.training
+        inputs, targets = state.data.batch(step)
+        for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(training, step)
-        with job.autocast:
-            logits, _ = job.model(inputs)
-        loss, correct, counted = scores(logits, targets)
-        job.optimizer.zero_grad()
+        with state.autocast:
+            logits, _ = state.model(inputs)
+        loss, numbers = scores(logits, targets)
+        state.optimizer.zero_grad()
         loss.backward()
         if training.gradient_clip:
-            nn.utils.clip_grad_norm_(job.model.parameters(), training.gradient_clip)
-        job.optimizer.step()
-        numbers = torch.stack([loss.detach().double(), correct.double(), counted.double()])
-        job.totals.add_(numbers)
+            nn.utils.clip_grad_norm_(state.model.parameters(), training.gradient_clip)
+        state.optimizer.step()
+        state.totals.add_(numbers)
         return 1
 
     def evaluator(self, examples: Examples) -> Callable[[], Scores]:
         """As `evaluate`."""
-        job = self._job
-        return lambda: evaluate(job.model, examples, job.training.batch_size, job.autocast)
+        state = self._state
+        return lambda: evaluate(state.model, examples, state.training.batch_size, state.autocast)
 
 
-def steps_of(job: Job, captures: tuple[str, ...], start: int) -> Steps:
-    """The first of the ways that works, ready for the step `start`; a warning tells of one that does not.
+def build_step(state: TrainingState, captures: tuple[str, ...], start: int = 0) -> Steps:
+    """The first of the ways to run steps (`captures_of`) that works, ready for the step `start`.
 
-    A single way that does not work raises its error.
+    A warning tells of one that does not work; a single way that does not work raises its error.
     """
-    from statemix.training.captured import Captured
+    from statemix.training.cuda_graph import GraphSteps
 
     for capture in captures:
         if capture == "off":
             break
         try:
-            return Captured(job, capture, start)
+            return GraphSteps(state, capture, start)
         except Exception as error:
             if capture == captures[-1]:
                 raise
@@ -96,4 +105,4 @@ def steps_of(job: Job, captures: tuple[str, ...], start: int) -> Steps:
                 RuntimeWarning,
                 stacklevel=2,
             )
-    return Plain(job)
+    return PlainSteps(state)

@@ -25,6 +25,27 @@ class Rival(nn.Module):
     another. Subclasses write `advance`; sequences packed by cu_seqlens are run through it one after another.
     """
 
+    ARGUMENTS: ClassVar[dict[str, str]] = {
+        "hidden_size": "numbers of h and of c; the width if left out",
+        "state_dim": "numbers of a state's column, complex where the layer is; the width if it has no default",
+        "radius": "where the moduli of the eigenvalues start, uniform in area",
+        "max_phase": "the largest phase of an eigenvalue at the start, in radians",
+        "expand": "inner width as a multiple of the width",
+        "expand_v": "width of the values as a multiple of that of the keys",
+        "head_dim": "channels of a head; the width divided by the heads if it has no default",
+        "heads": "heads",
+        "conv_size": "taps of the short convolution",
+        "negative_eigenvalues": "whether eigenvalues lie in [-1, 1] instead of [0, 1]",
+        "factors": "Householder factors of a token",
+        "rank": "of the low-rank maps of decay and rate; 2.5 √width, rounded, if left out",
+        "chunk": "steps computed side by side",
+        "position": 'how positions are encoded: "rotary" or "none"',
+        "dictionary_size": "matrices that the permutations are mixed from",
+        "gate_dim": "width inside the maps of modulus and phase; the width if left out",
+        "magnitude_bias": "the logit that the modulus starts with",
+    }
+    """What the arguments mean, for `statemix train --help`."""
+
     fill: ClassVar[dict[str, float]] = {}
     """What a part starts with, where it is not 0."""
 

@@ -21,8 +21,7 @@ from typing import Any
 import torch
 
 from statemix.extras import missing
-from statemix.training.captured import ignore_compilers
-from statemix.training.interruption import HANGUP, LEAVE
+from statemix.training import HANGUP, LEAVE, ignore_compiler_warnings
 
 PACKED = 8
 """Trainings side by side on one GPU."""
@@ -130,7 +129,7 @@ def begin(slot: int) -> None:
     SIGTERM is such a request too. A SIGHUP is for the driver, which asks. What compilers say of themselves is silenced
     here too: trainings side by side undo one another's filters.
     """
-    ignore_compilers()
+    ignore_compiler_warnings()
     leave = threading.Event()
     LEAVE.set(leave)
     for number in (signal.SIGINT, signal.SIGTERM):

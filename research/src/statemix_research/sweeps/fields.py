@@ -8,8 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-FINAL = ("finished", "stopped_early", "diverged")
-"""Statuses of a run that has nothing left to do."""
+from statemix.training import FINAL
 
 STATUSES = ("finished", "diverged", "failed", "unfinished")
 """Statuses of exported rows."""

@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 from statemix import __version__
 from statemix.nn import MIXERS
 from statemix.tasks import get_task
-from statemix.training import Config
-from statemix.training.resolve import check, check_numbers, parse_override, shorten_warmup
+from statemix.training import Config, check, parse_override, shorten_warmup
 from statemix_research.sweeps.models import ModelSpec, ShapesOnly, Skipped, get_model_spec, sized
 from statemix_research.sweeps.store import Job, Keys, key_of
 from statemix_research.sweeps.tasks import get_task_spec
@@ -213,7 +212,6 @@ def _at_other_rates(cell: Cell) -> Callable[[Mapping[str, Any]], Cell]:
 def _checked_free(*values: Any) -> dict[str, Any]:
     """Values of `FREE`, checked and of the right types. ValueError naming the setting."""
     training = Config.from_dict({"training": dict(zip(FREE, values, strict=True))}).training
-    check_numbers(training)
     return {key: getattr(training, key) for key in FREE}
 
 
@@ -225,7 +223,6 @@ def resolved(content: Mapping[str, Any], checked: bool = True, *, shorten: bool 
     """
     config = Config.from_dict({**content, "version": __version__})
     config = shorten_warmup(config) if shorten else config
-    check_numbers(config.training)
     plain = config.to_dict()
     if checked:
         training = {key: value for key, value in plain["training"].items() if key not in FREE}

@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from statemix.training.digest import seal
-from statemix.training.files import abandoned, writing
+from statemix.training.files import abandoned, seal, writing
 from statemix_research.sweeps.exported import essential, labels_of, read_export
 from statemix_research.sweeps.fields import SUMMARY
 from statemix_research.sweeps.plan import Plan, Presets, make_plan

@@ -140,15 +140,19 @@ class ShapesOnly(TorchFunctionMode):
         self, function: Any, types: Any, arguments: Sequence[Any] = (), named: dict[str, Any] | None = None
     ) -> Any:
         named = named or {}
-        given = arguments[0] if function is torch.stack else (*arguments, *named.values())
+        given = arguments[0] if function in (torch.stack, torch.cat) else (*arguments, *named.values())
         tensors = [one for one in given if isinstance(one, Tensor) and one.is_meta]
         shapes = {one.shape for one in tensors}
         if tensors and function.__name__ in FILLS:
             return tensors[0]
         if len(shapes) == 1 and function.__name__ in ELEMENTWISE:
             return tensors[0].detach()
-        if len(shapes) == 1 and function is torch.stack:
+        if len(shapes) == 1 and function is torch.stack and not named and len(arguments) == 1:
             return tensors[0].new_empty(len(tensors), *tensors[0].shape)
+        if tensors and function is torch.cat:
+            shape, dim = list(tensors[0].shape), named.get("dim", [*arguments, 0][1])
+            shape[dim] = sum(one.shape[dim] for one in tensors)
+            return tensors[0].new_empty(shape)
         if self.everything and function in CREATION:
             return CREATION[function](*arguments)
         return function(*arguments, **named)
@@ -165,9 +169,9 @@ MATCHED_ON: dict[str, Callable[[Any], int]] = {"parameters": parameters, "state"
 """What mixers may be matched on; a size may besides be a plain "width": blocks, channels or a hidden size."""
 
 
-def _state_growth(mixer: Any) -> int:
-    """How many numbers the state gains per token."""
-    return state_size(mixer, 2) - state_size(mixer, 1)
+def _is_growing(mixer: Any) -> bool:
+    """Whether the state grows with the tokens seen: it begins empty."""
+    return not mixer.initial_state(1).numel()
 
 
 def sized(spec: ModelSpec, dim: int, matched_on: str, size: int, multiple: int = 1) -> dict[str, Any]:
@@ -195,7 +199,7 @@ def _sized(spec: ModelSpec, dim: int, matched_on: str, size: int, multiple: int)
         mixer = _of_width(spec, dim, size)
         counted(json.dumps(mixer), dim, parameters)  # checks that it can be built
         return mixer
-    if matched_on == "state" and counted(json.dumps(spec.mixer), dim, _state_growth):
+    if matched_on == "state" and counted(json.dumps(spec.mixer), dim, _is_growing):
         raise ValueError(f"its state grows with the tokens seen, expected a state of {size} numbers")
 
     def grown(width: int) -> dict[str, Any]:

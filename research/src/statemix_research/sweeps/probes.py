@@ -17,19 +17,18 @@ import torch
 from statemix.analysis.spectra import spectrum_summary, transition_eigenvalues
 from statemix.environment import describe
 from statemix.timing import time_calls
-from statemix.training import Config, load_config, load_run
-from statemix.training.build import (
-    autocast_of,
+from statemix.training import (
+    Config,
+    build_device,
+    build_model,
+    build_state,
+    build_step,
+    build_task,
     captures_of,
-    device_of,
-    model_of,
-    optimizer_of,
-    task_of,
+    load_config,
+    load_run,
 )
-from statemix.training.data import TrainingSet
 from statemix.training.files import read_json
-from statemix.training.steps import Job as StepJob
-from statemix.training.steps import steps_of
 from statemix_research.sweeps.memory import left_after, memory_summary, silent_gates
 
 TOKENS, MATRICES = 4096, 2000
@@ -51,7 +50,7 @@ def spectrum(folder: Path) -> dict[str, Any]:
     Returns {"negative", "complex": shares of the eigenvalues, "eigenvalues": [[re, im], …], an even selection}.
     """
     config, model = load_run(folder)
-    task = task_of(config)
+    task = build_task(config)
     count = max(1, min(32, TOKENS // task.input_length()))
     tokens = task.generate(count, seed=config.training.seed, split="test").inputs
     found = transition_eigenvalues(model, tokens, max_matrices=MATRICES)
@@ -69,10 +68,10 @@ def memory(folder: Path) -> dict[str, Any]:
     Returns "left", "forgotten" (`memory_summary`) and "silent" (`silent_gates`), each also with "_at_start".
     """
     config, trained = load_run(folder)
-    task = task_of(config)
+    task = build_task(config)
     tokens = task.generate(SEQUENCES, seed=config.training.seed, split="test").inputs
     found: dict[str, Any] = {}
-    for when, model in (("_at_start", model_of(config, task)), ("", trained)):
+    for when, model in (("_at_start", build_model(config, task)), ("", trained)):
         summary = memory_summary(left_after(model, tokens, min(LAG, tokens.shape[1])))
         summary["silent"] = silent_gates(model, tokens)
         found |= {f"{name}{when}": value for name, value in summary.items()}
@@ -87,7 +86,7 @@ def step_time(folder: Path) -> dict[str, Any]:
     """
     config = load_config(folder)
     known = read_json(folder / "summary.json").get("capture")  # older exported files do not tell it
-    device = device_of(config)
+    device = build_device(config)
     possible = device.type == "cuda" or known == "off"  # what was trained on a GPU may be timed on a CPU
     captures = (known,) if known and possible else captures_of(config.training, device)
     steps = max(TIMED_RUN, config.training.steps)
@@ -101,19 +100,12 @@ def step_time(folder: Path) -> dict[str, Any]:
 def _step_milliseconds(content: str, captures: tuple[str, ...]) -> float:
     """The median of three samples of `TIMED` steps."""
     config = Config.from_dict(json.loads(content))
-    device = device_of(config)
+    device = build_device(config)
     on_stream: AbstractContextManager[Any] = contextlib.nullcontext()
     if device.type == "cuda":
         on_stream = torch.cuda.stream(torch.cuda.Stream(device))
     with on_stream:
-        task = task_of(config)
-        model = model_of(config, task).to(device)
-        steps = steps_of(
-            StepJob(
-                model, optimizer_of(model, config.training), TrainingSet(task, config, device), config.training,
-                autocast_of(config.training, device), torch.zeros(3, dtype=torch.float64, device=device),
-            ), captures, 0,
-        )  # fmt: skip
+        steps = build_step(build_state(config, device), captures)
         sample = itertools.count()
 
         def advance() -> None:

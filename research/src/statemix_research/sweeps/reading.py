@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from statemix.training.digest import unseal
-from statemix.training.files import RunError, read_json
+from statemix.training import FINAL
+from statemix.training.files import RunError, read_json, unseal
 from statemix_research.sweeps import fields
 from statemix_research.sweeps.fields import (
     COUNT,
-    FINAL,
     NUMBER,
     SHARE,
     STRING,

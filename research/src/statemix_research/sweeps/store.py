@@ -18,11 +18,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from statemix.training.config import MANNER as RUNTIME_KEYS
-from statemix.training.config import flatten
-from statemix.training.digest import seal
-from statemix.training.files import RunError, writing
-from statemix.training.folder import RunFolder
+from statemix.training import RUNTIME_KEYS, RunFolder, flatten
+from statemix.training.files import RunError, seal, writing
 from statemix_research.sweeps.reading import last_lines, read_history, read_object, read_probe, read_summary
 
 FINISHED, DIVERGED, FAILED, UNFINISHED, MISSING = "finished", "diverged", "failed", "unfinished", "missing"

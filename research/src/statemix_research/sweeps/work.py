@@ -10,11 +10,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from statemix.environment import describe
-from statemix.training import Config, RunError, train, train_many
-from statemix.training.build import device_of
-from statemix.training.files import BusyError, write_json
-from statemix.training.interruption import leaving
-from statemix_research.sweeps.fields import FINAL
+from statemix.training import (
+    FINAL,
+    BusyError,
+    Config,
+    RunError,
+    build_device,
+    leaving,
+    train,
+    train_concurrently,
+)
+from statemix.training.files import write_json
 from statemix_research.sweeps.probes import PROBES
 from statemix_research.sweeps.store import FAILED, Job, Store
 from statemix_research.sweeps.throughput import measure as measure_throughput
@@ -63,14 +69,14 @@ def execute(job: Job, store: str) -> Outcome:
 
 
 def execute_packed(jobs: Sequence[Job], store: str, side_by_side: int) -> list[Outcome]:
-    """As `execute` for each job, but the trainings run side by side in this process (`train_many`)."""
+    """As `execute` for each job, but the trainings run side by side in this process (`train_concurrently`)."""
     place = Store(store)
     fresh = [job for job in jobs if job.kind == "train" and _begin(job, place)]
     with _ALONE:
-        summaries = train_many(
+        summaries = train_concurrently(
             [Config.from_dict(job.content) for job in fresh],
             [place.folder(job.key) for job in fresh],
-            side_by_side=side_by_side, progress=False,
+            concurrency=side_by_side, progress=False,
             ended=lambda number, summary: _note_end(fresh[number], place, summary),
         )  # fmt: skip
     trained = {job.key: summary for job, summary in zip(fresh, summaries, strict=True)}
@@ -179,5 +185,5 @@ def note_ended(job: Job, store: Store, status: str) -> None:
     told = [line for line in store.attempts(job.key) if line["event"] in ("started", "ended")]
     if not (told and told[-1]["event"] == "ended" and told[-1]["status"] in FINAL):
         is_training = job.kind == "train"
-        device = device_of(Config.from_dict(job.content)) if is_training else job.content["device"]
+        device = build_device(Config.from_dict(job.content)) if is_training else job.content["device"]
         store.note(job.key, "ended", status=status, hardware=describe(str(device)))

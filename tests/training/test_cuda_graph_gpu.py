@@ -1,4 +1,4 @@
-"""Captured steps on a GPU: the same training as launched ones, alone, resumed and side by side."""
+"""GraphSteps steps on a GPU: the same training as launched ones, alone, resumed and side by side."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import json
 import pytest
 import torch
 
-from statemix.training import build, load_run, train, train_many
+from statemix.training import build_state, build_step, load_run, train, train_concurrently
 from statemix.training import loop as loops
 from tests.training.small import small
-from tests.training.test_captured import run_to
+from tests.training.test_cuda_graph import run_to
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
@@ -84,7 +84,7 @@ def test_a_resumed_run_is_one_that_never_stopped(tmp_path, monkeypatch):
 @pytest.mark.parametrize("capture", ["graph", "compiled"])
 def test_packed_runs_are_single_ones(tmp_path, capture):
     configs = [small(*CUDA, f"training.capture={capture}", f"training.seed={seed}") for seed in range(5)]
-    many = train_many(configs, [tmp_path / f"many{k}" for k in range(5)], side_by_side=3)
+    many = train_concurrently(configs, [tmp_path / f"many{k}" for k in range(5)], concurrency=3)
     for k, config in enumerate(configs):
         train(config, tmp_path / f"one{k}")
         assert_same(tmp_path / f"many{k}", tmp_path / f"one{k}")
@@ -107,21 +107,9 @@ def test_divergence_ends_a_captured_run(tmp_path):
 
 def test_steps_wait_for_nothing():
     """No step between two looks at the numbers makes the host wait."""
-    from statemix.training.data import TrainingSet
-    from statemix.training.steps import Job, steps_of
-
-    config = small(*CUDA, "training.capture=graph")
-    device = torch.device("cuda")
     with torch.cuda.stream(torch.cuda.Stream()):
-        task = build.task_of(config)
-        model = build.model_of(config, task).to(device)
-        run = steps_of(
-            Job(
-                model, build.optimizer_of(model, config.training), TrainingSet(task, config, device),
-                config.training, build.autocast_of(config.training, device),
-                torch.zeros(3, dtype=torch.float64, device=device),
-            ), ("graph",), 0,
-        )  # fmt: skip
+        state = build_state(small(*CUDA, "training.capture=graph"), torch.device("cuda"))
+        run = build_step(state, ("graph",))
         run_to(run, 0, 13)  # every kind of graph is there
         torch.cuda.set_sync_debug_mode("error")
         try:

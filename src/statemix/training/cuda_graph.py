@@ -16,12 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from statemix.tasks import Examples
-from statemix.training.build import learning_rate, optimizer_of
-from statemix.training.data import Epoch
+from statemix.training.build import build_optimizer, learning_rate
 from statemix.training.evaluation import Scores, means, scores, sums
-from statemix.training.steps import Job
+from statemix.training.steps import TrainingState
 
-UNROLLED = 5
+STEPS_PER_GRAPH = 5
 """Steps in one graph, where that many are due."""
 
 WARM_UP = 3
@@ -33,9 +32,7 @@ RECOMPILATIONS = 256
 
 def forward(model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """The mean loss, and float64 [3]: loss, correct and counted positions."""
-    logits, _ = model(inputs)
-    loss, correct, counted = scores(logits, targets)
-    return loss, torch.stack([loss.detach().double(), correct.double(), counted.double()])
+    return scores(model(inputs)[0], targets)
 
 
 Forward = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -44,7 +41,7 @@ Forward = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
 Action = Callable[[], None]
 
 
-def ignore_compilers() -> None:
+def ignore_compiler_warnings() -> None:
     """No warnings of what torch's compiler makes itself or decides for itself."""
     for known in (
         "TensorFloat32 tensor cores",
@@ -67,7 +64,7 @@ def compiled_forward(backend: str = "inductor") -> Forward:
 
     def run(model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         with torch._dynamo.config.patch(recompile_limit=RECOMPILATIONS), warnings.catch_warnings():
-            ignore_compilers()
+            ignore_compiler_warnings()
             return compiled(model, inputs, targets)
 
     return run
@@ -101,18 +98,18 @@ def laid_out_as(parameter: Tensor, grad: Tensor | None) -> Tensor | None:
 class Update:
     """From gradients to new weights without the host: cast, clip, AdamW, and the narrow copies made anew."""
 
-    def __init__(self, job: Job, rate: Tensor, twin: nn.Module) -> None:
-        self._clip = job.training.gradient_clip
-        self.parameters = list(job.model.parameters())
+    def __init__(self, state: TrainingState, rate: Tensor, twin: nn.Module) -> None:
+        self._clip = state.training.gradient_clip
+        self.parameters = list(state.model.parameters())
         self.leaves = list(twin.parameters())
         pairs = list(zip(self.parameters, self.leaves, strict=True))
         own = [(wide, narrow) for wide, narrow in pairs if wide is not narrow]
         self._wide: list[Tensor] = [wide for wide, _ in own]
         self._narrow: list[Tensor] = [narrow for _, narrow in own]
         self._wide_grads = {id(narrow): torch.zeros_like(wide) for wide, narrow in own}
-        self.optimizer = optimizer_of(job.model, job.training, rate)
+        self.optimizer = build_optimizer(state.model, state.training, rate)
         for parameter in self.parameters:
-            before = job.optimizer.state.get(parameter, {})
+            before = state.optimizer.state.get(parameter, {})
             step = before.get("step", torch.zeros(()))
             self.optimizer.state[parameter] = {
                 "step": step.to(parameter.device, torch.float32, copy=True),
@@ -149,21 +146,22 @@ class Update:
 class DeviceStep:
     """One step that reads its batch, its rate and its number from the device; the host never waits."""
 
-    def __init__(self, job: Job, run_forward: Forward) -> None:
-        self._job, self._forward = job, run_forward
-        device, training = job.totals.device, job.training
-        self._epoch = Epoch(job.data)
+    def __init__(self, state: TrainingState, run_forward: Forward) -> None:
+        self._state, self._forward = state, run_forward
+        device, training = state.totals.device, state.training
+        self._epoch = -1
         self._place = torch.zeros(2, dtype=torch.int64, device=device)  # the step, and its place in the epoch
         rates = [learning_rate(training, step) for step in range(training.steps)]
         self._rates, self._rate = torch.tensor(rates, device=device), torch.zeros(1, device=device)
-        half = torch.bfloat16 if _autocasts(job, device) else None
-        self.model = job.model if half is None else narrowed(job.model, half)
-        self.update = Update(job, self._rate, self.model)
+        half = torch.bfloat16 if _autocasts(state, device) else None
+        self.model = state.model if half is None else narrowed(state.model, half)
+        self.update = Update(state, self._rate, self.model)
 
     def enter(self, step: int) -> None:
         """Stand before a step: its epoch laid out, its number and place on the device."""
-        epoch, place = divmod(step, self._job.data.batches)
-        if self._epoch.enter(epoch):
+        place, epoch = self._state.data.enter(step), step // self._state.data.batches
+        if epoch != self._epoch:
+            self._epoch = epoch
             position = torch.tensor([step, place])
             if self._place.is_cuda:
                 position = position.pin_memory()
@@ -172,16 +170,16 @@ class DeviceStep:
     def run(self, rows: int) -> None:
         """One step on a batch of `rows` instances."""
         torch.index_select(self._rates, 0, self._place[:1], out=self._rate)
-        inputs, targets = self._epoch.batch(self._place[1:], rows)
-        with self._job.autocast:
+        inputs, targets = self._state.data.batch_at(self._place[1:], rows)
+        with self._state.autocast:
             loss, numbers = self._forward(self.model, inputs, targets)
         self.update.run(loss)
-        self._job.totals.add_(numbers)
+        self._state.totals.add_(numbers)
         self._place.add_(1)
 
     def rehearse(self, rows: int, times: int) -> None:
         """`times` steps whose effects are undone, even when one fails."""
-        kept = [*self.update.kept(), self._job.totals, self._place]
+        kept = [*self.update.kept(), self._state.totals, self._place]
         before = [tensor.detach().clone() for tensor in kept]
         try:
             for _ in range(times):
@@ -195,52 +193,50 @@ class DeviceStep:
                 parameter.grad = None
 
 
-def _autocasts(job: Job, device: torch.device) -> bool:
-    with job.autocast:
+def _autocasts(state: TrainingState, device: torch.device) -> bool:
+    with state.autocast:
         return torch.is_autocast_enabled(device.type)
 
 
-class Recorder:
-    """Turns functions into CUDA graphs that share their memory, on the current stream of a device.
+def recorder(device: torch.device) -> Callable[[Action], Action]:
+    """A function that turns what another launches into a CUDA graph and returns its replay.
 
-    Replays of one recorder follow one another on that stream. No two runs share it: libraries keep one workspace a
-    stream.
+    Graphs of one recorder share their memory and the current stream of the device, on which replays follow one another.
+    No two runs share it: libraries keep one workspace a stream.
     """
+    stream, pool = torch.cuda.current_stream(device), torch.cuda.graph_pool_handle()
 
-    def __init__(self, device: torch.device) -> None:
-        self._stream = torch.cuda.current_stream(device)
-        self._pool = torch.cuda.graph_pool_handle()
-
-    def __call__(self, run: Action) -> Action:
-        """The replay of what `run` launches; nothing of it is done yet."""
+    def record(run: Action) -> Action:
         graph: Any = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
             run()
         return graph.replay  # type: ignore[no-any-return]
 
+    return record
 
-class Captured:
+
+class GraphSteps:
     """Steps replayed from CUDA graphs on the stream that was current when it was made.
 
-    capture: a key of `FORWARDS`. start: the step to begin with. record: in place of a `Recorder`.
+    capture: a key of `FORWARDS`. start: the step to begin with. record: in place of a `recorder`.
     """
 
     def __init__(
-        self, job: Job, capture: str, start: int, record: Callable[[Action], Action] | None = None
+        self, state: TrainingState, capture: str, start: int, record: Callable[[Action], Action] | None = None
     ) -> None:
-        if len(job.data.lengths) > 1 and not job.data.causal:
+        if len(state.data.lengths) > 1 and not state.data.causal:
             raise ValueError("training.capture: instances of several lengths need a causal model, or 'off'")
-        self.capture, self._job = capture, job
-        self._step = DeviceStep(job, FORWARDS[capture]())
+        self.capture, self._state = capture, state
+        self._step = DeviceStep(state, FORWARDS[capture]())
         self.optimizer = self._step.update.optimizer
-        self._record = record or Recorder(job.totals.device)
+        self._record = record or recorder(state.totals.device)
         self._replays: dict[tuple[int, int], Action] = {}
-        if start < job.training.steps:
+        if start < state.training.steps:
             self._step.enter(start)
-            self._replay(*self._next(start, job.training.log_every))
+            self._replay(*self._next(start, state.training.log_every))
 
     def advance(self, step: int, most: int) -> int:
-        """One replay: `UNROLLED` steps where as many full batches are due, else one."""
+        """One replay: `STEPS_PER_GRAPH` steps where as many full batches are due, else one."""
         self._step.enter(step)
         rows, count = self._next(step, most)
         self._replay(rows, count)()
@@ -248,11 +244,11 @@ class Captured:
 
     def evaluator(self, examples: Examples) -> Callable[[], Scores]:
         """The whole evaluation is one graph."""
-        job, model = self._job, self._step.model
+        state, model = self._state, self._step.model
         held: list[Tensor] = []
 
         def score() -> None:
-            held[:] = [sums(model, examples, job.training.batch_size, job.autocast)]
+            held[:] = [sums(model, examples, state.training.batch_size, state.autocast)]
 
         score()  # what it needs is loaded before the capture
         replay = self._record(score)
@@ -265,9 +261,9 @@ class Captured:
 
     def _next(self, step: int, most: int) -> tuple[int, int]:
         """Rows of the next batches, and how many of them one replay takes."""
-        data = self._job.data
-        wanted = min(UNROLLED, most)
-        return data.rows(step), UNROLLED if data.full(step, wanted) == UNROLLED else 1
+        data = self._state.data
+        wanted = min(STEPS_PER_GRAPH, most)
+        return data.rows(step), STEPS_PER_GRAPH if data.full(step, wanted) == STEPS_PER_GRAPH else 1
 
     def _replay(self, rows: int, count: int) -> Action:
         if (rows, count) not in self._replays:

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from statemix.training import RunError, load_run, train, train_many
+from statemix.training import RunError, load_run, train, train_concurrently
 from statemix.training import loop as loops
 from tests.training.small import python, small
 
@@ -29,13 +29,13 @@ def test_side_by_side_is_as_one_by_one(tmp_path):
         ("training.lr=1e30", "training.gradient_clip=0.0", "mixer.normalization=none"),
     ]  # fmt: skip
     configs = [small(*some) for some in settings]
-    many = train_many(configs, [tmp_path / f"many{k}" for k in range(5)], side_by_side=2)
+    many = train_concurrently(configs, [tmp_path / f"many{k}" for k in range(5)], concurrency=2)
     for k, config in enumerate(configs):
         alone = train(config, tmp_path / f"one{k}")
         assert_same(tmp_path / f"many{k}", tmp_path / f"one{k}")
         assert many[k] | {"seconds": 0} == alone | {"seconds": 0}
     assert [one["status"] for one in many] == ["finished"] * 3 + ["stopped_early", "diverged"]
-    assert train_many(configs, [tmp_path / f"many{k}" for k in range(5)]) == many  # finished: at once
+    assert train_concurrently(configs, [tmp_path / f"many{k}" for k in range(5)]) == many  # finished: at once
 
 
 def test_they_take_turns_and_one_that_ends_makes_room(tmp_path, monkeypatch):
@@ -48,7 +48,7 @@ def test_they_take_turns_and_one_that_ends_makes_room(tmp_path, monkeypatch):
 
     monkeypatch.setattr(loops.Run, "_step", watched)
     configs = [small(f"training.steps={steps}") for steps in (8, 24, 8)]
-    train_many(configs, [tmp_path / name for name in "abc"], side_by_side=2)
+    train_concurrently(configs, [tmp_path / name for name in "abc"], concurrency=2)
     assert seen[:3] == ["a", "b", "c"] or seen[:4] == ["a", "b", "c", "b"]
     assert seen.count("b") >= 2
     assert seen.index("c") > seen.index("a")
@@ -66,7 +66,7 @@ def test_one_that_fails_does_not_take_the_others_down(tmp_path, monkeypatch):
     (tmp_path / "strange").mkdir()
     (tmp_path / "strange" / "file").write_text("mine")
     folders = [tmp_path / name for name in ("good", "bad", "strange")]
-    good, bad, strange = train_many([small()] * 3, folders)
+    good, bad, strange = train_concurrently([small()] * 3, folders)
     assert good["status"] == "finished"
     assert (bad["status"], bad["error"]) == ("failed", "RuntimeError: out of memory")
     assert "in failing" in bad["traceback"]
@@ -74,7 +74,9 @@ def test_one_that_fails_does_not_take_the_others_down(tmp_path, monkeypatch):
     assert strange["error"].startswith("RunError:")
     assert [path.name for path in (tmp_path / "strange").iterdir()] == ["file"]
     monkeypatch.setattr(loops.Run, "_step", step)
-    assert train_many([small()], [tmp_path / "bad"])[0]["status"] == "finished"  # from its last checkpoint
+    assert (
+        train_concurrently([small()], [tmp_path / "bad"])[0]["status"] == "finished"
+    )  # from its last checkpoint
     assert not (tmp_path / "bad" / "failure.txt").exists()
     assert_same(tmp_path / "bad", tmp_path / "good")
 
@@ -92,12 +94,12 @@ def test_asked_to_stop_all_are_saved_and_go_on(tmp_path, monkeypatch):
     before = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:
         patch.setattr(loops.Run, "_step", asking)
-        stopped = train_many(configs, folders, side_by_side=2)
+        stopped = train_concurrently(configs, folders, concurrency=2)
     assert signal.getsignal(signal.SIGTERM) == before
     assert [one["status"] for one in stopped] == ["interrupted", "interrupted", "waiting"]
     assert stopped[1]["step"] == 23
     assert not (tmp_path / "c").exists()
-    resumed = train_many(configs, folders)
+    resumed = train_concurrently(configs, folders)
     assert [one["status"] for one in resumed] == ["finished"] * 3
     for k, config in enumerate(configs):
         train(config, tmp_path / f"alone{k}")
@@ -116,8 +118,8 @@ def test_a_second_signal_leaves_at_once_and_unlocks(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(loops.Run, "_step", impatient)
         with pytest.raises(KeyboardInterrupt):
-            train_many([small()] * 2, folders)
-    assert [one["status"] for one in train_many([small()] * 2, folders)] == ["finished"] * 2
+            train_concurrently([small()] * 2, folders)
+    assert [one["status"] for one in train_concurrently([small()] * 2, folders)] == ["finished"] * 2
     assert_same(*folders)
 
 
@@ -129,12 +131,12 @@ def deadly(self, most):
     if self.step == 33:
         os.kill(os.getpid(), signal.SIGKILL)
 loop.Run._step = deadly
-from statemix.training import train_many
+from statemix.training import train_concurrently
 config = resolve_config(overrides=settings)
-train_many([config] * 2, [sys.argv[1] + "/a", sys.argv[1] + "/b"])
+train_concurrently([config] * 2, [sys.argv[1] + "/a", sys.argv[1] + "/b"])
 """
     assert python(code, tmp_path).returncode == -signal.SIGKILL
-    train_many([small()] * 2, [tmp_path / "a", tmp_path / "b"])
+    train_concurrently([small()] * 2, [tmp_path / "a", tmp_path / "b"])
     train(small(), tmp_path / "alone")
     assert_same(tmp_path / "a", tmp_path / "alone")
     assert_same(tmp_path / "b", tmp_path / "alone")
@@ -143,20 +145,20 @@ train_many([config] * 2, [sys.argv[1] + "/a", sys.argv[1] + "/b"])
 def test_what_is_refused_before_any_work(tmp_path):
     a, b = tmp_path / "a", tmp_path / "b"
     with pytest.raises(ValueError, match="folders: got 1, expected one for each of 2 configurations"):
-        train_many([small()] * 2, [a])
+        train_concurrently([small()] * 2, [a])
     with pytest.raises(ValueError, match=r"folders: got .*a twice"):
-        train_many([small()] * 2, [a, tmp_path / "." / "a"])
-    with pytest.raises(ValueError, match="side_by_side: got 0"):
-        train_many([small()], [a], side_by_side=0)
+        train_concurrently([small()] * 2, [a, tmp_path / "." / "a"])
+    with pytest.raises(ValueError, match="concurrency: got 0"):
+        train_concurrently([small()], [a], concurrency=0)
     with pytest.raises(ValueError, match=r"configs\[1\]: training.capture: 'graph' needs a CUDA device"):
-        train_many([small(), small("training.capture=graph")], [a, b])
+        train_concurrently([small(), small("training.capture=graph")], [a, b])
     assert not list(tmp_path.iterdir())
-    assert train_many([], []) == []
+    assert train_concurrently([], []) == []
 
 
 def test_a_locked_folder_fails_alone(tmp_path):
-    with loops.opened(small(), tmp_path / "a") as run:
-        taken, free = train_many([small()] * 2, [tmp_path / "a", tmp_path / "b"])
+    with loops.open_run(small(), tmp_path / "a") as run:
+        taken, free = train_concurrently([small()] * 2, [tmp_path / "a", tmp_path / "b"])
         run.close()
     assert "is being trained by another process" in taken["error"]
     assert free["status"] == "finished"
@@ -166,7 +168,9 @@ def test_a_locked_folder_fails_alone(tmp_path):
 
 def test_outside_the_main_thread(tmp_path):
     done = []
-    thread = threading.Thread(target=lambda: done.extend(train_many([small("training.steps=8")], [tmp_path])))
+    thread = threading.Thread(
+        target=lambda: done.extend(train_concurrently([small("training.steps=8")], [tmp_path]))
+    )
     thread.start()
     thread.join()
     assert done[0]["status"] == "finished"
@@ -174,7 +178,7 @@ def test_outside_the_main_thread(tmp_path):
 
 def test_a_bar_when_wanted(tmp_path, capfd):
     folders = [tmp_path / name for name in "ab"]
-    train_many([small("training.steps=8")] * 2, folders, progress=True)
+    train_concurrently([small("training.steps=8")] * 2, folders, progress=True)
     shown = capfd.readouterr().err
     assert "2/2" in shown
     assert "2 finished" in shown

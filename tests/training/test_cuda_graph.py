@@ -8,27 +8,20 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
-from research.tests.baselines.small import SIZES
 from statemix.tasks import IGNORED, Examples
-from statemix.training import build, captured, steps
-from statemix.training.captured import Captured, DeviceStep, compiled_forward, forward, narrowed
-from statemix.training.data import Epoch, TrainingSet, evaluation_set
+from statemix.training import build, cuda_graph, steps
+from statemix.training.cuda_graph import DeviceStep, GraphSteps, compiled_forward, forward, narrowed
+from statemix.training.data import evaluation_set
 from statemix.training.evaluation import evaluate, means, sums
-from statemix.training.steps import Job, Plain, steps_of
+from statemix.training.steps import PlainSteps, build_state, build_step
 from tests.training.small import small
 
 CPU = torch.device("cpu")
 RAGGED = ("training.train_examples=200", "training.batch_size=16")  # 12 batches and one of 8
 
 
-def job_of(*settings):
-    config = small(*settings)
-    task = build.task_of(config)
-    model = build.model_of(config, task)
-    data = TrainingSet(task, config, CPU)
-    totals = torch.zeros(3, dtype=torch.float64)
-    autocast = build.autocast_of(config.training, CPU)
-    return Job(model, build.optimizer_of(model, config.training), data, config.training, autocast, totals)
+def state_of(*settings):
+    return build_state(small(*settings), CPU)
 
 
 def by_hand(run):
@@ -57,18 +50,18 @@ SEVERAL = ("training.train_lengths=[3,5,4]",)
 )
 def test_device_steps_train_as_plain_steps_do(settings):
     """Over two epochs, so ragged batches and a new order are among them."""
-    plain, other = job_of(*RAGGED, *settings), job_of(*RAGGED, *settings)
-    run_to(Plain(plain), 0, 30)
-    run_to(Captured(other, "graph", 0, by_hand), 0, 30)
+    plain, other = state_of(*RAGGED, *settings), state_of(*RAGGED, *settings)
+    run_to(PlainSteps(plain), 0, 30)
+    run_to(GraphSteps(other, "graph", 0, by_hand), 0, 30)
     assert_near(plain, other, rtol=1e-4, atol=1e-5)
 
 
 def test_device_steps_train_as_plain_steps_do_in_bfloat16():
     """The narrow weights hold what autocast would make of the wide ones."""
     settings = (*RAGGED, "training.precision=bfloat16")
-    plain, other = job_of(*settings), job_of(*settings)
-    run_to(Plain(plain), 0, 12)
-    ways = Captured(other, "graph", 0, by_hand)
+    plain, other = state_of(*settings), state_of(*settings)
+    run_to(PlainSteps(plain), 0, 12)
+    ways = GraphSteps(other, "graph", 0, by_hand)
     run_to(ways, 0, 12)
     assert_near(plain, other, rtol=1e-2, atol=1e-3)
     assert ways.optimizer is not other.optimizer
@@ -87,11 +80,15 @@ def test_the_compiler_chooses_without_timing(monkeypatch):
     assert asked["options"] is None
 
 
-@pytest.mark.parametrize("mixer", SIZES)
+@pytest.mark.parametrize("mixer", ["mixer.name=bdlru", "mixer.name=hlru"])
 def test_gradients_lie_as_their_parameters_do(mixer):
     """A fused update refuses others; those of products over blocks of channels come transposed."""
-    job = job_of(*(f"mixer.{name}={value}" for name, value in {"name": mixer, **SIZES[mixer]}.items()))
-    step = DeviceStep(job, forward)
+    size = "mixer.order=3" if "hlru" in mixer else "mixer.block_size=3"
+    assert_gradients_fit(state_of(mixer, size))
+
+
+def assert_gradients_fit(state):
+    step = DeviceStep(state, forward)
     step.enter(0)
     step.run(16)
     updated = [parameter for parameter in step.update.parameters if parameter.grad is not None]
@@ -102,22 +99,22 @@ def test_gradients_lie_as_their_parameters_do(mixer):
 @pytest.mark.parametrize("cut", [3, 12, 13, 20])
 def test_they_go_on_from_either_kind(cut):
     """From a plain step to device steps and back: weights, moments and step counts go along."""
-    plain, other = job_of(*RAGGED), job_of(*RAGGED)
-    run_to(Plain(plain), 0, 30)
-    run_to(Plain(other), 0, cut)
-    first = Captured(other, "graph", cut, by_hand)
+    plain, other = state_of(*RAGGED), state_of(*RAGGED)
+    run_to(PlainSteps(plain), 0, 30)
+    run_to(PlainSteps(other), 0, cut)
+    first = GraphSteps(other, "graph", cut, by_hand)
     run_to(first, cut, cut + 5)
-    back = build.optimizer_of(other.model, other.training)
+    back = build.build_optimizer(other.model, other.training)
     back.load_state_dict({**back.state_dict(), "state": first.optimizer.state_dict()["state"]})
-    run_to(Plain(other._replace(optimizer=back)), cut + 5, 30)
+    run_to(PlainSteps(other._replace(optimizer=back)), cut + 5, 30)
     assert_near(plain, other, rtol=1e-4, atol=1e-5)
 
 
 def test_a_rehearsal_leaves_no_trace():
-    job = job_of(*RAGGED, "training.precision=bfloat16")
-    step = DeviceStep(job, forward)
+    state = state_of(*RAGGED, "training.precision=bfloat16")
+    step = DeviceStep(state, forward)
     step.enter(59)  # the last: a second step has no learning rate
-    kept = [*step.update.kept(), job.totals, step._place]
+    kept = [*step.update.kept(), state.totals, step._place]
     before = [tensor.detach().clone() for tensor in kept]
     step.rehearse(16, 3)
     assert all(torch.equal(a, b) for a, b in zip(kept, before, strict=True))
@@ -133,30 +130,27 @@ def test_a_rehearsal_leaves_no_trace():
 
 
 @pytest.mark.parametrize("settings", [(), SEVERAL], ids=["one length", "several"])
-def test_an_epoch_on_the_device_is_the_one_of_the_set(settings):
-    job = job_of(*RAGGED, *settings)
-    epoch, padding = Epoch(job.data), (0, IGNORED)
+def test_a_batch_found_by_the_device_is_the_one_of_the_host(settings):
+    data, padding = state_of(*RAGGED, *settings).data, (0, IGNORED)
     for step in (0, 5, 12, 13, 25, 40):
-        number, place = divmod(step, job.data.batches)
-        epoch.enter(number)
-        batch = epoch.batch(torch.tensor([place]), job.data.rows(step))
-        for got, wanted, fill in zip(batch, job.data.batch(step), padding, strict=True):
+        place = torch.tensor([data.enter(step)])
+        batch = data.batch_at(place, data.rows(step))
+        for got, wanted, fill in zip(batch, data.batch(step), padding, strict=True):
             length = wanted.shape[1]
             assert torch.equal(got[:, :length], wanted)
             assert (got[:, length:] == fill).all()
-    assert not epoch.enter(40 // job.data.batches)
 
 
 def test_several_lengths_are_captured_for_causal_models_only():
-    job = job_of(*SEVERAL)
-    job.data.causal = False
+    state = state_of(*SEVERAL)
+    state.data.causal = False
     with pytest.raises(ValueError, match=r"training.capture: instances of several lengths"):
-        Captured(job, "graph", 0, by_hand)
+        GraphSteps(state, "graph", 0, by_hand)
 
 
 def test_full_batches_are_unrolled_and_the_ragged_one_stands_alone():
-    job = job_of(*RAGGED)
-    ways = Captured(job, "graph", 0, by_hand)
+    state = state_of(*RAGGED)
+    ways = GraphSteps(state, "graph", 0, by_hand)
     taken, step = [], 0
     while step < 13:
         taken.append(ways.advance(step, 100))
@@ -166,11 +160,11 @@ def test_full_batches_are_unrolled_and_the_ragged_one_stands_alone():
 
 
 def test_narrow_copies_share_what_is_not_a_linear_layer():
-    job = job_of()
-    twin = narrowed(job.model, torch.bfloat16)
+    state = state_of()
+    twin = narrowed(state.model, torch.bfloat16)
     names = dict(twin.named_parameters())
-    assert list(names) == [name for name, _ in job.model.named_parameters()]
-    for name, parameter in job.model.named_parameters():
+    assert list(names) == [name for name, _ in state.model.named_parameters()]
+    for name, parameter in state.model.named_parameters():
         linear = not any(part in name for part in ("norm", "embedding"))
         assert (names[name] is parameter) != linear, name
         assert names[name].dtype == (torch.bfloat16 if linear else torch.float32)
@@ -181,9 +175,9 @@ def test_models_of_equal_build_share_one_compilation():
     counter = CompileCounter()
     run = compiled_forward(counter)
     for seed in range(3):
-        job = job_of(f"training.seed={seed}", "mixer.backend=reference", "task.length=4")
-        loss, numbers = run(job.model, *job.data.batch(0))
-        want = forward(job.model, *job.data.batch(0))
+        state = state_of(f"training.seed={seed}", "mixer.backend=reference", "task.length=4")
+        loss, numbers = run(state.model, *state.data.batch(0))
+        want = forward(state.model, *state.data.batch(0))
         torch.testing.assert_close((loss, numbers), want)
     assert counter.frame_count == 1
 
@@ -191,8 +185,8 @@ def test_models_of_equal_build_share_one_compilation():
 @pytest.mark.parametrize("size", [16, 7, 100])
 def test_sums_on_the_device_are_the_scores(size):
     config = small()
-    task = build.task_of(config)
-    model = build.model_of(config, task)
+    task = build.build_task(config)
+    model = build.build_model(config, task)
     inputs, targets = evaluation_set(task, 6, "test", 40, 0, CPU)
     examples = Examples(inputs, targets.clone())  # the drawn ones are others' too
     examples.targets[::3, 2:] = -100
@@ -206,25 +200,25 @@ def test_sums_on_the_device_are_the_scores(size):
 
 
 def test_the_captured_evaluation_scores_the_weights_of_now():
-    job = job_of()
-    ways = Captured(job, "graph", 0, by_hand)
-    examples = evaluation_set(build.task_of(small()), 6, "test", 40, 0, CPU)
+    state = state_of()
+    ways = GraphSteps(state, "graph", 0, by_hand)
+    examples = evaluation_set(build.build_task(small()), 6, "test", 40, 0, CPU)
     score = ways.evaluator(examples)
     for end in (0, 10):
         run_to(ways, 0, end)
-        assert score() == pytest.approx(evaluate(job.model, examples, 16, job.autocast), rel=1e-5)
+        assert score() == pytest.approx(evaluate(state.model, examples, 16, state.autocast), rel=1e-5)
 
 
 def test_what_does_not_work_is_told_and_the_next_is_taken(monkeypatch):
-    def broken(job, capture, start):
+    def broken(state, capture, start):
         raise RuntimeError(f"{capture} is broken")
 
-    monkeypatch.setattr(captured, "Captured", broken)
+    monkeypatch.setattr(cuda_graph, "GraphSteps", broken)
     with pytest.warns(RuntimeWarning, match="'graph' does not work here .*graph is broken"):
-        assert isinstance(steps_of(job_of(), ("graph", "off"), 0), Plain)
+        assert isinstance(build_step(state_of(), ("graph", "off"), 0), PlainSteps)
     with pytest.raises(RuntimeError, match="compiled is broken"):
-        steps_of(job_of(), ("compiled",), 0)
-    assert steps.steps_of(job_of(), ("off",), 0).capture == "off"
+        build_step(state_of(), ("compiled",), 0)
+    assert steps.build_step(state_of(), ("off",), 0).capture == "off"
 
 
 def test_ways_by_device():
