@@ -10,11 +10,12 @@ TORCH_FROM := $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX))
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install -q --no-compile -c constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo paper test check format kernels clean
+.PHONY: help demo paper test tests check format kernels clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -26,7 +27,10 @@ paper: $(STAMP)  ## a small figure 3 from runs to tables, figure and page in pap
 	$(BIN)/statemix-research run fig3 --preset small --store paper/runs
 	$(BIN)/statemix-research paper fig3 --preset small --store paper/runs --out paper
 
-test: check  ## everything that is checked: make check, then the tests
+test: $(STAMP)  ## everything that is checked: make check beside the tests
+	@$(MAKE) --no-print-directory -j 2 check tests
+
+tests: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q --durations=25
 
 check: $(STAMP)  ## style, types and the direction of imports
@@ -51,7 +55,6 @@ $(STAMP): pyproject.toml research/pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: no Python found, expected Python 3.10 or newer (make PYTHON=/path/to/python)" >&2; exit 1; }
 	@"$(PYTHON)" -c '$(NEW_ENOUGH)' || { echo "error: $(PYTHON) is $$("$(PYTHON)" -V 2>&1), expected Python 3.10 or newer" >&2; exit 1; }
 	"$(PYTHON)" -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c constraints.txt $(TORCH_FROM) torch
-	$(BIN)/python -m pip install -q -c constraints.txt -e ".[all,dev]"
-	$(BIN)/python -m pip install -q --no-deps -e research
+	$(PIP) $(TORCH_FROM) torch
+	$(PIP) -e ".[all,dev]" -e research
 	@touch $@

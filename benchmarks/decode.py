@@ -1,17 +1,17 @@
-"""One token at a time: the time of a layer's step, in a stack of layers and on to far positions."""
+"""One token at a time: the time of a layer's step, in a stack of layers and at far positions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks import cuda
-from benchmarks.clock import free, set_count, time_calls
-from benchmarks.packages import reason
-from benchmarks.record_files import header
+from benchmarks.layer import count_parameters
+from benchmarks.measure import Setup, set_count
+from benchmarks.records import Record, free, header
+from benchmarks.shapes import parse_numbers
 from statemix.nn import BDLRU, HLRU
 
 DEFAULT_LAYERS = "bdlru:1,bdlru:2,bdlru:4,bdlru:8,bdlru:16,hlru:4,lstm:1"
@@ -26,11 +26,9 @@ STEPS = 8
 FAR_STEPS = {"cuda": 128}
 """Tokens in one run of a layer that runs on, where more than `STEPS`."""
 
-State = Any
 
-
-class LSTM(nn.Module):
-    """torch's LSTM cell as a layer: the rival."""
+class LSTMStep(nn.Module):
+    """torch's LSTM cell with the interface of a layer: the baseline."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -49,44 +47,56 @@ class LSTM(nn.Module):
 BUILDERS: dict[str, Callable[[int, int], nn.Module]] = {
     "bdlru": lambda dim, m: BDLRU(dim, block_size=m),
     "hlru": lambda dim, m: HLRU(dim, order=m),
-    "lstm": lambda dim, m: LSTM(dim),
+    "lstm": lambda dim, m: LSTMStep(dim),
 }
 """Layers by name, of width and block size or order."""
 
 
-class Subject(NamedTuple):
+class Layer(NamedTuple):
     """One measured layer: its name in `BUILDERS` and m."""
 
     name: str
     m: int
 
-    def __str__(self) -> str:
-        return f"{self.name}:{self.m}"
+    def build(self, sizes: Sizes, setup: Setup, count: int) -> list[nn.Module]:
+        """`count` layers with weights of their own."""
+        with setup.device:
+            built = [BUILDERS[self.name](sizes.dim, self.m) for _ in range(count)]
+        return [layer.to(setup.torch_dtype).requires_grad_(False) for layer in built]
 
 
-def parse_layers(text: str) -> list[Subject]:
-    """ "bdlru:4,lstm:1" -> layers; ValueError names what is wrong. "none" is none."""
-    subjects = []
+class Sizes(NamedTuple):
+    """Width and batch; layers in `run_on` go to the last position, the others as far as `NEAR`."""
+
+    dim: int
+    batch: int
+    positions: list[int]
+    run_on: list[Layer]
+
+
+def parse_layers(text: str) -> list[Layer]:
+    """ "bdlru:4,lstm:1" -> layers; ValueError naming a wrong part. "none" is none."""
+    layers = []
     for part in [] if text == "none" else text.split(","):
         name, _, m = part.strip().partition(":")
-        if name not in BUILDERS or not m.isdecimal() or int(m) < 1:
+        if name not in BUILDERS or len(numbers := parse_numbers(m)) != 1:
             known = ", ".join(f"{builder}:m" for builder in BUILDERS)
             raise ValueError(f"layers: got {part.strip()!r}, expected {known}")
-        subjects.append(Subject(name, int(m)))
-    return subjects
+        layers.append(Layer(name, numbers[0]))
+    return layers
 
 
 def parse_positions(text: str) -> list[int]:
-    """ "1,1000" -> growing positions of at least 1; ValueError names what is wrong."""
-    words = [word.strip() for word in text.split(",")]
-    if not all(word.isdecimal() and int(word) > 0 for word in words):
+    """ "1,1000" -> growing positions of at least 1; ValueError for anything else."""
+    positions = parse_numbers(text)
+    if not positions:
         raise ValueError(
             f"positions: got {text!r}, expected whole numbers of at least 1, such as {DEFAULT_POSITIONS}"
         )
-    return sorted({int(word) for word in words})
+    return sorted(set(positions))
 
 
-def _tensors(state: State) -> list[Tensor]:
+def _tensors(state: Any) -> list[Tensor]:
     return [state] if isinstance(state, Tensor) else list(state)
 
 
@@ -100,7 +110,7 @@ class Loop:
         weight = next(layers[0].parameters())
         self.layers, self.steps = layers, steps
         self.tokens = torch.randn(steps, batch, dim, device=weight.device, dtype=weight.dtype)
-        self.states: list[State] = [layer.initial_state(batch) for layer in layers]
+        self.states: list[Any] = [layer.initial_state(batch) for layer in layers]
         self.position = 0
         self.output = self.tokens[0]
 
@@ -123,60 +133,38 @@ class Loop:
             for tensor in _tensors(state):
                 tensor.zero_()
 
-    def advance(self, run: Callable[[], object], position: int) -> None:
-        """Run on until `position` tokens have been taken, or a few more."""
-        while self.position < position:
-            run()
+    def check_output(self) -> None:
+        """RuntimeError if the last output is not finite."""
+        if not bool(torch.isfinite(self.output).all()):
+            raise RuntimeError(f"output: not finite at position {self.position}")
 
 
-class Setting(NamedTuple):
-    """What all measured layers share; those in `run_on` go to the last position, the others as far as `NEAR`."""
-
-    dim: int
-    batch: int
-    dtype: torch.dtype
-    device: torch.device
-    repeats: int
-    positions: list[int]
-    run_on: list[Subject]
-
-
-def build(subject: Subject, setting: Setting, count: int) -> list[nn.Module]:
-    """`count` layers with weights of their own."""
-    with setting.device:
-        built = [BUILDERS[subject.name](setting.dim, subject.m) for _ in range(count)]
-    return [layer.to(setting.dtype).requires_grad_(False) for layer in built]
-
-
-def measure(subject: Subject, setting: Setting) -> dict[str, Any]:
-    """Microseconds of a step: per layer of a stack whose weights come from memory, and of one layer by position."""
-    one = build(subject, setting, 1)
-    weights = sum(p.numel() for p in one[0].parameters())
-    count = set_count(setting.device, weights * setting.dtype.itemsize)
-    row: dict[str, Any] = {
-        "layer": subject.name, "m": subject.m, "dim": setting.dim, "batch": setting.batch,
-        "dtype": str(setting.dtype).removeprefix("torch."), "parameters": weights, "stack": count,
-    }  # fmt: skip
-    stack = Loop(build(subject, setting, count), setting.batch, setting.dim, STEPS)
-    row |= _per_step(time_calls([stack.run], setting.repeats, setting.device), STEPS * count)
-    _check_output(stack)
+@torch.no_grad()
+def measure(layer: Layer, sizes: Sizes, setup: Setup) -> Record:
+    """Microseconds of a step: per layer of a stack whose weights exceed the cache, and of one layer by position."""
+    one = layer.build(sizes, setup, 1)
+    weights = count_parameters(one[0])
+    count = set_count(setup.device, weights * setup.torch_dtype.itemsize)
+    row: Record = {"dim": sizes.dim, "batch": sizes.batch, "dtype": setup.dtype}
+    row |= {"parameters": weights, "stack": count}
+    stack = Loop(layer.build(sizes, setup, count), sizes.batch, sizes.dim, STEPS)
+    row |= _per_step(setup.sample([stack.run]), STEPS * count)
+    stack.check_output()
     del stack
-    free(setting.device)
-    return row | {"one_layer": _by_position(subject, one, setting)}
+    free(setup.device)
+    return row | {"one_layer": _by_position(layer, one, sizes, setup)}
 
 
-def _check_output(loop: Loop) -> None:
-    if not bool(torch.isfinite(loop.output).all()):
-        raise RuntimeError(f"output: not finite at position {loop.position}")
-
-
-def _by_position(subject: Subject, one: list[nn.Module], setting: Setting) -> list[dict[str, Any]]:
+def _by_position(layer: Layer, one: list[nn.Module], sizes: Sizes, setup: Setup) -> list[Record]:
     """One layer, the state carried on to each position and timed from there on."""
-    loop = Loop(one, setting.batch, setting.dim, FAR_STEPS.get(setting.device.type, STEPS))
+    loop = Loop(one, sizes.batch, sizes.dim, FAR_STEPS.get(setup.device.type, STEPS))
     take: Callable[[], object] = loop.run
-    if setting.device.type == "cuda":
-        take()
-        take = cuda.capture(loop.run)
+    if setup.device.type == "cuda":
+        loop.run()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            loop.run()
+        take = graph.replay
         loop.reset()
 
     def run() -> None:
@@ -184,41 +172,28 @@ def _by_position(subject: Subject, one: list[nn.Module], setting: Setting) -> li
         loop.position += loop.steps
 
     rows = []
-    for position in setting.positions:
-        if position > NEAR and subject not in setting.run_on:
+    for position in sizes.positions:
+        if position > NEAR and layer not in sizes.run_on:
             continue
-        loop.advance(run, position - 1)
+        while loop.position < position - 1:
+            run()
         start = loop.position + 1
-        timed = time_calls([run], setting.repeats, setting.device, graph=False)
-        _check_output(loop)
+        timed = setup.sample([run], cuda_graph=False)
+        loop.check_output()
         rows.append({"position": start, **_per_step(timed, loop.steps)})
     return rows
 
 
-def _per_step(timed: dict[str, Any], steps: int) -> dict[str, Any]:
+def _per_step(timed: Record, steps: int) -> Record:
     """Milliseconds of a run -> microseconds of one layer's step."""
-    ms = timed["ms"]
-    return {
-        "us": {k: v if k == "samples" else 1000 * v / steps for k, v in ms.items()},
-        "timed": timed["timed"],
-    }
+    us = {k: v if k == "samples" else 1000 * v / steps for k, v in timed["ms"].items()}
+    return {"us": us, "timed": timed["timed"]}
 
 
-@torch.no_grad()
-def run(subjects: list[Subject], setting: Setting) -> Iterator[dict[str, Any]]:
-    """Measure the layers one after another; one that cannot run is a row with the reason ("failed")."""
-    for subject in subjects:
-        try:
-            yield measure(subject, setting)
-        except (RuntimeError, ValueError, NotImplementedError) as error:
-            yield {"layer": subject.name, "m": subject.m, "failed": reason(error)}
-        free(setting.device)
-
-
-def record(rows: list[dict[str, Any]], *, command: str, device: torch.device) -> dict[str, Any]:
-    """What is kept of a measurement."""
+def make_record(rows: list[Record], *, setup: Setup, command: str) -> Record:
+    """Everything measured, ready for JSON."""
     what = (
         "one step of one layer in microseconds: in a stack of layers whose weights do not fit the cache together, and "
         "alone, with its state carried on to far positions"
     )
-    return {**header("decode", what, command, device), "layers": rows}
+    return {**header("decode", what, command, setup.device), "layers": rows}

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 from rich.console import Console as RichConsole
-from statemix_research.baselines.check import Check
+from statemix_research.baselines.verify import Check
 from statemix_research.sweeps import EXPERIMENTS, Progress, jobs_of, make_plan
 from statemix_research.sweeps.grid import describe
 

@@ -1,6 +1,6 @@
 """Compile every kernel ahead of time, for GPUs that are not here, and compare what it takes with what is recorded.
 
-    python -m tools.aot_check --check benchmarks/kernel_resources.json
+    python -m tools.aot_check --check benchmarks/records/kernel_resources.json
 
 `machine` is a GPU that compiles and runs nothing, `cases` are calls that a user can make, `selection` says which of
 them are compiled, `resources` reads registers, spills and shared memory, `record` keeps them in a file and compares.

@@ -50,43 +50,35 @@ def select(cases: Iterable[Case], targets: str, words: str, part: str) -> list[C
     k, _, n = part.partition("/")
     if not (k.isdecimal() and n.isdecimal() and 1 <= int(k) <= int(n)):
         raise ValueError(f"part: got {part!r}, expected K/N such as 1/4")
-    chosen = [
-        c for c in cases if c.target in wanted and all(word in str(c).split() for word in words.split())
-    ]
+    chosen = [c for c in cases if c.target in wanted and set(words.split()) <= set(str(c).split())]
     return chosen[int(k) - 1 :: int(n)]
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tools.aot_check",
         description="Compile kernels for GPUs that are not here; show registers, spilled bytes and shared memory.",
         epilog="Example: python -m tools.aot_check --targets sm90 --select 'forward m=4'",
     )
-    parser.add_argument(
-        "--all", action="store_true", help="all that is recorded, not only the spread of every test run"
-    )
-    parser.add_argument("--targets", default=",".join(TARGETS), help="some of %(default)s")
-    parser.add_argument(
-        "--select", default="", help="words that a call must have, such as 'bdlru m=4 float32'"
-    )
-    parser.add_argument("--part", default="1/1", help="K/N: every N-th call, from the K-th")
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
-    parser.add_argument("--missing", action="store_true", help="with --write: only calls without an entry")
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument(
-        "--check", type=Path, metavar="FILE", help="compare with a record; exit code 1 if one differs"
-    )
-    what.add_argument("--write", type=Path, metavar="FILE", help="enter what was compiled into a record")
-    return parser
+    add = parser.add_argument
+    add("--all", action="store_true", help="all that is recorded, not only the spread of every test run")
+    add("--targets", default=",".join(TARGETS), help="some of %(default)s")
+    add("--select", default="", help="words that a call must have, such as 'bdlru m=4 float32'")
+    add("--part", default="1/1", help="K/N: every N-th call, from the K-th")
+    add("--jobs", type=int, default=1, help="processes")
+    add("--missing", action="store_true", help="with --write: only calls without an entry")
+    add = parser.add_mutually_exclusive_group().add_argument
+    add("--check", type=Path, metavar="FILE", help="compare with a record; exit code 1 if one differs")
+    add("--write", type=Path, metavar="FILE", help="enter what was compiled into a record")
+    return parser.parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """0, or 1 if a kernel does not compile, takes too much or is not as recorded; 2 for a wrong argument."""
-    options = _parser().parse_args(arguments)
+    options = _parse(arguments)
     try:
-        cases = select(
-            everything() if options.all else spread(), options.targets, options.select, options.part
-        )
+        pool = everything() if options.all else spread()
+        cases = select(pool, options.targets, options.select, options.part)
         record = records.read(options.check or options.write or Path())
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -94,19 +86,18 @@ def main(arguments: list[str] | None = None) -> int:
     if options.write:
         records.keep(record, everything())
     if options.missing:
-        cases = [case for case in cases if not records.holds(record, case)]
+        cases = [case for case in cases if records.key_of(case) not in record]
     start, wrong = time.monotonic(), 0
     for done, (case, launched) in enumerate(compile_all(cases, options.jobs), start=1):
         if isinstance(launched, str):
-            found = [f"{case}: {launched}"]
+            problems = [f"{case}: {launched}"]
         else:
             if not options.check:
                 records.enter(record, case, launched)
-            found = list(records.problems(case, launched, record))
-            for kernel, took in () if options.check else launched:
-                print(f"{case}: {kernel} {took._asdict()}", flush=True)
-        wrong += len(found)
-        print(*(f"WRONG {line}\n" for line in found), sep="", end="", flush=True)
+                print(*(f"{case}: {kernel} {took._asdict()}\n" for kernel, took in launched), sep="", end="")
+            problems = list(records.problems(case, launched, record))
+        wrong += len(problems)
+        print(*(f"WRONG {line}\n" for line in problems), sep="", end="", flush=True)
         if options.write and (done % SAVE_EVERY == 0 or done == len(cases)):
             records.write(options.write, record)
     seconds = time.monotonic() - start

@@ -1,4 +1,4 @@
-"""Every rival, small."""
+"""Every baseline, small."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PACKED = [name for name in SIZES if name != "attention"]
 
 
 def small(name, **more):
-    """A float64 rival whose gates follow the input, whatever they start with."""
+    """A float64 baseline whose gates follow the input, whatever they start with."""
     torch.manual_seed(0)
     layer = build_mixer(name, DIM, **SIZES[name] | more).double()
     with torch.no_grad():

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from statemix_research.baselines import check_cases, operations
+from statemix_research.baselines import kernels, verify
 
 from statemix.nn import MIXERS
 from statemix.training import resolve_config, train
@@ -14,23 +14,23 @@ from statemix.training import resolve_config, train
 
 @pytest.fixture
 def few(monkeypatch):
-    """One rival in plain torch, and two with a kernel that is not installed, in chunks instead."""
-    monkeypatch.setattr(operations, "INSTALLED", False)
-    cases = [case for case in check_cases.CASES if case.rival in ("attention", "rwkv7", "mamba2")]
-    monkeypatch.setattr("statemix_research.baselines.check.CASES", cases)
+    """One baseline in plain torch, and two with a kernel that is not installed, in chunks instead."""
+    monkeypatch.setattr(kernels, "INSTALLED", False)
+    cases = [case for case in verify.COMPARISONS if case.baseline in ("attention", "rwkv7", "mamba2")]
+    monkeypatch.setattr("statemix_research.baselines.verify.COMPARISONS", cases)
     return cases
 
 
 def test_lists_what_runs_and_writes_what_was_found(research, tmp_path, few):
-    done = research("baselines --device cpu --out found/rivals.json")
+    done = research("baselines --device cpu --out found/baselines.json")
     assert (done.code, done.out.count("ok")) == (0, 3)
     missing = 'mamba2, rwkv7: flash-linear-attention is not installed: pip install "flash-linear-attention>='
     assert missing in done.out
-    record = json.loads((tmp_path / "found" / "rivals.json").read_text())
-    assert record["bench"] == "rivals" and record["environment"]["versions"]["torch"] == str(
+    record = json.loads((tmp_path / "found" / "baselines.json").read_text())
+    assert record["bench"] == "baselines" and record["environment"]["versions"]["torch"] == str(
         torch.__version__
     )
-    by_name = {check["rival"]: check for check in record["checks"]}
+    by_name = {check["baseline"]: check for check in record["checks"]}
     assert by_name["attention"]["passed"] is True
     for name in ("mamba2", "rwkv7"):
         assert by_name[name]["passed"] is True and by_name[name]["runs"] == "torch, chunks of 64"
@@ -38,17 +38,19 @@ def test_lists_what_runs_and_writes_what_was_found(research, tmp_path, few):
     assert by_name["attention"]["output_error"] < by_name["attention"]["bound"]
 
 
-def test_some_rivals_by_name(research, few):
+def test_some_baselines_by_name(research, few):
     done = research("baselines attention --device cpu")
     assert (done.code, done.out.count("attention") > 0, done.out.count("rwkv7")) == (0, True, 0)
     done = research("baselines mamba --device cpu")
     assert done.code == 2
-    assert "rivals: got 'mamba', expected some of " in done.err and "attention" in done.err
+    assert "baselines: got 'mamba', expected some of " in done.err and "attention" in done.err
 
 
-def test_a_wrong_rival_is_the_exit_code(research, monkeypatch, few):
-    broken = [case._replace(fast=lambda q, k, v: (q + k + v,)) for case in few if case.rival == "attention"]
-    monkeypatch.setattr("statemix_research.baselines.check.CASES", broken)
+def test_a_wrong_baseline_is_the_exit_code(research, monkeypatch, few):
+    broken = [
+        case._replace(fast=lambda q, k, v: (q + k + v,)) for case in few if case.baseline == "attention"
+    ]
+    monkeypatch.setattr("statemix_research.baselines.verify.COMPARISONS", broken)
     done = research("baselines --device cpu")
     assert done.code == 1
     assert "WRONG" in done.out
@@ -62,8 +64,8 @@ def test_devices_that_are_not_there(research, device):
     assert f"device: got '{device}', expected one of auto, cpu" in done.err
 
 
-def test_every_rival_is_among_the_cases():
-    assert {case.rival for case in check_cases.CASES} == set(MIXERS) - {"bdlru", "hlru"}
+def test_every_baseline_is_among_the_cases():
+    assert {case.baseline for case in verify.COMPARISONS} == set(MIXERS) - {"bdlru", "hlru"}
 
 
 def test_a_baseline_trains(tmp_path):

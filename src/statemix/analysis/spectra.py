@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from statemix_research.baselines.lru import LRU, turns
+from statemix_research.baselines.lru import LRU
 from torch import Tensor, nn
 
 from statemix.analysis.accounting import entry_of, mixers
@@ -24,7 +24,7 @@ def companion(coefficients: Tensor) -> Tensor:
 TRANSITIONS: dict[type[nn.Module], Callable[[Any, Tensor], Tensor]] = {
     BDLRU: lambda layer, x: layer.transitions(x),
     HLRU: lambda layer, x: companion(layer.coefficients(x)[..., :-1]),
-    LRU: lambda layer, x: turns(layer.eigenvalues()).expand(*x.shape[:-1], -1, -1, -1),
+    LRU: lambda layer, x: layer.transitions(x),
 }
 """For each class of mixer, its transition matrices [B, T, N, m, m] on an input x [B, T, D]."""
 

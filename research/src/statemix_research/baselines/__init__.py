@@ -13,4 +13,4 @@ BASELINES = {
     "attention": "statemix_research.baselines.attention:Attention",
     "pdssm": "statemix_research.baselines.pdssm:PDSSM",
 }
-"""The registry: name -> "module:Class", imported when it is asked for."""
+"""The registry: name -> "module:Class", imported on first use. The entry point "statemix.mixers" names it."""

@@ -1,4 +1,4 @@
-"""What every rival shares: one tensor as its state, packed sequences, checks."""
+"""What every baseline shares: one tensor as its state, packed sequences, checks of arguments."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from statemix.nn.plain import placement
-from statemix.nn.projection import check_input, check_size
-from statemix.ops.checks import check_cu_seqlens, check_tensor
-from statemix.ops.layout import state_dtype
+from statemix.nn.mixer import check_cu_seqlens, check_input, check_size, placement, state_dtype
 
-Parts = dict[str, Tensor]
+State = dict[str, Tensor]
 """A state, part by part: each [S, *shape]."""
 
 
-class Rival(nn.Module):
-    """Base of the rivals: x [B, T, dim] -> y [B, T, dim], state [S, n].
+class Baseline(nn.Module):
+    """Base class: x [B, T, dim] -> y [B, T, dim], with a state [S, n] of S sequences.
 
-    The state is one float32 tensor (float64 in a float64 layer): the parts that `parts` names, flattened, one after
-    another. Subclasses write `advance`; sequences packed by cu_seqlens are run through it one after another.
+    The state is one float32 tensor (float64 in a float64 layer): the parts in `shapes`, flattened, one after another.
+    Subclasses implement `advance`; sequences packed by cu_seqlens run through it one after another.
+
+    Args:
+        dim: width of input and output.
+        shapes: the state's parts by name, without the dimension of sequences.
     """
 
     ARGUMENTS: ClassVar[dict[str, str]] = {
@@ -46,24 +47,24 @@ class Rival(nn.Module):
     }
     """What the arguments mean, for `statemix train --help`."""
 
-    fill: ClassVar[dict[str, float]] = {}
-    """What a part starts with, where it is not 0."""
+    start: ClassVar[dict[str, float]] = {}
+    """Initial value of a part, where it is not 0."""
 
-    def __init__(self, dim: int, parts: Mapping[str, tuple[int, ...]]) -> None:
+    def __init__(self, dim: int, shapes: Mapping[str, tuple[int, ...]]) -> None:
         super().__init__()
-        self.dim, self.parts = dim, parts
-        self.state_size = sum(map(math.prod, parts.values()))
+        self.dim, self.shapes = dim, shapes
+        self.state_size = sum(map(math.prod, shapes.values()))
 
-    def advance(self, x: Tensor, state: Parts) -> tuple[Tensor, Parts]:
-        """x [B, T, dim] with T > 0, from a state: (y [B, T, dim], the state after it)."""
+    def advance(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """x [B, T, dim] with T > 0 and the state before it -> (y [B, T, dim], the state after it)."""
         raise NotImplementedError
 
     def forward(
         self, x: Tensor, state: Tensor | None = None, cu_seqlens: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """x [B, T, dim], state [S, n] or None (a new one), cu_seqlens [S+1] or None -> (y [B, T, dim], new state).
+        """x [B, T, dim], state [S, n] or None (initial), cu_seqlens [S+1] or None -> (y [B, T, dim], new state).
 
-        Errors: ValueError or TypeError naming the argument.
+        Raises ValueError or TypeError naming the argument.
         """
         check_input("x", x, ("B", "T", self.dim), "[B, T, dim]", self.dtype)
         sequences = x.shape[0]
@@ -72,15 +73,15 @@ class Rival(nn.Module):
             sequences = cu_seqlens.shape[0] - 1
         if state is None:
             state = self.initial_state(sequences).to(x.device)
-        self._check_state(state, sequences, x)
+        check_state(state, (sequences, self.state_size), "[S, n]", x)
         if cu_seqlens is None:
             return self._run(x, state)
-        pieces = zip(x.split(cu_seqlens.diff().tolist(), 1), state.split(1), strict=True)
-        done = [self._run(*piece) for piece in pieces]
-        return torch.cat([y for y, _ in done], 1), torch.cat([after for _, after in done])
+        sequences_with_states = zip(x.split(cu_seqlens.diff().tolist(), 1), state.split(1), strict=True)
+        results = [self._run(*pair) for pair in sequences_with_states]
+        return torch.cat([y for y, _ in results], 1), torch.cat([after for _, after in results])
 
     def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """One token: x [B, dim], state [B, n] -> (y [B, dim], new state). Equal to `forward` on T = 1."""
+        """One token: x [B, dim], state [B, n] -> (y [B, dim], new state). Equal to `forward` with T = 1."""
         check_input("x", x, ("B", self.dim), "[B, dim]", self.dtype)
         y, state = self(x.unsqueeze(1), state)
         return y[:, 0], state
@@ -89,36 +90,51 @@ class Rival(nn.Module):
         """The state [S, n] of S = batch_size sequences before their first token, on the layer's device."""
         check_size("batch_size", batch_size, 0)
         device, dtype = placement(self)
-        kind = state_dtype(dtype)
-        starts = [
-            torch.full((batch_size, math.prod(shape)), self.fill.get(name, 0.0), dtype=kind, device=device)
-            for name, shape in self.parts.items()
+        parts = [
+            torch.full(
+                (batch_size, math.prod(shape)),
+                self.start.get(name, 0.0),
+                dtype=state_dtype(dtype),
+                device=device,
+            )
+            for name, shape in self.shapes.items()
         ]
-        return torch.cat(starts, 1)
+        return torch.cat(parts, 1)
 
     @property
     def dtype(self) -> torch.dtype:
         """That of the parameters."""
         return placement(self)[1]
 
-    def _check_state(self, state: Tensor, sequences: int, x: Tensor) -> None:
-        check_tensor("state", state, (sequences, self.state_size), "[S, n]")
-        if state.device != x.device:
-            raise ValueError(f"state: got device {state.device}, expected that of x, {x.device}")
-
     def _run(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         if x.shape[1] == 0:
             return x.clone(), state.clone()
-        sizes = [math.prod(shape) for shape in self.parts.values()]
-        pieces = zip(self.parts.items(), state.to(state_dtype(self.dtype)).split(sizes, 1), strict=True)
-        y, after = self.advance(x, {name: piece.unflatten(1, shape) for (name, shape), piece in pieces})
-        flat = [after[name].to(state_dtype(self.dtype)).flatten(1) for name in self.parts]
-        return y, torch.cat(flat, 1)
+        dtype, sizes = state_dtype(self.dtype), [math.prod(shape) for shape in self.shapes.values()]
+        parts = zip(self.shapes.items(), state.to(dtype).split(sizes, 1), strict=True)
+        y, after = self.advance(x, {name: part.unflatten(1, shape) for (name, shape), part in parts})
+        return y, torch.cat([after[name].to(dtype).flatten(1) for name in self.shapes], 1)
 
 
-def heads_of(name: str, width: int, heads: int) -> int:
+def check_state(state: Tensor, shape: tuple[int | str, ...], letters: str, x: Tensor) -> None:
+    """A floating-point tensor of `shape` (a str takes any size) on the device of x: ValueError or TypeError."""
+    check_input("state", state, shape, letters)
+    if any(isinstance(want, int) and got != want for got, want in zip(state.shape, shape, strict=True)):
+        expected = ", ".join(map(str, shape))
+        raise ValueError(f"state: got shape {list(state.shape)}, expected {letters} = [{expected}]")
+    if state.device != x.device:
+        raise ValueError(f"state: got device {state.device}, expected that of x, {x.device}")
+
+
+def split_heads(name: str, width: int, heads: int) -> int:
     """width / heads, which must be whole: ValueError naming the argument."""
     check_size(name, heads)
     if width % heads:
         raise ValueError(f"{name}: got {heads}, expected a divisor of the width {width}")
     return width // heads
+
+
+def check_choice(name: str, value: str, choices: Mapping[str, object] | tuple[str, ...]) -> str:
+    """One of `choices`; ValueError listing them for anything else."""
+    if value not in choices:
+        raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(map(repr, choices))}")
+    return value

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from statemix.nn.projection import check_size
-from statemix_research.baselines import loops
-from statemix_research.baselines.base import Parts, Rival
+from statemix.nn.mixer import check_size
+from statemix_research.baselines import recurrences
+from statemix_research.baselines.base import Baseline, State
+from statemix_research.baselines.modules import rotation
 
 
-class PDSSM(Rival):
-    """h_t = P_t (d_t ⊙ h_{t-1}) + B x_t over N = state_dim complex numbers, y_t = Re(C h_t) + D x_t.
+class PDSSM(Baseline):
+    """h_t = P_t (d_t ⊙ h_{t-1}) + B x_t over N complex numbers, y_t = Re(C h_t) + D x_t.
 
-    P_t has one 1 in every column: where a mixture of `dictionary_size` learned N × N matrices, its weights a softmax of
-    the input, is largest; gradients pass straight through a softmax over the column. |d_t| is a sigmoid, its phase 2π
-    times one, each of a two-layer map of `gate_dim` (default: `dim`). A loop over time with [B, T, N, N] numbers in
-    memory while training. `magnitude_bias` is what |d_t|'s logit starts with, our choice. State: 2 N numbers.
-    Source: arXiv 2509.22284.
+    P_t has one 1 in every column: where a mixture of learned N × N matrices, its weights a softmax of the input, is
+    largest; gradients pass straight through a softmax over the column. |d_t| is a sigmoid, its phase 2π times one, each
+    of a two-layer map. A loop over time with [B, T, N, N] numbers in memory while training.
+    x [B, T, dim] -> y [B, T, dim]; state [B, 2 N]. Source: arXiv 2509.22284.
+
+    Args:
+        dim: width of input and output.
+        state_dim: N.
+        dictionary_size: matrices in the mixture.
+        gate_dim: hidden size of the maps to d_t; default `dim`.
+        magnitude_bias: initial logit of |d_t|; the paper gives none.
     """
 
     def __init__(
@@ -39,44 +47,39 @@ class PDSSM(Rival):
         super().__init__(dim, {"h": (n, 2)})
         self.state_dim, self.dictionary_size, self.gate_dim = n, size, width
         self.magnitude_bias = float(magnitude_bias)
-        self.choice = nn.Linear(dim, size, device=device, dtype=dtype)
-        self.dictionary = nn.Parameter(torch.randn(size, n, n, device=device, dtype=dtype))
-        magnitude, phase = (
-            nn.Sequential(
-                nn.Linear(dim, width, device=device, dtype=dtype),
-                nn.GELU(),
-                nn.Linear(width, n, device=device, dtype=dtype),
-            )
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.choice = nn.Linear(dim, size, **factory)
+        self.dictionary = nn.Parameter(torch.randn(size, n, n, **factory))
+        self.magnitude, self.phase = (
+            nn.Sequential(nn.Linear(dim, width, **factory), nn.GELU(), nn.Linear(width, n, **factory))
             for _ in range(2)
         )
-        self.magnitude, self.phase = magnitude, phase
-        self.inputs = nn.Linear(dim, 2 * n, bias=False, device=device, dtype=dtype)
-        self.skip = nn.Parameter(torch.ones(dim, device=device, dtype=dtype))
-        self.out = nn.Linear(2 * n, dim, bias=False, device=device, dtype=dtype)
+        self.inputs = nn.Linear(dim, 2 * n, bias=False, **factory)
+        self.skip = nn.Parameter(torch.ones(dim, **factory))
+        self.out = nn.Linear(2 * n, dim, bias=False, **factory)
         self.reset_gates()
 
     def reset_gates(self) -> None:
-        """|d_t| as it starts: near the sigmoid of `magnitude_bias`."""
+        """Initial |d_t|: near the sigmoid of `magnitude_bias`."""
         last = self.magnitude[-1]
         assert isinstance(last, nn.Linear)
         nn.init.constant_(last.bias, self.magnitude_bias)
 
-    def advance(self, x: Tensor, state: Parts) -> tuple[Tensor, Parts]:
+    def advance(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """x [B, T, dim] -> (y [B, T, dim], the state after it)."""
-        kind = state["h"].dtype
-        magnitude, phase, inputs = (layer(x).to(kind) for layer in (self.magnitude, self.phase, self.inputs))
-        with torch.autocast(x.device.type, enabled=False):
-            # not in half precision, which would choose otherwise
-            choice = self.choice(x.to(self.choice.weight.dtype)).to(kind)
-            states, last = scan(
-                choice.softmax(-1), self.dictionary.to(kind), magnitude.sigmoid(), 2 * math.pi * phase.sigmoid(),
+        dtype = state["h"].dtype
+        magnitude, phase, inputs = (layer(x).to(dtype) for layer in (self.magnitude, self.phase, self.inputs))
+        with torch.autocast(x.device.type, enabled=False):  # half precision would choose other matrices
+            choice = self.choice(x.to(self.choice.weight.dtype)).to(dtype)
+            states, last = batched_permutation_diagonal(
+                choice.softmax(-1), self.dictionary.to(dtype), magnitude.sigmoid(), 2 * math.pi * phase.sigmoid(),
                 inputs.unflatten(-1, (self.state_dim, 2)), initial_state=state["h"],
             )  # fmt: skip
         y = self.out(states.flatten(-2).to(self.dtype))
         return y + self.skip.to(y.dtype) * x.to(y.dtype), {"h": last}
 
 
-def scan(
+def batched_permutation_diagonal(
     weights: Tensor,
     dictionary: Tensor,
     magnitude: Tensor,
@@ -85,14 +88,15 @@ def scan(
     *,
     initial_state: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """`loops.permutation_diagonal` with all transitions made at once: A_t = P_t diag(d_t) acts on real and imaginary
-    parts by two products; the same arguments and results."""
-    chosen = loops.one_hot_columns(weights, dictionary)  # [B, T, N, N]
-    cos, sin = magnitude * phase.cos(), magnitude * phase.sin()
-    turns = torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)  # [B, T, N, 2, 2]
+    """`recurrences.permutation_diagonal` with the transitions of all steps made at once; same arguments and results."""
+    permutations = recurrences.one_hot_columns(weights, dictionary)  # [B, T, N, N]
+    rotations = rotation(
+        torch.stack([magnitude * phase.cos(), magnitude * phase.sin()], -1)
+    )  # [B, T, N, 2, 2]
     state, outputs = initial_state, []
-    for transition, turn, b in zip(chosen.unbind(1), turns.unbind(1), inputs.unbind(1), strict=True):
-        turned = (turn @ state.unsqueeze(-1)).squeeze(-1)
-        state = torch.baddbmm(b, transition, turned)
+    for permutation, rotate, b in zip(
+        permutations.unbind(1), rotations.unbind(1), inputs.unbind(1), strict=True
+    ):
+        state = torch.baddbmm(b, permutation, (rotate @ state.unsqueeze(-1)).squeeze(-1))
         outputs.append(state)
     return torch.stack(outputs, 1), state

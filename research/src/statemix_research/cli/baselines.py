@@ -1,24 +1,24 @@
-"""`statemix-research baselines`: which rivals run here, and whether they compute the right numbers."""
+"""`statemix-research baselines`: which baselines run here, and whether they compute the right numbers."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 
-from statemix.cli.console import Styled, output
+from statemix.cli.console import Styled, output, progress
 from statemix.cli.errors import Failure
 from statemix.cli.table import Column, Table
-from statemix.cli.waiting import working
 from statemix.environment import describe, installed_version
 from statemix.training.files import write_json
-from statemix_research.baselines.check import Check, check, chosen
+from statemix_research.baselines.verify import Check, check, select
 
 FLA = "flash-linear-attention"
 
-PROSE = ("rival", "runs here as")
+PROSE = ("baseline", "runs here as")
 """Columns that may be wrapped."""
 
 VERDICTS = {True: Styled("ok", "green"), False: Styled("WRONG", "red")}
@@ -27,29 +27,27 @@ VERDICTS = {True: Styled("ok", "green"), False: Styled("WRONG", "red")}
 def baselines(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAMES]...", help="Some of the rivals; all of them if left out."),
+        typer.Argument(metavar="[NAMES]...", help="Some of the baselines; all of them if left out."),
     ] = None,
     device: Annotated[
         str, typer.Option(help="Where to compare: cpu, cuda, cuda:1; auto takes a GPU.")
     ] = "auto",
     out: Annotated[Path | None, typer.Option(help="Write the comparison to this JSON file.")] = None,
 ) -> None:
-    """List the rivals and compare each with a float64 loop, outputs and gradients; exit code 1 if one is wrong."""
-    where, cases, results = _device(device), chosen(names or []), []
-    with working("compared", len(cases)) as work:
-        for case in cases:
-            work.begin(f"{case.rival} {case.name}")
-            results.append(check(case, where))
-            work.end()
+    """List the baselines and compare each with a float64 loop, outputs and gradients; exit code 1 if one is wrong."""
+    where, results = _device(device), []
+    for case in select(names or []):
+        progress().say(f"comparing {case.baseline}, {case.operation}", style="dim")
+        results.append(check(case, where))
     output().print(_table(results))
     for reason in dict.fromkeys(one.reason for one in results if one.reason):
-        those = ", ".join(dict.fromkeys(one.rival for one in results if one.reason == reason))
+        those = ", ".join(dict.fromkeys(one.baseline for one in results if one.reason == reason))
         output().say(f"{those}: {reason}")
     if out is not None:
         packages = {FLA: installed_version(FLA)}
-        record = {"bench": "rivals", "environment": describe(str(where)), "packages": packages}
+        record = {"bench": "baselines", "environment": describe(str(where)), "packages": packages}
         write_json(out, record | {"checks": [one.to_dict() for one in results]})
-    wrong = [one.rival for one in results if not one.passed]
+    wrong = [one.baseline for one in results if not one.passed]
     if wrong:
         raise Failure(f"{len(wrong)} comparisons failed: {', '.join(dict.fromkeys(wrong))}")
 
@@ -68,22 +66,14 @@ def _device(name: str) -> torch.device:
 
 
 def _table(results: list[Check]) -> Table:
-    names = ("rival", "runs here as", "errors", "")
+    names = ("baseline", "runs here as", "errors", "")
     title = "relative errors against a float64 loop: of the outputs, and of the worst gradient"
     table = Table(title, [Column(name, prose=name in PROSE) for name in names])
     for one in results:
+        worst = sorted(one.gradient_errors.items(), key=lambda item: (math.isnan(item[1]), item[1]))[-1:]
         table.add_row(
-            [one.rival, Styled(one.operation, "dim")], f"{one.runs or 'no'}, {one.dtype}",
-            [f"{one.output_error:.1e} outputs", *_worst(one)],
+            [one.baseline, Styled(one.operation, "dim")], f"{one.runs or 'no'}, {one.dtype}",
+            [f"{one.output_error:.1e} outputs", *(f"{error:.1e} {name}" for name, error in worst)],
             [VERDICTS[one.passed], Styled(f"≤ {one.bound:.0e}", "dim")],
         )  # fmt: skip
     return table
-
-
-def _worst(check: Check) -> list[str]:
-    """The largest gradient error and whose it is; NaN before all."""
-    if not check.gradient_errors:
-        return []
-    name = max(check.gradient_errors, key=lambda key: (check.gradient_errors[key] != check.gradient_errors[key],
-                                                       check.gradient_errors[key]))  # fmt: skip
-    return [f"{check.gradient_errors[name]:.1e} {name}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -41,6 +42,20 @@ class Drawn(NamedTuple):
     note: str
     n: tuple[int, int]
     """The fewest and the most runs of a point."""
+
+
+def new_figure(width: float, height: float) -> Drawing:
+    """A figure of so many inches, outside matplotlib's global state."""
+    from matplotlib.figure import Figure as Drawing
+
+    return Drawing(figsize=(width, height), layout="constrained")
+
+
+def png_of(figure: Drawing) -> bytes:
+    """A figure as PNG, the same bytes for the same figure."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
+    return file.getvalue()
 
 
 def draw(view: Figure, frame: pd.DataFrame) -> Drawn | None:
@@ -112,8 +127,6 @@ def _title(label: str, name: Any) -> str:
 
 
 def _panels(count: int, size: tuple[float, float]) -> tuple[Drawing, list[Axes]]:
-    from statemix.report.figures import new_figure
-
     columns = min(MAX_COLUMNS, count)
     if columns == MAX_COLUMNS and count % MAX_COLUMNS and count % 3 == 0:
         columns = 3
@@ -246,8 +259,6 @@ def entries_of(view: Figure, frame: pd.DataFrame) -> list[Entry]:
 
 def _ranking(view: Figure, frame: pd.DataFrame) -> Drawn | None:
     """A bar for every entry, a line for its interval."""
-    from statemix.report.figures import new_figure
-
     entries = entries_of(view, frame)
     mine = [one for one in entries if not one.published]
     if not mine:

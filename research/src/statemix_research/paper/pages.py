@@ -11,7 +11,7 @@ from typing import Any
 
 from statemix_research.paper.claims import RULE, claims_table, judge
 from statemix_research.paper.experiment import Experiment
-from statemix_research.paper.figures import Drawn, draw
+from statemix_research.paper.figures import Drawn, draw, png_of
 from statemix_research.paper.markdown import code, link, plain
 from statemix_research.paper.selection import frame_of
 from statemix_research.paper.source import Results
@@ -19,7 +19,6 @@ from statemix_research.paper.tables import table, to_csv
 from statemix_research.sweeps.grid import describe
 from statemix_research.sweeps.store import DAMAGED, FAILED, UNFINISHED
 
-from statemix.report.page import render
 from statemix.text import visible
 from statemix.training.files import replace_file
 
@@ -40,18 +39,13 @@ def write_page(results: Results, out: Path) -> list[Path]:
     """
     name, frame = results.experiment.name, frame_of(results.rows)
     drawn = {file: one for file, view in results.experiment.figures.items() if (one := draw(view, frame))}
-    contents: dict[Path, bytes] = {out / f"{file}.png": png_of(one) for file, one in drawn.items()}
+    contents: dict[Path, bytes] = {out / f"{file}.png": png_of(one.figure) for file, one in drawn.items()}
     if not frame.empty:
         contents[out / "data" / f"{name}.csv"] = to_csv(frame).encode()
     contents[out / f"{name}.md"] = ("\n".join(page_lines(results, drawn)) + "\n").encode()
     for path, content in contents.items():
         write_file(path, content)
     return list(contents)[::-1]
-
-
-def png_of(drawn: Drawn) -> bytes:
-    """A figure as PNG."""
-    return render(lambda: drawn.figure)[1]
 
 
 def write_file(path: Path, content: bytes) -> None:

@@ -1,0 +1,196 @@
+"""Whole layers, forward and backward: BD-LRU beside its own matrix products and beside layers of as many parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.layer_baselines import BASELINES, LayerBaseline
+from benchmarks.measure import Setup, short_autotuning
+from benchmarks.packages import skip_reason
+from benchmarks.records import Record, attempt, free, header
+from statemix.nn import BDLRU
+
+SLACK = 0.05
+"""How far apart, in parameters, two layers may be that count as equally large."""
+
+BUDGET_MS = 4000.0
+"""Milliseconds that the samples of one pass of a layer may take."""
+
+
+class Preset(NamedTuple):
+    """Block sizes of the BD-LRU layers, their parameters (None: by their width), m of the compared one, baselines."""
+
+    block_sizes: tuple[int, ...]
+    parameters: int | None
+    compared: int
+    baselines: tuple[str, ...]
+
+
+PRESETS: dict[str, Preset] = {
+    "layer": Preset((4,), None, 4, tuple(BASELINES)),
+    "paper": Preset(
+        (1, 2, 4, 8, 16), 33_000_000, 4, tuple(name for name in BASELINES if name != "RWKV7 default")
+    ),
+}
+
+
+class Sizes(NamedTuple):
+    """Width of the model, B and T."""
+
+    dim: int
+    batch: int
+    length: int
+
+
+def count_parameters(module: nn.Module) -> int:
+    """How many numbers a layer has."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def blocks_for(dim: int, m: int, parameters: int) -> int:
+    """The N of a BD-LRU layer nearest to a number of parameters: a multiple of 8 if that is near enough."""
+    exact = parameters / (m * ((dim + 1) * (m + 1) + 2 * dim))
+    rounded = 8 * max(1, round(exact / 8))
+    return rounded if abs(rounded / exact - 1) < SLACK / 2 else max(1, round(exact))
+
+
+def _redraw_matrices(module: nn.Module) -> None:
+    """N(0, 0.02²): some layers start with zeros, which would leave gradients empty."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.dim() == 2:
+                parameter.normal_(0.0, 0.02)
+
+
+def time_layer(
+    layer: nn.Module, width: int, sizes: Sizes, setup: Setup, *, cuda_graph: bool = True
+) -> Record:
+    """Forward, and forward with all gradients, which are checked first. RuntimeError if they are wrong."""
+    _redraw_matrices(layer)
+    layer = layer.to(setup.device, setup.torch_dtype)
+    shape = (sizes.batch, sizes.length, width)
+    x, grad = (torch.randn(shape, device=setup.device, dtype=setup.torch_dtype) for _ in range(2))
+    names, leaves = zip(*layer.named_parameters(), strict=True)
+    x.requires_grad_()
+
+    def forward() -> Tensor:
+        y = layer(x)
+        return y[0] if isinstance(y, tuple) else y
+
+    def both() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(forward(), (x, *leaves), grad, allow_unused=True)
+
+    zero = zero_gradients(["x", *names], both())
+    row: Record = {"parameters": count_parameters(layer), "width": width, "zero_gradients": zero}
+    row["forward"] = setup.sample([forward], cuda_graph=cuda_graph)
+    row["both"] = setup.sample([both], cuda_graph=cuda_graph)
+    if setup.device.type == "cuda":
+        row["launched"] = setup.sample([both], cuda_graph=False)
+    row["tokens_per_s"] = 1000 * sizes.batch * sizes.length / row["both"]["ms"]["median"]
+    return row
+
+
+def zero_gradients(names: Sequence[str], grads: Sequence[Tensor | None]) -> list[str]:
+    """The names whose gradient is zero or missing. RuntimeError for one that is not finite, or for a zero first."""
+    empty = []
+    for name, grad in zip(names, grads, strict=True):
+        norm = 0.0 if grad is None else float(grad.float().norm())
+        if not norm < float("inf"):
+            raise RuntimeError(f"gradient of {name}: not finite")
+        if norm == 0:
+            empty.append(name)
+    if names[0] in empty:
+        raise RuntimeError(f"gradient of {names[0]}: zero")
+    return empty
+
+
+def time_products(layer: nn.Module, sizes: Sizes, setup: Setup) -> Record:
+    """The layer's matrix products alone, on as many tokens: forward, and with the two of each backward."""
+    rows = sizes.batch * sizes.length
+    triples = []
+    for weight in (p.detach() for p in layer.parameters() if p.dim() == 2):
+        x, grad = (torch.randn(rows, n, device=weight.device, dtype=weight.dtype) for n in weight.shape[::-1])
+        triples.append((weight, x, grad))
+
+    def forward() -> list[Tensor]:
+        return [x @ weight.t() for weight, x, _ in triples]
+
+    def both() -> list[tuple[Tensor, Tensor, Tensor]]:
+        return [(x @ weight.t(), grad @ weight, grad.t() @ x) for weight, x, grad in triples]
+
+    return {"forward": setup.sample([forward]), "both": setup.sample([both])}
+
+
+def measure(m: int, parameters: int | None, sizes: Sizes, setup: Setup) -> Record:
+    """A BD-LRU layer near a number of parameters (None: by its width), and its matrix products."""
+    blocks = None if parameters is None else blocks_for(sizes.dim, m, parameters)
+    layer = BDLRU(sizes.dim, block_size=m, num_blocks=blocks, device=setup.device)
+    row: Record = {"name": f"BDLRU m={m}", "m": m, "blocks": layer.num_blocks}
+    row |= time_layer(layer, sizes.dim, sizes, setup)
+    free(setup.device)
+    row["products"] = time_products(layer, sizes, setup)
+    row["times_products"] = row["both"]["ms"]["median"] / row["products"]["both"]["ms"]["median"]
+    return row
+
+
+def run_baseline(
+    name: str, compared: Record | None, layers: list[Record], sizes: Sizes, setup: Setup
+) -> Record:
+    """A baseline at the parameters of the compared layer, or why it was skipped.
+
+    Where it cannot be sized, another BD-LRU layer is sized to it, measured, and appended to `layers`.
+    """
+    baseline = BASELINES[name]
+    row: Record = {"description": baseline.description, "package": baseline.package.installed}
+    skipped = skip_reason(baseline.package, baseline.needs_gpu, setup.device)
+    if skipped or compared is None:
+        return row | {"skipped": skipped or "no BD-LRU layer to compare it with"}
+
+    def measured() -> Record:
+        with short_autotuning():
+            times = _measure_baseline(baseline, compared["parameters"], sizes, setup)
+        return times | _compare(name, times, compared, layers, sizes, setup)
+
+    return attempt(row, setup.device, measured)
+
+
+def _measure_baseline(baseline: LayerBaseline, parameters: int, sizes: Sizes, setup: Setup) -> Record:
+    units = baseline.units(sizes.dim, parameters)
+    layer, width = baseline.build(sizes.dim, units), baseline.width(sizes.dim, units)
+    return {"units": units, **time_layer(layer, width, sizes, setup, cuda_graph=baseline.cuda_graph)}
+
+
+def _compare(
+    name: str, row: Record, compared: Record, layers: list[Record], sizes: Sizes, setup: Setup
+) -> Record:
+    """How many times longer than BD-LRU a baseline takes, and than which layer."""
+    if abs(row["parameters"] / compared["parameters"] - 1) > SLACK:
+        free(setup.device)
+        compared = {**measure(compared["m"], row["parameters"], sizes, setup), "sized_to": name}
+        layers.append(compared)
+    forward, both = (row[one]["ms"]["median"] / compared[one]["ms"]["median"] for one in ("forward", "both"))
+    against = {field: compared[field] for field in ("name", "blocks", "parameters")}
+    return {"relative_time": both, "forward_relative_time": forward, "against": against}
+
+
+def make_record(
+    layers: list[Record],
+    baselines: dict[str, Record],
+    *,
+    preset: str,
+    sizes: Sizes,
+    setup: Setup,
+    command: str,
+) -> Record:
+    """Everything measured, ready for JSON."""
+    what = (
+        "forward, and forward + backward with the gradients of the input and of all weights, of one layer; "
+        "milliseconds; on a GPU replayed as a CUDA graph, launched: forward + backward launched call by call; "
+        "products: the layer's matrix products alone"
+    )
+    shape: dict[str, Any] = {"preset": preset, **sizes._asdict(), "dtype": setup.dtype}
+    return {**header("layer", what, command, setup.device), **shape, "layers": layers, "baselines": baselines}

@@ -1,0 +1,132 @@
+"""Times, memory and bandwidth on a device, in the form that records keep."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from statemix.timing import Times, time_calls
+
+Call = Callable[[], object]
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+MIN_SAMPLE_MS = 2.0
+"""On a GPU a sample lasts at least this long, so that the events' own time does not count."""
+
+COPY_BYTES = {"cuda": 2 << 30, "cpu": 64 << 20}
+"""Size of the copy whose bandwidth is measured."""
+
+
+class Setup(NamedTuple):
+    """Where, in which dtype and how often calls are timed."""
+
+    device: torch.device
+    dtype: str = "float32"
+    repeats: int = 15
+    budget_ms: float = 8000.0
+    """Milliseconds that all samples of one call may take."""
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The dtype itself."""
+        return DTYPES[self.dtype]
+
+    def sample(self, calls: Sequence[Call], *, cuda_graph: bool = True) -> dict[str, Any]:
+        """Milliseconds of one call, the mean over `calls`, which are the same on different inputs: {"ms", "timed"}."""
+        calls = keep_results(calls)
+        if self.device.type == "cuda":
+            once = time_calls({"": calls}, device=self.device, repeats=1)[""].median * len(calls)
+            calls = calls * max(1, math.ceil(MIN_SAMPLE_MS / once))
+        timing = time_calls(
+            {"": calls},
+            device=self.device,
+            repeats=self.repeats,
+            budget_ms=self.budget_ms,
+            cuda_graph=cuda_graph,
+        )
+        return as_record(timing[""])
+
+
+def as_record(times: Times, scale: float = 1.0, key: str = "ms") -> dict[str, Any]:
+    """Times as records keep them, in milliseconds times `scale`."""
+    quantiles = {"median": times.median, "min": min(times.samples)}
+    quantiles |= {"lower_quartile": times.low, "upper_quartile": times.high}
+    scaled: dict[str, Any] = {name: scale * value for name, value in quantiles.items()}
+    return {key: scaled | {"samples": len(times.samples)}, "timed": times.method}
+
+
+def keep_results(calls: Sequence[Call]) -> list[Call]:
+    """Calls that keep their result until they are called again, so that the next one writes to other memory."""
+    results: list[object] = [None] * len(calls)
+
+    def run(place: int) -> None:
+        results[place] = None
+        results[place] = calls[place]()
+
+    return [functools.partial(run, place) for place in range(len(calls))]
+
+
+def make_setup(device: str | None, dtype: str | None, repeats: int, budget_ms: float = 8000.0) -> Setup:
+    """Checked options; without a device CUDA if available, without a dtype bfloat16 there and float32 elsewhere."""
+    available = torch.cuda.is_available()
+    name = device or ("cuda" if available else "cpu")
+    if name != "cpu" and not (name == "cuda" and available):
+        known = "'cpu' or 'cuda'" if available else "'cpu' (no CUDA device is available)"
+        raise ValueError(f"device: got {name!r}, expected {known}")
+    dtype = dtype or ("bfloat16" if name == "cuda" else "float32")
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype: got {dtype!r}, expected one of {', '.join(map(repr, DTYPES))}")
+    if repeats < 1:
+        raise ValueError(f"repeats: got {repeats}, expected at least 1")
+    return Setup(torch.device(name), dtype, repeats, budget_ms)
+
+
+def set_count(device: torch.device, set_bytes: int) -> int:
+    """How many sets of inputs exceed four times the second-level cache together; at least 2."""
+    cache = 0
+    if device.type == "cuda":
+        cache = torch.cuda.get_device_properties(torch.cuda.current_device()).L2_cache_size
+    return max(2, math.ceil(4 * cache / max(set_bytes, 1)))
+
+
+def copy_bandwidth(setup: Setup) -> dict[str, Any]:
+    """A plain copy: its time, and the bytes read and written in 10¹² a second.
+
+    Launched, not replayed: as a node of a CUDA graph the same copy is slower, and every share of it would be larger.
+    """
+    size = COPY_BYTES[setup.device.type]
+    source = torch.empty(size // 2, dtype=torch.bfloat16, device=setup.device).normal_()
+    target = torch.empty_like(source)
+    timed = setup.sample([lambda: target.copy_(source)], cuda_graph=False)
+    return {"bytes": 2 * size, **timed, "tb_per_s": 2 * size / timed["ms"]["median"] / 1e9}
+
+
+def share_of_copy(timed: dict[str, Any], least: int, copy: dict[str, Any]) -> dict[str, Any]:
+    """A timing with its least bytes, the speed on them, and that speed in percent of the copy's."""
+    speed = least / timed["ms"]["median"] / 1e9
+    return {**timed, "bytes": least, "tb_per_s": speed, "percent_of_copy": 100 * speed / copy["tb_per_s"]}
+
+
+@contextlib.contextmanager
+def short_autotuning() -> Iterator[None]:
+    """Let packages that tune Triton kernels at their first call time each candidate for 25 ms instead of 125 ms."""
+    benchmarker = None
+    if torch.cuda.is_available():
+        import triton
+
+        driver = type(triton.runtime.driver.active)
+        benchmarker = getattr(driver, "get_benchmarker", None)
+    if benchmarker is None:
+        yield
+        return
+    driver.get_benchmarker = lambda self: functools.partial(benchmarker(self), warmup=5, rep=20)
+    try:
+        yield
+    finally:
+        driver.get_benchmarker = benchmarker

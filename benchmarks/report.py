@@ -1,0 +1,307 @@
+"""Tables of recorded measurements, one per kind of record: on a terminal, and as a page in Markdown."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from benchmarks.records import Record, write_text
+from statemix.text import visible
+
+NAMES = {"bdlru": "BD-LRU", "hlru": "H-LRU", "affine": "affine"}
+Row = dict[str, str]
+
+
+def number(value: float) -> str:
+    """Three significant digits, and never an exponent above."""
+    text = f"{value:.3g}"
+    return f"{float(text):,.0f}" if abs(value) >= 100 else text
+
+
+def quartiles(times: Record) -> str:
+    """Median, in brackets the quartiles."""
+    return f"{number(times['median'])} ({number(times['lower_quartile'])}–{number(times['upper_quartile'])})"
+
+
+def _median(row: Record, name: str) -> str:
+    return number(row[name]["ms"]["median"]) if name in row else ""
+
+
+def _ratio(row: Record, name: str) -> str:
+    return f"{number(row[name])}×" if name in row else ""
+
+
+def _note(row: Record) -> str:
+    """Why there are no times, or an empty text."""
+    return next((f"{word}: {row[word]}" for word in ("failed", "skipped") if word in row), "")
+
+
+def _size(row: Record) -> str:
+    return f"{row['batch']}×{row['length']}×{row['blocks']}"
+
+
+def _scan_name(row: Record) -> str:
+    return f"{NAMES.get(row['recurrence'], row['recurrence'])} m = {row['m']}"
+
+
+def _passes(record: Record) -> Iterator[Row]:
+    for row in record["cases"]:
+        result = {"scan": _scan_name(row), "N": str(row["blocks"])}
+        for name in ("forward", "backward"):
+            time = _note(row) if "failed" in row else (
+                f"{number(1000 * row[name]['ms']['median'])} ({number(row[name]['percent_of_copy'])} %)"
+            )  # fmt: skip
+            result[f"{row['batch']}×{row['length']} {name}"] = time
+        yield result
+
+
+def _scan_baselines(record: Record) -> Iterator[Row]:
+    for name, row in record["baselines"].items():
+        shape = row.get("case")
+        yield {
+            "baseline": name,
+            "what": _note(row) or f"{row['description']}; {row['package']}, {row['dtype']}",
+            "B×T×N": f"{_size(shape)}, m = {shape['m']}" if shape else "",
+            "forward": _median(row, "forward"),
+            "forward + backward": _median(row, "both"),
+            "time / BD-LRU": _ratio(row, "relative_time"),
+        }
+
+
+def _implementations(record: Record) -> Iterator[Row]:
+    first = next(iter(record["implementations"]))
+    for row in record["cases"]:
+        if "failed" in row:
+            yield {"scan": _scan_name(row), "B×T×N": _size(row), first: _note(row)}
+            continue
+        times = {name: row["results"][name]["ms"] for name in record["implementations"]}
+        ratios = {name: number(ms["median"] / times[first]["median"]) for name, ms in times.items()}
+        cells = {n: quartiles(ms) + ("" if n == first else f", {ratios[n]}×") for n, ms in times.items()}
+        yield {"scan": _scan_name(row), "B×T×N": _size(row), **cells}
+
+
+def _layers(record: Record) -> Iterator[Row]:
+    rows: list[tuple[str, Any]] = [(row["name"], row) for row in record["layers"]]
+    rows += list(record["baselines"].items())
+    for name, row in sorted(rows, key=lambda pair: -pair[1].get("tokens_per_s", 0)):
+        yield {
+            "layer": name,
+            "parameters": f"{row['parameters']:,}" if "parameters" in row else _note(row),
+            "forward": _median(row, "forward"),
+            "forward + backward": _median(row, "both"),
+            "launched": _median(row, "launched"),
+            "tokens/s": number(row["tokens_per_s"]) if "tokens_per_s" in row else "",
+            "time / products": _ratio(row, "times_products"),
+            "time / BD-LRU": _ratio(row, "relative_time"),
+        }
+
+
+def _decode(record: Record) -> Iterator[Row]:
+    for row in record["layers"]:
+        far = (f"{one['position']}: {number(one['us']['median'])}" for one in row.get("one_layer", []))
+        yield {
+            "layer": f"{NAMES.get(row['layer'], row['layer'])} m = {row['m']}",
+            "width": str(row.get("dim", "")),
+            "B": str(row.get("batch", "")),
+            "in a stack": _note(row) or quartiles(row["us"]),
+            "alone, at position": ", ".join(far),
+        }
+
+
+def _task(record: Record) -> str:
+    task = record["config"]["task"]
+    length = f", T = {task['length']}" if "length" in task else ""
+    return f"{task['name']}{length}, batch {record['config']['training']['batch_size']}"
+
+
+def _modes(record: Record) -> Iterator[Row]:
+    for row in record["modes"]:
+        yield {
+            "task": _task(record),
+            "mode": row["mode"],
+            "ms per step": _note(row) or quartiles(row["ms"]),
+            "tokens/s": number(row["tokens_per_s"]) if "tokens_per_s" in row else "",
+            "ready after, s": number(row["ready_s"]) if "ready_s" in row else "",
+            "kernels": number(row["kernels"]["per_step"]) if "kernels" in row else "",
+        }
+
+
+def _concurrent(record: Record) -> Iterator[Row]:
+    for row in record["packed"]:
+        yield {
+            "task": _task(record),
+            "runs": str(row["concurrent"]),
+            "ms per step and run": _note(row) or quartiles(row["ms_per_step"]),
+            "steps/s, all runs": number(row["steps_per_s"]) if "steps_per_s" in row else "",
+        }
+
+
+def _checks(record: Record) -> Iterator[Row]:
+    for row in record["checks"]:
+        errors = [value for value in row["gradient_errors"].values() if value is not None]
+        yield {
+            "baseline": row["baseline"],
+            "operation": row["operation"],
+            "computed by": f"{row['runs']}, {row['dtype']}" if row["runs"] else str(row["reason"]),
+            "outputs": "" if row["output_error"] is None else f"{row['output_error']:.1e}",
+            "gradients": f"{max(errors):.1e}" if errors else "",
+            "bound": f"{row['bound']:.0e}",
+            "passed": "yes" if row["passed"] else "no",
+        }
+
+
+def _bits(record: Record) -> Iterator[Row]:
+    rows = pd.DataFrame(record["rows"])
+    rows["weights"] = [list(weights.values())[-1] for weights in rows["weights_after"]]
+    for (config, mode, deterministic), group in rows.groupby(["config", "mode", "without_timing"]):
+        yield {
+            "configuration": str(config),
+            "mode": str(mode),
+            "deterministic compiler": "yes" if deterministic else "no",
+            "runs": str(len(group)),
+            "different final weights": str(group["weights"].nunique()),
+        }
+
+
+def _resources(record: Record) -> Iterator[Row]:
+    for version, targets in record["versions"].items():
+        for target, kernels in targets.items():
+            calls = pd.DataFrame(
+                [c for one in kernels.values() for c in one.values()], columns=record["numbers"]
+            )
+            yield {
+                "Triton": version,
+                "target": target,
+                "kernels": str(len(kernels)),
+                "launches": str(len(calls)),
+                "with spills": str(int((calls["spill_bytes"] > 0).sum())),
+                "registers, at most": str(calls["registers"].max()),
+                "shared memory, at most": f"{calls['shared'].max() / 1024:.0f} KiB",
+            }
+
+
+class Kind(NamedTuple):
+    """A table: its title, what its numbers mean, the entries that tell its records, and the rows of one record.
+
+    `key`: columns that identify a row; rows that agree in them become one.
+    """
+
+    title: str
+    note: str
+    bench: str | None
+    entry: str
+    rows: Callable[[Record], Iterator[Row]]
+    key: tuple[str, ...] = ()
+
+
+KINDS = (
+    Kind("Scans: forward and backward", "Median µs at B×T, and the share of a plain copy's speed on the bytes that the "
+         "pass must move at least.", "scan", "passes", _passes, ("scan", "N")),
+    Kind("Scans: baselines", "Median ms.", "scan", "baselines", _scan_baselines),
+    Kind("Scans: implementations", "Forward + backward in ms: median (quartiles), and × the first implementation.",
+         "scan", "implementations", _implementations),
+    Kind("Layers", "Median ms, fastest first; as a CUDA graph on a GPU, and launched (forward + backward). Products: "
+         "the layer's matrix products alone.", "layer", "layers", _layers),
+    Kind("Decoding", "µs of one layer's step: per layer of a stack, median (quartiles), and one layer by position.",
+         "decode", "layers", _decode),
+    Kind("Training steps", "Median (quartiles).", "train", "modes", _modes),
+    Kind("Training: concurrent runs", "Median (quartiles).", "train", "packed", _concurrent),
+    Kind("Baselines against float64 loops", "Relative root-mean-square error: of the outputs, and the largest of the "
+         "gradients.", "baselines", "checks", _checks),
+    Kind("Bits of a run", "Weights of one configuration and seed, compiled in separate processes.",
+         "bits of a run", "rows", _bits),
+    Kind("Compiled GPU kernels", "Resources of all recorded launches.", None, "numbers", _resources),
+)  # fmt: skip
+"""Every table, in the order of the page."""
+
+
+class Table(NamedTuple):
+    """A table of one or several records of a kind."""
+
+    title: str
+    note: str
+    frame: pd.DataFrame
+
+
+def kinds_of(record: Record) -> list[Kind]:
+    """The tables that a record has a part in."""
+    return [kind for kind in KINDS if kind.bench == record.get("bench") and record.get(kind.entry)]
+
+
+def make_tables(records: Mapping[str, Record]) -> list[Table]:
+    """The tables of records by path. ValueError naming a record that is damaged or of no known kind."""
+    for path, record in records.items():
+        if not kinds_of(record):
+            raise ValueError(
+                f"{path}: got a record of {record.get('bench')!r}, expected one of `python -m benchmarks`"
+            )
+    tables = []
+    for kind in KINDS:
+        frames = [_frame(kind, path, record) for path, record in records.items() if kind in kinds_of(record)]
+        if frames:
+            frame = pd.concat(frames) if len(frames) > 1 else frames[0].drop(columns="record")
+            tables.append(Table(kind.title, kind.note, frame.fillna("")))
+    return tables
+
+
+def _frame(kind: Kind, path: str, record: Record) -> pd.DataFrame:
+    try:
+        frame = pd.DataFrame(list(kind.rows(record)))
+        if kind.key:
+            frame = frame.groupby(list(kind.key), sort=False).first().reset_index()
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise ValueError(f"{path}: is not a whole record of {record.get('bench')!r}: {error!r}") from None
+    return frame.assign(record=Path(path).stem)
+
+
+def markdown(frame: pd.DataFrame) -> Iterator[str]:
+    """The lines of a table in Markdown."""
+
+    def line(cells: Any) -> str:
+        return "| " + " | ".join(visible(cell).replace("|", "\\|") for cell in cells) + " |"
+
+    yield line(frame.columns)
+    yield "|" + "---|" * len(frame.columns)
+    yield from map(line, frame.itertuples(index=False))
+
+
+def make_page(records: Mapping[str, Record], folder: Path) -> str:
+    """All tables in Markdown, first one of the records with links as from `folder`. Errors as `make_tables`."""
+    if not records:
+        raise ValueError("files: got none, expected records of `python -m benchmarks`")
+    tables = [Table("Records", "", pd.DataFrame([_origin(p, r, folder) for p, r in records.items()]))]
+    lines = []
+    for title, note, frame in tables + make_tables(records):
+        lines += [f"## {title}", "", *([note, ""] if note else []), *markdown(frame), ""]
+    return "\n".join(lines)
+
+
+def _origin(path: str, record: Record, folder: Path) -> Row:
+    versions = record.get("versions", {}) if "bench" in record else {}
+    compilers = [f"{name} {versions[name]}" for name in ("torch", "triton", "numba") if versions.get(name)]
+    if record.get("device") and "threads" in record and "cuda" not in record:
+        compilers.append(f"{record['threads']} threads")
+    return {
+        "record": f"[{Path(path).stem}]({os.path.relpath(path, folder)})",
+        "command": f"`{record['command']}`" if record.get("command") else "",
+        "hardware": str(record.get("device", "")),
+        "versions": ", ".join(compilers[:2] if "cuda" in record else compilers),
+        "date": str(record.get("date", ""))[:10],
+    }
+
+
+def write_page(records: Mapping[str, Record], out: Path) -> Path:
+    """Write the page of records by path, and nothing else. ValueError also for an `out` that is one of the records."""
+    check_out(records, out)
+    write_text(out, make_page(records, out.parent))
+    return out
+
+
+def check_out(records: Mapping[str, Record], out: Path) -> None:
+    """ValueError for an output file that is one of the records."""
+    if out.resolve() in {Path(path).resolve() for path in records}:
+        raise ValueError(f"out: got {str(out)!r}, which is one of the records, expected another file")

@@ -1,0 +1,86 @@
+"""Measured shapes: how they are written on a command line, and the bytes that a scan of each must move."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+RECURRENCES = ("bdlru", "hlru", "affine")
+
+
+class ScanShape(NamedTuple):
+    """A recurrence with block size or order m, on B sequences of T steps and N blocks or channels."""
+
+    recurrence: str
+    m: int
+    batch: int
+    length: int
+    blocks: int
+
+    def dims(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Shapes of the gates and of the values."""
+        values = (self.batch, self.length, self.blocks, *(() if self.recurrence == "hlru" else (self.m,)))
+        return (*values, self.m + (self.recurrence != "affine")), values
+
+    @property
+    def width(self) -> int:
+        """Values of one step of one sequence."""
+        return math.prod(self.dims()[1][2:])
+
+    def bytes(self, element: int) -> dict[str, int]:
+        """The least that each pass moves, and the size of the gates, for numbers of `element` bytes.
+
+        Forward reads gates and values and writes states. Backward reads gates, values, states and the states' gradient
+        and writes the gradients of gates and values; that of an affine recurrence needs no values.
+        """
+        gates, values = (element * math.prod(dims) for dims in self.dims())
+        forward = gates + 2 * values
+        backward = 2 * gates + (3 if self.recurrence == "affine" else 4) * values
+        return {"forward": forward, "backward": backward, "both": forward + backward, "gates": gates}
+
+    def __str__(self) -> str:
+        return f"{self.recurrence}:{self.m} {self.batch}×{self.length}×{self.blocks}"
+
+
+def check_positive(**sizes: int | None) -> None:
+    """ValueError naming the first size below 1; None is no size."""
+    for name, size in sizes.items():
+        if size is not None and size < 1:
+            raise ValueError(f"{name}: got {size}, expected at least 1")
+
+
+def parse_numbers(text: str, separator: str = ",") -> list[int]:
+    """Whole numbers from 1 on; an empty list if one part is something else."""
+    parts = [part.strip() for part in text.split(separator)]
+    return [int(part) for part in parts] if all(part.isdecimal() and int(part) for part in parts) else []
+
+
+def parse_sizes(text: str) -> list[tuple[int, int, int]]:
+    """ "8x2048x1024,1x65536x1024" -> [(B, T, H)]. ValueError naming a wrong part."""
+    sizes = []
+    for part in text.split(","):
+        numbers = parse_numbers(part, "x")
+        if len(numbers) != 3:
+            raise ValueError(f"sizes: got {part.strip()!r}, expected BxTxH, such as 8x2048x1024")
+        sizes.append((numbers[0], numbers[1], numbers[2]))
+    return sizes
+
+
+def parse_shapes(text: str, sizes: list[tuple[int, int, int]], blocks: int | None = None) -> list[ScanShape]:
+    """ "bdlru:4,hlru:4,hlru:4:1024" at every size -> shapes. ValueError naming a wrong part.
+
+    N is the third number of a part, else `blocks`, else H / m rounded down.
+    """
+    shapes = []
+    for batch, length, hidden in sizes:
+        for part in text.split(","):
+            recurrence, _, rest = part.strip().partition(":")
+            numbers = parse_numbers(rest, ":")
+            if recurrence not in RECURRENCES or len(numbers) not in (1, 2):
+                known = ", ".join(f"{name}:m" for name in RECURRENCES)
+                raise ValueError(f"shapes: got {part.strip()!r}, expected {known} or the same with :N")
+            n = numbers[1] if len(numbers) == 2 else blocks or hidden // numbers[0]
+            if n < 1:
+                raise ValueError(f"shapes: got {part.strip()!r}, expected m of at most H = {hidden}")
+            shapes.append(ScanShape(recurrence, numbers[0], batch, length, n))
+    return shapes
