@@ -1,4 +1,4 @@
-"""What is seen while a sweep runs: done, running, failed, time left; a table that moves, or a line now and then."""
+"""What is seen while a sweep runs: done, running, failed, time left; lines that move, or one now and then."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from rich.live import Live
 
 from statemix.cli.console import Styled
 from statemix.cli.console import progress as console_of
-from statemix.cli.table import Column, Table
 from statemix.text import duration
 from statemix.waiting import Lines, is_watched
 
@@ -55,14 +54,9 @@ def _ended(progress: Progress) -> int:
 
 
 def picture(name: str, progress: Progress, names: Names) -> Group:
-    """Where a sweep stands, and what runs."""
-    columns = ("done", "diverged", "running", "failed", "waiting", "time left")
-    table = Table(f"{name}: {progress.total} runs", [Column(column, number=True) for column in columns])
-    counts = progress.counts
-    done, running = counts["finished"] + len(progress.trained), len(progress.running) - len(progress.trained)
-    numbers = (done, counts["diverged"], running, counts["failed"], progress.left)
-    table.add_row(*map(str, numbers), _left(progress) or "–")
-    return Group(table, *(Styled(text, "dim") for text in under_way(progress, names, LISTED)))
+    """Where a sweep stands, and below it what runs."""
+    lines = under_way(progress, names, LISTED)
+    return Group(Styled(standing(name, progress), ""), *(Styled(text, "dim") for text in lines))
 
 
 def under_way(progress: Progress, names: Names, most: int) -> list[str]:
@@ -78,16 +72,16 @@ def under_way(progress: Progress, names: Names, most: int) -> list[str]:
 
 
 def line(name: str, progress: Progress, names: Names) -> str:
-    """Where a sweep stands, in a line."""
+    """Where a sweep stands and what runs, in a line."""
+    running = under_way(progress, names, IN_A_LINE)
+    return standing(name, progress) + (f"; running: {'; '.join(running)}" if running else "")
+
+
+def standing(name: str, progress: Progress) -> str:
+    """How many runs are done and failed, and how much time is left."""
     counts = progress.counts
     parts = [f"{name}: {_ended(progress)} of {progress.total} runs done"]
     parts += [f"{counts[status]} {status}" for status in ("diverged", "failed") if counts[status]]
-    left = _left(progress)
-    if left and progress.running:
-        parts.append(f"{left} left")
-    running = under_way(progress, names, IN_A_LINE)
-    return ", ".join(parts) + (f"; running: {'; '.join(running)}" if running else "")
-
-
-def _left(progress: Progress) -> str:
-    return "" if progress.time_left is None else duration(progress.time_left)
+    if progress.time_left is not None and progress.running:
+        parts.append(f"{duration(progress.time_left)} left")
+    return ", ".join(parts)

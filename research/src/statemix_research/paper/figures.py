@@ -268,7 +268,8 @@ def _ranking(view: Figure, frame: pd.DataFrame) -> Drawn | None:
     for height, one in enumerate(entries):
         color = PUBLISHED if one.published else look_of(one.label).color
         axes.barh(height, one.mean, color=color, alpha=0.35 if one.published else 0.85, height=0.72)
-        axes.hlines(height, one.low, one.high, color="#222222", linewidth=1.4)
+        for color, width in (("white", 3.0), ("#222222", 1.4)):  # seen on dark bars too
+            axes.hlines(height, one.low, one.high, color=color, linewidth=width)
     axes.set_yticks(range(len(entries)), [text_of(one.label) for one in entries], fontsize=8.5)
     several = frame[view.across].nunique() > 1
     axes.set_xlabel(_axis(view.y) + (f", mean over the {view.across}s" if several else ""))
