@@ -8,7 +8,7 @@ import pytest
 from statemix_research.paper.experiments import EXPERIMENTS
 from statemix_research.paper.pages import write_page
 from statemix_research.paper.source import read_results
-from statemix_research.sweeps import Store, jobs_of, make_plan
+from statemix_research.sweeps import Store, jobs_of, make_plan, probes
 from statemix_research.sweeps.work import execute_packed
 
 QUICK = ["training.steps=4", "training.warmup=1", "training.lr=0.01", "training.seed=0"]
@@ -51,14 +51,15 @@ def test_from_run_to_page(research, tmp_path, name):
         )
 
 
-def test_all_other_small_presets_from_runs_to_pages(tmp_path):
+def test_all_other_small_presets_from_runs_to_pages(tmp_path, monkeypatch):
     """As above, in this process: every cell of every small preset, four steps each, and what is made of them."""
-    store = Store(tmp_path / "s")
+    monkeypatch.setattr(probes, "TIMED", 2)  # a step's time takes most of the test's
+    store, quick = Store(tmp_path / "s"), [*QUICK, "training.train_examples=32", "training.eval_examples=16"]
     for name in [name for name in EXPERIMENTS if name not in SMALL]:
-        experiment, plan = EXPERIMENTS[name], make_plan(EXPERIMENTS[name], "small", QUICK)
+        experiment, plan = EXPERIMENTS[name], make_plan(EXPERIMENTS[name], "small", quick)
         outcomes = execute_packed(jobs_of(plan.cells), str(store.path), 8)
         assert {one.status for one in outcomes} <= {"finished", "diverged"}, name
-        paths = write_page(read_results(experiment, store.path, "small", QUICK), tmp_path)
+        paths = write_page(read_results(experiment, store.path, "small", quick), tmp_path)
         page = (tmp_path / f"{name}.md").read_text()
         assert "missing" not in page
         assert sum(f"## {view.title}" in page for view in experiment.tables) >= 1

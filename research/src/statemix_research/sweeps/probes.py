@@ -40,7 +40,7 @@ EIGENVALUES = 150
 LAG, SEQUENCES = 16, 16
 """Tokens after which a memory is measured, and sequences that are read for it."""
 
-TIMED, TIMED_RUN = 60, 300
+TIMED, TIMED_RUN = 20, 300
 """Steps in a sample of a step's time, and the fewest steps of a timed run."""
 
 

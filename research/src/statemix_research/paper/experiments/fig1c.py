@@ -23,7 +23,7 @@ EXPERIMENT = Experiment(
             *on_paper_tasks(ALL, tuple(("parameters", n) for n in (40_000, 100_000, 300_000, 1_000_000))),
             *on_paper_tasks(tuple(name for name in ALL if name != "bdlru-16"), (("parameters", 10_000),)),
         ),
-        "small": (small(("s3",), ("bdlru-1", "bdlru-3", "hlru-3", "lstm"), sizes=(("width", 4), ("width", 8))),),
+        "small": (small(("s5",), ("bdlru-1", "bdlru-3", "hlru-3", "lstm"), sizes=(("width", 4), ("width", 8))),),
     },
     tables=(
         Table("Accuracy, size and learning rate chosen on validation data", where={"task": TASKS}, over=ANY_SIZE,
