@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo paper test tests check format kernels clean
+.PHONY: help demo paper test tests check format docs kernels clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -43,6 +43,9 @@ format: $(STAMP)  ## put the code into its standard form
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+docs: $(STAMP)  ## build the site into build/site; a warning is an error
+	$(BIN)/mkdocs build --strict --quiet
+
 kernels: $(STAMP)  ## compile every GPU kernel for every target, no GPU needed, and record what it takes
 	$(BIN)/python -m tools.aot_check --all --jobs $(WORKERS) --write benchmarks/records/kernel_resources.json
 
@@ -56,5 +59,5 @@ $(STAMP): pyproject.toml research/pyproject.toml constraints.txt
 	@"$(PYTHON)" -c '$(NEW_ENOUGH)' || { echo "error: $(PYTHON) is $$("$(PYTHON)" -V 2>&1), expected Python 3.10 or newer" >&2; exit 1; }
 	"$(PYTHON)" -m venv $(VENV)
 	$(PIP) $(TORCH_FROM) torch
-	$(PIP) -e ".[all,dev]" -e research
+	$(PIP) -e ".[all,dev,docs]" -e research
 	@touch $@

@@ -18,3 +18,11 @@ def pytest_configure(config: pytest.Config) -> None:
     One thread also makes runs of this process equal, bit for bit, to those of the processes that tests start.
     """
     torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `gpu` are skipped where there is none."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a GPU"))

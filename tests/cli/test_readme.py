@@ -1,8 +1,7 @@
-"""The README is true: its code runs, its commands run, its links lead somewhere."""
+"""The README is true and short: its code runs, its commands run, its links lead somewhere."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -32,7 +31,6 @@ TINY_RUN = [
 SHRUNK = {
     "train": TINY_RUN,
     "demo": TINY_RUN,
-    "bench": ["--batch", "2", "--length", "8", "--blocks", "4"],
 }
 """What is added to commands that take long, so that they only take the same way."""
 
@@ -45,7 +43,7 @@ def shrunk(words):
 def test_every_block_is_understood():
     assert {language for language, _ in BLOCKS} == {"python", "bash", "text"}
     assert len(COMMANDS) + len(TARGETS) == len(LINES)
-    assert len(PYTHON) >= 3
+    assert len(PYTHON) >= 2
     assert [words[1] for words in TARGETS] == ["demo", "test"]
 
 
@@ -85,8 +83,7 @@ def test_what_make_demo_runs(tmp_path):
 
 def test_links_lead_somewhere():
     local = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if not link.startswith("https://")]
-    ready = [link for link in local if link != "docs/demo.png"]
-    assert [link for link in ready if not (ROOT / link).exists()] == []
+    assert [link for link in local if not (ROOT / link).exists()] == []
 
 
 def test_extras_named_are_there():
@@ -96,20 +93,12 @@ def test_extras_named_are_there():
     assert named <= set(metadata("statemix").get_all("Provides-Extra"))
 
 
-def test_every_command_is_shown():
+def test_every_command_is_documented():
     from statemix.cli.app import COMMANDS as known
 
-    for name in [*known, "tasks", "bench", "experiment"]:
-        assert f"statemix {name}" in README
+    pages = README + "".join(page.read_text() for page in (ROOT / "docs").rglob("*.md"))
+    assert [name for name in [*known, "tasks"] if f"statemix {name}" not in pages] == []
 
 
-def test_the_figures_of_speed_are_the_recorded_ones():
-    recorded = json.loads((ROOT / "benchmarks" / "scan_cpu.json").read_text())
-    assert recorded["command"] in README
-    for case in recorded["cases"]:
-        name = {"bdlru": "BD-LRU", "hlru": "H-LRU"}[case["recurrence"]]
-        line = next(line for line in README.splitlines() if line.startswith(f"| {name}, m = {case['m']} |"))
-        medians = [case["results"][who]["ms"]["median"] for who in recorded["contestants"]]
-        told = [float(number) for number in re.findall(r"[\d.]+", line.partition("|")[2].partition("|")[2])]
-        expected = [medians[0]] + [value for ms in medians[1:] for value in (ms, ms / medians[0])]
-        assert told == pytest.approx(expected, rel=6e-3)
+def test_it_is_short():
+    assert len(README.splitlines()) <= 120

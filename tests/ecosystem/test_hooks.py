@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.modules import module as global_hooks
 
-from statemix.nn import projection
+from statemix.ops import projection
 from tests.ecosystem.layers import LAYERS, build, by_steps, check, check_changed, inputs, linears
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from statemix.nn import BDLRU, HLRU, projection
+from statemix.nn import BDLRU, HLRU
+from statemix.ops import projection
 from tests.ops.cases import relative
 from tests.ops.interpreted import GRADIENTS, problem
 
@@ -82,5 +83,5 @@ def test_joined_compiles_whole(kind, joining):
 def test_joined_operator_is_what_it_says(recurrence):
     _, values, state, grads, grad_final = problem(recurrence, B=2, T=3, N=4, m=2)
     joined = torch.randn(2, 3, 4 * values[0, 0].numel())
-    arguments = (joined, values, state, None, grads, grad_final, "softmax")
-    torch.library.opcheck(getattr(torch.ops.statemix, f"{recurrence}_scan_joined_backward"), arguments)
+    arguments = (joined, values, state, None, grads, grad_final, "softmax", "triton")
+    torch.library.opcheck(getattr(torch.ops.statemix, f"{recurrence}_scan_fused_backward"), arguments)

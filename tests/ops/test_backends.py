@@ -10,7 +10,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from statemix.ops import BACKENDS, bdlru_scan, checks, cpu, explain_backend, triton
-from statemix.ops.registration import choose_backend
+from statemix.ops.dispatch import choose_backend
 from tests.ops.cases import inputs
 
 CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda", 0), torch.device("mps")
@@ -97,11 +97,11 @@ def test_every_backend_has_the_three_functions():
 
 @pytest.mark.parametrize(("dtype", "picked"), [(SINGLE, "triton"), (DOUBLE, "reference")], ids=str)
 def test_the_scan_asks_for_its_own_tensors(dtype, picked, monkeypatch):
-    from statemix.ops import registration
+    from statemix.ops import autograd
 
     seen = []
-    right = registration.scan
-    monkeypatch.setattr(registration, "scan", lambda *a: seen.append(a[-1]) or right(*a))
+    right = autograd.scan
+    monkeypatch.setattr(autograd, "scan", lambda *a: seen.append(a[-1]) or right(*a))
     with FakeTensorMode(), torch.no_grad():
         bdlru_scan(*(torch.empty(x.shape, device="cuda", dtype=dtype) for x in inputs("bdlru")[:2]))
     assert seen == [picked]

@@ -18,8 +18,8 @@ import pytest
 pytest.importorskip("numba")
 
 import statemix
-from statemix.ops.cpu_kernels import cache
-from statemix.ops.cpu_kernels.numbers import kernel
+from statemix.ops.cpu import cache
+from statemix.ops.cpu.numbers import kernel
 
 resource = pytest.importorskip("resource")
 SOURCES = pathlib.Path(cache.__file__).parent
@@ -115,7 +115,7 @@ NOWHERE = {
 def test_without_a_folder_kernels_run_and_one_warning_says_so(case, places):
     NOWHERE[case](places)
     with pytest.warns(
-        RuntimeWarning, match="^the compiled CPU kernels cannot be kept.*NUMBA_CACHE_DIR"
+        RuntimeWarning, match="^the compiled CPU kernels cannot be cached.*NUMBA_CACHE_DIR"
     ) as seen:
         assert hits(fresh()) == hits(fresh()) == 0
     assert len(seen) == 1 and "\n" not in str(seen[0].message)
@@ -135,7 +135,7 @@ def test_a_full_disk_leaves_nothing_behind(places):
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
     try:
-        with pytest.warns(RuntimeWarning, match="cannot be kept"):
+        with pytest.warns(RuntimeWarning, match="cannot be cached"):
             assert hits(fresh()) == 0
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
@@ -182,12 +182,12 @@ def package(tmp_path, monkeypatch):
     folder = tmp_path / "install" / "copied_kernels"
     folder.mkdir(parents=True)
     for path in SOURCES.glob("*.py"):
-        if path.name not in ("__init__.py", "block.py", "order.py"):
-            text = path.read_text().replace("statemix.ops.cpu_kernels", "copied_kernels")
+        if path.name not in ("__init__.py", "bdlru.py", "hlru.py", "workers.py"):
+            text = path.read_text().replace("statemix.ops.cpu", "copied_kernels")
             (folder / path.name).write_text(text)
     (folder / "__init__.py").touch()
     (folder / "small.py").write_text(
-        "from copied_kernels.numbers import kernel\nfrom copied_kernels.rows import spread_adjoint\n\n\n"
+        "from copied_kernels.numbers import kernel\nfrom copied_kernels.contraction import spread_adjoint\n\n\n"
         "@kernel\ndef small(f, r, adjoint):\n    spread_adjoint(f, 0, 0, r, adjoint, 1)\n"
     )
     return folder
@@ -216,7 +216,7 @@ def run_small(package, **environment):
 
 def edit_helper(package):
     """Another result, in as many bytes and with the same times; then no bytecode of the old source."""
-    path = package / "rows.py"
+    path = package / "contraction.py"
     status = path.stat()
     text = path.read_text()
     assert "target[n] += a[n] * r[n]" in text
@@ -300,7 +300,7 @@ def test_a_scan_where_nothing_can_be_written(tmp_path):
     shutil.copytree(
         pathlib.Path(statemix.__file__).parent, install, ignore=shutil.ignore_patterns("__pycache__")
     )
-    for path in (install / "ops" / "cpu_kernels" / "__pycache__", tmp_path / "home"):
+    for path in (install / "ops" / "cpu" / "__pycache__", tmp_path / "home"):
         path.write_text("")
     code = (
         "import torch; from statemix import hlru_scan\n"
@@ -318,7 +318,7 @@ def test_a_scan_where_nothing_can_be_written(tmp_path):
         check=True,
     )  # fmt: skip
     assert done.stdout.split() == ["0.5", "0.5"]
-    assert done.stderr.count("Warning") == 1 and "cannot be kept" in done.stderr
+    assert done.stderr.count("Warning") == 1 and "cannot be cached" in done.stderr
 
 
 def test_nothing_is_said_where_all_is_well(places):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from statemix.ops import affine_scan, bdlru_scan, bdlru_step, cpu, hlru_scan, hlru_step, normalize
-from statemix.ops.registration import explain_backend
+from statemix.ops.dispatch import explain_backend
 from tests.ops.cases import inputs
 
 G, V, S = inputs("bdlru", B=1, T=4, N=3, m=2, dtype=torch.float32)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from statemix.ops import registration
+from statemix.ops import dispatch
 from statemix.ops.layout import empty_fast, in_fast_format, to_fast_order
 from tests.ops.cases import BACKENDS, RECURRENCES, inputs, names, run
 
@@ -87,9 +87,9 @@ def test_what_the_operators_return_elsewhere(recurrence):
     """Below the dispatcher, on tensors without data: the loop's results, brought into the format."""
     gates, values, state = (x.to("meta") for x in inputs(recurrence, B, T, N, M))
     rest = (names(recurrence)[0], "reference")
-    outputs = registration._forward(recurrence, gates, values, state, None, *rest)
+    outputs = dispatch.forward(recurrence, gates, values, state, None, *rest)
     arguments = (gates, values, outputs[0], state, None, values, state)
-    gradients = registration._backward(recurrence, *arguments, *rest)
+    gradients = dispatch.backward(recurrence, *arguments, *rest)
     assert found(*outputs) == expected(recurrence, "meta")[1:]
     assert found(*gradients) == expected(recurrence, "meta")
 
@@ -99,7 +99,7 @@ def test_what_the_operators_return_elsewhere(recurrence):
 @pytest.mark.parametrize("recurrence", RECURRENCES)
 def test_what_the_operators_return_on_a_gpu(recurrence, dtype):
     tensors = [x.cuda() for x in inputs(recurrence, B, T, N, M, dtype=dtype)]
-    chosen = registration.choose_backend("auto", tensors[1].device, dtype)
+    chosen = dispatch.choose_backend("auto", tensors[1].device, dtype)
     outputs, gradients = operators(recurrence, *tensors, backend=chosen)
     assert found(*outputs) == expected(recurrence, "cuda")[1:]
     assert found(*gradients) == expected(recurrence, "cuda")

@@ -14,8 +14,8 @@ import pytest
 
 pytest.importorskip("numba")
 
-from statemix.ops import workers
-from statemix.ops.workers import Workers, share
+from statemix.ops.cpu import workers
+from statemix.ops.cpu.workers import Workers, share
 
 PRELUDE = """
 import atexit, os, sys, threading, time

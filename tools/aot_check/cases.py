@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from statemix.ops.layout import empty_fast, split_joined
+from statemix.ops.layout import empty_fast, split_gates_values
 from statemix.ops.triton import dispatch
 from statemix.ops.triton.table import Turns
 from tools.aot_check.machine import Machine
@@ -81,7 +81,7 @@ def _tensors(case: Case, machine: Machine) -> Tensors:
     values = machine.tensor(shape, DTYPES[case.dtype])
     if joined:
         width = (columns + 1) * math.prod(shape[2:])
-        gates, values = split_joined(machine.tensor((batch, length, width), DTYPES[case.dtype]), shape[2:])
+        gates, values = split_gates_values(machine.tensor((batch, length, width), DTYPES[case.dtype]), shape[2:])
     sequences = 2 * batch if packed else batch
     return Tensors(
         gates,

@@ -135,7 +135,7 @@ def test_settings_over_a_grid_change_labels_and_keys():
         (["mixer.name=hlru"], "setting: got mixer.name, which"),
         (["task.name=parity"], "setting: got task.name, which"),
         (["mixer.block_size=8"], "setting: got mixer.block_size, which"),
-        (["training.lr=-1"], "training.lr: got -1,"),
+        (["training.lr=-1"], "training.lr: got -1"),
         (["training.seed=2147483648"], "training.seed: got 2147483648"),
     ],
 )

@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 import copy
+import functools
+import math
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 
 import statemix.ops  # noqa: F401 - registers the operators that the formulas below are for
 
 Entry = TypeVar("Entry")
 
 
-@register_flop_formula([torch.ops.statemix.bdlru_scan, torch.ops.statemix.affine_scan])
 def _block_scan_flops(gates: tuple[int, ...], values: tuple[int, ...], *_: Any, **__: Any) -> int:
     """Per block and token: m² products, m² - m sums, m input products (none in an affine scan) and m input sums."""
     batch, length, blocks, m = values
     return batch * length * blocks * (2 * m * m + (m if gates[-1] > m else 0))
 
 
-@register_flop_formula(torch.ops.statemix.hlru_scan)
 def _window_scan_flops(gates: tuple[int, ...], values: tuple[int, ...], *_: Any, **__: Any) -> int:
     """Per channel and token: m products, m - 1 sums, one input product and one input sum."""
     batch, length, channels, taps = gates
     return batch * length * channels * (2 * taps - 1)
+
+
+@functools.cache
+def _register_formulas() -> None:
+    from torch.utils.flop_counter import (
+        register_flop_formula,  # imports torch's compiler, which takes a second
+    )
+
+    operators = torch.ops.statemix
+    register_flop_formula([operators.bdlru_scan, operators.affine_scan])(_block_scan_flops)
+    register_flop_formula(operators.hlru_scan)(_window_scan_flops)
 
 
 def entry_of(table: Mapping[type[nn.Module], Entry], part: nn.Module) -> Entry | None:
@@ -50,21 +59,14 @@ def mixer_parameters(module: nn.Module) -> int:
     return sum(map(parameters, mixers(module)))
 
 
-@torch.no_grad()
 def state_size(module: nn.Module, context: int = 1) -> int:
-    """Numbers carried from token to token per sequence, summed over the mixers.
+    """Numbers carried from token to token per sequence, summed over the mixers: the size of `initial_state(1)`.
 
-    context: tokens read so far. It matters where the state grows with them, as attention's keys and values do.
+    context: tokens read so far. A dimension of the initial state that is 0 grows by one for each, as in attention's
+    keys and values.
     """
-    return sum(_carried(mixer, context) for mixer in mixers(module))
-
-
-def _carried(mixer: Any, context: int) -> int:
-    size = mixer.initial_state(1).numel()
-    if size:
-        return int(size)
-    like = next(mixer.parameters())
-    return context * int(mixer.step(like.new_zeros(1, mixer.dim))[1].numel())
+    shapes = (mixer.initial_state(1).shape for mixer in mixers(module))  # type: ignore[operator]
+    return sum(math.prod(context if size == 0 else size for size in shape) for shape in shapes)
 
 
 @torch.no_grad()
@@ -83,6 +85,10 @@ def flops_per_token(model: nn.Module, tokens: Tensor) -> int:
     >>> flops_per_token(model, torch.zeros(1, 32, dtype=torch.int64))
     14688
     """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    _register_formulas()
     model = copy.deepcopy(model).to(
         "cpu", torch.float64
     )  # in float32 an LSTM is one operator that is not counted

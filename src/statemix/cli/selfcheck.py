@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from statemix.ops import BACKENDS, reference
+from statemix.ops.autograd import scan
+from statemix.ops.dispatch import RECURRENCES
 from statemix.ops.layout import state_dtype
-from statemix.ops.registration import RECURRENCES, scan
 
 BOUNDS = {
     "cpu": {torch.float32: 5e-6, torch.float64: 1e-12},

@@ -13,8 +13,27 @@ class Autoencoder(Backbone):
     """Tokens [B, T] -> logits [B, T, V] of the same tokens, decoded from the last position's encoding alone.
 
     The encoding plus the embedding of every position goes through norm, linear, GELU, norm, linear, GELU, norm
-    and the head; the same position embedding is added to the tokens' on the way in. max_length: the longest T.
-    Other arguments and errors as `Backbone`. Source: arXiv 2602.12021, the autoencoder backbone (compression).
+    and the head; the same position embedding is added to the tokens' on the way in.
+
+    Args:
+        vocab_size: V.
+        dim: Width of the residual stream.
+        mixer: A function dim -> mixer (see `statemix.nn.mixer`), called once a layer.
+        max_length: The longest T.
+        depth: Layers.
+        norm: A key of `statemix.models.NORMS`, "layer" or "rms".
+
+    Raises:
+        TypeError: The mixer is no function.
+        ValueError: A size is no whole number of at least 1, or the norm is unknown.
+
+    Example:
+        >>> model = Autoencoder(10, 16, lambda dim: BDLRU(dim, block_size=4), max_length=8)
+        >>> logits, _ = model(torch.tensor([[1, 2, 3]]))
+        >>> logits.shape
+        torch.Size([1, 3, 10])
+
+    Source: arXiv 2602.12021, the autoencoder backbone (compression).
     """
 
     def __init__(

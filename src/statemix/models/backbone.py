@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from statemix.models.embedding import Embedding
-from statemix.nn.projection import check_size
+from statemix.nn.mixer import check_size
 
 NORMS: dict[str, type[nn.Module]] = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
 """Normalisation layers by name."""

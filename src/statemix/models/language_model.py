@@ -1,4 +1,4 @@
-"""Next-token model: what every task but compression is solved with."""
+"""Next-token model: the backbone of every task but compression."""
 
 from __future__ import annotations
 
@@ -10,9 +10,27 @@ from statemix.models.backbone import NORMS, Backbone
 
 
 class LanguageModel(Backbone):
-    """Tokens [B, T] -> logits [B, T, V]: embedding, layers, norm, untied head. No position embedding.
+    """Next-token model: embedding, layers of a mixer and a SwiGLU, norm, untied head. No position embedding.
 
-    Arguments and errors as `Backbone`. Source: arXiv 2602.12021, the language-model backbone.
+    Args:
+        vocab_size: V.
+        dim: Width of the residual stream.
+        mixer: A function dim -> mixer (see `statemix.nn.mixer`), called once a layer.
+        depth: Layers.
+        norm: A key of `statemix.models.NORMS`, "layer" or "rms".
+
+    Raises:
+        TypeError: The mixer is no function.
+        ValueError: A size is no whole number of at least 1, or the norm is unknown.
+
+    Example:
+        >>> model = LanguageModel(10, 16, lambda dim: BDLRU(dim, block_size=4))
+        >>> logits, states = model(torch.tensor([[1, 2, 3]]))
+        >>> next_logits, states = model.step(logits[:, -1].argmax(-1), states)
+        >>> logits.shape, next_logits.shape
+        (torch.Size([1, 3, 10]), torch.Size([1, 10]))
+
+    Source: arXiv 2602.12021, the language-model backbone.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The two layers, what surrounds them, and rivals by name."""
+"""The two layers, and mixers by name."""
 
 from statemix.nn.bdlru import BDLRU
 from statemix.nn.hlru import HLRU

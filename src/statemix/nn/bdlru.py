@@ -5,22 +5,44 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from statemix.nn.layer import RecurrentLayer
-from statemix.nn.projection import check_size, default_blocks, read_out
+from statemix.nn.layer import RecurrentLayer, default_blocks
+from statemix.nn.linear import read_out
+from statemix.nn.mixer import check_size
 from statemix.ops import bdlru_scan, normalize
 
 
 class BDLRU(RecurrentLayer):
-    """Block-diagonal linear recurrent unit: N blocks of m channels, each with its own dense m×m transition.
+    r"""Block-diagonal linear recurrent unit: N blocks of m channels, each with its own dense m×m transition.
 
-    x [B, T, dim] -> y [B, T, dim]; state [S, N, m]. `block_size` is m, `num_blocks` is N (default: dim / m,
-    rounded, from 64 on to a multiple of 8, so that the state has about `dim` numbers). `normalization`: a key of
-    `statemix.ops.NORMALIZATIONS`. `selective`: gates are a projection of the input, or free parameters, the same at
-    every step. `gate_bias`: what every input gate starts with (negative values make new blocks remember longer).
-    `transition_bias`: what all other gates start with (positive values make blocks with the "relu" normalisation
-    remember: without it half of these gates start at exactly 0). `backend`: as `bdlru_scan`.
-    Parameters (selective): N·m·[(dim + 1)(m + 1) + 2·dim].
-    Errors: ValueError or TypeError naming the argument. Source: arXiv 2602.12021, BD-LRU.
+    $h_t = A_t h_{t-1} + a_{0,t} \odot v_t$, $y_t = W h_t$, where the gates (A_t, a_{0,t}) and the values v_t are linear
+    in $x_t$ and every row of the gates is normalised. `forward` maps x [B, T, dim] to y [B, T, dim] and carries a
+    state [S, N, m]; `step` takes one token. Parameters (selective): N·m·[(dim + 1)(m + 1) + 2·dim].
+
+    Args:
+        dim: Width of input and output.
+        block_size: m, channels of a block.
+        num_blocks: N; by default dim / m, rounded (from 64 on to a multiple of 8): a state of about `dim` numbers.
+        normalization: A key of `statemix.ops.NORMALIZATIONS`.
+        selective: Whether gates are a projection of the input; else they are free parameters, the same at every step.
+        gate_bias: Initial bias of every input gate; a negative one makes new blocks remember longer.
+        transition_bias: Initial bias of all other gates; a positive one makes blocks with the "relu" normalisation
+            remember, half of whose gates otherwise start at exactly 0.
+        backend: As in `statemix.ops.bdlru_scan`.
+        device: Of the parameters.
+        dtype: Of the parameters.
+
+    Raises:
+        TypeError: A size is no whole number.
+        ValueError: A size is below 1, or a name is unknown.
+
+    Example:
+        >>> layer = BDLRU(16, block_size=4)
+        >>> y, state = layer(torch.randn(2, 10, 16))
+        >>> y_next, state = layer.step(torch.randn(2, 16), state)
+        >>> y.shape, y_next.shape, state.shape
+        (torch.Size([2, 10, 16]), torch.Size([2, 16]), torch.Size([2, 4, 4]))
+
+    Source: arXiv 2602.12021, BD-LRU.
     """
 
     scan = staticmethod(bdlru_scan)
@@ -44,9 +66,8 @@ class BDLRU(RecurrentLayer):
         m = check_size("block_size", block_size)
         blocks = default_blocks(dim, m) if num_blocks is None else check_size("num_blocks", num_blocks)
         super().__init__(
-            dim, blocks=blocks, m=m, gate_shape=(m, m + 1), value_shape=(m,), readout_width=blocks * m,
-            normalization=normalization, selective=selective, gate_bias=gate_bias, transition_bias=transition_bias,
-            backend=backend, device=device, dtype=dtype,
+            dim, blocks=blocks, m=m, readout_width=blocks * m, normalization=normalization, selective=selective,
+            gate_bias=gate_bias, transition_bias=transition_bias, backend=backend, device=device, dtype=dtype,
         )  # fmt: skip
         self.block_size, self.num_blocks = m, blocks
 
@@ -60,9 +81,8 @@ class BDLRU(RecurrentLayer):
         states, state = self._forward(x, state, cu_seqlens)
         return read_out(self.readout_projection, states), state
 
-    def _step(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        states, state = self._scan_step(x, state)
-        return self.readout_projection(states.flatten(1)), state
+    def _read_out_step(self, states: Tensor, state: Tensor) -> Tensor:
+        return self.readout_projection(states.flatten(1))
 
     def transitions(self, x: Tensor) -> Tensor:
         """The normalised transition matrices A_t for x [B, T, dim]: [B, T, N, m, m] (for analysis)."""

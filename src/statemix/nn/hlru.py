@@ -5,23 +5,46 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from statemix.nn.layer import RecurrentLayer
-from statemix.nn.projection import check_size, default_blocks
-from statemix.nn.window import window_readout
+from statemix.nn.layer import RecurrentLayer, default_blocks
+from statemix.nn.linear import read_out_window
+from statemix.nn.mixer import check_size
 from statemix.ops import hlru_scan, normalize
 
 READOUTS = ("window", "newest")
 
 
 class HLRU(RecurrentLayer):
-    """Higher-order linear recurrent unit: N channels, each looking back over its own last m states.
+    r"""Higher-order linear recurrent unit: N channels, each looking back over its own last m states.
 
-    x [B, T, dim] -> y [B, T, dim]; state [S, N, m], newest first. `order` is m, `num_channels` is N (default:
-    dim / m, rounded, from 64 on to a multiple of 8, so that the state has about `dim` numbers).
-    `readout`: "window" projects the last m states
-    of every channel (the paper's layer; computed as an m-tap causal read-out), "newest" only h_t. The other
-    arguments are those of `BDLRU`. Parameters (selective, window): N·(m + 1)·(2·dim + 1).
-    Errors: ValueError or TypeError naming the argument. Source: arXiv 2602.12021, H-LRU.
+    $h_t = \sum_{i=1}^{m} a_{i,t} h_{t-i} + a_{0,t} v_t$, $y_t = \sum_{j=0}^{m-1} W_j h_{t-j}$, where gates and
+    values are linear in $x_t$ and the gates are normalised. `forward` maps x [B, T, dim] to y [B, T, dim] and carries a
+    state [S, N, m], newest first; `step` takes one token. Parameters (selective, window): N·(m + 1)·(2·dim + 1).
+
+    Args:
+        dim: Width of input and output.
+        order: m, how many states a channel looks back.
+        num_channels: N; by default dim / m, rounded (from 64 on to a multiple of 8): a state of about `dim` numbers.
+        readout: "window" projects the last m states of every channel (the paper's layer; computed as an m-tap causal
+            read-out), "newest" only h_t.
+        normalization: As in `BDLRU`, and so are the arguments that follow.
+        selective: Whether gates are a projection of the input.
+        gate_bias: Initial bias of every input gate.
+        transition_bias: Initial bias of all other gates.
+        backend: As in `statemix.ops.bdlru_scan`.
+        device: Of the parameters.
+        dtype: Of the parameters.
+
+    Raises:
+        TypeError: A size is no whole number.
+        ValueError: A size is below 1, or a name is unknown.
+
+    Example:
+        >>> layer = HLRU(16, order=4)
+        >>> y, state = layer(torch.randn(2, 10, 16))
+        >>> y.shape, state.shape
+        (torch.Size([2, 10, 16]), torch.Size([2, 4, 4]))
+
+    Source: arXiv 2602.12021, H-LRU.
     """
 
     scan = staticmethod(hlru_scan)
@@ -51,9 +74,8 @@ class HLRU(RecurrentLayer):
             raise ValueError(f"readout: got {readout!r}, expected one of {', '.join(map(repr, READOUTS))}")
         taps = m if readout == "window" else 1
         super().__init__(
-            dim, blocks=channels, m=m, gate_shape=(m + 1,), value_shape=(), readout_width=channels * taps,
-            normalization=normalization, selective=selective, gate_bias=gate_bias, transition_bias=transition_bias,
-            backend=backend, device=device, dtype=dtype,
+            dim, blocks=channels, m=m, readout_width=channels * taps, normalization=normalization, selective=selective,
+            gate_bias=gate_bias, transition_bias=transition_bias, backend=backend, device=device, dtype=dtype,
         )  # fmt: skip
         self.order, self.num_channels, self.readout = m, channels, readout
         self._taps = taps  # how many states of a channel are read out
@@ -66,17 +88,16 @@ class HLRU(RecurrentLayer):
         The state is float32 (float64 for float64 inputs), newest first, and carries gradients.
         """
         states, final_state = self._forward(x, state, cu_seqlens)
-        y = window_readout(self.readout_projection, states, self._taps, state, cu_seqlens)
+        y = read_out_window(self.readout_projection, states, self._taps, state, cu_seqlens)
         return y, final_state
 
-    def _step(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        states, state = self._scan_step(x, state)
+    def _read_out_step(self, states: Tensor, state: Tensor) -> Tensor:
         if self._taps > 1:  # [B, taps, N], cast and reordered at once
             window, dtype = state.transpose(1, 2), states.dtype
-            if window.dtype != dtype:
-                window = window.to(dtype, memory_format=torch.contiguous_format)
-            states = window
-        return self.readout_projection(states.flatten(1)), state
+            states = (
+                window.to(dtype, memory_format=torch.contiguous_format) if window.dtype != dtype else window
+            )
+        return self.readout_projection(states.flatten(1))
 
     def coefficients(self, x: Tensor) -> Tensor:
         """The normalised gates for x [B, T, dim]: [B, T, N, m+1], lags 1 … m and the input gate (for analysis)."""

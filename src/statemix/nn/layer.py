@@ -9,21 +9,36 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from statemix.nn.plain import input_dtype, is_hooked, placement
-from statemix.nn.projection import check_input, check_size, computed_in, joins, project, turn
+from statemix.nn.linear import as_projection, input_dtype
+from statemix.nn.mixer import check_input, check_size, placement, state_dtype
 from statemix.nn.reset import GateReset
-from statemix.ops.checks import check_normalization, check_state
-from statemix.ops.layout import in_fast_format, state_dtype
-from statemix.ops.projected import projected_scan
-from statemix.ops.registration import check_backend, choose_backend, step
+from statemix.ops._torch_compat import is_hooked
+from statemix.ops.checks import check_normalization
+from statemix.ops.dispatch import check_backend
+from statemix.ops.layout import in_fast_format
+from statemix.ops.projection import (
+    Projection,
+    compute_dtype,
+    project,
+    projected_scan,
+    weight_layout,
+)
+from statemix.ops.scan import step as scan_step
+
+
+def default_blocks(dim: int, m: int) -> int:
+    """dim / m, rounded, so that the state has about `dim` numbers; from 64 on to a multiple of 8, which GPUs read in
+    wide copies."""
+    unit = 8 if dim >= 64 * m else 1
+    return max(1, round(dim / m / unit)) * unit
 
 
 class RecurrentLayer(nn.Module):
     """Base of `BDLRU` and `HLRU`: gates and values from the input, a recurrence, a linear read-out.
 
-    Subclasses give the shape of one block's gates and values (`gate_shape`, `value_shape`), their scan and their
-    read-out. Parameters are ordered as is fast on a GPU (see `projection`): gates (column, block[, row]),
-    values (block[, row]). No state is kept on the module between calls.
+    Subclasses say which recurrence and how the states are read out. Parameters are ordered as is fast on a GPU (see
+    `ops.projection`): gates (column, block[, row]), values (block[, row]). No state is kept on the module between
+    calls.
     """
 
     scan: ClassVar[Callable[..., tuple[Tensor, Tensor]]]
@@ -33,39 +48,26 @@ class RecurrentLayer(nn.Module):
     """Its name among the operators."""
 
     def __init__(
-        self,
-        dim: int,
-        *,
-        blocks: int,
-        m: int,
-        gate_shape: tuple[int, ...],
-        value_shape: tuple[int, ...],
-        readout_width: int,
-        normalization: str,
-        selective: bool,
-        gate_bias: float,
-        transition_bias: float,
-        backend: str,
-        device: torch.device | str | None,
+        self, dim: int, *, blocks: int, m: int, readout_width: int, normalization: str, selective: bool,
+        gate_bias: float, transition_bias: float, backend: str, device: torch.device | str | None,
         dtype: torch.dtype | None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         check_normalization(normalization)
         self.dim, self.normalization, self.selective = dim, normalization, bool(selective)
         self.gate_bias, self.transition_bias = float(gate_bias), float(transition_bias)
         self.backend = check_backend(backend)
-        self._blocks, self._m = blocks, m
-        self._kept_gates = (gate_shape[-1], blocks, *gate_shape[:-1])
-        self._kept_values = (blocks, *value_shape)
+        self._sizes = blocks, m
+        self._gate_layout, self._value_layout = weight_layout(self.recurrence, self._sizes)
         kwargs = {"device": device, "dtype": dtype}
         if self.selective:
-            self.gates = nn.Linear(dim, math.prod(self._kept_gates), bias=True, **kwargs)  # type: ignore[arg-type]
+            self.gates = nn.Linear(dim, math.prod(self._gate_layout), bias=True, **kwargs)  # type: ignore[arg-type]
         else:
-            self.free_gates = nn.Parameter(torch.empty(*self._kept_gates, **kwargs))  # type: ignore[arg-type]
-        self.values = nn.Linear(dim, math.prod(self._kept_values), bias=False, **kwargs)  # type: ignore[arg-type]
+            self.free_gates = nn.Parameter(torch.empty(*self._gate_layout, **kwargs))  # type: ignore[arg-type]
+        self.values = nn.Linear(dim, math.prod(self._value_layout), bias=False, **kwargs)  # type: ignore[arg-type]
         self.readout_projection = nn.Linear(readout_width, dim, bias=False, **kwargs)  # type: ignore[arg-type]
         if self.selective:
-            reset = GateReset(self.gates, self._kept_gates[0], self.transition_bias, self.gate_bias)
+            reset = GateReset(self.gates, self._gate_layout[0], self.transition_bias, self.gate_bias)
             self.gates.reset_parameters = reset  # type: ignore[method-assign, assignment]
         self.reset_gates()
 
@@ -95,38 +97,16 @@ class RecurrentLayer(nn.Module):
         device."""
         size = check_size("batch_size", batch_size, 0)
         device, dtype = placement(self)
-        return torch.zeros(size, self._blocks, self._m, dtype=state_dtype(dtype), device=device)
+        return torch.zeros(size, *self._sizes, dtype=state_dtype(dtype), device=device)
 
-    def raw_gates(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """The gates before normalisation: [..., N, *gate_shape] for x [..., dim], in the fast memory format.
-
-        `dtype`: that of free gates, cast before they are expanded; a projection has that of its product.
-        """
-        if self.selective:
-            return project(self.gates, x, self._kept_gates, gates=True)
-        free = turn(self.free_gates, self.free_gates.dim()).to(dtype or self.free_gates.dtype)
-        free = in_fast_format(free[None, None], "gates")[0, 0]  # [N, *gate_shape]
-        return free.expand(*x.shape[:-1], *free.shape)
+    def raw_gates(self, x: Tensor) -> Tensor:
+        """The gates before normalisation: [..., N, m, m+1] (BDLRU) or [..., N, m+1] for x [..., dim], in the fast
+        memory format."""
+        return project(self._gates(x), x, self._gate_layout, gates=True)
 
     def raw_values(self, x: Tensor) -> Tensor:
-        """The values: [..., N, *value_shape] for x [..., dim], in the fast memory format."""
-        return project(self.values, x, self._kept_values, gates=False)
-
-    def _forward(self, x: Tensor, state: Tensor | None, cu_seqlens: Tensor | None) -> tuple[Tensor, Tensor]:
-        """States and final state of x [B, T, dim]."""
-        self._check_forward(x)
-        if self.selective and joins(self.gates, self.values, x, self.backend):
-            return self._run_joined(x, state, cu_seqlens)
-        return self._run(x, self.raw_values(x), state, cu_seqlens)
-
-    def _run_joined(
-        self, x: Tensor, state: Tensor | None, cu_seqlens: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """As `_run`, with one product for gates and values."""
-        return projected_scan(
-            self.recurrence, x.to(computed_in(x)), self.gates.weight, self.gates.bias, self.values.weight, state,
-            (self._blocks, self._m), normalization=self.normalization, cu_seqlens=cu_seqlens,
-        )  # fmt: skip
+        """The values: [..., N, m] (BDLRU) or [..., N] for x [..., dim], in the fast memory format."""
+        return project(self._values(x), x, self._value_layout, gates=False)
 
     def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """One token: x [B, dim], state [B, N, m] or None (zeros) -> (y [B, dim], new state). Equal to `forward` on
@@ -136,34 +116,36 @@ class RecurrentLayer(nn.Module):
         if hooked:
             y, state = self(x.unsqueeze(1), state)
             return y[:, 0], state
-        return self._step(x, state)
-
-    def _step(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        """`step` of checked x: output and new state."""
-        raise NotImplementedError
-
-    def _scan_step(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        """States [B, N, ...] in the dtype of x, as the read-out takes them, and new state of one token x [B, dim]."""
         values = self.raw_values(x)
-        gates = self._gates_like(x, values)
-        shape = (x.shape[0], self._blocks, self._m)
+        gates, shape = self.raw_gates(x).to(values.dtype), (x.shape[0], *self._sizes)
         if state is None:
             state = values.new_zeros(shape, dtype=state_dtype(values.dtype))
-        check_state("state", state, shape, values)
-        chosen = choose_backend(self.backend, values.device, values.dtype)
-        return step(self.recurrence, gates, values, state, self.normalization, chosen)
+        states, state = scan_step(
+            self.recurrence, gates, values, state, shape, self.normalization, self.backend
+        )
+        return self._read_out_step(states, state), state
 
-    def _run(
-        self, x: Tensor, values: Tensor, state: Tensor | None, cu_seqlens: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        gates = self._gates_like(x, values)
-        options = {"normalization": self.normalization, "backend": self.backend}
-        return self.scan(gates, values, state, cu_seqlens=cu_seqlens, **options)
+    def _read_out_step(self, states: Tensor, state: Tensor) -> Tensor:
+        """The output [B, dim] of the states [B, N, ...] of one token, in the dtype of its values, and the new state."""
+        raise NotImplementedError
 
-    def _gates_like(self, x: Tensor, values: Tensor) -> Tensor:
-        """The gates in the dtype of the values: a module in a projection's place may compute in another."""
-        gates = self.raw_gates(x, values.dtype)
-        return gates if gates.dtype == values.dtype else gates.to(values.dtype)
+    def _forward(self, x: Tensor, state: Tensor | None, cu_seqlens: Tensor | None) -> tuple[Tensor, Tensor]:
+        """States and final state of x [B, T, dim]."""
+        self._check_forward(x)
+        return projected_scan(
+            self.recurrence, x, self._gates(x), self._values(x), state, self._sizes,
+            normalization=self.normalization, cu_seqlens=cu_seqlens, backend=self.backend,
+        )  # fmt: skip
+
+    def _gates(self, x: Tensor) -> Projection:
+        if self.selective:
+            return as_projection(self.gates, x, self._gate_layout, gates=True)
+        free = self.free_gates.movedim(0, -1).to(compute_dtype(x))  # before it is expanded
+        free = in_fast_format(free[None, None], "gates")[0, 0]  # [N, *rows, column]
+        return free.expand(*x.shape[:-1], *free.shape)
+
+    def _values(self, x: Tensor) -> Projection:
+        return as_projection(self.values, x, self._value_layout, gates=False)
 
     def _check_forward(self, x: Tensor) -> None:
         check_input("x", x, ("B", "T", self.dim), "[B, T, dim]", self._input_dtype(x))

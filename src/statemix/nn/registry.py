@@ -10,6 +10,12 @@ from typing import Any
 
 from torch import nn
 
+BASELINES = (
+    "lstm", "lru", "mamba2", "deltanet", "gated_deltanet", "gated_deltaproduct", "rwkv7", "mlstm", "slstm", "attention",
+    "pdssm",
+)  # fmt: skip
+"""Mixers of the package statemix-research, for a message where it is not installed."""
+
 
 class Registry(Mapping[str, type[nn.Module]]):
     """Classes by name, each imported when it is asked for: the built-in ones and those of installed packages.
@@ -51,17 +57,37 @@ class Registry(Mapping[str, type[nn.Module]]):
 
 
 MIXERS = Registry({"bdlru": "statemix.nn.bdlru:BDLRU", "hlru": "statemix.nn.hlru:HLRU"})
-"""Every mixer: a module with forward(x, state, cu_seqlens) -> (y, state), step and initial_state."""
+"""Every mixer by name (see `statemix.nn.mixer` for what one is); `MIXERS.register("mine", Mine)` adds one."""
+
+
+def check_mixer(name: str) -> str:
+    """`name` if it is a key of `MIXERS`; ValueError otherwise, which says what to install for a known baseline."""
+    if name in MIXERS:
+        return name
+    if name in BASELINES:
+        raise ValueError(
+            f"mixer: {name!r} is a baseline of statemix-research, which is not installed: pip install ./research "
+            "(from a clone of statemix)"
+        )
+    raise ValueError(f"mixer: got {name!r}, expected one of {', '.join(map(repr, MIXERS))}")
 
 
 def build_mixer(name: str, dim: int, **arguments: Any) -> nn.Module:
-    """Build a mixer of width `dim` by name; `arguments` are its constructor's.
+    """Build a mixer by name, as configurations do.
 
-    Errors: ValueError for an unknown name or argument, listing the known ones.
+    Args:
+        name: A key of `MIXERS`.
+        dim: Width of its input and output.
+        **arguments: Those of its constructor.
+
+    Raises:
+        ValueError: The name or an argument is unknown (the message lists the known ones), or one is missing.
+
+    Example:
+        >>> build_mixer("bdlru", 16, block_size=4)(torch.randn(1, 3, 16))[0].shape
+        torch.Size([1, 3, 16])
     """
-    if name not in MIXERS:
-        raise ValueError(f"mixer: got {name!r}, expected one of {', '.join(map(repr, MIXERS))}")
-    kind = MIXERS[name]
+    kind = MIXERS[check_mixer(name)]
     parameters = inspect.signature(kind).parameters.values()
     known = [p.name for p in parameters if p.name != "dim"]
     for argument in arguments:

@@ -1,4 +1,4 @@
-"""How the projection to gates starts, kept where everybody who resets a linear layer finds it."""
+"""How the projection to gates starts, where whoever resets a linear layer finds it."""
 
 from __future__ import annotations
 

@@ -21,23 +21,37 @@ def load_block_major(
 ) -> None:
     """Copy weights in block-major order (block, row, column), as the authors' layers keep them, into a layer.
 
-    BDLRU: gate_weight [N·m·(m+1), dim] and gate_bias [N·m·(m+1)], rows ordered (block, row, column), the last
-    column the input gate; value_weight [N·m, dim], rows (block, row); output_weight [dim, N·m], columns
-    (block, row). HLRU: gate_weight [N·(m+1), dim] and gate_bias, rows (channel, lag), the last the input gate;
-    value_weight [N, dim]; output_weight [dim, N·m], columns (channel, lag), lag 0 newest ([dim, N] when the layer
-    reads out the newest state only).
-    Non-selective: gate_weight is the free tensor [N, m, m+1] or [N, m+1]; gate_bias is None. The authors'
-    non-selective HLRU has no output projection: give the identity.
-    Everything is checked before anything is copied. Errors: TypeError or ValueError naming the argument.
+    Everything is checked before anything is copied. H-LRU has channels and lags for rows and columns, lag 0 newest.
+
+    Args:
+        layer: A `BDLRU` or `HLRU`.
+        gate_weight: BD-LRU [N·m·(m+1), dim], H-LRU [N·(m+1), dim]; of every row of gates the input gate last. Of a
+            layer that is not selective the free gates, [N, m, m+1] or [N, m+1].
+        gate_bias: [N·m·(m+1)] or [N·(m+1)]; None if the layer is not selective.
+        value_weight: [N·m, dim] or [N, dim].
+        output_weight: [dim, N·m]; [dim, N] of an H-LRU that reads out the newest state only. The authors'
+            non-selective H-LRU has no output projection: give the identity.
+
+    Raises:
+        TypeError: A weight is no tensor.
+        ValueError: A weight has another shape, or the bias is missing or superfluous.
+
+    Example:
+        >>> layer = BDLRU(4, block_size=2, num_blocks=2)
+        >>> load_block_major(
+        ...     layer, gate_weight=torch.zeros(12, 4), gate_bias=torch.zeros(12),
+        ...     value_weight=torch.eye(4), output_weight=torch.eye(4),
+        ... )
+        >>> layer(torch.ones(1, 2, 4))[0][0, :, 0].detach()  # softmax of zeros: every gate is 1/3
+        tensor([0.3333, 0.5556])
+
     Source: IgorDn8/mad-lab.
     """
     if layer.selective != (gate_bias is not None):
-        came = "None, expected a tensor (the layer is selective)"
-        if not layer.selective:
-            came = "a tensor, expected None (the layer is not selective)"
-        raise ValueError(f"gate_bias: got {came}")
-    columns, *rows = layer._kept_gates
-    gates, values, dim = math.prod(layer._kept_gates), math.prod(layer._kept_values), layer.dim
+        came = "None, expected a tensor" if layer.selective else "a tensor, expected None"
+        raise ValueError(f"gate_bias: got {came} (the layer is {'' if layer.selective else 'not '}selective)")
+    columns, *rows = layer._gate_layout
+    gates, values, dim = math.prod(layer._gate_layout), math.prod(layer._value_layout), layer.dim
     readout = layer.readout_projection.weight
     taps = readout.shape[1] // values
 

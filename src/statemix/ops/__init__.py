@@ -1,7 +1,9 @@
 """The recurrences as functions of tensors; knows no module and no configuration."""
 
+from statemix.ops import registration  # noqa: F401  (defines the operators)
+from statemix.ops.dispatch import BACKENDS, explain_backend
+from statemix.ops.layout import in_fast_format
 from statemix.ops.normalization import NORMALIZATIONS, normalize
-from statemix.ops.registration import BACKENDS, explain_backend
 from statemix.ops.scan import affine_scan, bdlru_scan, bdlru_step, hlru_scan, hlru_step
 
 __all__ = [
@@ -13,5 +15,6 @@ __all__ = [
     "explain_backend",
     "hlru_scan",
     "hlru_step",
+    "in_fast_format",
     "normalize",
 ]

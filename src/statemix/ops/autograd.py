@@ -7,10 +7,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from statemix.ops import reference
+from statemix.ops import dispatch, reference
+from statemix.ops._torch_compat import (
+    below_autograd,
+    in_forward_mode,
+    in_nested_forward_mode,
+    in_transform,
+    is_observed,
+    is_ordinary,
+)
 from statemix.ops.tangent import pushforward, tangent_scan
+
+KERNEL_DEVICES = ("cpu", "cuda")
+"""Whose tensors the operators' own kernels take."""
 
 
 def operator(recurrence: str, suffix: str = "") -> Any:
@@ -18,30 +28,66 @@ def operator(recurrence: str, suffix: str = "") -> Any:
     return getattr(torch.ops.statemix, f"{recurrence}_scan{suffix}")
 
 
+def scan(recurrence: str, *arguments: Any) -> tuple[Tensor, Tensor]:
+    """A scan with its history and tangents: gates, values, initial state, bounds, normalisation and chosen backend.
+
+    Where nobody looks at operators (no gradient, no trace, no profile), the backend is called at once: the way through
+    torch's dispatcher takes several times as long as one token. Under a transform the autograd function is outside.
+    """
+    if _is_unobserved(arguments[:4]):
+        return dispatch.forward(recurrence, *arguments)  # type: ignore[no-any-return]
+    if not in_transform():
+        return operator(recurrence)(*arguments)  # type: ignore[no-any-return]
+    if in_nested_forward_mode():
+        return reference.scan(recurrence, *arguments[:-1])
+    return Scan.apply(recurrence, *arguments)  # type: ignore[no-any-return]
+
+
+def step(
+    recurrence: str, gates: Tensor, values: Tensor, state: Tensor, normalization: str, backend: str
+) -> tuple[Tensor, Tensor]:
+    """One token of `scan`, all tensors without T: the state that is read out, in the dtype of `values`, and the new
+    one. A backend may have a shorter way for it, taken where nobody looks at operators."""
+    shortcut = dispatch.STEPS.get(backend)
+    if shortcut is not None and _is_unobserved((gates, values, state)):
+        return shortcut(recurrence, gates, values, state, normalization)
+    states, new = scan(
+        recurrence, gates.unsqueeze(1), values.unsqueeze(1), state, None, normalization, backend
+    )
+    return states[:, 0], new
+
+
+def _is_unobserved(tensors: tuple[Any, ...]) -> bool:
+    """Whether these are ordinary tensors without a history, a trace or a profile."""
+    return (
+        not is_observed()
+        and not _is_differentiated(tensors)
+        and all(x is None or is_ordinary(x) for x in tensors)
+        and tensors[0].device.type in KERNEL_DEVICES
+    )
+
+
+def _is_differentiated(arguments: tuple[Any, ...]) -> bool:
+    """Whether autograd records what happens to these, or they may carry tangents."""
+    if in_forward_mode():
+        return True
+    if not torch.is_grad_enabled():
+        return False
+    return any(isinstance(x, Tensor) and x.requires_grad for x in arguments)
+
+
 def below(recurrence: str, suffix: str, *arguments: Any) -> Any:
     """The operator below autograd: its results have no history."""
-    with torch._C._AutoDispatchBelowAutograd():
+    with below_autograd():
         return operator(recurrence, suffix)(*arguments)
 
 
-def transformed() -> bool:
-    """Whether a transform of torch.func is at work, which sees autograd only from outside an operator."""
-    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
-
-
-def nests_forward_mode() -> bool:
-    """Whether forward mode runs inside forward mode, where torch gives zeros for any autograd function."""
-    stack = torch._C._functorch.get_interpreter_stack() or ()
-    return sum(one.key() == torch._C._functorch.TransformType.Jvp for one in stack) > 1
-
-
-def apply(recurrence: str, *arguments: Any) -> tuple[Tensor, Tensor]:
-    """A scan with its history and tangents: by its operator or, under a transform, around it."""
-    if not transformed():
-        return operator(recurrence)(*arguments)  # type: ignore[no-any-return]
-    if nests_forward_mode():
-        return reference.scan(recurrence, *arguments[:-1])
-    return Scan.apply(recurrence, *arguments)  # type: ignore[no-any-return]
+def recorded(function: type[torch.autograd.Function], suffix: str, recurrence: str, *arguments: Any) -> Any:
+    """An operator with its history where autograd records one, else the operator alone: a step without gradients, and
+    the gradient of a plain training step, spare themselves an autograd function of Python."""
+    if _is_differentiated(arguments):
+        return function.apply(recurrence, *arguments)
+    return below(recurrence, suffix, *arguments)
 
 
 class Scan(torch.autograd.Function):
@@ -56,29 +102,29 @@ class Scan(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        """Keep the inputs and the states; the normalised gates are never kept."""
+        """Save the inputs and the states, never the normalised gates."""
         ctx.recurrence, gates, values, initial_state, cu_seqlens, ctx.normalization, ctx.backend = inputs
-        kept = (gates, values, output[0], initial_state, cu_seqlens)
-        ctx.save_for_backward(*kept)
-        ctx.save_for_forward(*kept)  # vmap takes both for one list
+        saved = (gates, values, output[0], initial_state, cu_seqlens)
+        ctx.save_for_backward(*saved)
+        ctx.save_for_forward(*saved)  # vmap takes both for one list
 
     @staticmethod
     def jvp(ctx: Any, recurrence: None, *tangents: Tensor | None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """The tangent of a scan is a scan. The states are taken anew, so that they carry tangents of their own."""
         gates, values, _, initial_state, cu_seqlens = ctx.saved_tensors
         inputs = [gates, values, initial_state]
-        states, _ = apply(ctx.recurrence, *inputs, cu_seqlens, ctx.normalization, ctx.backend)
+        states, _ = scan(ctx.recurrence, *inputs, cu_seqlens, ctx.normalization, ctx.backend)
         kind, *inputs = tangent_scan(
             ctx.recurrence, inputs, states, cu_seqlens, tangents[:3], ctx.normalization
         )
-        d_states, d_final = apply(kind, *inputs, cu_seqlens, "none", ctx.backend)
+        d_states, d_final = scan(kind, *inputs, cu_seqlens, "none", ctx.backend)
         return d_states.to(states.dtype), d_final
 
     @staticmethod
     def backward(ctx: Any, grad_states: Tensor, grad_final: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
         """The gradient operator, itself differentiable."""
         arguments = (*ctx.saved_tensors, grad_states, grad_final, ctx.normalization, ctx.backend)
-        if transformed():
+        if in_transform():
             grads = ScanBackward.apply(ctx.recurrence, *arguments)
         else:
             grads = operator(ctx.recurrence, "_backward")(*arguments)
@@ -97,12 +143,12 @@ class ScanBackward(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        """Keep the inputs; the states follow from them."""
+        """Save the inputs; the states follow from them."""
         ctx.recurrence, gates, values, _, initial_state, cu_seqlens, grad_states, grad_final, *rest = inputs
         ctx.normalization = rest[0]
-        kept = (gates, values, initial_state, grad_states, grad_final, cu_seqlens)
-        ctx.save_for_backward(*kept)
-        ctx.save_for_forward(*kept)
+        saved = (gates, values, initial_state, grad_states, grad_final, cu_seqlens)
+        ctx.save_for_backward(*saved)
+        ctx.save_for_forward(*saved)
 
     @staticmethod
     def _gradient(ctx: Any) -> tuple[Any, list[Tensor]]:
@@ -133,28 +179,6 @@ class ScanBackward(torch.autograd.Function):
         tangents = (gates, values, state, *grads[:2])
         given = [torch.zeros_like(x) if d is None else d for x, d in zip(inputs, tangents, strict=True)]
         return pushforward(gradient, inputs, given)
-
-
-def in_forward_mode() -> bool:
-    """Whether tensors may carry tangents."""
-    return forward_ad._current_level >= 0
-
-
-def is_differentiated(arguments: tuple[Any, ...]) -> bool:
-    """Whether a history of what happens to these is kept, or a tangent taken along."""
-    if in_forward_mode():
-        return True
-    if not torch.is_grad_enabled():
-        return False
-    return any(isinstance(x, Tensor) and x.requires_grad for x in arguments)
-
-
-def recorded(function: type[torch.autograd.Function], suffix: str, recurrence: str, *arguments: Any) -> Any:
-    """An operator with its history where one is kept, else the operator alone: a step without gradients, and the
-    gradient of a plain training step, spare themselves an autograd function of Python."""
-    if is_differentiated(arguments):
-        return function.apply(recurrence, *arguments)
-    return below(recurrence, suffix, *arguments)
 
 
 _FORWARDS: tuple[Any, ...] = (Scan.forward, ScanBackward.forward)

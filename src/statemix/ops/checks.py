@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from statemix.ops._torch_compat import is_mapped
 from statemix.ops.layout import state_dtype
 from statemix.ops.normalization import NORMALIZATIONS
 
@@ -82,7 +83,7 @@ def check_cu_seqlens(cu_seqlens: Tensor, batch: int, length: int) -> None:
         raise ValueError(f"cu_seqlens: got shape {list(cu_seqlens.shape)}, expected [S+1] with S >= 0")
     if batch != 1:
         raise ValueError(f"cu_seqlens: got a batch of B = {batch}, expected B = 1 when sequences are packed")
-    if not torch.compiler.is_compiling() and torch._C._functorch.is_batchedtensor(cu_seqlens):
+    if is_mapped(cu_seqlens):
         raise ValueError("cu_seqlens: got a tensor mapped by vmap, expected the same for all")
     if torch.compiler.is_compiling() or type(cu_seqlens) is not Tensor or cu_seqlens.is_meta:
         return  # the numbers themselves are not known while tracing or without memory

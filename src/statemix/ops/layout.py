@@ -44,7 +44,19 @@ def to_fast_order(tensor: Tensor, role: Role) -> Tensor:
 
 
 def in_fast_format(tensor: Tensor, role: Role) -> Tensor:
-    """The tensor itself when it is in the fast format, else a copy that is (of its own storage, no view)."""
+    """A tensor in the memory format that the kernels of its device read fastest; any other is right as well.
+
+    Args:
+        tensor: Gates [B, T, N, ..., j], values [B, T, N, ...] or a carried state [S, N, m].
+        role: "gates", "values" or "state".
+
+    Returns:
+        The tensor itself when it is in that format, else a copy that is (of its own storage, no view).
+
+    Example:
+        >>> in_fast_format(torch.zeros(1, 10, 8, 4), "values").stride()  # on the CPU N is innermost
+        (320, 32, 1, 8)
+    """
     if role == "state":
         return tensor.contiguous()
     return tensor if to_fast_order(tensor, role).is_contiguous() else empty_fast(tensor, role).copy_(tensor)
@@ -64,10 +76,10 @@ def empty_fast(like: Tensor, role: Role, dtype: torch.dtype | None = None) -> Te
     return like.new_empty_strided(like.shape, strides, dtype=dtype)
 
 
-def split_joined(joined: Tensor, inner: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Gates and values that lie side by side: views of joined [B, T, (C + 1) H], C planes of gates and then the
+def split_gates_values(gates_values: Tensor, inner: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Gates and values that lie side by side: views of a tensor [B, T, (C + 1) H], C planes of gates and then the
     values, whose blocks are `inner` (N, m or N; H numbers). Elsewhere than on the CPU both are in the fast format, but
     for the distance from step to step."""
     width = math.prod(inner)
-    gates, values = joined[..., :-width], joined[..., -width:]
+    gates, values = gates_values[..., :-width], gates_values[..., -width:]
     return gates.unflatten(-1, (-1, *inner)).movedim(2, -1), values.unflatten(-1, inner)

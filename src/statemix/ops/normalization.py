@@ -67,15 +67,37 @@ NORMALIZATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": lambda gates: _by_sum(_scaled_silu(gates)),
     "none": lambda gates: gates,
 }
-"""Every normalisation by name; the position in this table is its code in the compiled kernels."""
+"""Every normalisation by name: a function of raw gates that normalises their last dimension, in float32 or float64.
+
+Add your own with `NORMALIZATIONS["mine"] = function`; it runs on the reference backend. For the compiled kernels it
+needs a code, a formula and a derivative as well: in `ops/cpu/gates.py` and in Triton's `gate_norm`.
+"""
+
+CODES = {name: code for code, name in enumerate(NORMALIZATIONS)}
+"""The normalisations that the compiled kernels know, by the number they are told."""
 
 
 def normalize(gates: Tensor, normalization: str = "softmax") -> Tensor:
-    """Normalise every row (last dimension) of raw gates, so that its absolute values sum to at most 1.
+    r"""Normalise every row (last dimension) of raw gates, so that its absolute values sum to at most 1.
 
-    gates: [..., m+1], any float dtype. Returns the same shape and dtype. Differentiable.
-    A signed row (tanh, linear, silu) of exact zeros gives zeros, with zero gradient. "none" bounds nothing.
-    Errors: ValueError for an unknown name. Source: arXiv 2602.12021, the table of gate normalisations.
+    $a_j = f(g_j) / \sum_k |f(g_k)|$ with f = exp ("softmax"), sigmoid, relu (plus 0.001 per entry in the divisor),
+    tanh, the identity ("linear") or silu. "none" returns the gates and bounds nothing. Differentiable.
+
+    Args:
+        gates: [..., m+1], any float dtype.
+        normalization: A key of `NORMALIZATIONS`.
+
+    Returns:
+        The same shape and dtype. A signed row (tanh, linear, silu) of exact zeros gives zeros, with zero gradient.
+
+    Raises:
+        ValueError: The name is unknown.
+
+    Example:
+        >>> normalize(torch.tensor([1.0, -3.0]), "linear")
+        tensor([ 0.2500, -0.7500])
+
+    Source: arXiv 2602.12021, the table of gate normalisations.
     """
     if normalization not in NORMALIZATIONS:
         raise ValueError(

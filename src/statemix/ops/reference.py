@@ -5,11 +5,10 @@ Every other backend is tested against this file. Arguments are taken as already 
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from statemix.ops._torch_compat import with_autograd
 from statemix.ops.checks import check_bounds
 from statemix.ops.layout import state_dtype
 from statemix.ops.normalization import bounded_gradient, normalize
@@ -78,15 +77,6 @@ def unavailable(device: torch.device, dtype: torch.dtype | None = None) -> str |
     return None
 
 
-def _autograd_on() -> Any:
-    """Undo, inside an operator, the exclusion of autograd that operators run under."""
-    include = torch._C._dispatch_tls_local_include_set()
-    exclude = torch._C._dispatch_tls_local_exclude_set()
-    for key in ("AutogradFunctionality", "AutogradOther", "AutogradNestedTensor"):
-        exclude = exclude.remove(getattr(torch._C.DispatchKey, key))
-    return torch._C._ForceDispatchKeyGuard(include, exclude)
-
-
 def forward(
     recurrence: str,
     gates: Tensor,
@@ -95,7 +85,7 @@ def forward(
     cu_seqlens: Tensor | None,
     normalization: str,
 ) -> tuple[Tensor, Tensor]:
-    """The loop as a backend's forward pass: no graph is kept."""
+    """The loop as a backend's forward pass: no graph is recorded."""
     with torch.no_grad():
         states, final = scan(recurrence, gates, values, initial_state, cu_seqlens, normalization)
     return states, final.clone() if final is initial_state else final  # an operator never returns its input
@@ -113,7 +103,7 @@ def backward(
     normalization: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The loop as a backend's backward pass: runs it again under autograd."""
-    with _autograd_on(), torch.enable_grad():
+    with with_autograd(), torch.enable_grad():
         inputs = gates, values, initial_state = (
             gates.detach().requires_grad_(), values.detach().requires_grad_(), initial_state.detach().requires_grad_()
         )  # fmt: skip

@@ -1,42 +1,18 @@
-"""The recurrences as PyTorch operators: schemas, fake tensors, vmap and the choice of a backend."""
+"""The recurrences as PyTorch operators: schemas, kernels, fake tensors and vmap."""
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable
 from functools import partial
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from statemix.ops import cpu, reference, triton
-from statemix.ops.autograd import Scan, ScanBackward, apply, is_differentiated, operator, recorded
-from statemix.ops.layout import Role, empty_fast, in_fast_format, state_dtype
-
-RECURRENCES = ("bdlru", "hlru", "affine")
-
-BACKENDS: dict[str, ModuleType] = {"reference": reference, "cpu": cpu, "triton": triton}
-"""Backends by name: a module with forward(...), backward(...) and unavailable(device, dtype), the reason why not."""
-
-COMPILED = {
-    "cpu": ("cpu", "compiled kernels (Numba) are installed"),
-    "cuda": ("triton", "Triton is installed and compiles kernels for this device"),
-}
-"""What "auto" picks by type of device where it can run, and the reason to show."""
-
-STEPS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"cpu": cpu.step}
-"""Shorter ways for one token, by backend."""
-
-FORWARD_ROLES: tuple[Role, ...] = ("values", "state")
-BACKWARD_ROLES: tuple[Role, ...] = ("gates", "values", "state")
-"""What the operators return."""
-
-_KERNEL_DEVICES = ("cpu", "cuda")
-"""Whose tensors the operators' own kernels take."""
-
-_ORDINARY = (Tensor, torch.nn.Parameter)
+from statemix.ops import dispatch
+from statemix.ops._torch_compat import keep_library
+from statemix.ops.autograd import KERNEL_DEVICES, Scan, ScanBackward, operator, recorded
+from statemix.ops.dispatch import RECURRENCES
+from statemix.ops.layout import empty_fast, state_dtype
 
 _LIBRARY = torch.library.Library("statemix", "DEF")
 _FORWARD = (
@@ -47,104 +23,10 @@ _BACKWARD = (
     "(Tensor gates, Tensor values, Tensor states, Tensor initial_state, Tensor? cu_seqlens,"
     " Tensor grad_states, Tensor grad_final, str normalization, str backend) -> (Tensor, Tensor, Tensor)"
 )
-
-
-def explain_backend(device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> tuple[str, str]:
-    """What "auto" picks for tensors of a device and a dtype (None: any it takes), and why: (backend, reason)."""
-    device = torch.device(device)
-    if device.type not in COMPILED:
-        return "reference", f"no compiled kernels for {device.type} tensors in this version"
-    name, why = COMPILED[device.type]
-    reason = BACKENDS[name].unavailable(device, dtype)
-    return (name, why) if reason is None else ("reference", reason)
-
-
-def check_backend(backend: str) -> str:
-    """`backend` if it is "auto" or one of `BACKENDS`; ValueError listing them otherwise."""
-    if backend != "auto" and backend not in BACKENDS:
-        known = ", ".join(map(repr, ("auto", *BACKENDS)))
-        raise ValueError(f"backend: got {backend!r}, expected one of {known}")
-    return backend
-
-
-def choose_backend(backend: str, device: torch.device, dtype: torch.dtype | None = None) -> str:
-    """The backend to run: "auto" resolved, an explicit one checked. ValueError if unknown or unable to run."""
-    if check_backend(backend) == "auto":
-        return explain_backend(device, dtype)[0]
-    reason = BACKENDS[backend].unavailable(device, dtype)
-    if reason is not None:
-        raise ValueError(f"backend: {backend!r} cannot run: {reason}")
-    return backend
-
-
-def scan(
-    recurrence: str,
-    gates: Tensor,
-    values: Tensor,
-    initial_state: Tensor,
-    cu_seqlens: Tensor | None,
-    normalization: str,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
-    """Call the registered operator of one recurrence; arguments already checked, the backend already chosen.
-
-    Where nobody looks at operators (no gradient, no trace, no profile), its kernel is called at once: the way through
-    the dispatcher takes several times as long as one token.
-    """
-    arguments = (gates, values, initial_state, cu_seqlens, normalization, backend)
-    if _is_unobserved(arguments[:4]):
-        return _forward(recurrence, *arguments)  # type: ignore[no-any-return]
-    return apply(recurrence, *arguments)
-
-
-def step(
-    recurrence: str, gates: Tensor, values: Tensor, state: Tensor, normalization: str, backend: str
-) -> tuple[Tensor, Tensor]:
-    """One token of `scan`, all tensors without T: the state that is read out, in the dtype of `values`, and the new
-    one. `STEPS` may have a shorter way for it, taken where nobody looks at operators."""
-    shortcut = STEPS.get(backend)
-    if shortcut is not None and _is_unobserved((gates, values, state)):
-        return shortcut(recurrence, gates, values, state, normalization)
-    states, new = scan(
-        recurrence, gates.unsqueeze(1), values.unsqueeze(1), state, None, normalization, backend
-    )
-    return states[:, 0], new
-
-
-def _is_unobserved(tensors: tuple[Any, ...]) -> bool:
-    """Whether these are ordinary tensors of which no history, trace or profile is kept."""
-    return (
-        not torch.compiler.is_compiling()
-        and not torch._C._are_functorch_transforms_active()
-        and not is_differentiated(tensors)
-        and all(map(_is_ordinary, tensors))
-        and tensors[0].device.type in _KERNEL_DEVICES
-        and torch._C._len_torch_dispatch_stack() == 0
-        and not torch._C._autograd._profiler_enabled()
-    )
-
-
-def _is_ordinary(tensor: Tensor | None) -> bool:
-    """Whether a tensor is no subclass, and its memory holds its numbers: no lazy negation, no zeros without memory."""
-    if type(tensor) in _ORDINARY:
-        return not (tensor.is_neg() or tensor._is_zerotensor())  # type: ignore[union-attr]
-    return tensor is None
-
-
-def _forward(recurrence: str, *arguments: Any) -> Any:
-    results = BACKENDS[arguments[-1]].forward(recurrence, *arguments[:-1])
-    return tuple(map(_owned, results, FORWARD_ROLES))  # as the fakes say
-
-
-def _backward(recurrence: str, *arguments: Any) -> Any:
-    results = BACKENDS[arguments[-1]].backward(recurrence, *arguments[:-1])
-    return tuple(map(_owned, results, BACKWARD_ROLES))
-
-
-def _owned(tensor: Tensor, role: Role) -> Tensor:
-    """The tensor in the fast format, and no view: what it is a view of would forbid changing it in place."""
-    fast = in_fast_format(tensor, role)
-    return fast.clone() if fast._is_view() else fast
+_FUSED_BACKWARD = (
+    "(Tensor gates_values, Tensor states, Tensor initial_state, Tensor? cu_seqlens, Tensor grad_states,"
+    " Tensor grad_final, str normalization, str backend) -> (Tensor, Tensor, Tensor)"
+)
 
 
 def _forward_fake(
@@ -157,6 +39,14 @@ def _backward_fake(
     gates: Tensor, values: Tensor, states: Tensor, initial_state: Tensor, *_: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     return empty_fast(gates, "gates"), empty_fast(values, "values"), empty_fast(initial_state, "state")
+
+
+def _fused_backward_fake(
+    gates_values: Tensor, states: Tensor, initial_state: Tensor, *_: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    d_both = torch.empty_like(gates_values, memory_format=torch.contiguous_format)
+    width = gates_values.shape[-1] - states.shape[2:].numel()
+    return d_both, gates_values.new_empty(width, dtype=torch.float32), empty_fast(initial_state, "state")
 
 
 def _vmap(recurrence: str, backward: bool, info: Any, in_dims: Any, *arguments: Any) -> tuple[Any, Any]:
@@ -190,31 +80,29 @@ def _state_places(backward: bool) -> tuple[int, ...]:
     return (3, 5) if backward else (2,)
 
 
+def _define(name: str, schema: str, kernel: Any, fake: Any) -> None:
+    _LIBRARY.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
+    for device in KERNEL_DEVICES:
+        _LIBRARY.impl(name, kernel, device.upper())
+    torch.library.register_fake(f"statemix::{name}", fake, lib=_LIBRARY)
+
+
 def _register(recurrence: str) -> None:
-    name = f"{recurrence}_scan"
-    _LIBRARY.define(name + _FORWARD, tags=(torch.Tag.pt2_compliant_tag,))
-    _LIBRARY.define(f"{name}_backward" + _BACKWARD, tags=(torch.Tag.pt2_compliant_tag,))
-    for key in map(str.upper, _KERNEL_DEVICES):
-        _LIBRARY.impl(name, partial(_forward, recurrence), key)
-        _LIBRARY.impl(f"{name}_backward", partial(_backward, recurrence), key)
-    _LIBRARY.impl(name, partial(recorded, Scan, "", recurrence), "Autograd")
-    _LIBRARY.impl(f"{name}_backward", partial(recorded, ScanBackward, "_backward", recurrence), "Autograd")
-    torch.library.register_fake(f"statemix::{name}", _forward_fake, lib=_LIBRARY)
-    torch.library.register_fake(f"statemix::{name}_backward", _backward_fake, lib=_LIBRARY)
-    torch.library.register_vmap(f"statemix::{name}", partial(_vmap, recurrence, False), lib=_LIBRARY)
-    torch.library.register_vmap(f"statemix::{name}_backward", partial(_vmap, recurrence, True), lib=_LIBRARY)
+    """Define `statemix::{recurrence}_scan`, its gradient `…_backward` and, but for affine, `…_fused_backward`."""
+    for suffix, schema, kernel, fake, function in (
+        ("", _FORWARD, dispatch.forward, _forward_fake, Scan),
+        ("_backward", _BACKWARD, dispatch.backward, _backward_fake, ScanBackward),
+    ):
+        name = f"{recurrence}_scan{suffix}"
+        _define(name, schema, partial(kernel, recurrence), fake)
+        _LIBRARY.impl(name, partial(recorded, function, suffix, recurrence), "Autograd")
+        vmap = partial(_vmap, recurrence, bool(suffix))
+        torch.library.register_vmap(f"statemix::{name}", vmap, lib=_LIBRARY)
+    if recurrence != "affine":
+        name, kernel = f"{recurrence}_scan_fused_backward", partial(dispatch.fused_backward, recurrence)
+        _define(name, _FUSED_BACKWARD, kernel, _fused_backward_fake)
 
 
 for _recurrence in RECURRENCES:
     _register(_recurrence)
-
-
-def _keep_to_the_end(library: torch.library.Library) -> None:
-    """Spare a library torch's own clean-up at exit, which runs before the atexit callbacks registered earlier."""
-    for finalizer in tuple(weakref.finalize._registry):  # type: ignore[attr-defined]
-        alive = finalizer.peek()
-        if alive is not None and alive[0] is library:
-            finalizer.atexit = False
-
-
-_keep_to_the_end(_LIBRARY)
+keep_library(_LIBRARY)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from statemix.ops import registration
+from statemix.ops import autograd
+from statemix.ops._torch_compat import assume, is_statically_true
 from statemix.ops.checks import check_cu_seqlens, check_normalization, check_same, check_state, check_tensor
+from statemix.ops.dispatch import choose_backend
 from statemix.ops.layout import state_dtype
 
 
@@ -40,33 +42,28 @@ def carried_state(
 def _any_number(sequences: int, cu_seqlens: Tensor) -> int:
     """The number of sequences in an exported program whose range includes one: counted when it runs, because a size
     S + 1 - 1 makes torch's exporter tell one sequence from more."""
-    from torch.fx.experimental.symbolic_shapes import statically_known_true
-
-    if statically_known_true(sequences >= 2):
+    if is_statically_true(sequences >= 2):
         return sequences
     counted = torch.ones_like(cu_seqlens).sum().item() - 1
-    torch._check(counted >= 0)
+    assume(counted >= 0)
     return counted  # type: ignore[return-value]
 
 
 def _run(
-    recurrence: str,
-    names: tuple[str, str],
-    gates: Tensor,
-    values: Tensor,
-    initial_state: Tensor | None,
-    m: int,
-    normalization: str,
-    cu_seqlens: Tensor | None,
-    backend: str,
-) -> tuple[Tensor, Tensor]:
+    recurrence: str, gates: Tensor, values: Tensor, initial_state: Tensor | None, m: int, normalization: str,
+    cu_seqlens: Tensor | None, backend: str, names: tuple[str, str] = ("gates", "values"),
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """What the three scans share once their own shapes are known to be right."""
+    _check_pair(names, gates, values, m)
+    initial_state = carried_state(initial_state, values, values.shape[2], m, cu_seqlens)
+    chosen = choose_backend(backend, values.device, values.dtype, normalization)
+    return autograd.scan(recurrence, gates, values, initial_state, cu_seqlens, normalization, chosen)
+
+
+def _check_pair(names: tuple[str, str], gates: Tensor, values: Tensor, m: int) -> None:
     check_same(names[0], gates, names[1], values)
     if m < 1:
         raise ValueError(f"{names[0]}: got m = {m} (shape {list(gates.shape)}), expected m >= 1")
-    initial_state = carried_state(initial_state, values, values.shape[2], m, cu_seqlens)
-    chosen = registration.choose_backend(backend, values.device, values.dtype)
-    return registration.scan(recurrence, gates, values, initial_state, cu_seqlens, normalization, chosen)
 
 
 def bdlru_scan(
@@ -78,24 +75,45 @@ def bdlru_scan(
     cu_seqlens: Tensor | None = None,
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """Block-diagonal recurrence h_t = A_t h_{t-1} + a0_t * v_t, with (A_t, a0_t) the normalised rows of the gates.
+    r"""Block-diagonal linear recurrence: N blocks of m channels with a dense m×m transition each.
 
-    gates: [B, T, N, m, m+1] raw; row i holds the m transition gates of component i, then its input gate.
-    values: [B, T, N, m], same dtype (float32, float64, bfloat16, float16). initial_state: [S, N, m] or None (zeros).
-    normalization: a key of `statemix.ops.NORMALIZATIONS`. cu_seqlens: [S+1] integers 0 … T that pack S sequences
-    into one row (B = 1). backend: "auto" (the compiled kernels of the device, else the loop), "cpu",
-    "triton" or "reference"; one named explicitly runs or raises.
-    Returns states [B, T, N, m] (dtype of values) and final_state [S, N, m] (float32; float64 for float64 inputs).
-    Gradients flow to gates, values and initial_state from both outputs.
-    Errors: ValueError or TypeError naming the argument. Source: arXiv 2602.12021, BD-LRU.
+    $h_t = A_t h_{t-1} + a_{0,t} \odot v_t$, where row i of the gates is normalised to (row i of A_t, a_{0,t}[i]).
+    Its absolute values then sum to at most 1, so the state never grows beyond the values and the initial state.
+    Differentiable twice and in forward mode; works under `torch.compile`, `torch.export` and `torch.func`.
+
+    Args:
+        gates: Raw gates [B, T, N, m, m+1]; row i holds the m transition gates of channel i, then its input gate.
+            float32, float64, bfloat16 or float16, any strides.
+        values: [B, T, N, m], same dtype and device.
+        initial_state: [S, N, m], or None for zeros. S is B, or the number of packed sequences.
+        normalization: A key of `statemix.ops.NORMALIZATIONS`.
+        cu_seqlens: Bounds 0 … T [S+1] (int32 or int64) of S sequences packed into one row (B = 1).
+        backend: "auto" (the compiled kernels of the device, else the loop), "cpu", "triton" or "reference"; one that
+            is named runs or raises.
+
+    Returns:
+        states [B, T, N, m] in the dtype of `values`, and the final state [S, N, m] in float32 (float64 for float64
+        inputs). Gradients flow from both.
+
+    Raises:
+        TypeError: An argument is no tensor, or of a wrong dtype.
+        ValueError: A shape, device, bound or name is wrong, or the backend named cannot run. The message names the
+            argument, what came and what was expected.
+
+    Example:
+        >>> gates, values = torch.randn(2, 5, 3, 4, 5), torch.randn(2, 5, 3, 4)
+        >>> states, final_state = bdlru_scan(gates, values)
+        >>> states.shape, final_state.shape
+        (torch.Size([2, 5, 3, 4]), torch.Size([2, 3, 4]))
+
+    Source: arXiv 2602.12021, BD-LRU.
     """
     gates, values = _same_dtype_under_autocast(gates, values)
     check_normalization(normalization)
     check_tensor("values", values, ("B", "T", "N", "m"), "[B, T, N, m]")
     m = values.shape[-1]
     check_tensor("gates", gates, (*values.shape, m + 1), "[B, T, N, m, m+1]")
-    names = ("gates", "values")
-    return _run("bdlru", names, gates, values, initial_state, m, normalization, cu_seqlens, backend)
+    return _run("bdlru", gates, values, initial_state, m, normalization, cu_seqlens, backend)
 
 
 def hlru_scan(
@@ -107,20 +125,38 @@ def hlru_scan(
     cu_seqlens: Tensor | None = None,
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """Higher-order recurrence h_t = sum_{i=1..m} a_{i,t} h_{t-i} + a0_t v_t; the companion matrix is never built.
+    r"""Higher-order linear recurrence: N channels, each a weighted sum of its own last m states and its input.
 
-    gates: [B, T, N, m+1] raw (lags 1 … m, then the input gate). values: [B, T, N], same dtype.
-    initial_state: [S, N, m], the last m states, newest first, or None (zeros). Other arguments as `bdlru_scan`.
-    Returns states [B, T, N] (dtype of values) and final_state [S, N, m], newest first (float32 or float64).
-    Errors: ValueError or TypeError naming the argument. Source: arXiv 2602.12021, H-LRU.
+    $h_t = \sum_{i=1}^{m} a_{i,t} h_{t-i} + a_{0,t} v_t$. The companion matrix is never built.
+
+    Args:
+        gates: Raw gates [B, T, N, m+1]: lags 1 … m, then the input gate.
+        values: [B, T, N], same dtype and device.
+        initial_state: The last m states [S, N, m], newest first, or None for zeros.
+        normalization: A key of `statemix.ops.NORMALIZATIONS`.
+        cu_seqlens: Bounds of packed sequences, as in `bdlru_scan`.
+        backend: As in `bdlru_scan`.
+
+    Returns:
+        states [B, T, N] in the dtype of `values`, and the final state [S, N, m], newest first, in float32 (float64 for
+        float64 inputs). Gradients flow from both.
+
+    Raises:
+        TypeError: As `bdlru_scan`.
+        ValueError: As `bdlru_scan`.
+
+    Example:
+        >>> states, final_state = hlru_scan(torch.randn(2, 5, 3, 4 + 1), torch.randn(2, 5, 3))
+        >>> states.shape, final_state.shape
+        (torch.Size([2, 5, 3]), torch.Size([2, 3, 4]))
+
+    Source: arXiv 2602.12021, H-LRU.
     """
     gates, values = _same_dtype_under_autocast(gates, values)
     check_normalization(normalization)
     check_tensor("values", values, ("B", "T", "N"), "[B, T, N]")
     check_tensor("gates", gates, (*values.shape, "m+1"), "[B, T, N, m+1]")
-    m = gates.shape[-1] - 1
-    names = ("gates", "values")
-    return _run("hlru", names, gates, values, initial_state, m, normalization, cu_seqlens, backend)
+    return _run("hlru", gates, values, initial_state, gates.shape[-1] - 1, normalization, cu_seqlens, backend)
 
 
 def affine_scan(
@@ -131,63 +167,107 @@ def affine_scan(
     cu_seqlens: Tensor | None = None,
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """Any small-block linear recurrence h_t = A_t h_{t-1} + b_t.
+    """Any linear recurrence with small blocks: $h_t = A_t h_{t-1} + b_t$. Nothing is normalised.
 
-    transitions: [B, T, N, m, m]; inputs: [B, T, N, m], same dtype; initial_state: [S, N, m] or None (zeros).
-    Returns states [B, T, N, m] (dtype of inputs) and final_state [S, N, m] (float32; float64 for float64 inputs).
-    Nothing is normalised: stability is the caller's. Other arguments and errors as `bdlru_scan`.
+    Args:
+        transitions: A_t [B, T, N, m, m]. Whether the recurrence is stable is up to them.
+        inputs: b_t [B, T, N, m], same dtype and device.
+        initial_state: [S, N, m], or None for zeros.
+        cu_seqlens: Bounds of packed sequences, as in `bdlru_scan`.
+        backend: As in `bdlru_scan`.
+
+    Returns:
+        states [B, T, N, m] in the dtype of `inputs`, and the final state [S, N, m] in float32 (float64 for float64
+        inputs). Gradients flow from both.
+
+    Raises:
+        TypeError: As `bdlru_scan`.
+        ValueError: As `bdlru_scan`.
+
+    Example:
+        >>> decay = torch.full((1, 3, 1, 1, 1), 0.5)
+        >>> states, _ = affine_scan(decay, torch.ones(1, 3, 1, 1))
+        >>> states.flatten()
+        tensor([1.0000, 1.5000, 1.7500])
     """
     transitions, inputs = _same_dtype_under_autocast(transitions, inputs)
     check_tensor("inputs", inputs, ("B", "T", "N", "m"), "[B, T, N, m]")
     m = inputs.shape[-1]
     check_tensor("transitions", transitions, (*inputs.shape, m), "[B, T, N, m, m]")
     names = ("transitions", "inputs")
-    return _run("affine", names, transitions, inputs, initial_state, m, "none", cu_seqlens, backend)
+    return _run("affine", transitions, inputs, initial_state, m, "none", cu_seqlens, backend, names)
 
 
 def bdlru_step(
     gates: Tensor, values: Tensor, state: Tensor, *, normalization: str = "softmax", backend: str = "auto"
 ) -> Tensor:
-    """One token of `bdlru_scan`, for decoding: the new state [B, N, m], which is also the output.
+    r"""One token of `bdlru_scan`, for decoding: $h_t = A_t h_{t-1} + a_{0,t} \odot v_t$.
 
-    gates: [B, N, m, m+1] raw; values: [B, N, m]; state: [B, N, m]. Returns float32 (float64 for float64 inputs).
-    Errors: ValueError or TypeError naming the argument.
+    Args:
+        gates: Raw gates [B, N, m, m+1].
+        values: [B, N, m], same dtype and device.
+        state: The state before, [B, N, m].
+        normalization: A key of `statemix.ops.NORMALIZATIONS`.
+        backend: As in `bdlru_scan`.
+
+    Returns:
+        The new state [B, N, m], which is also the output, in float32 (float64 for float64 inputs).
+
+    Raises:
+        TypeError: As `bdlru_scan`.
+        ValueError: As `bdlru_scan`.
+
+    Example:
+        >>> state = torch.zeros(1, 3, 4)
+        >>> for _ in range(2):
+        ...     state = bdlru_step(torch.randn(1, 3, 4, 5), torch.randn(1, 3, 4), state)
+        >>> state.shape
+        torch.Size([1, 3, 4])
     """
     gates, values = _same_dtype_under_autocast(gates, values)
     check_tensor("values", values, ("B", "N", "m"), "[B, N, m]")
     check_tensor("gates", gates, (*values.shape, values.shape[-1] + 1), "[B, N, m, m+1]")
-    return _step("bdlru", gates, values, state, values.shape, normalization, backend)
+    return step("bdlru", gates, values, state, values.shape, normalization, backend)[1]
 
 
 def hlru_step(
     gates: Tensor, values: Tensor, state: Tensor, *, normalization: str = "softmax", backend: str = "auto"
 ) -> Tensor:
-    """One token of `hlru_scan`, for decoding: the new state [B, N, m], newest first.
+    r"""One token of `hlru_scan`, for decoding: $h_t = \sum_{i=1}^{m} a_{i,t} h_{t-i} + a_{0,t} v_t$.
 
-    gates: [B, N, m+1] raw; values: [B, N]; state: [B, N, m], newest first.
-    Returns float32 (float64 for float64 inputs); new_state[..., 0] is the output.
-    Errors: ValueError or TypeError naming the argument.
+    Args:
+        gates: Raw gates [B, N, m+1].
+        values: [B, N], same dtype and device.
+        state: The last m states [B, N, m], newest first.
+        normalization: A key of `statemix.ops.NORMALIZATIONS`.
+        backend: As in `bdlru_scan`.
+
+    Returns:
+        The new state [B, N, m], newest first, in float32 (float64 for float64 inputs); `[..., 0]` is the output.
+
+    Raises:
+        TypeError: As `bdlru_scan`.
+        ValueError: As `bdlru_scan`.
+
+    Example:
+        >>> state = hlru_step(torch.randn(1, 3, 4 + 1), torch.randn(1, 3), torch.zeros(1, 3, 4))
+        >>> state.shape
+        torch.Size([1, 3, 4])
     """
     gates, values = _same_dtype_under_autocast(gates, values)
     check_tensor("values", values, ("B", "N"), "[B, N]")
     check_tensor("gates", gates, (*values.shape, "m+1"), "[B, N, m+1]")
-    return _step("hlru", gates, values, state, (*values.shape, gates.shape[-1] - 1), normalization, backend)
+    return step("hlru", gates, values, state, (*values.shape, gates.shape[-1] - 1), normalization, backend)[1]
 
 
-def _step(
-    recurrence: str,
-    gates: Tensor,
-    values: Tensor,
-    state: Tensor,
-    shape: tuple[int, ...],
-    normalization: str,
+def step(
+    recurrence: str, gates: Tensor, values: Tensor, state: Tensor, shape: tuple[int, ...], normalization: str,
     backend: str,
-) -> Tensor:
-    """What the two steps share once gates and values are known to be right; shape: that of the state."""
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """One token whose gates and values have the right shapes: the states that are read out, in the dtype of `values`,
+    and the new state. shape: that of the state."""
     check_normalization(normalization)
-    check_same("gates", gates, "values", values)
-    if shape[-1] < 1:
-        raise ValueError(f"gates: got m = {shape[-1]} (shape {list(gates.shape)}), expected m >= 1")
+    _check_pair(("gates", "values"), gates, values, shape[-1])
     check_state("state", state, shape, values)
-    chosen = registration.choose_backend(backend, values.device, values.dtype)
-    return registration.step(recurrence, gates, values, state, normalization, chosen)[1]
+    chosen = choose_backend(backend, values.device, values.dtype, normalization)
+    return autograd.step(recurrence, gates, values, state, normalization, chosen)

@@ -43,6 +43,7 @@ def _scalar(name: str, value: Any, kind: type, limits: Mapping[str, Any]) -> Any
     accepted = (int, float) if kind is float else kind
     if isinstance(value, bool) or not isinstance(value, accepted):
         raise ValueError(f"{name}: got {value!r}, expected {kind.__name__}")
+    value = kind(value)
     low, high, choices = limits.get("low"), limits.get("high"), limits.get("choices")
     if isinstance(value, str):
         check_text(name, value)
@@ -53,7 +54,7 @@ def _scalar(name: str, value: Any, kind: type, limits: Mapping[str, Any]) -> Any
     if (low is not None and value < low) or (high is not None and value > high):
         span = f"at least {low}" if high is None else f"{low} to {high}"
         raise ValueError(f"{name}: got {value}, expected {span}")
-    return kind(value)
+    return value
 
 
 class _Section:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from statemix.ops._torch_compat import copy_into, recompile_limit
 from statemix.tasks import Examples
 from statemix.training.build import build_optimizer, learning_rate
 from statemix.training.evaluation import Scores, means, scores, sums
@@ -63,7 +64,7 @@ def compiled_forward(backend: str = "inductor") -> Forward:
     )
 
     def run(model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        with torch._dynamo.config.patch(recompile_limit=RECOMPILATIONS), warnings.catch_warnings():
+        with recompile_limit(RECOMPILATIONS), warnings.catch_warnings():
             ignore_compiler_warnings()
             return compiled(model, inputs, targets)
 
@@ -135,12 +136,12 @@ class Update:
             wide.append(parameter.grad)
         with torch.no_grad():
             if wide:
-                torch._foreach_copy_(wide, narrow)
+                copy_into(wide, narrow)
             if self._clip:
                 nn.utils.clip_grad_norm_(self.parameters, self._clip)
             self.optimizer.step()
             if self._wide:
-                torch._foreach_copy_(self._narrow, self._wide)
+                copy_into(self._narrow, self._wide)
 
 
 class DeviceStep:

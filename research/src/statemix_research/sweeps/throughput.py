@@ -14,7 +14,7 @@ from torch import Tensor
 from statemix.analysis.accounting import parameters
 from statemix.environment import describe
 from statemix.nn import build_mixer
-from statemix.ops import bdlru_scan
+from statemix.ops import bdlru_scan, in_fast_format
 from statemix.timing import time_calls
 from statemix.training.files import write_json
 from statemix_research.sweeps.grid import Cell, Expansion, InvalidCell
@@ -158,23 +158,14 @@ Timed = tuple[dict[str, Any], Callable[[], object], dict[str, Any]]
 
 def _scan(content: Mapping[str, Any], device: torch.device) -> Timed:
     shape = [content[name] for name in ("batch", "length", "blocks", "m")]
-    values = _fast(torch.randn(shape, device=device), device, 2, -1).requires_grad_()
-    gates = torch.randn([*shape, content["m"] + 1], device=device)
-    gates = _fast(gates, device, 2, -1) if device.type == "cpu" else _fast(gates, device, -1, 2)
+    values = in_fast_format(torch.randn(shape, device=device), "values").requires_grad_()
+    gates = in_fast_format(torch.randn([*shape, content["m"] + 1], device=device), "gates").requires_grad_()
     grad, scan = torch.randn_like(values), SCANS[content["scan"]]
-    gates.requires_grad_()
 
     def both() -> tuple[Tensor, ...]:
         return torch.autograd.grad(scan(gates, values), (gates, values), grad)
 
     return {"state_size": content["blocks"] * content["m"]}, both, {}
-
-
-def _fast(tensor: Tensor, device: torch.device, source: int, target: int) -> Tensor:
-    """A copy whose dimension `source` lies at `target` in memory, as a layer makes gates and values."""
-    if device.type != "cpu" and source != -1:
-        return tensor  # values are contiguous there
-    return tensor.movedim(source, target).contiguous().movedim(target, source)
 
 
 def _layer(content: Mapping[str, Any], device: torch.device) -> Timed:

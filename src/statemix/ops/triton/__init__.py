@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from statemix.ops.checks import check_bounds
-from statemix.ops.layout import empty_fast, split_joined
+from statemix.ops.layout import empty_fast, split_gates_values
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -29,6 +29,12 @@ def unavailable(device: torch.device, dtype: torch.dtype | None = None) -> str |
     if dtype is not None and dtype not in DTYPES:
         return f"the Triton kernels compute float32, bfloat16 and float16, got {dtype}"
     return None
+
+
+def can_fuse(width: int, dtype: torch.dtype) -> bool:
+    """Whether gates and values may come from one product, with `width` values a step: every step's values then begin
+    where a wide copy can. `backward_fused` writes their gradients likewise."""
+    return width * dtype.itemsize % 16 == 0
 
 
 def _checked_bounds(cu_seqlens: Tensor | None, length: int) -> None:
@@ -78,18 +84,19 @@ def backward(
     return d_gates, d_values, d_initial
 
 
-def backward_joined(
-    recurrence: str, joined: Tensor, states: Tensor, *rest: Any
+def backward_fused(
+    recurrence: str, gates_values: Tensor, states: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`backward` for gates and values side by side (`layout.split_joined`): the gradient of both (contiguous), the sum
-    of the gates' over B and T (float32), and that of the initial state. rest: as `backward`, from initial_state on."""
-    d_joined = torch.empty_like(joined, memory_format=torch.contiguous_format)
+    """`backward` for gates and values side by side (`layout.split_gates_values`): the gradient of both (contiguous),
+    that of the gates summed over B and T (float32), and that of the initial state. rest: as `backward`, from
+    initial_state on."""
+    d_both = torch.empty_like(gates_values, memory_format=torch.contiguous_format)
     inner = states.shape[2:]
-    outputs, (gates, values) = split_joined(d_joined, inner), split_joined(joined, inner)
+    outputs, (gates, values) = split_gates_values(d_both, inner), split_gates_values(gates_values, inner)
     d_initial, sums = _fill(recurrence, outputs, gates, values, states, *rest, summed=True)
     if sums is None:
-        sums = d_joined[..., : -inner.numel()].sum((0, 1), dtype=torch.float32)
-    return d_joined, sums, d_initial
+        sums = d_both[..., : -inner.numel()].sum((0, 1), dtype=torch.float32)
+    return d_both, sums, d_initial
 
 
 def _fill(

@@ -1,0 +1,73 @@
+"""Hooks of mkdocs: the generated pages in the navigation, a table of settings, equations as MathML."""
+
+from __future__ import annotations
+
+import html
+import re
+from pathlib import Path
+from typing import Any
+
+from latex2mathml.converter import convert
+
+FIRST = ("index", "claims")
+"""Pages of docs/reproduce/ that stand before the others, which are sorted by name."""
+
+SETTINGS = "<!-- settings -->"
+"""Where a page shows every setting of a run."""
+
+FORMULA = re.compile(
+    r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL
+)
+
+
+def on_config(config: Any) -> Any:
+    """Let the generated pages of docs/reproduce/ follow the index of that section."""
+    folder = Path(config.docs_dir) / "reproduce"
+    names = sorted(page.stem for page in folder.glob("*.md"))
+    ordered = [name for name in FIRST if name in names]
+    ordered += [name for name in names if name not in FIRST]
+    for section in config.nav:
+        if "reproduce/index.md" in next(iter(section.values())):
+            section["Reproducing the paper"] = [
+                f"reproduce/{name}.md" for name in ordered
+            ]
+    return config
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Put the table of settings where a page wants it."""
+    return markdown.replace(SETTINGS, settings()) if SETTINGS in markdown else markdown
+
+
+def settings() -> str:
+    """Every setting of tasks, layers, models and training as Markdown tables, from where they are declared."""
+    from statemix.training.settings import groups
+
+    lines = []
+    for title, rows in groups():
+        if title.startswith("mixer.name=") and title[11:] not in ("bdlru", "hlru"):
+            continue  # mixers of other packages
+        lines += [
+            f"### {title}",
+            "",
+            "| setting | default | meaning |",
+            "|---|---|---|",
+        ]
+        for row in rows:
+            meaning = html.escape(
+                f"{row.meaning}; {row.unit}" if row.unit else row.meaning, quote=False
+            )
+            lines.append(f"| `{row.name}` | `{row.default}` | {meaning} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def on_page_content(content: str, **_: Any) -> str:
+    """TeX between dollars becomes MathML, which browsers show by themselves."""
+    return FORMULA.sub(
+        lambda found: _mathml(found[1], html.unescape(found[2])), content
+    )
+
+
+def _mathml(element: str, tex: str) -> str:
+    return convert(tex, display="block" if element == "div" else "inline")

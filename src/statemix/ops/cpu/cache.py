@@ -1,0 +1,152 @@
+"""Compiled kernels on the disk: one file for each kernel, signature, processor and version of the code.
+
+Numba's own cache asks whether a kernel's own file has changed, not whether a helper has; it needs a folder that is
+writable when the kernel is imported, and fails on a damaged file. Here a file is named by a digest of the code of
+every module of this folder, it is read from wherever it lies, and whatever goes wrong only means compiling.
+"""
+
+# mypy: ignore-errors
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import pickle
+import pkgutil
+import sys
+import uuid
+import warnings
+from pathlib import Path
+from types import CodeType
+
+import llvmlite
+import numba
+import numpy as np
+from numba import config
+from numba.core.caching import NullCache
+from numba.core.compiler import CompileResult
+from numba.core.serialize import dumps
+from numba.misc.appdirs import AppDirs
+
+DIGEST_BYTES = hashlib.sha256().digest_size
+
+
+def _parts(code):
+    """What a code object does, as text that does not depend on where or when it was read."""
+    yield repr((code.co_code, code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars))
+    yield repr((code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags))
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _parts(constant)
+        else:
+            yield repr(sorted(constant, key=repr) if isinstance(constant, frozenset) else constant)
+
+
+def code_digest(package):
+    """A digest of what Python runs for every module of a package: of its sources, its bytecode or an archive.
+
+    ImportError where no module is found, or one has no code to read.
+    """
+    digest = hashlib.sha256()
+    names = sorted(module.name for module in pkgutil.iter_modules(sys.modules[package].__path__))
+    if not names:
+        raise ImportError(f"{package}: no modules found", name=package)
+    for name in names:
+        full = f"{package}.{name}"
+        code = importlib.util.find_spec(full).loader.get_code(full)
+        if code is None:
+            raise ImportError(f"{full}: no code found", name=full)
+        digest.update(full.encode())
+        for part in _parts(code):
+            digest.update(part.encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+try:
+    CODE = code_digest(__package__)
+except (ImportError, AttributeError, OSError):
+    CODE = None  # nothing tells one version from another: nothing is cached
+
+
+def folders():
+    """Where kernels are read from and written to, in this order: NUMBA_CACHE_DIR, beside the code, the user's cache."""
+    user = AppDirs(appname="numba", appauthor=False).user_cache_dir
+    places = [
+        Path(config.CACHE_DIR) if config.CACHE_DIR else None,
+        Path(__file__).parent / "__pycache__",
+        Path(user) / "statemix" if Path(user).is_absolute() else None,  # relative: a user without a home
+    ]
+    return [place for place in places if place is not None]
+
+
+def _read(path):
+    """The bytes of a cached file; None if there is none, or a damaged one."""
+    try:
+        data = path.read_bytes()
+    except (OSError, ValueError):
+        return None
+    digest, payload = data[:DIGEST_BYTES], data[DIGEST_BYTES:]
+    return payload if hashlib.sha256(payload).digest() == digest else None
+
+
+def _write(path, payload):
+    """Put bytes and their digest at a path, whole or not at all; whether that worked."""
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("xb") as file:
+                file.write(hashlib.sha256(payload).digest() + payload)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+class KernelCache(NullCache):
+    """The cache of one kernel, as Numba's dispatcher calls it."""
+
+    _warned = False
+
+    def __init__(self, function):
+        self._name = function.__name__
+        self._base = (
+            CODE, function.__module__, function.__qualname__,
+            sys.implementation.cache_tag, numba.__version__, llvmlite.__version__, np.__version__,
+        )  # fmt: skip
+
+    def _file(self, signature, codegen):
+        key = hashlib.sha256(repr((self._base, signature, codegen.magic_tuple())).encode()).hexdigest()
+        return f"statemix-{self._name}-{key[:32]}.nbc"
+
+    def load_overload(self, sig, target_context):
+        """The compiled kernel for a signature, or None."""
+        target_context.refresh()
+        if CODE is None:
+            return None
+        try:
+            name = self._file(sig, target_context.codegen())
+            for folder in folders():
+                payload = _read(folder / name)
+                if payload is not None:
+                    return CompileResult._rebuild(target_context, *pickle.loads(payload))
+        except Exception:  # whatever a foreign or half-fitting file raises: it is compiled anew
+            return None
+        return None
+
+    def save_overload(self, sig, data):
+        """Write a compiled kernel to the first folder that takes it; warn once if none does."""
+        if CODE is None:
+            return
+        name, payload, places = self._file(sig, data.codegen), dumps(data._reduce()), folders()
+        if any(_write(folder / name, payload) for folder in places) or KernelCache._warned:
+            return
+        KernelCache._warned = True
+        warnings.warn(
+            "the compiled CPU kernels cannot be cached, so every process compiles them again: expected a writable "
+            f"folder, got none among {', '.join(map(str, places))}; NUMBA_CACHE_DIR names another",
+            RuntimeWarning,
+            stacklevel=2,
+        )
