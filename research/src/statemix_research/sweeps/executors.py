@@ -97,7 +97,7 @@ class Processes(Executor):
         return future
 
     def renew(self, future: Future[Any]) -> None:
-        """The process that had this job was asked to leave, and would do no other: the next job finds a new one."""
+        """The process that had this job was told to leave, and would do no other: the next job finds a new one."""
         pool = self._pools.pop(self._slots[future], None)
         if pool is not None:
             pool.shutdown(wait=False)
@@ -114,7 +114,7 @@ class Processes(Executor):
         self._busy[slot] -= 1
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """As every executor's; with `cancel_futures` the jobs under way are asked to save and leave (SIGINT)."""
+        """As every executor's; with `cancel_futures` the jobs under way are told to save and leave (SIGINT)."""
         for pid in self._pids.values() if cancel_futures else ():
             with contextlib.suppress(Late, CancelledError, BrokenProcessPool, ProcessLookupError):
                 os.kill(pid.result(BEGIN), signal.SIGINT)
@@ -209,7 +209,7 @@ class Cluster(Executor):
         """Nothing: a worker that left a job takes others."""
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """As every executor's; with `cancel_futures` the jobs under way are asked to save and leave. The scheduler and
+        """As every executor's; with `cancel_futures` the jobs under way are told to save and leave. The scheduler and
         its workers stay."""
         if cancel_futures:
             self._leave.set()
@@ -219,14 +219,14 @@ class Cluster(Executor):
 
 
 def _run_leaving(event: str, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """On a scheduler's worker: `fn`, which is asked to leave once the scheduler's event of that name is set."""
+    """On a scheduler's worker: `fn`, which is told to leave once the scheduler's event of that name is set."""
     from distributed import Event, get_client
 
-    asked, leave, over = Event(event, client=get_client()), threading.Event(), threading.Event()
+    told, leave, over = Event(event, client=get_client()), threading.Event(), threading.Event()
 
     def look() -> None:
         while not over.wait(LOOK):
-            if asked.is_set():
+            if told.is_set():
                 leave.set()
                 return
 
