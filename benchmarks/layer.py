@@ -72,6 +72,9 @@ def time_layer(
     """Forward, and forward with all gradients, which are checked first. RuntimeError if they are wrong."""
     _redraw_matrices(layer)
     layer = layer.to(setup.device, setup.torch_dtype)
+    for module in layer.modules():
+        if isinstance(module, nn.RNNBase):
+            module.flatten_parameters()
     shape = (sizes.batch, sizes.length, width)
     x, grad = (torch.randn(shape, device=setup.device, dtype=setup.torch_dtype) for _ in range(2))
     names, leaves = zip(*layer.named_parameters(), strict=True)

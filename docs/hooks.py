@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import html
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 from latex2mathml.converter import convert
+
+ROOT = Path(__file__).resolve().parents[1]
 
 FIRST = ("index", "claims")
 """Pages of docs/reproduce/ that stand before the others, which are sorted by name."""
 
 SETTINGS = "<!-- settings -->"
 """Where a page shows every setting of a run."""
+
+RECORDS = "<!-- records -->"
+"""Where a page shows every record of the benchmarks."""
 
 FORMULA = re.compile(
     r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL
@@ -35,8 +41,23 @@ def on_config(config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put the table of settings where a page wants it."""
-    return markdown.replace(SETTINGS, settings()) if SETTINGS in markdown else markdown
+    """Put tables made of the code and of the records where a page wants them."""
+    for mark, write in ((SETTINGS, settings), (RECORDS, records)):
+        if mark in markdown:
+            markdown = markdown.replace(mark, write())
+    return markdown
+
+
+def records() -> str:
+    """What `python -m benchmarks report` prints of every record, without links."""
+    sys.path.insert(0, str(ROOT))  # the benchmarks are not installed
+    from benchmarks.records import read_record
+    from benchmarks.report import make_page
+
+    paths = sorted((ROOT / "benchmarks" / "records").glob("*.json"))
+    page = make_page({str(path): read_record(path) for path in paths}, ROOT)
+    page = re.sub(r"\[([^\]]+)\]\([^)]+\.json\)", r"`\1`", page)
+    return re.sub(r"(?<=LRU) m = (\d+)", "\u00a0m\u00a0=\u00a0\\1", page)
 
 
 def settings() -> str:

@@ -11,8 +11,8 @@ import types
 import pytest
 
 from statemix import waiting
-from statemix.cli.waiting import working
-from statemix.waiting import COMPILING, Lines, Pace, compiling
+from statemix.cli.console import working
+from statemix.waiting import COMPILING, Lines, compiling
 
 
 @pytest.fixture
@@ -24,14 +24,18 @@ def clock(monkeypatch):
 
 
 def test_a_line_is_due_at_every_tenth_and_after_a_while(clock):
-    pace = Pace(200)
-    assert [step for step in range(1, 201) if pace.due(step)] == list(range(20, 201, 20))
-    pace = Pace(1000, 500)
-    assert not pace.due(501)
+    def due(lines, done):
+        lines.done = done
+        return lines.is_due()
+
+    lines = Lines(str, 200)
+    assert [step for step in range(1, 201) if due(lines, step)] == list(range(20, 201, 20))
+    lines = Lines(str, 1000, 500)
+    assert not due(lines, 501)
     clock[0] += waiting.INTERVAL
-    assert pace.due(502)
-    assert not pace.due(503)
-    assert pace.due(600)
+    assert due(lines, 502)
+    assert not due(lines, 503)
+    assert due(lines, 600)
 
 
 def test_a_reader_that_left_and_no_stream_at_all_stop_nothing(monkeypatch):

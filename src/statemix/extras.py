@@ -7,27 +7,28 @@ from typing import NamedTuple
 
 
 class Package(NamedTuple):
-    """What is given to pip, and the extra of statemix that brings it along."""
+    """What is given to pip, and the extra that brings it along: of statemix (".") or of statemix-research."""
 
     requirement: str
     extra: str
 
 
 PACKAGES: dict[str, Package] = {
-    "numba": Package("numba>=0.60", "cpu"),
-    "triton": Package("triton>=3.6", "gpu"),
-    "typer": Package("typer>=0.26", "train"),
-    "rich": Package("rich>=13.7", "train"),
-    "safetensors": Package("safetensors>=0.4.3", "train"),
-    "tomli": Package("tomli>=2.0", "train"),
-    "tensorboard": Package("tensorboard>=2.16", "tensorboard"),
-    "matplotlib": Package("matplotlib>=3.8", "report"),
-    "jinja2": Package("jinja2>=3.1", "report"),
-    "fla": Package("flash-linear-attention>=0.6.0", "rivals"),
-    "accelerated_scan": Package("accelerated-scan>=0.3.1", "rivals"),
-    "distributed": Package("dask[distributed]>=2026.8", "cluster"),
+    "numba": Package("numba>=0.60", ".[cpu]"),
+    "triton": Package("triton>=3.6", ".[gpu]"),
+    "typer": Package("typer>=0.26", ".[train]"),
+    "rich": Package("rich>=13.7", ".[train]"),
+    "safetensors": Package("safetensors>=0.4.3", ".[train]"),
+    "tomli": Package("tomli>=2.0", ".[train]"),
+    "tensorboard": Package("tensorboard>=2.16", ".[tensorboard]"),
+    "matplotlib": Package("matplotlib>=3.8", ".[report]"),
+    "jinja2": Package("jinja2>=3.1", ".[report]"),
+    "pandas": Package("pandas>=2.1", ".[report]"),
+    "fla": Package("flash-linear-attention>=0.6.0", "./research[kernels]"),
+    "accelerated_scan": Package("accelerated-scan>=0.3.1", "./research[kernels]"),
+    "distributed": Package("dask[distributed]>=2026.8", "./research[cluster]"),
 }
-"""By the name that is imported. The requirements are those of pyproject.toml."""
+"""By the name that is imported. The requirements are those of the two pyproject.toml."""
 
 
 def installed(module: str) -> bool:
@@ -48,5 +49,12 @@ def missing(module: str) -> str:
     name = PACKAGES[module].requirement.partition(">")[0]
     return (
         f"{name} is not installed: {install(module)}"
-        f' (from a clone of statemix: pip install -e ".[{PACKAGES[module].extra}]")'
+        f' (from a clone of statemix: pip install -e "{PACKAGES[module].extra}")'
     )
+
+
+def require(*modules: str) -> None:
+    """ImportError that says how to install the first of the packages that is not installed."""
+    for module in modules:
+        if not installed(module):
+            raise ImportError(missing(module))

@@ -1,4 +1,4 @@
-"""What a person is told while something is under way, in a log: plain lines, now and then."""
+"""Progress in a log: plain lines on standard error, now and then."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ INTERVAL = 30.0
 """Seconds after which a line is due, whatever has been done."""
 
 PATIENCE = 2.0
-"""Seconds without a first step after which it is said what it waits for."""
+"""Seconds without a first step after which a line says that kernels are being compiled."""
 
 COMPILING = "compiling kernels, a minute at first"
 
@@ -44,37 +44,18 @@ def _compiles(frame: Any) -> bool:
     return False
 
 
-class Pace:
-    """When a line is due: at every further tenth of the way, and `INTERVAL` seconds after the last one."""
-
-    def __init__(self, total: int, done: int = 0) -> None:
-        self._total, self._tenth, self._told = max(1, total), 0, time.monotonic()
-        self._tenth = self._tenths(done)
-
-    def _tenths(self, done: int) -> int:
-        return 10 * done // self._total
-
-    def due(self, done: int) -> bool:
-        """Whether to say a line now; if so, it counts as said."""
-        now, tenth = time.monotonic(), self._tenths(done)
-        if tenth == self._tenth and now - self._told < INTERVAL:
-            return False
-        self._tenth, self._told = tenth, now
-        return True
-
-
 class Lines:
-    """A plain line on standard error whenever one is due: `describe()`, as it is then.
+    """A plain line on standard error, `describe()`, at every further tenth of `total` and every `INTERVAL` seconds.
 
-    A context. A reader that has left and a full disk silence it; they never stop what is under way.
+    A context. A broken pipe and a full disk silence it; they never stop the work.
     """
 
     def __init__(self, describe: Callable[[], str], total: int, done: int = 0) -> None:
-        self._describe, self._pace = describe, Pace(total, done)
+        self._describe, self._total, self._first = describe, max(1, total), done
         self.done = done
         """How much of the whole; set without `moved`, a line that is due comes within a second."""
-        self._first, self._told = done, False
-        self._began = time.monotonic()
+        self._begun = self._last = time.monotonic()
+        self._tenth, self._compiling_said = self._tenths(done), False
         self._lock, self._over = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="statemix progress")
 
@@ -90,23 +71,33 @@ class Lines:
         """So much of the whole is done: a line now, if one is due."""
         with self._lock:
             self.done = done
-            self._look()
+            self._print_if_due()
 
-    def say(self, line: str) -> None:
-        """One line now."""
+    def is_due(self) -> bool:
+        """Whether to print a line now; if so, it counts as printed."""
+        now, tenth = time.monotonic(), self._tenths(self.done)
+        if tenth == self._tenth and now - self._last < INTERVAL:
+            return False
+        self._tenth, self._last = tenth, now
+        return True
+
+    def _tenths(self, done: int) -> int:
+        return 10 * done // self._total
+
+    def _print_if_due(self) -> None:
+        if self.is_due():
+            self._print(self._describe())
+
+    def _print(self, line: str) -> None:
         with contextlib.suppress(OSError, ValueError):
             print(line, file=sys.stderr, flush=True)
 
-    def _look(self) -> None:
-        if self._pace.due(self.done):
-            self.say(self._describe())
-
     def _watch(self) -> None:
-        """Time passes: the line that is due though nothing has been done, and what the first step waits for."""
+        """Print the line that is due though nothing has moved, and that the first step waits for a compiler."""
         while not self._over.wait(0.5):
             with self._lock:
-                self._look()
-                waited = time.monotonic() - self._began > PATIENCE
-                if waited and not self._told and self.done == self._first and compiling():
-                    self._told = True
-                    self.say(COMPILING)
+                self._print_if_due()
+                waiting = self.done == self._first and time.monotonic() - self._begun > PATIENCE
+                if waiting and not self._compiling_said and compiling():
+                    self._compiling_said = True
+                    self._print(COMPILING)

@@ -6,7 +6,6 @@ import json
 
 import pytest
 import torch
-from rich.console import Console
 
 from statemix.cli import doctor, selfcheck
 from statemix.ops import cpu, triton
@@ -15,14 +14,7 @@ from statemix.ops import launch as table
 
 def shown(monkeypatch, *names):
     monkeypatch.setattr(doctor, "devices", lambda: [torch.device(name) for name in names])
-    console = Console(width=200)
-    with console.capture() as captured:
-        console.print(doctor._choices())
-    return [
-        [cell.strip() for cell in line.split("│")[1:-1]]
-        for line in captured.get().splitlines()
-        if "│" in line
-    ]
+    return [list(row) for row in doctor.choices()]
 
 
 @pytest.fixture(autouse=True)
@@ -67,12 +59,12 @@ def h200(tmp_path, monkeypatch):
 
 def test_launches_by_default(h200, monkeypatch):
     said = doctor.launches(torch.device("cuda", 0))
-    assert said.startswith("measured defaults for compute capability 9.0; none of your own")
+    assert said.startswith("measured defaults for compute capability 9.0; none for this GPU")
     assert str(h200) in said
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
-    assert doctor.launches(torch.device("cuda", 0)).startswith("portable kernels; none of your own")
+    assert doctor.launches(torch.device("cuda", 0)).startswith("portable kernels; none for this GPU")
     monkeypatch.setattr(torch.version, "hip", "7.0")
-    assert doctor.launches(torch.device("cuda", 0)).startswith("portable kernels; none of your own")
+    assert doctor.launches(torch.device("cuda", 0)).startswith("portable kernels; none for this GPU")
 
 
 def test_launches_of_a_users_table(h200):
@@ -82,7 +74,7 @@ def test_launches_of_a_users_table(h200):
     }
     h200.write_text(json.dumps({"devices": {"NVIDIA H200": entries}}))
     said = doctor.launches(torch.device("cuda", 0))
-    assert said == f"2 of your own from {h200}, else measured defaults for compute capability 9.0"
+    assert said == f"2 from {h200}, else measured defaults for compute capability 9.0"
 
 
 def test_a_damaged_table_is_told(h200):
@@ -96,7 +88,7 @@ def test_a_number_that_is_none_does_not_pass():
 
 
 def test_nan_in_one_output_is_seen(monkeypatch):
-    right = selfcheck._outputs_and_gradients
+    right = selfcheck.outputs_and_gradients
 
     def spoilt(recurrence, inputs, backend):
         outputs = right(recurrence, inputs, backend)
@@ -104,7 +96,7 @@ def test_nan_in_one_output_is_seen(monkeypatch):
             return outputs
         return (*outputs[:2], outputs[2] * float("nan"), *outputs[3:])
 
-    monkeypatch.setattr(selfcheck, "_outputs_and_gradients", spoilt)
+    monkeypatch.setattr(selfcheck, "outputs_and_gradients", spoilt)
     assert not any(check.passed for check in selfcheck.checks(torch.device("cpu")))
 
 

@@ -20,9 +20,6 @@ BAD_INPUT = {
     "tasks show parity length": "option: got 'length', expected key=value",
     "tasks show parity length=x": "parity.length: got 'x'",
     "tasks show parity --count -1": "count: got -1",
-    "bench scan --shapes bdlru": "shapes: got 'bdlru', expected bdlru:m or hlru:m",
-    "bench scan --device cuda": "device: got 'cuda', expected 'cpu'",
-    "bench scan --repeats x": "'--repeats'",
     "train nope": "preset: got 'nope', expected one of demo-diagonal",
     "train demo-bdlru mixer.block_size=0": "block_size: got 0",
     "train demo-bdlru training.stepz=3": "training.stepz",
@@ -43,10 +40,18 @@ def test_bad_input(statemix, line):
     assert done.out == ""
 
 
-def test_a_group_alone_shows_its_help(statemix):
-    done = statemix("bench")
-    assert done.code == 2
-    assert "scan" in done.err
+@pytest.mark.parametrize(
+    ("line", "now"),
+    [
+        ("bench scan --device cpu", "python -m benchmarks scan --device cpu"),
+        ("experiment run fig3 'only=a b'", "statemix-research run fig3 'only=a b'"),
+        ("rivals", "statemix-research baselines"),
+    ],
+)
+def test_a_command_that_moved_is_named_whole(statemix, line, now):
+    done = statemix(line)
+    assert (done.code, done.out) == (2, "")
+    assert f"is now {now} (" in done.err and done.err.count("\n") == 1
 
 
 def test_a_folder_that_is_no_run(statemix, tmp_path):
@@ -120,15 +125,14 @@ def test_without_the_extra(monkeypatch, capsys, name):
     assert 'pip install -e ".[train]"' in err and err.count("\n") == 1
 
 
-def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path):
+def test_ctrl_c_saves_and_the_same_command_resumes(tmp_path):
     """In a process of its own: SIGINT -> 130 with a checkpoint; again -> the end."""
     folder = tmp_path / "run"
-    line = [sys.executable, "-m", "statemix.cli", "train", "demo-hlru", *TINY, "--out", str(folder)]
-    slow = [word if word != "training.steps=4" else "training.steps=300" for word in line] + [
-        "training.log_every=1"
-    ]
+    settings = [word for word in TINY if not word.startswith("training.steps")]
+    settings += ["training.steps=80", "training.log_every=1", "training.checkpoint_every=2"]
+    line = [sys.executable, "-m", "statemix", "train", "demo-hlru", *settings, "--out", str(folder)]
     process = subprocess.Popen(
-        slow,
+        line,
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -142,6 +146,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path):
     assert process.returncode == 130, err
     assert "interrupted: saved at step" in err
     assert "Traceback" not in err
-    done = subprocess.run(slow, capture_output=True, text=True, check=False)
+    line[-2:-2] = ["training.checkpoint_every=80"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "300" in done.stdout
+    assert "80" in done.stdout

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 
-from statemix.cli.app import BENCHES, COMMANDS, EXPERIMENTS, TASKS
+from statemix.cli.app import COMMANDS, TASKS
 from statemix.training import PRESETS
 from tests.cli.conftest import TINY
 
 SHRUNK = {"train": TINY, "demo": TINY}
-HELPS = [
-    "", *COMMANDS, "tasks", *(f"tasks {name}" for name in TASKS), "bench", *(f"bench {name}" for name in BENCHES),
-    "experiment", *(f"experiment {name}" for name in EXPERIMENTS),
-]  # fmt: skip
+HELPS = ["", *COMMANDS, "tasks", *(f"tasks {name}" for name in TASKS)]
 
 
 def test_every_help_has_an_example_and_every_example_works(statemix):
@@ -28,7 +24,7 @@ def test_every_help_has_an_example_and_every_example_works(statemix):
         )
         seen.append(example)
     assert statemix("").out.endswith("Example: statemix demo\n")
-    for example in sorted(seen, key=lambda line: not line.startswith(("train", "demo", "experiment run"))):
+    for example in sorted(seen, key=lambda line: not line.startswith(("train", "demo"))):
         done = statemix(example, SHRUNK.get(example.split()[0], ()))
         assert done.code == 0, (example, done.err)
         assert done.out.strip(), example
@@ -36,24 +32,13 @@ def test_every_help_has_an_example_and_every_example_works(statemix):
 
 def test_help_shows_every_command(statemix):
     shown = statemix("--help").out
-    for name in [*COMMANDS, "tasks", "bench", "experiment"]:
+    for name in [*COMMANDS, "tasks"]:
         assert re.search(rf"^  {name} ", shown, re.MULTILINE)
 
 
 def test_help_of_train_names_every_preset(statemix):
     shown = statemix("train --help").out
     assert [name for name in PRESETS if not re.search(rf"\b{name}\b", shown)] == []
-
-
-def test_bench_records(statemix, tmp_path):
-    line = "bench scan --shapes bdlru:2 --batch 2 --length 8 --blocks 3 --repeats 3 --out new/scan.json"
-    done = statemix(line)
-    assert done.code == 0
-    assert "associative_scan" in done.out
-    assert "×" in done.out
-    record = json.loads((tmp_path / "new" / "scan.json").read_text())
-    assert record["bench"] == "scan"
-    assert record["command"].startswith("statemix")
 
 
 def test_tasks(statemix):

@@ -71,7 +71,7 @@ def test_what_make_demo_runs(tmp_path):
     assert "demo/index.html" in README
     words = shrunk(["statemix", "demo", "--picture", "docs/demo.png"])
     done = subprocess.run(
-        [sys.executable, "-m", "statemix.cli", *words], capture_output=True, text=True, cwd=tmp_path, check=False,
+        [sys.executable, "-m", "statemix", *words], capture_output=True, text=True, cwd=tmp_path, check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

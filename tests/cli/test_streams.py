@@ -72,8 +72,7 @@ ERRORS = {
     "setting": (["train", f"task.name='''{ODD}'''"], "[b]c[/b] :smile: [red]x\\x1b[31m\\n"),
     "option": (["tasks", "show", "parity", f"{ODD}=1"], "[b]c[/b] :smile: [red]x\\x1b[31m "),
     "command": ([ODD], "[b]c[/b] :smile: [red]x\\x1b[31m"),
-    "device": (["rivals", "--device", ODD], "[b]c[/b] :smile: [red]x\\x1b[31m\\n"),
-    "file": (["bench", "report", ODD], "{}: No such file or directory"),
+    "moved": (["bench", ODD], "[b]c[/b] :smile: [red]x\\x1b[31m "),
 }
 
 
@@ -111,7 +110,7 @@ def into(monkeypatch, tmp_path):
 
 
 COMMANDS = (["tasks"], ["tasks", "show", "parity", "--count", "2000"], ["--help"], ["train", "--help"],
-            ["--version"], ["train", "demo-bdlru", "--show-config"], ["experiment", "list"])  # fmt: skip
+            ["--version"], ["train", "demo-bdlru", "--show-config"])  # fmt: skip
 
 
 @pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)

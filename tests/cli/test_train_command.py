@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
-from statemix_research.sweeps import EXPERIMENTS
 
 from statemix.cli import app
-from statemix.nn.registry import MIXERS
+from statemix.nn import MIXERS
 from statemix.tasks import TASKS
 from statemix.training import PRESETS, groups, resolve_config
 
@@ -39,7 +38,7 @@ def test_show_config_prints_what_config_takes_and_trains_nothing(statemix, tmp_p
 
 def test_the_list_of_commands_cuts_no_sentence(statemix, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    for line in ("--help", "bench --help", "experiment --help", "tasks --help"):
+    for line in ("--help", "tasks --help"):
         assert "..." not in statemix(line).out.replace("[ARGS]...", "")
 
 
@@ -50,7 +49,6 @@ COMPLETIONS = {
     "statemix train task.name=c": {"task.name=compression", "task.name=cyclic", "task.name=cycle_navigation"},
     "statemix train mixer.name=h": {"mixer.name=hlru"},
     "statemix tasks show pa": {"parity"},
-    "statemix experiment run fig": {name for name in EXPERIMENTS if name.startswith("fig")},
 }  # fmt: skip
 
 

@@ -9,24 +9,24 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import passes, tuning, tuning_gpu
-from benchmarks.cases import Case
+from statemix.cli import tuning
+from statemix.cli.tuning import Shape
 from statemix.ops import launch as table
 from statemix.ops.launch import LaunchConfig, LaunchKey, default_launch
 
 HERE, SHARED = (9, 0), 227 << 10
-CASE = Case("bdlru", 4, 8, 2048, 256)
+SHAPE = Shape("bdlru", 4, 8, 2048, 256)
 KEY = LaunchKey("bdlru", "forward", 4, 2, False)
 QUICK, WRONG = LaunchConfig(2, 4, 8, 3, 128), LaunchConfig(2, 2, 4, 2, 128)
 
 
 class Machine:
-    """`tuning.Measurer` that knows the time of every launch; what is not named takes a millisecond."""
+    """A `tuning.Gpu` that knows the time of every launch; what is not named takes a millisecond."""
 
-    device, capability, shared, turns = "made up", HERE, SHARED, True
+    capability, shared, hopper = HERE, SHARED, True
 
-    def __init__(self, times=(), chosen=True):
-        self.times, self.chosen, self.compiled = dict(times), chosen, []
+    def __init__(self, times=(), chosen=True, shape=SHAPE):
+        self.times, self.chosen, self.compiled, self.shape = dict(times), chosen, [], shape
 
     def key(self, direction):
         return KEY._replace(direction=direction) if self.chosen else None
@@ -42,7 +42,7 @@ class Machine:
 
 
 def choose(machine, direction="forward"):
-    return tuning.choose_best(CASE, direction, machine)
+    return tuning.choose_best(machine, direction)
 
 
 def test_the_fastest_right_launch_wins():
@@ -55,30 +55,28 @@ def test_the_fastest_right_launch_wins():
         default_launch(KEY, HERE),
         1.0,
     )
-    assert choice.gain == 2.0
     assert choice.failed == {WRONG: "error 1e+00 against float64"}
     assert choice.tried == len(machine.compiled) == len(set(machine.compiled))
 
 
 def test_a_gain_too_small_keeps_the_default():
     choice = choose(Machine({QUICK: 0.995}))
-    assert choice.best == choice.default
-    assert choice.gain == 1.0
+    assert choice.best == choice.default and choice.best_ms == choice.default_ms
 
 
 def test_the_portable_kernels_are_tried_too():
     assert choose(Machine({None: 0.1})).best is None
 
 
-def test_a_gpu_without_turns_tries_the_portable_kernels_alone():
+def test_a_gpu_before_hopper_tries_the_portable_kernels_alone():
     machine = Machine()
-    machine.turns, machine.capability = False, (8, 0)
+    machine.hopper, machine.capability = False, (8, 0)
     assert choose(machine)[2:] == (None, 1.0, None, 1.0, 1, {})
 
 
 def test_a_default_that_fails_is_replaced():
     choice = choose(Machine({default_launch(KEY, HERE): "no resources", QUICK: 0.5}))
-    assert (choice.best, choice.default_ms, choice.gain) == (QUICK, None, None)
+    assert (choice.best, choice.default_ms) == (QUICK, None)
 
 
 def test_nothing_right_is_an_error():
@@ -89,14 +87,6 @@ def test_nothing_right_is_an_error():
 
 def test_without_a_choice_nothing_is_measured():
     assert choose(Machine(chosen=False)) is None
-    assert list(tuning.run([CASE], lambda case: Machine(chosen=False))) == []
-
-
-def test_both_directions_of_every_case():
-    choices = list(tuning.run([CASE, CASE._replace(m=8)], lambda case: Machine()))
-    assert [(c.case.m, c.key.direction) for c in choices] == [
-        (4, "forward"), (4, "backward"), (8, "forward"), (8, "backward"),
-    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("direction", tuning.DIRECTIONS)
@@ -155,14 +145,13 @@ def test_a_damaged_table_is_left_alone(path):
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """`tuning_gpu.Gpu` on the CPU, with the loop for kernels: it obeys no launch, but it computes the right numbers."""
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda place: "made up")
+    """`tuning.Gpu` on the CPU, with the loop for kernels: it obeys no launch, but it computes the right numbers."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda place: HERE)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda place: SimpleNamespace())
     monkeypatch.setattr(torch.cuda, "synchronize", lambda place: None)
     monkeypatch.setattr(torch.cuda, "device", lambda place: contextlib.nullcontext())
-    monkeypatch.setattr(tuning_gpu, "BACKEND", "reference")
-    return tuning_gpu.Gpu(Case("hlru", 2, 2, 5, 8), "float32", torch.device("cpu"), repeats=1, threads=2)
+    monkeypatch.setattr(tuning, "BACKEND", "reference")
+    return tuning.Gpu(Shape("hlru", 2, 3, 5, 8), torch.float32, torch.device("cpu"), repeats=1, threads=2)
 
 
 @pytest.mark.parametrize("direction", tuning.DIRECTIONS)
@@ -170,7 +159,7 @@ def test_a_launch_is_checked_and_timed(gpu, direction):
     gpu.compile(direction, [QUICK, None])
     assert 0 < gpu.milliseconds(direction, QUICK) < 10_000
     assert gpu.key(direction) is None  # the loop asks no table
-    assert (gpu.device, gpu.capability, gpu.turns) == ("made up", HERE, True)
+    assert (gpu.capability, gpu.hopper) == (HERE, True)
 
 
 @pytest.mark.parametrize("direction", tuning.DIRECTIONS)
@@ -178,22 +167,23 @@ def test_a_launch_is_checked_and_timed(gpu, direction):
     ("spoil", "words"), [(float("nan"), "not finite"), (1.1, r"error .* against float64")]
 )
 def test_wrong_numbers_are_not_timed(gpu, monkeypatch, direction, spoil, words):
-    right = getattr(passes, direction)
-    monkeypatch.setattr(passes, direction, lambda *x: [tensor * spoil for tensor in right(*x)])
+    right = gpu._call
+    monkeypatch.setattr(gpu, "_call", lambda *x: lambda: [tensor * spoil for tensor in right(*x)()])
     with pytest.raises(RuntimeError, match=words):
         gpu.milliseconds(direction, QUICK)
 
 
-def test_a_launch_that_does_not_compile_is_told_when_its_turn_comes(gpu, monkeypatch):
-    def broken(*_):
+def test_a_launch_that_does_not_compile_is_reported_when_it_is_timed(gpu, monkeypatch):
+    def broken():
         raise NotImplementedError("out of resources")
 
-    monkeypatch.setattr(passes, "backward", broken)
+    monkeypatch.setattr(gpu, "_call", lambda *_: broken)
     gpu.compile("backward", [QUICK])
     with pytest.raises(RuntimeError, match="NotImplementedError: out of resources"):
         gpu.milliseconds("backward", QUICK)
 
 
-def test_blocks_are_aligned():
-    assert tuning_gpu.aligned(CASE._replace(blocks=341)).blocks == 336
-    assert tuning_gpu.aligned(CASE._replace(blocks=5)).blocks == 5
+def test_shapes_are_aligned():
+    assert tuning.parse_shapes("bdlru:3,hlru:4:5", "8x2048x1024") == [
+        Shape("bdlru", 3, 8, 2048, 336), Shape("hlru", 4, 8, 2048, 5),
+    ]  # fmt: skip

@@ -10,7 +10,7 @@ from torch.nn.utils import parametrizations, prune
 from statemix.nn import BDLRU, HLRU
 from tests.ops.cases import RECURRENCES, inputs, relative, run
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+pytestmark = pytest.mark.gpu
 
 LAYERS = {
     "bdlru": lambda: BDLRU(32, block_size=4, device="cuda"),

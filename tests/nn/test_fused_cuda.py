@@ -10,7 +10,6 @@ import torch
 from statemix.nn import BDLRU, HLRU
 from statemix.ops import projection
 from statemix.ops import triton as backend
-from statemix.ops.launch import choosing
 from statemix.ops.layout import split_gates_values
 from statemix.ops.triton import launch_table
 from tests.ops.cases import relative
@@ -18,7 +17,7 @@ from tests.ops.test_triton_cuda import BOUNDS, cut, launches, one_launch, poison
 
 __all__ = ["poisoned"]  # uninitialised memory is NaN in every test
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+pytestmark = pytest.mark.gpu
 
 KINDS = ["bdlru", "hlru"]
 
@@ -59,12 +58,12 @@ def check(recurrence, arguments):
 
 @pytest.mark.parametrize("dtype", BOUNDS, ids=str)
 @pytest.mark.parametrize(("recurrence", "direction", "m", "launch"), list(launches()))
-def test_every_launch_of_the_table(recurrence, direction, m, launch, dtype):
+def test_every_launch_of_the_table(recurrence, direction, m, launch, dtype, monkeypatch):
     if direction == "forward":
         pytest.skip("reads only")
     T = 16 * launch.num_workers + 3 * launch.block_t + 5
-    with choosing(one_launch(direction, launch)):
-        check(recurrence, problem(recurrence, 2, T, 32, m, dtype))
+    monkeypatch.setattr(launch_table, "_choose", one_launch(direction, launch))
+    check(recurrence, problem(recurrence, 2, T, 32, m, dtype))
 
 
 @pytest.mark.parametrize("dtype", BOUNDS, ids=str)
@@ -81,7 +80,7 @@ def test_every_way(recurrence, m, dtype, monkeypatch):
     with monkeypatch.context() as patch:
         cut(patch, 64)
         check(recurrence, problem(recurrence, 1, 200, 16, m, dtype))
-    monkeypatch.setattr(launch_table, "_chooser", lambda *key: None)
+    monkeypatch.setattr(launch_table, "_choose", lambda *key: None)
     check(recurrence, problem(recurrence, 2, 37, 20, m, dtype))
 
 

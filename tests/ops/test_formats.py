@@ -94,7 +94,7 @@ def test_what_the_operators_return_elsewhere(recurrence):
     assert found(*gradients) == expected(recurrence, "meta")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("recurrence", RECURRENCES)
 def test_what_the_operators_return_on_a_gpu(recurrence, dtype):

@@ -10,7 +10,7 @@ import torch
 
 from statemix import BDLRU, HLRU
 from statemix.ops import bdlru_scan, hlru_scan, reference
-from statemix.ops.launch import choosing, default_launch
+from statemix.ops.launch import default_launch
 from statemix.ops.layout import in_fast_format
 from statemix.ops.triton import launch_table
 from tests.ops.cases import RECURRENCES, inputs, names, relative, restride, run
@@ -68,7 +68,7 @@ def cut(monkeypatch, length):
 
 
 def one_launch(direction, launch):
-    """A chooser of launches: this one in a direction, else the default."""
+    """What chooses this launch in a direction, else the default; in autograd's threads too."""
     return lambda key, gpu, capability: (
         launch if key.direction == direction else default_launch(key, capability)
     )
@@ -87,18 +87,18 @@ def launches():
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("recurrence", "direction", "m", "launch"), list(launches()))
-def test_every_launch_of_the_table(recurrence, direction, m, launch, dtype):
+def test_every_launch_of_the_table(recurrence, direction, m, launch, dtype, monkeypatch):
     T = 3 * launch.block_t * launch.num_workers + 5
     tensors = inputs(recurrence, B=2, T=T, N=24, m=m, dtype=dtype, seed=m)
-    with choosing(one_launch(direction, launch)):
-        check(recurrence, on_gpu(tensors))
+    monkeypatch.setattr(launch_table, "_choose", one_launch(direction, launch))
+    check(recurrence, on_gpu(tensors))
 
 
 @pytest.mark.parametrize("m", [1, 3, 4, 8, 16])
 @pytest.mark.parametrize("recurrence", RECURRENCES)
 def test_portable_kernels(recurrence, m, monkeypatch):
     """What runs on every other GPU, here: whole, packed, in chunks."""
-    monkeypatch.setattr(launch_table, "_chooser", lambda *key: None)
+    monkeypatch.setattr(launch_table, "_choose", lambda *key: None)
     for dtype in (torch.float32, torch.bfloat16):
         check(recurrence, on_gpu(inputs(recurrence, B=2, T=37, N=20, m=m, dtype=dtype)))
     bounds = torch.tensor([0, 5, 5, 37], device="cuda")

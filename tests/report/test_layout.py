@@ -10,8 +10,7 @@ import struct
 import pytest
 
 from statemix.report import write_readme_picture, write_report
-from statemix.report.groups import read_groups
-from statemix.report.labels import shorten
+from statemix.report.groups import read_groups, shorten
 from statemix.report.page import _seeds
 from tests.report.browser import find_chromium, lay_out
 from tests.report.copies import copy_run
@@ -52,19 +51,19 @@ def image_sizes(text):
     return {alt: (int(width), int(height)) for alt, width, height in found}
 
 
-def test_figures_have_a_size_of_their_own(runs, tmp_path):
+def test_figures_have_a_size_of_their_own(runs, page, tmp_path):
     one = image_sizes(write_report([runs / "block-0"], tmp_path / "one").read_text())
     assert len(one) == 3
     assert one["Learned eigenvalues"][0] < 400  # one circle fills no screen
     assert all(width < 640 and height < 640 for width, height in one.values())
-    two = image_sizes(write_report([runs], tmp_path / "two").read_text())
+    two = image_sizes(page.read_text())
     assert two["Learned eigenvalues"][0] > one["Learned eigenvalues"][0]
     assert two["Learned eigenvalues"][1] == pytest.approx(one["Learned eigenvalues"][1], abs=2)
 
 
-def test_what_is_long_may_be_broken(runs, tmp_path):
+def test_what_is_long_may_be_broken(page):
     """What a browser would show: no rule makes anything scroll sideways, or keeps a long word whole."""
-    text = write_report([runs], tmp_path).read_text()
+    text = page.read_text()
     style = re.search(r"<style>(.*?)</style>", text, re.DOTALL).group(1)
     rules = {name.strip(): body for name, body in re.findall(r"([^{}]+)\{([^{}]*)\}", style)}
     assert "overflow-wrap: anywhere" in rules["body"]
@@ -81,8 +80,7 @@ def test_nothing_scrolls_sideways_in_a_browser(odd, runs, tmp_path):
     (other / "model.safetensors").unlink()
     for name, folders in (("one", [runs / "block-0"]), ("odd", [odd])):
         page = write_report(folders, tmp_path / name)
-        for width in WIDTHS:
-            laid_out = lay_out(page, width, tmp_path)
+        for width, laid_out in lay_out(page, WIDTHS, tmp_path).items():
             assert laid_out["wide"] == []
             assert laid_out["size"][0] == width
             assert len(laid_out["shapes"]) == 3
@@ -165,11 +163,11 @@ def test_the_picture_is_what_its_name_says(runs, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.SVG", "a.png", "runs"]
 
 
-def test_the_embedded_figure_is_the_file(runs, tmp_path):
-    text = write_report([runs], tmp_path).read_text()
+def test_the_embedded_figure_is_the_file(page):
+    text = page.read_text()
     for name, (width, height) in zip(
         ("accuracy_length", "learning_curves", "eigenvalues"), image_sizes(text).values(), strict=True
     ):
-        assert base64.b64encode((tmp_path / f"{name}.svg").read_bytes()).decode() in text
-        pixels = struct.unpack(">II", (tmp_path / f"{name}.png").read_bytes()[16:24])
+        assert base64.b64encode((page.parent / f"{name}.svg").read_bytes()).decode() in text
+        pixels = struct.unpack(">II", (page.parent / f"{name}.png").read_bytes()[16:24])
         assert pixels == pytest.approx((width * 160 / 96, height * 160 / 96), abs=1)

@@ -17,9 +17,8 @@ from statemix.training.files import read_json, write_json
 from tests.report.page import Page
 
 
-def test_the_page_says_what_the_runs_say(runs, tmp_path):
-    page = write_report([runs], tmp_path / "out")
-    assert page == tmp_path / "out" / "index.html"
+def test_the_page_says_what_the_runs_say(trained, page):
+    assert page.name == "index.html"
     parsed = Page(page.read_text())
     assert parsed.open == []
     rows = parsed.rows()
@@ -28,14 +27,14 @@ def test_the_page_says_what_the_runs_say(runs, tmp_path):
     assert (block["m"], block["N"], block["n"]) == ("3", "4", "3")
     assert block["accuracy at 6"] == "0.900 (0.800–1.000)"
     assert block["accuracy at 12"] == "0.300 (0.100–0.500)"
-    summary = json.loads((runs / "block-0" / "summary.json").read_text())
+    summary = json.loads((trained / "block-0" / "summary.json").read_text())
     assert block["state size"] == "12"
     assert int(re.sub(r"\D", "", block["FLOPs per token"])) == summary["flops_per_token"]
     assert int(re.sub(r"\D", "", block["parameters"])) == summary["parameters"]
     assert block["status"] == "3 finished"
     assert order["n"] == "1"
     assert "–" not in order["accuracy at 6"]
-    with (tmp_path / "out" / "runs.csv").open() as file:
+    with (page.parent / "runs.csv").open() as file:
         first = next(csv.DictReader(file))
     assert float(first["accuracy at 12"]) == pytest.approx(0.3)
     assert float(first["accuracy at 12 sd"]) == pytest.approx(math.sqrt(0.04))
@@ -43,32 +42,31 @@ def test_the_page_says_what_the_runs_say(runs, tmp_path):
     assert (first["accuracy at 12 min"], first["accuracy at 12 max"]) == ("0.1", "0.5")
 
 
-def test_the_page_needs_nothing_beside_it(runs, tmp_path):
-    text = write_report([runs], tmp_path / "out").read_text()
+def test_the_page_needs_nothing_beside_it(page):
+    text = page.read_text()
     assert all(load.startswith("data:image/svg+xml;base64,") for load in Page(text).loads)
     assert len(Page(text).loads) == 3
     style = re.search(r"<style>(.*?)</style>", text, re.DOTALL).group(1)
     assert "url(" not in style
     assert "@import" not in style
     assert "<script" not in text
-    for figure in (tmp_path / "out").glob("*.svg"):
+    for figure in page.parent.glob("*.svg"):
         loads = re.findall(r'(?:href|src)="([^"]*)"', figure.read_text())
         assert all(load.startswith(("#", "data:")) for load in loads)
-    files = sorted(path.name for path in (tmp_path / "out").iterdir())
+    files = sorted(path.name for path in page.parent.iterdir())
     stems = ("accuracy_length", "eigenvalues", "learning_curves")
     assert files == sorted([*(f"{s}.{e}" for s in stems for e in ("png", "svg")), "index.html", "runs.csv"])
     for name in files:
         if name.endswith(".png"):
-            width, height = struct.unpack(">II", (tmp_path / "out" / name).read_bytes()[16:24])
+            width, height = struct.unpack(">II", (page.parent / name).read_bytes()[16:24])
             assert width > 600
             assert height > 300
 
 
-def test_the_same_runs_give_the_same_figures(runs, tmp_path):
-    for out in ("a", "b"):
-        write_report([runs], tmp_path / out)
-    for figure in (tmp_path / "a").glob("*.svg"):
-        assert figure.read_bytes() == (tmp_path / "b" / figure.name).read_bytes()
+def test_the_same_runs_give_the_same_figures(runs, page, tmp_path):
+    write_report([runs], tmp_path)
+    for figure in page.parent.glob("*.svg"):
+        assert figure.read_bytes() == (tmp_path / figure.name).read_bytes()
 
 
 def test_hostile_names_are_escaped(runs, tmp_path):
@@ -79,8 +77,8 @@ def test_hostile_names_are_escaped(runs, tmp_path):
     assert "&lt;script&gt;" in text
 
 
-def test_the_page_says_whether_splits_are_disjoint(runs, tmp_path):
-    text = write_report([runs], tmp_path / "out").read_text()
+def test_the_page_says_whether_splits_are_disjoint(page):
+    text = page.read_text()
     assert "At length 6 train, validation and test can share instances" in text
     assert "trained at length 6" in text
 
@@ -108,7 +106,7 @@ def test_errors(runs, tmp_path):
     strange["training"]["speed"] = 3
     for name, content, message in (
         ("metrics.jsonl", f"{line}\nnonsense\n{line}\n", "metrics.jsonl line 2 is not JSON"),
-        ("metrics.jsonl", f"{line}\n[]\n", "metrics.jsonl line 2 is not an object"),
+        ("metrics.jsonl", f"{line}\n[]\n", "metrics.jsonl line 2 is not a line of metrics"),
         ("summary.json", '{"accuracy": [1]}', "block-0/summary.json is not the summary of a run"),
         ("summary.json", '{"accuracy": {"6": null}}', "block-0/summary.json is not the summary of a run"),
         (
@@ -116,7 +114,7 @@ def test_errors(runs, tmp_path):
             json.dumps(strange),
             "block-0/config.json is not .*: training.speed: unknown setting",
         ),
-        ("summary.json", "nonsense", "block-0 is not a run: cannot read summary.json"),
+        ("summary.json", "nonsense", "block-0 is not a run: cannot read .*summary.json"),
         ("config.json", "[]", "config.json holds list"),
         ("config.json", "{}", "config.json is not a configuration of a run"),
     ):
@@ -143,12 +141,12 @@ def test_nothing_is_written_before_all_is_made(runs, tmp_path):
     assert {path.name: path.read_bytes() for path in page.parent.iterdir()} == before
 
 
-@pytest.mark.parametrize("missing", ["matplotlib", "jinja2"])
+@pytest.mark.parametrize("missing", ["matplotlib", "jinja2", "pandas"])
 def test_a_missing_extra(runs, tmp_path, monkeypatch, missing):
     for name in [name for name in sys.modules if name.split(".")[0] == missing]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)
     if missing == "matplotlib":
         monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r'pip install "(matplotlib|jinja2)>='):
+    with pytest.raises(ImportError, match=rf'pip install "{missing}>='):
         write_report([runs], tmp_path / "out")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
 
+import pytest
 import torch
 
 from statemix.report import write_report
-from statemix.report.groups import COLORS, MARKERS, read_groups
+from statemix.report.figures import accuracy_length, group_eigenvalues
+from statemix.report.groups import mixer_label, read_groups
+from statemix.report.palette import LOOKS, look_of
 from statemix.report.records import find_runs
-from statemix.report.spectrum import group_eigenvalues
 from statemix.training import resolve_config, train
 from statemix.training.files import read_json, write_json
+from tests.report.copies import copy_run
 from tests.report.page import Page
 from tests.training.small import small
 
@@ -36,13 +38,9 @@ def test_runs_that_did_not_finish_are_listed(runs, tmp_path):
 def test_a_run_without_weights_yet(runs, trained, tmp_path):
     for name in ("summary.json", "model.safetensors"):
         (runs / "order-0" / name).unlink()
-    summary = json.loads((trained / "order-0" / "summary.json").read_text())
     (row,) = Page(write_report([runs / "order-0"], tmp_path / "out").read_text()).rows().values()
     assert (row["status"], row["steps"], row["seconds"]) == ("1 running", "60", "–")
-    assert row["FLOPs per token"] == f"{summary['flops_per_token']:,}".replace(
-        ",", "\u2009"
-    )  # counted from the configuration
-    assert row["state size"] == str(summary["state_size"])
+    assert (row["state size"], row["parameters"]) == ("–", "–")
 
 
 def test_a_run_whose_weights_are_nan(tmp_path, capfd):
@@ -78,15 +76,47 @@ def test_tasks_that_differ_are_in_the_labels(trained, tmp_path):
     assert labels == ["BD-LRU m = 3 (n 3)", "H-LRU m = 2 (n 4)"]
 
 
-def test_one_colour_and_marker_for_each_configuration(runs, tmp_path):
+def test_one_colour_for_each_model(runs, tmp_path):
+    copy_run(runs / "block-0", runs / "other", {"training.lr": 0.5})
     groups = read_groups([runs])
-    assert len({(group.color, group.marker) for group in groups}) == len(groups)
-    assert math.gcd(len(COLORS), len(MARKERS)) == 1
+    assert [group.look.color for group in groups] == [
+        LOOKS["bdlru3"].color,
+        LOOKS["hlru2"].color,
+        LOOKS["bdlru3"].color,
+    ]
+    assert groups[0].line != groups[2].line
     text = write_report([runs], tmp_path / "out").read_text()
-    for group in groups:
-        assert text.count(f"background:{group.color}") == 1
-        for figure in ("learning_curves", "accuracy_length"):
-            assert group.color.lower() in (tmp_path / "out" / f"{figure}.svg").read_text().lower()
+    assert text.count(f"background:{groups[0].look.color}") == 2
+    for figure in ("learning_curves", "accuracy_length"):
+        drawn = (tmp_path / "out" / f"{figure}.svg").read_text().lower()
+        assert all(group.look.color.lower() in drawn for group in groups)
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("bdlru-4", "BD-LRU m = 4"),
+        ("hlru-16", "H-LRU m = 16"),
+        ("mamba2", "Mamba-2"),
+        ("gated_deltaproduct-2", "Gated DeltaProduct, 2"),
+        ("bdlru-1", "diagonal (m = 1)"),
+    ],
+)
+def test_a_model_has_one_look_by_any_of_its_names(name, label):
+    assert look_of(name) == look_of(label) != look_of("mine")
+
+
+def test_models_differ_in_colour():
+    colors = [look.color for name, look in LOOKS.items() if name not in ("bdlru", "hlru", "bdlru1", "hlru1")]
+    assert len(colors) - len(set(colors)) == 1  # DeltaProduct by either name
+
+
+def test_saturated_accuracies_are_zoomed(runs):
+    copy_run(runs / "block-0", runs / "in" / "a", accuracy={"6": 1.0, "12": 0.998})
+    (axes,) = accuracy_length(read_groups([runs / "in"])).axes
+    assert 0.99 < axes.get_ylim()[0] < 0.998
+    (axes,) = accuracy_length(read_groups([runs / "block-0"])).axes
+    assert axes.get_ylim()[0] == 0
 
 
 def test_configurations_that_look_alike_are_told_apart(trained, tmp_path):
@@ -101,11 +131,9 @@ def test_a_default_number_of_blocks_is_shown(tmp_path):
     settings = [f"mixer.{k}={v}" for k, v in (("name", "hlru"), ("order", 3))]
     train(small(*settings, "training.steps=8"), tmp_path / "run")
     (row,) = Page(write_report([tmp_path / "run"], tmp_path / "out").read_text()).rows().values()
-    assert row["N"] == "3"  # round(8 / 3)
+    assert (row["m"], row["N"]) == ("3", "3")  # round(8 / 3)
 
 
 def test_the_demo_presets_have_their_labels():
-    from statemix.report.labels import mixer_label
-
     names = [mixer_label(resolve_config(f"demo-{kind}").mixer) for kind in ("diagonal", "bdlru", "hlru")]
     assert names == ["diagonal (m = 1)", "BD-LRU m = 3", "H-LRU m = 3"]

@@ -6,12 +6,12 @@ import re
 
 import pytest
 
+from statemix.analysis.statistics import spread
 from statemix.report import write_report
-from statemix.report.captions import caption_curves, caption_lengths
-from statemix.report.figures import accuracy_length
+from statemix.report.figures import accuracy_length, caption_curves, caption_lengths
 from statemix.report.groups import read_groups
 from statemix.report.sentences import sentences
-from statemix.report.table import fraction, sample, text
+from statemix.report.tables import fraction, score
 from tests.report.copies import copy_run
 from tests.report.page import Page
 
@@ -30,8 +30,7 @@ def test_several_models(runs):
     assert question == TASK + "BD-LRU m = 3 and H-LRU m = 2 are compared, 3 seeds each."
     assert answer == (
         "At length 12 (2 times the training length) BD-LRU m = 3 has the highest test accuracy, "
-        "0.300 on average (0.100 to 0.500 over 3 seeds), and H-LRU m = 2 the lowest, "
-        "0.055 on average (0.050 to 0.060 over 2 seeds) (1 run unfinished: left out)."
+        "0.300 (0.100–0.500, n = 3), and H-LRU m = 2 the lowest, 0.055 (0.050–0.060, n = 2) (1 run running: left out)."
     )
 
 
@@ -39,13 +38,13 @@ def test_captions_say_how_many(runs):
     (runs / "order-0" / "summary.json").unlink()
     groups = read_groups([runs])
     assert caption_lengths(groups) == (
-        "Test accuracy with the final weights. 4 runs. Line: mean over n = 3 runs. Faint: single runs. "
-        "Band: from the lowest to the highest. Without a test accuracy: 1 of 4 runs."
+        "Test accuracy with the final weights. 4 runs. Line: mean over n = 3 runs. "
+        "Band: from the lowest to the highest. Faint: single runs. Without a test accuracy: 1 of 4 runs. "
+        "Trained on CPU."
     )
-    assert caption_curves(groups).endswith("4 runs. Line: mean over n = 1 to 3 runs. Faint: single runs.")
-    assert caption_curves(groups[:1]).endswith("3 runs. Line: mean over n = 3 runs. Faint: single runs.")
+    assert " Line: mean over n = 1 to 3 runs. " in caption_curves(groups)
     alone = read_groups([runs / "block-0"])
-    assert caption_lengths(alone) == "Test accuracy with the final weights. One run."
+    assert caption_lengths(alone) == "Test accuracy with the final weights. 1 run. Trained on CPU."
 
 
 def test_ranges_that_overlap_are_not_separable(runs):
@@ -65,14 +64,14 @@ def test_one_run(runs):
         == TASK + "one configuration, BD-LRU m = 3, was trained with one seed, so nothing is compared."
     )
     assert answer == (
-        "The test accuracy of BD-LRU m = 3 is 0.900 at length 6 (the training length) and 0.500 at length 12 "
-        "(2 times the training length); a single seed shows no spread."
+        "At length 12 (2 times the training length) the test accuracy of BD-LRU m = 3 is 0.500; "
+        "a single seed shows no spread."
     )
 
 
 def test_seeds_of_one_configuration(runs):
     _, answer = told(*(runs / f"block-{seed}" for seed in range(3)))
-    assert "is 0.900 on average (0.800 to 1.00 over 3 seeds) at length 6" in answer
+    assert answer.endswith("the test accuracy of BD-LRU m = 3 is 0.300 (0.100–0.500, n = 3).")
 
 
 def test_a_single_seed_is_no_spread(runs):
@@ -85,7 +84,7 @@ def test_nothing_tested_yet(runs):
     copy_run(runs / "block-1", runs / "x", status="diverged", accuracy={})
     copy_run(runs / "block-1", runs / "y", status="interrupted", accuracy={})
     _, answer = told(runs / "block-0", runs / "x", runs / "y")
-    assert answer == "There is no test accuracy yet: 1 run unfinished, 1 run diverged, 1 run interrupted."
+    assert answer == "There is no test accuracy yet: 1 run running, 1 run diverged, 1 run interrupted."
     page = write_report([runs / "block-0", runs / "x", runs / "y"], runs / "out").read_text()
     assert "Without a test accuracy: 3 of 3 runs." in page
 
@@ -94,8 +93,9 @@ def test_equal_results(runs):
     for name in ("block-0", "order-0"):
         copy_run(runs / name, runs / "same" / name, accuracy={"6": 1.0})
     _, answer = told(runs / "same")
-    assert (
-        answer == "At length 6 (the training length) all 2 configurations have the same test accuracy, 1.00."
+    assert answer == (
+        "At length 6 (the training length) the test accuracy of each of 2 configurations is 1.000; "
+        "a single seed shows no spread."
     )
 
 
@@ -103,7 +103,10 @@ def test_several_tasks(runs):
     copy_run(runs / "block-0", runs / "other", {"task.n": 5}, accuracy={"6": 0.75})
     question, answer = told(runs / "block-0", runs / "other")
     assert question.startswith("There are 2 tasks (cyclic, n = 3 and cyclic, n = 5), trained at length 6; ")
-    assert "on cyclic, n = 5 the test accuracy of BD-LRU m = 3 (n 5) is 0.750" in answer
+    assert (
+        "on cyclic, n = 5 at length 6 (the training length) the test accuracy of BD-LRU m = 3 (n 5) is 0.750"
+        in answer
+    )
 
 
 def test_many_configurations_are_counted(runs):
@@ -157,9 +160,10 @@ def test_numbers_as_people_read_them():
         "0.000",
         "<0.001",
     ]
-    assert text(sample([0.5, 0.75]), 3) == "0.625 (0.500–0.750; n = 2)"
-    assert text(sample([0.5]), 3) == "0.500 (n = 1)"
-    assert text(sample([]), 3) == "–"
+    assert score(spread([0.5, 0.75]), 3) == "0.625 (0.500–0.750, n = 2)"
+    assert score(spread([0.5, 0.75]), 2) == "0.625 (0.500–0.750)"
+    assert score(spread([0.5]), 3) == "0.500 (n = 1)"
+    assert score(spread([]), 3) == "–"
 
 
 def test_labels_have_no_walls_of_decimals(runs):

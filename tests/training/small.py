@@ -42,7 +42,16 @@ def _context() -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["statemix.training", "safetensors.torch", "numba", "torch.nn.attention", "torch.utils.flop_counter", __name__])
+    context.set_forkserver_preload(
+        [
+            "statemix.training",
+            "safetensors.torch",
+            "numba",
+            "torch.nn.attention",
+            "torch.utils.flop_counter",
+            __name__,
+        ]
+    )
     return context
 
 

@@ -13,7 +13,7 @@ from tests.training.small import small
 from tests.training.test_cuda_graph import run_to
 
 pytestmark = [
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
+    pytest.mark.gpu,
     pytest.mark.filterwarnings("ignore"),  # compilers warn of their own affairs
 ]
 

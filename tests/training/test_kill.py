@@ -7,7 +7,6 @@ import random
 import signal
 
 import pytest
-import torch
 
 from statemix.training import train
 from tests.training.small import python, small
@@ -113,7 +112,7 @@ def test_under_nohup_a_closing_terminal_changes_nothing(tmp_path, untouched):
     assert_same(tmp_path, untouched)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_a_run_on_a_gpu_goes_on(tmp_path):
     code = ASKED.replace("overrides=settings", "overrides=[*settings, 'training.device=cuda']")
     result = python(code, tmp_path, "SIGTERM")

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from statemix.ops.layout import empty_fast, split_gates_values
 from statemix.ops.triton import dispatch
 from statemix.ops.triton.launch_table import LaunchConfig
 from tools.aot_check.machine import Machine
@@ -80,10 +79,10 @@ def _tensors(case: Case, machine: Machine) -> Tensors:
     gates = machine.tensor((columns, *shape), DTYPES[case.dtype]).movedim(0, -1)
     values = machine.tensor(shape, DTYPES[case.dtype])
     if fused:
-        width = (columns + 1) * math.prod(shape[2:])
-        gates, values = split_gates_values(
-            machine.tensor((batch, length, width), DTYPES[case.dtype]), shape[2:]
-        )
+        width = math.prod(shape[2:])
+        both = machine.tensor((batch, length, (columns + 1) * width), DTYPES[case.dtype])
+        gates = both[..., :-width].unflatten(-1, (columns, *shape[2:])).movedim(2, -1)
+        values = both[..., -width:].unflatten(-1, shape[2:])
     sequences = 2 * batch if packed else batch
     return Tensors(
         gates,
@@ -101,7 +100,7 @@ def _forward(case: Case, x: Tensors) -> None:
 def _backward(case: Case, x: Tensors) -> None:
     fused, states = SHAPES[case.shape].fused, x.values.contiguous()
     inputs = (x.gates, x.values, states, x.state, states, x.state)
-    outputs = (x.gates if fused else empty_fast(x.gates, "gates"), x.values, x.state)
+    outputs = (x.gates if fused else torch.empty_like(x.gates), x.values, x.state)
     dispatch.backward(case.recurrence, case.normalization, inputs, outputs, x.bounds, summed=fused)
 
 

@@ -15,7 +15,7 @@ pytest.importorskip("triton")
 
 import triton
 
-from statemix.ops.normalization import NORMALIZATIONS
+from statemix.ops import NORMALIZATIONS
 from statemix.ops.triton.launch_table import HOPPER, KERNELS
 from tools.aot_check import command
 from tools.aot_check import record as records

@@ -5,15 +5,12 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import statemix.ops  # noqa: F401 - registers the operators that the formulas below are for
-
-Entry = TypeVar("Entry")
 
 
 def _block_scan_flops(gates: tuple[int, ...], values: tuple[int, ...], *_: Any, **__: Any) -> int:
@@ -37,11 +34,6 @@ def _register_formulas() -> None:
     operators = torch.ops.statemix
     register_flop_formula([operators.bdlru_scan, operators.affine_scan])(_block_scan_flops)
     register_flop_formula(operators.hlru_scan)(_window_scan_flops)
-
-
-def entry_of(table: Mapping[type[nn.Module], Entry], part: nn.Module) -> Entry | None:
-    """What a table keyed by class holds for a module: for its class or the nearest ancestor, else None."""
-    return next((table[kind] for kind in type(part).__mro__ if kind in table), None)
 
 
 def mixers(module: nn.Module) -> list[nn.Module]:

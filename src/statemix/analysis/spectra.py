@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from statemix_research.baselines.lru import LRU
 from torch import Tensor, nn
 
-from statemix.analysis.accounting import entry_of, mixers
-from statemix.nn import BDLRU, HLRU
+from statemix.analysis.accounting import mixers
 
 
 def companion(coefficients: Tensor) -> Tensor:
@@ -21,25 +19,31 @@ def companion(coefficients: Tensor) -> Tensor:
     return torch.cat([coefficients.unsqueeze(-2), shift], dim=-2)
 
 
-TRANSITIONS: dict[type[nn.Module], Callable[[Any, Tensor], Tensor]] = {
-    BDLRU: lambda layer, x: layer.transitions(x),
-    HLRU: lambda layer, x: companion(layer.coefficients(x)[..., :-1]),
-    LRU: lambda layer, x: layer.transitions(x),
-}
-"""For each class of mixer, its transition matrices [B, T, N, m, m] on an input x [B, T, D]."""
+def has_transitions(mixer: nn.Module) -> bool:
+    """Whether a mixer offers `transitions(x)` or `coefficients(x)`, which its eigenvalues are taken from."""
+    return hasattr(mixer, "transitions") or hasattr(mixer, "coefficients")
 
 
 @torch.no_grad()
 def transition_eigenvalues(model: nn.Module, tokens: Tensor, *, max_matrices: int = 4096) -> list[Tensor]:
-    """The eigenvalues of A_t while the model reads tokens [B, T], for every mixer that has small blocks.
+    """The eigenvalues of A_t while the model reads tokens [B, T], for every mixer that offers its transitions.
 
-    Returns one complex tensor [count, m] per mixer, in order; count = B·T·N, or `max_matrices` evenly spaced
-    ones if that is less. H-LRU: those of its companion matrices. A matrix that is not finite has NaN for
-    eigenvalues. Source: arXiv 2602.12021, figure 3.
+    A mixer offers them by a method `transitions(x [B, T, D]) -> A_t [B, T, N, m, m]`, or, for a scalar recurrence of
+    order m, `coefficients(x) -> [B, T, N, m + 1]`: lags 1 … m, whose companion matrices are taken, and the input.
+
+    Args:
+        model: A model of token sequences.
+        tokens: int64 [B, T].
+        max_matrices: At most so many transitions of each mixer, evenly spaced.
+
+    Returns:
+        One complex tensor [count, m] per mixer, in order. A matrix that is not finite has NaN for eigenvalues.
+
+    Source: arXiv 2602.12021, figure 3.
     """
     if max_matrices < 1:
         raise ValueError(f"max_matrices: got {max_matrices}, expected at least 1")
-    found = [mixer for mixer in mixers(model) if entry_of(TRANSITIONS, mixer)]
+    found = [mixer for mixer in mixers(model) if has_transitions(mixer)]
     inputs = inputs_of(model, found, tokens)
     return [
         _eigenvalues(_transitions(mixer, x), max_matrices) for mixer, x in zip(found, inputs, strict=True)
@@ -61,10 +65,10 @@ def inputs_of(model: nn.Module, parts: Sequence[nn.Module], tokens: Tensor) -> l
     return [seen[part] for part in parts]
 
 
-def _transitions(mixer: nn.Module, x: Tensor) -> Tensor:
-    transitions = entry_of(TRANSITIONS, mixer)
-    assert transitions is not None
-    return transitions(mixer, x)
+def _transitions(mixer: Any, x: Tensor) -> Tensor:
+    return (
+        mixer.transitions(x) if hasattr(mixer, "transitions") else companion(mixer.coefficients(x)[..., :-1])
+    )
 
 
 def _eigenvalues(matrices: Tensor, most: int) -> Tensor:
@@ -79,8 +83,8 @@ def _eigenvalues(matrices: Tensor, most: int) -> Tensor:
     return values
 
 
-REAL = 1e-3
-"""An eigenvalue whose imaginary part is smaller counts as real, and one this near to zero has no sign."""
+MIN_PART = 1e-3
+"""An eigenvalue with a smaller imaginary part counts as real, and one with a smaller real part as not negative."""
 
 
 def spectrum_summary(eigenvalues: Sequence[Tensor]) -> dict[str, float]:
@@ -90,7 +94,7 @@ def spectrum_summary(eigenvalues: Sequence[Tensor]) -> dict[str, float]:
     """
     values = torch.cat([one.flatten() for one in eigenvalues])
     values = values[values.isfinite()]
-    turning = values.imag.abs() > REAL
-    negative = ~turning & (values.real < -REAL)
+    is_complex = values.imag.abs() > MIN_PART
+    negative = ~is_complex & (values.real < -MIN_PART)
     count = max(len(values), 1)
-    return {"negative": float(negative.sum()) / count, "complex": float(turning.sum()) / count}
+    return {"negative": float(negative.sum()) / count, "complex": float(is_complex.sum()) / count}

@@ -29,7 +29,7 @@ def main(app: str = "statemix.cli.app") -> int:
 
 
 def _warn(message: Warning | str, *_: object, **__: object) -> None:
-    """A warning in one line, without the place in our code."""
+    """A warning in one line, without its place in the code."""
     with contextlib.suppress(OSError, ValueError):
         print(f"warning: {visible(' '.join(str(message).split()))}", file=sys.stderr, flush=True)
 

@@ -1,15 +1,15 @@
-"""The commands of `statemix`; one file each beside this one."""
+"""The commands of `statemix`."""
 
 from __future__ import annotations
 
-from statemix.cli import demo, doctor, evaluate, report, tasks, train, tune
+from statemix.cli import demo, doctor, runs, tasks, train, tune
 from statemix.cli.program import Commands, Group, Program
 
 COMMANDS: Commands = {
     "demo": (demo.demo, "statemix demo --out demo --seeds 0"),
     "train": (train.train, "statemix train demo-bdlru training.steps=200 --out runs/first"),
-    "eval": (evaluate.evaluate, "statemix eval runs/first --lengths 16,32,64"),
-    "report": (report.report, "statemix report runs/first --out report"),
+    "eval": (runs.evaluate, "statemix eval runs/first --lengths 16,32,64"),
+    "report": (runs.report, "statemix report runs/first --out report"),
     "doctor": (doctor.doctor, "statemix doctor"),
     "tune": (tune.tune, "statemix tune --list"),
 }
@@ -20,20 +20,18 @@ TASKS: Commands = {
 }
 
 MOVED = {
-    "bench": "python -m benchmarks (in a clone of the repository)",
-    "experiment": "statemix-research (pip install -e research, in a clone of the repository)",
-    "rivals": "statemix-research baselines (pip install -e research, in a clone of the repository)",
+    "bench": ("python -m benchmarks", "in a clone of the repository"),
+    "experiment": ("statemix-research", "pip install -e research, in a clone of the repository"),
+    "rivals": ("statemix-research baselines", "pip install -e research, in a clone of the repository"),
 }
-"""Commands of before -> what they are called now."""
+"""Commands of earlier versions: their name now, and where it is found."""
 
 PROGRAM = Program(
     name="statemix",
     help="Block-diagonal and higher-order linear recurrences for PyTorch.",
     commands=COMMANDS,
     example="statemix demo",
-    groups={
-        "tasks": Group("The synthetic tasks, listed and shown.", TASKS, "statemix tasks", tasks.list_tasks)
-    },
+    groups={"tasks": Group("List and show the synthetic tasks.", TASKS, "statemix tasks", tasks.list_tasks)},
     classes={train.train: train.TrainCommand},
     moved=MOVED,
 )

@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import Any, NamedTuple
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from rich.console import Console as RichConsole
 from rich.console import ConsoleOptions, RenderResult
-from rich.measure import Measurement
+from rich.live import Live
 from rich.text import Text
 
 from statemix.cli.streams import encodable
-from statemix.text import visible
+from statemix.text import duration, visible
+from statemix.waiting import COMPILING, Lines, compiling, is_watched
 
 UNBOUNDED = 10_000
 """The width of what is no terminal: a line is as long as it needs to be."""
@@ -30,7 +33,7 @@ class Console(RichConsole):
         return super().render_str(encodable(visible(text, keep="\n"), self.encoding), **settings)
 
     def print(self, *objects: Any, **settings: Any) -> None:
-        """As rich's; what cannot be told on standard error stops nothing."""
+        """As rich's; a standard error that cannot be written stops nothing."""
         with contextlib.suppress(*([OSError] if self.stderr else [])):
             super().print(*objects, **settings)
 
@@ -43,25 +46,11 @@ class Console(RichConsole):
         raise BrokenPipeError
 
 
-class Styled(NamedTuple):
-    """A string with a style of rich's, told apart from markup."""
+class Styled(Text):
+    """A string with a style of rich's; its text is no markup and obeys nothing."""
 
-    text: str
-    style: str
-
-    def __str__(self) -> str:
-        return self.text
-
-    def _text(self, console: RichConsole) -> Text:
-        return console.render_str(self.text, style=self.style, markup=False, emoji=False, highlight=False)
-
-    def __rich_console__(self, console: RichConsole, options: ConsoleOptions) -> RenderResult:
-        """As the console renders a string."""
-        yield self._text(console)
-
-    def __rich_measure__(self, console: RichConsole, options: ConsoleOptions) -> Measurement:
-        """As a string's."""
-        return Measurement.get(console, options, self._text(console))
+    def __init__(self, text: object, style: str) -> None:
+        super().__init__(encodable(visible(text), sys.stdout.encoding), style)
 
 
 def output() -> Console:
@@ -73,3 +62,48 @@ def output() -> Console:
 def progress() -> Console:
     """For what is under way."""
     return Console(stderr=True)
+
+
+class Work:
+    """How much is done of a number of things, which one is under way, and how long the rest may take."""
+
+    def __init__(self, what: str, total: int) -> None:
+        self.what, self.total, self.done, self.now = what, total, 0, ""
+        self.moved: Callable[[int], None] = lambda done: None
+        self._begun = time.monotonic()
+
+    def begin(self, now: str) -> None:
+        """This is under way now."""
+        self.now = now
+
+    def end(self) -> None:
+        """One more is done."""
+        self.done += 1
+        self.moved(self.done)
+
+    def __str__(self) -> str:
+        parts = [f"{self.what}: {self.done} of {self.total} done"]
+        if self.done < self.total:
+            parts += [visible(self.now)] if self.now else []
+            if self.done:
+                left = (self.total - self.done) * (time.monotonic() - self._begun) / self.done
+                parts.append(f"{duration(left)} left")
+            parts += [COMPILING] if compiling() else []
+        return ", ".join(parts)
+
+    def __rich_console__(self, console: RichConsole, options: ConsoleOptions) -> RenderResult:
+        """As it is when it is drawn."""
+        yield console.render_str(str(self), style="dim")
+
+
+@contextlib.contextmanager
+def working(what: str, total: int) -> Iterator[Work]:
+    """Progress through `total` things, on standard error: one line that moves on a terminal, plain lines in a log."""
+    work = Work(what, total)
+    if is_watched():
+        with Live(work, console=progress(), refresh_per_second=4, transient=True):
+            yield work
+        return
+    with Lines(lambda: str(work), total) as lines:
+        work.moved = lines.moved
+        yield work

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from statemix.cli.console import output
-from statemix.cli.lists import whole_numbers
-from statemix.cli.live import train_live
-from statemix.cli.tables import accuracies
-
-if TYPE_CHECKING:
-    from statemix.training import Config
+from statemix.cli.runs import whole_numbers
+from statemix.cli.train import accuracies, train_run
 
 DEMO_PRESETS = ("demo-diagonal", "demo-bdlru", "demo-hlru")
 
@@ -31,31 +27,27 @@ def demo(
 ) -> None:
     """Train a diagonal layer, BD-LRU and H-LRU of one state size on the permutations of three things.
 
-    Test accuracy is shown on sequences of the training length and longer. Ctrl-C saves; the same command goes on.
+    Shows the test accuracy at the training length and beyond. Ctrl-C saves a checkpoint; the same command resumes.
     """
     from statemix.report import check_picture, write_readme_picture, write_report
+    from statemix.tasks import get_task
     from statemix.training import resolve_config
 
     if picture is not None:
         check_picture(picture)
-    plan: dict[Path, Config] = {}
-    for seed in whole_numbers("seeds", seeds):
-        for preset in DEMO_PRESETS:
-            overrides = [*(settings or []), f"training.seed={seed}"]
-            plan[out / "runs" / f"{preset}-{seed}"] = resolve_config(preset, None, overrides)
-    summaries = {folder.name: train_live(config, folder, folder.name) for folder, config in plan.items()}
+    plan = {
+        out / "runs" / f"{preset}-{seed}": resolve_config(
+            preset, None, [*(settings or []), f"training.seed={seed}"]
+        )
+        for seed in whole_numbers("seeds", seeds)
+        for preset in DEMO_PRESETS
+    }
+    summaries = {folder.name: train_run(config, folder, folder.name) for folder, config in plan.items()}
+    task = dict(next(iter(plan.values())).task)
     console = output()
-    console.print(accuracies(summaries, training_length(next(iter(plan.values())))))
+    console.print(accuracies(summaries, get_task(task.pop("name"), **task).length))
     page = write_report(list(plan), out)
     if picture is not None:
         write_readme_picture(list(plan), picture)
         console.say(f"picture: {picture}")
     console.say(f"report: {page}")
-
-
-def training_length(config: Config) -> int:
-    """The length that a configuration trains on: the task's option, or its default."""
-    from statemix.tasks import get_task
-
-    options = {key: value for key, value in config.task.items() if key != "name"}
-    return get_task(config.task["name"], **options).length

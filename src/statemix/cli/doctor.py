@@ -1,69 +1,65 @@
-"""`statemix doctor`: what is here, what "auto" picks, and whether it computes the right numbers.
+"""`statemix doctor`: what is installed, what "auto" picks, and whether it computes the right numbers.
 
 It needs torch alone: without rich, the same is printed as plain text.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Sequence
 
 import torch
 
 from statemix.cli import selfcheck
 from statemix.cli.errors import Failure
-from statemix.cli.table import Cell, Column, Table
 from statemix.environment import cpu_model, versions
 from statemix.extras import installed
 from statemix.ops import BACKENDS, explain_backend
 from statemix.ops import launch as table
 from statemix.text import visible
-from statemix.waiting import is_watched
+
+Rows = Iterable[Sequence[str]]
 
 
 def doctor() -> None:
     """Show devices, versions and the chosen backends, and check the scans' numbers; exit code 1 if one is wrong."""
-    show = _printer()
-    show(_environment())
-    show(_choices())
+    _show("", (), environment())
+    _show('backend="auto"', ("device", "picks", "because"), choices())
     for device in devices():
         if device.type == "cuda":
-            show(f"{device} launches: {launches(device)}")
-    with _telling("checking every backend (the first time, kernels are compiled)"):
-        results = [check for device in devices() for check in selfcheck.checks(device)]
-    show(_results(results))
+            print(visible(f"{device} launches: {launches(device)}"))
+    print("checking every backend (the first time, kernels are compiled)", file=sys.stderr, flush=True)
+    results = [check for device in devices() for check in selfcheck.checks(device)]
+    names = ("device", "backend", "recurrence", "dtype", "error", "allowed", "")
+    _show("largest relative error, states and gradients", names, map(_cells, results))
     failed = [check for check in results if not check.passed]
     if failed:
-        worst = failed[0]
-        raise Failure(
-            f"{len(failed)} checks failed, the first: {worst.device} {worst.backend} {worst.recurrence} "
-            f"{worst.dtype}"
-        )
+        first = " ".join(_cells(failed[0])[:4])
+        raise Failure(f"{len(failed)} checks failed, the first: {first}")
 
 
-def _printer() -> Callable[[Table | str], None]:
-    """What prints a table or a line: rich, or `print` where rich is not installed."""
-    if not installed("rich"):
-        return lambda shown: print(f"{shown}\n" if isinstance(shown, Table) else visible(shown))
-    from statemix.cli.console import output
+def _show(title: str, names: Sequence[str], rows: Rows) -> None:
+    """Print a table; the last column may be wrapped. As plain text where rich is not installed."""
+    rows = [*rows]
+    if installed("rich"):
+        from statemix.cli.console import output
+        from statemix.cli.table import Column, Table
 
-    console = output()
-    return lambda shown: console.print(shown) if isinstance(shown, Table) else console.say(shown)
-
-
-@contextlib.contextmanager
-def _telling(what: str) -> Iterator[None]:
-    """Say what is waited for, on standard error."""
-    if not (installed("rich") and is_watched()):
-        print(what, file=sys.stderr, flush=True)
-        yield
+        count = len(rows[0])
+        columns = [Column(name, prose=k == count - 1) for k, name in enumerate(names or [""] * count)]
+        shown = Table(title, columns, headed=bool(names))
+        for row in rows:
+            shown.add_row(*row)
+        output().print(shown)
         return
-    from statemix.cli.console import progress
-
-    with progress().status(what, spinner="line"):
-        yield
+    lines = [[visible(cell) for cell in row] for row in ([names] if names else []) + rows]
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    for line in [title] if title else []:
+        print(line)
+    for cells in lines:
+        print("  ".join(map(str.ljust, cells, widths)).rstrip())
+    print()
 
 
 def devices() -> list[torch.device]:
@@ -71,37 +67,30 @@ def devices() -> list[torch.device]:
     return [torch.device("cpu"), *(torch.device("cuda", k) for k in range(torch.cuda.device_count()))]
 
 
-def _name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model()
-
-
-def _environment() -> Table:
-    shown = Table("", [Column(""), Column("", prose=True)], headed=False)
+def environment() -> Rows:
+    """Devices, threads and versions."""
     for device in devices():
-        shown.add_row(str(device), _name(device))
-    shown.add_row("threads", f"{torch.get_num_threads()} of {os.cpu_count()} cores")
+        yield str(device), torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model()
+    yield "threads", f"{torch.get_num_threads()} of {os.cpu_count()} cores"
     for package, version in versions().items():
-        shown.add_row(package, version or "not installed")
-    return shown
+        yield package, version or "not installed"
 
 
-def _choices() -> Table:
+def choices() -> Rows:
     """What "auto" picks for each device, where float64 differs, and what cannot run there and why."""
-    shown = Table('backend="auto"', [Column("device"), Column("picks"), Column("because", prose=True)])
     for device in devices():
         picked, double = explain_backend(device), explain_backend(device, torch.float64)
-        shown.add_row(str(device), *picked)
+        yield str(device), *picked
         if double[0] != picked[0]:
-            shown.add_row(f"{device}, float64", *double)
+            yield f"{device}, float64", *double
         for backend, module in BACKENDS.items():
             reason = module.unavailable(device, None)
             if reason is not None:
-                shown.add_row("", f"not {backend}", reason)
-    return shown
+                yield "", f"not {backend}", reason
 
 
 def launches(device: torch.device) -> str:
-    """Which launch table the Triton kernels go by on a CUDA device: the user's entries before the defaults."""
+    """Which launch table the Triton kernels use on a CUDA device: the user's entries before the defaults."""
     capability = torch.cuda.get_device_capability(device) if torch.version.hip is None else (0, 0)
     usual = "portable kernels"
     if capability in table.MEASURED:
@@ -112,23 +101,11 @@ def launches(device: torch.device) -> str:
     except ValueError as error:
         return str(error)
     if own:
-        return f"{own} of your own from {path}, else {usual}"
-    return f"{usual}; none of your own for this GPU in {path} (`statemix tune` measures them)"
+        return f"{own} from {path}, else {usual}"
+    return f"{usual}; none for this GPU in {path} (`statemix tune` benchmarks them)"
 
 
-def _results(results: Iterable[selfcheck.Check]) -> Table:
-    names = ("device", "backend", "recurrence", "dtype", "error", "allowed", "")
-    shown = Table("largest relative error, states and gradients", [Column(name) for name in names])
-    for check in results:
-        dtype = str(check.dtype).removeprefix("torch.")
-        what = (check.device, check.backend, check.recurrence, dtype)
-        shown.add_row(*what, f"{check.error:.1e}", f"{check.bound:.0e}", _verdict(check.passed))
-    return shown
-
-
-def _verdict(passed: bool) -> Cell:
-    if not installed("rich"):
-        return "ok" if passed else "WRONG"
-    from statemix.cli.console import Styled
-
-    return Styled("ok", "green") if passed else Styled("WRONG", "red")
+def _cells(check: selfcheck.Check) -> tuple[str, ...]:
+    dtype, verdict = str(check.dtype).removeprefix("torch."), "ok" if check.passed else "WRONG"
+    where = (check.device, check.backend, check.recurrence, dtype)
+    return (*where, f"{check.error:.1e}", f"{check.bound:.0e}", verdict)

@@ -21,7 +21,7 @@ class Failure(RuntimeError):
 
 
 class Interrupted(RuntimeError):
-    """Someone asked to stop, and everything is saved."""
+    """Stopped by a signal or a time limit, with everything saved."""
 
 
 def message(error: BaseException) -> str:
@@ -37,10 +37,9 @@ def message(error: BaseException) -> str:
 
 
 def report(error: BaseException, debug: bool) -> int:
-    """Say what went wrong on stderr and return the exit code; the traceback too if `debug`.
+    """Print what went wrong on stderr and return the exit code; the traceback too if `debug`.
 
-    A reader that has left is told nothing. An exception of no known kind is raised again: it is a defect, and its
-    traceback is wanted.
+    Nothing is printed for a broken pipe. An exception of no known kind is a defect and raised again.
     """
     if is_broken_pipe(error):
         return READER_LEFT
@@ -56,6 +55,6 @@ def report(error: BaseException, debug: bool) -> int:
 
 
 def _say(text: str) -> None:
-    """On standard error, if anybody can still be told there."""
+    """On standard error, if it can still be written."""
     with contextlib.suppress(OSError, ValueError):
         print(text, file=sys.stderr, flush=True)

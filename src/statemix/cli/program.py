@@ -1,4 +1,4 @@
-"""A command line made of functions: groups of commands, each with an example that works, and one way to end.
+"""A command line made of functions: each command with an example that works, and one way to end.
 
 `Program(...).run(arguments)` is what `statemix`, `statemix-research` and `python -m benchmarks` call.
 """
@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import inspect
-import sys
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,9 +16,8 @@ from typer.core import TyperCommand
 
 import statemix
 from statemix.cli import streams
-from statemix.cli.errors import BAD, INTERRUPTED, OK
+from statemix.cli.errors import INTERRUPTED, OK
 from statemix.cli.errors import report as report_error
-from statemix.text import visible
 
 Command = Callable[..., None]
 
@@ -33,7 +32,7 @@ class Group:
     help: str
     commands: Commands
     example: str
-    default: Command | None = None
+    default: Command
 
 
 @dataclass(frozen=True)
@@ -46,13 +45,13 @@ class Program:
     example: str
     groups: Mapping[str, Group] = field(default_factory=dict)
     classes: Mapping[Command, type[TyperCommand]] = field(default_factory=dict)
-    moved: Mapping[str, str] = field(default_factory=dict)
+    moved: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     def build(self) -> typer.Typer:
         """The whole command line, for typer."""
         app = self._app(self.commands, epilog=f"Example: {self.example}", add_completion=True)
         for name, group in self.groups.items():
-            app.add_typer(self._sub(group), name=name)
+            app.add_typer(self._subcommands(group), name=name)
 
         @app.callback(help=self.help)
         def options(
@@ -65,17 +64,14 @@ class Program:
 
         return app
 
-    def _sub(self, group: Group) -> typer.Typer:
-        app = self._app(
-            group.commands, help=group.help, epilog=f"Example: {group.example}",
-            invoke_without_command=group.default is not None, no_args_is_help=group.default is None,
-        )  # fmt: skip
-        if (default := group.default) is not None:
+    def _subcommands(self, group: Group) -> typer.Typer:
+        epilog = f"Example: {group.example}"
+        app = self._app(group.commands, help=group.help, epilog=epilog, invoke_without_command=True)
 
-            @app.callback()
-            def without_command(context: typer.Context) -> None:
-                if context.invoked_subcommand is None:
-                    default()
+        @app.callback()
+        def without_command(context: typer.Context) -> None:
+            if context.invoked_subcommand is None:
+                group.default()
 
         return app
 
@@ -97,8 +93,10 @@ class Program:
         """Run one command and return its exit code; without any, show the help. `--debug` is understood anywhere."""
         debug = "--debug" in arguments
         words = [a for a in arguments if a != "--debug"] or ["--help"]
-        if (now := self.moved.get(words[0])) is not None:
-            return report_error(ValueError(f"{self.name} {words[0]}: is now {now}"), debug)
+        if words[0] in self.moved:
+            now, where = self.moved[words[0]]
+            whole = " ".join([now, shlex.join(words[1:])]).rstrip()
+            return report_error(ValueError(f"{self.name} {words[0]}: is now {whole} ({where})"), debug)
         command = typer.main.get_command(self.build())
         try:
             code = command.main(words, prog_name=self.name, standalone_mode=False)
@@ -106,10 +104,8 @@ class Program:
         except typer.Abort:
             return report_error(KeyboardInterrupt(), debug)
         except BaseException as error:
-            if hasattr(error, "format_message") and hasattr(
-                error, "exit_code"
-            ):  # the parser's own, bad usage
-                return _usage(error)
+            if hasattr(error, "format_message"):  # the parser's own: bad usage
+                return report_error(ValueError(error.format_message()), debug=False)
             if isinstance(error, SystemExit) and not streams.is_broken_pipe(error):
                 return error.code if isinstance(error.code, int) else OK  # the shell's completion is answered
             return report_error(error, debug)
@@ -122,11 +118,3 @@ def _sentence(function: Command) -> str:
     """The first sentence of a command's help, whole, for the list of commands."""
     paragraph = (inspect.getdoc(function) or "").partition("\n\n")[0]
     return " ".join(paragraph.split()).partition(". ")[0].partition("; exit code")[0].rstrip(".") + "."
-
-
-def _usage(error: Any) -> int:
-    message = error.format_message()
-    if "\n" in message:  # a group without a command: its help
-        print(visible(message, keep="\n"), file=sys.stderr)
-        return BAD
-    return report_error(ValueError(message), debug=False)

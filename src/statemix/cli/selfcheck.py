@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -20,14 +20,8 @@ BOUNDS = {
 }
 """What is checked on a type of device, and the largest relative error (root mean square) that passes."""
 
-BATCH, LENGTH, BLOCKS, M = 2, 65, 70, 3
-
-SHAPES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
-    "bdlru": ((M, M + 1), (M,)),
-    "hlru": ((M + 1,), ()),
-    "affine": ((M, M), (M,)),
-}
-"""The dimensions of gates and values after [B, T, N]."""
+M, SIZES = 3, (2, 65, 70)
+"""Of what is checked: block size or order, and (B, T, N)."""
 
 Tensors = tuple[Tensor, ...]
 
@@ -51,46 +45,49 @@ class Check(NamedTuple):
 def checks(device: torch.device) -> Iterator[Check]:
     """Compare every backend that can run on the device, for every recurrence, in every dtype of `BOUNDS` it takes."""
     for recurrence, (dtype, bound) in product(RECURRENCES, BOUNDS[device.type].items()):
-        inputs = _inputs(recurrence, dtype)
-        want = _outputs_and_gradients(recurrence, inputs, None)
+        inputs = draw(recurrence, M, SIZES, dtype)
+        want = outputs_and_gradients(recurrence, [x.double() for x in inputs], None)
         for backend, module in BACKENDS.items():
-            if module.unavailable(device, dtype) is not None:
-                continue
-            here = tuple(x.to(device, kind) for x, kind in zip(inputs, _dtypes(dtype), strict=True))
-            got = _outputs_and_gradients(recurrence, here, backend)
-            errors = torch.stack([_relative(g.cpu(), w) for g, w in zip(got, want, strict=True)])
-            error = float(errors.max())  # NaN if there is one
-            yield Check(str(device), backend, recurrence, dtype, error, bound)
+            if module.unavailable(device, dtype) is None:
+                got = outputs_and_gradients(recurrence, [x.to(device) for x in inputs], backend)
+                errors = torch.stack([relative_error(g.cpu(), w) for g, w in zip(got, want, strict=True)])
+                yield Check(
+                    str(device), backend, recurrence, dtype, float(errors.max()), bound
+                )  # NaN if one is
 
 
-def _dtypes(dtype: torch.dtype) -> tuple[torch.dtype, ...]:
-    """Of gates, values, initial state and the gradients of both outputs; states are at least float32."""
-    state = state_dtype(dtype)
-    return dtype, dtype, state, dtype, state
-
-
-def _inputs(recurrence: str, dtype: torch.dtype) -> Tensors:
-    """Gates, values, initial state and the gradients of both outputs, float64: numbers that the dtype holds exactly."""
-    generator = torch.Generator().manual_seed(0)
-    gates, values = ((BATCH, LENGTH, BLOCKS, *rest) for rest in SHAPES[recurrence])
-    state = (BATCH, BLOCKS, M)
-    tensors = [torch.randn(s, generator=generator) for s in (gates, values, state, values, state)]
+def draw(
+    recurrence: str, m: int, sizes: tuple[int, ...], dtype: torch.dtype, device: torch.device | str = "cpu"
+) -> Tensors:
+    """Standard normal gates, values, initial state and gradients of both outputs; `sizes` are (B, T, N)."""
+    generator = torch.Generator(device).manual_seed(0)
+    inner = () if recurrence == "hlru" else (m,)
+    values, state = (*sizes, *inner), (sizes[0], sizes[2], m)
+    gates = (*values, m if recurrence == "affine" else m + 1)
+    dtypes = (dtype, dtype, state_dtype(dtype), dtype, state_dtype(dtype))
+    tensors = tuple(
+        torch.randn(shape, generator=generator, device=device, dtype=kind)
+        for shape, kind in zip((gates, values, state, values, state), dtypes, strict=True)
+    )
     if recurrence == "affine":
-        tensors[0] /= 2 * M  # nothing normalises it
-    return tuple(x.to(dtype).double() for x in tensors)
+        tensors[0].div_(2 * m)  # nothing normalises it
+    return tensors
 
 
-def _outputs_and_gradients(recurrence: str, inputs: Tensors, backend: str | None) -> Tensors:
+def normalization(recurrence: str) -> str:
+    """What a recurrence is checked with."""
+    return "none" if recurrence == "affine" else "softmax"
+
+
+def outputs_and_gradients(recurrence: str, inputs: Sequence[Tensor], backend: str | None) -> Tensors:
     """States, final state and the gradients of gates, values and initial state; backend None is the plain loop."""
     gates, values, state = (x.clone().requires_grad_() for x in inputs[:3])
-    normalization = "none" if recurrence == "affine" else "softmax"
-    if backend is None:
-        outputs = reference.scan(recurrence, gates, values, state, None, normalization)
-    else:
-        outputs = scan(recurrence, gates, values, state, None, normalization, backend)
+    arguments = (recurrence, gates, values, state, None, normalization(recurrence))
+    outputs = reference.scan(*arguments) if backend is None else scan(*arguments, backend)
     gradients = torch.autograd.grad(outputs, (gates, values, state), inputs[3:])
     return tuple(x.detach() for x in (*outputs, *gradients))
 
 
-def _relative(got: Tensor, want: Tensor) -> Tensor:
+def relative_error(got: Tensor, want: Tensor) -> Tensor:
+    """Root-mean-square error relative to the expected numbers' root mean square."""
     return (got.double() - want).norm() / want.norm()

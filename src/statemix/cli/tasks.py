@@ -7,11 +7,15 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from statemix.cli.complete import task_names
 from statemix.cli.console import output
 from statemix.cli.streams import encodable
 from statemix.cli.table import Column, Table
 from statemix.tasks import SPLITS, TASKS, get_task
+
+
+def complete_tasks(incomplete: str) -> list[str]:
+    """For a shell: the tasks."""
+    return [name for name in TASKS if name.startswith(incomplete)]
 
 
 def parse_value(text: str) -> object:
@@ -40,7 +44,7 @@ def parse_options(items: list[str]) -> dict[str, object]:
 def list_tasks() -> None:
     """List every task."""
     columns = [Column("task"), Column("length", number=True), Column("symbols", number=True), Column("model")]
-    table = Table("", [*columns, Column("what is asked", prose=True)])
+    table = Table("", [*columns, Column("target", prose=True)])
     for name, kind in TASKS.items():
         task = get_task(name)
         table.add_row(name, str(task.length), str(task.vocab_size), task.backbone, kind.summary)
@@ -50,7 +54,9 @@ def list_tasks() -> None:
 def show(
     name: Annotated[
         str,
-        typer.Argument(metavar="NAME", help="A task that `statemix tasks` lists.", autocompletion=task_names),
+        typer.Argument(
+            metavar="NAME", help="A task that `statemix tasks` lists.", autocompletion=complete_tasks
+        ),
     ],
     options: Annotated[
         list[str] | None, typer.Argument(metavar="OPTION", help="key=value options of the task.")

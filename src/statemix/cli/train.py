@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
-from statemix.cli.complete import settings_like
-from statemix.cli.console import output
-from statemix.cli.live import train_live
-from statemix.cli.tables import accuracies
+from statemix.cli.console import Styled, output, progress
+from statemix.cli.errors import Failure, Interrupted
+from statemix.cli.table import Column, Table
+
+if TYPE_CHECKING:
+    from statemix.training import Config
+
+SOLVED = 0.99
+"""Accuracies from here on are green."""
 
 
 class TrainCommand(TyperCommand):
@@ -30,17 +36,30 @@ class TrainCommand(TyperCommand):
         super().format_epilog(ctx, formatter)
 
 
+def complete_settings(ctx: Any, incomplete: str) -> list[str]:
+    """For a shell: presets, names of settings, and the tasks and mixers after task.name= and mixer.name=."""
+    from statemix.nn import MIXERS
+    from statemix.tasks import TASKS
+    from statemix.training import PRESETS, groups
+
+    words = [] if ctx.params.get("settings") else list(PRESETS)
+    words += dict.fromkeys(f"{one.name}=" for group in groups() for one in group.settings)
+    if "=" in incomplete:
+        words += [f"task.name={task}" for task in TASKS] + [f"mixer.name={mixer}" for mixer in MIXERS]
+    return [word for word in words if word.startswith(incomplete)]
+
+
 def train(
     settings: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="SETTING",
             help="A preset's name, then key=value settings over it.",
-            autocompletion=settings_like,
+            autocompletion=complete_settings,
         ),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file of settings, over the preset's.")] = None,
-    out: Annotated[Path, typer.Option(help="The run's folder; a run already there goes on.")] = Path(
+    out: Annotated[Path, typer.Option(help="The run's folder; a run already there is resumed.")] = Path(
         "runs/run"
     ),
     show_config: Annotated[
@@ -50,26 +69,58 @@ def train(
         ),
     ] = False,
 ) -> None:
-    """Train one model. Ctrl-C saves; the same command goes on from there.
+    """Train one model. Ctrl-C saves a checkpoint; the same command resumes.
 
-    Settings read training.steps=500, mixer.block_size=4, task.n=4. They go over the file's, these over the preset's,
-    and these over the defaults. Another task or mixer starts with its own defaults.
+    Settings read training.steps=500, mixer.block_size=4, task.n=4. They override the file's, these the preset's, and
+    these the defaults. Another task or mixer starts with its own defaults.
     """
     from statemix.training import resolve_config, to_toml
 
-    preset, overrides = split_settings(settings or [])
-    resolved = resolve_config(preset, config, overrides)
+    words = settings or []
+    preset = words[0] if words and "=" not in words[0] else None
+    resolved = resolve_config(preset, config, words[1:] if preset is not None else words)
     if show_config:
         sys.stdout.write(to_toml(resolved))
         return
-    summary = train_live(resolved, out, out.name)
+    summary = train_run(resolved, out, out.name)
     console = output()
     console.print(accuracies({out.name: summary}))
     console.say(f"run: {out}")
 
 
-def split_settings(items: list[str]) -> tuple[str | None, list[str]]:
-    """["demo-bdlru", "training.steps=5"] -> ("demo-bdlru", ["training.steps=5"]); the preset may be left out."""
-    if items and "=" not in items[0]:
-        return items[0], items[1:]
-    return None, items
+def train_run(config: Config, folder: Path, label: str) -> dict[str, Any]:
+    """Train or resume a run with progress shown; returns its summary.
+
+    Interrupted if a signal stopped it and it is saved; Failure if it diverged.
+    """
+    from statemix.training import train
+
+    progress().say(f"training {label} in {folder}", style="dim")
+    summary = train(config, folder, progress=True)
+    if summary["status"] == "interrupted":
+        raise Interrupted(f"saved at step {summary['step']}; the same command resumes")
+    if summary["status"] == "diverged":
+        raise Failure(f"{folder}: the loss is no longer finite at step {summary['step']}")
+    return summary
+
+
+def accuracies(summaries: Mapping[str, dict[str, Any]], training_length: int = 0) -> Table:
+    """Test accuracy by length, a row per run; lengths also as multiples of the training length if it is given."""
+    lengths = sorted({int(length) for summary in summaries.values() for length in summary["accuracy"]})
+    names = [
+        f"{length} ({length // training_length}×)"
+        if training_length and not length % training_length
+        else str(length)
+        for length in lengths
+    ]
+    columns = [Column(name, number=True) for name in ("steps", "parameters", *names)]
+    table = Table("test accuracy by length", [Column("run"), *columns])
+    for name, summary in summaries.items():
+        numbers = [percent(summary["accuracy"].get(str(length))) for length in lengths]
+        table.add_row(name, str(summary["step"]), f"{summary['parameters']:,}", *numbers)
+    return table
+
+
+def percent(value: float | None) -> str | Styled:
+    """An accuracy in green or red; a dash where there is none."""
+    return "-" if value is None else Styled(f"{100 * value:.1f} %", "green" if value >= SOLVED else "red")

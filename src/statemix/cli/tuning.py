@@ -1,171 +1,285 @@
-"""Which launch is fastest on this GPU: candidates as data, the choice among them, and the user's launch table."""
+"""Benchmarks launch configurations of the Triton kernels on this GPU, and keeps the fastest in a launch table."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-from benchmarks.cases import Case
-from benchmarks.files import write_json
-from statemix.ops.launch import LaunchConfig, LaunchKey, default_launch, user_table
+import torch
+from torch import Tensor
+
+from statemix.cli import selfcheck
+from statemix.ops import triton
+from statemix.ops.dispatch import RECURRENCES
+from statemix.ops.launch import LaunchConfig, LaunchKey, choosing, default_launch, read_user_file, user_table
+from statemix.ops.layout import Role, in_fast_format
+from statemix.timing import time_calls
+from statemix.training.files import replace_file
 
 WORKERS_AND_WARPS = ((2, 1), (2, 2), (2, 4), (4, 1), (4, 2))
-
-STEPS: dict[tuple[str, int], tuple[int, ...]] = {
-    ("forward", 2): (4, 8, 16, 32),
-    ("forward", 7): (4, 8, 16),
-    ("forward", 16): (2, 4, 8),
-    ("backward", 2): (2, 4, 8, 16),
-    ("backward", 7): (2, 4, 8),
-    ("backward", 16): (1, 2, 4),
+BLOCK_T = {
+    "forward": {2: (4, 8, 16, 32), 7: (4, 8, 16), 16: (2, 4, 8)},
+    "backward": {2: (2, 4, 8, 16), 7: (2, 4, 8), 16: (1, 2, 4)},
 }
 """Steps of a tile, by direction and the largest m that the entry is for."""
 
 STAGES = (2, 3, 4)
-
 REGISTERS = {1: (80, 128), 16: (128,)}
 """Registers of a thread, by the largest m that the entry is for."""
 
 REGISTER_FILE = 65_536
 """Registers of a multiprocessor; a program has four idle warps and at least four busy ones."""
 
-MARGIN = 0.01
-"""A launch that is faster than the default by less than this part is not worth an entry: the default is entered."""
+MIN_GAIN = 0.01
+"""A launch that beats the default by less than this fraction is not entered: the default is."""
+
+ALIGNMENT = 8
+"""Blocks are a multiple of this, so that copies are as wide as they can be."""
 
 DIRECTIONS = ("forward", "backward")
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+BOUNDS = {torch.bfloat16: 8e-3, torch.float16: 1e-3, torch.float32: 5e-6}
+"""The largest relative error (root mean square) against float64 of a launch that is timed."""
 
-Launch = LaunchConfig | None
+INPUT_AXES, OUTPUT_AXES = (2, 2, 1, 2, 1), {"forward": (2, 1), "backward": (2, 2, 1)}
+"""Where N lies: in the scan's inputs and the outputs' gradients; in its outputs, or the inputs' gradients."""
+
+BACKEND = "triton"
+LaunchOrPortable = LaunchConfig | None
 """None stands for the portable kernels."""
 
 
-def _upto(table: dict[int, tuple[int, ...]], m: int) -> tuple[int, ...]:
-    return next((entry for limit, entry in table.items() if m <= limit), ())
+class Shape(NamedTuple):
+    """A recurrence with block size or order m, on B sequences of T steps and N blocks or channels."""
+
+    recurrence: str
+    m: int
+    batch: int
+    length: int
+    blocks: int
+
+
+def parse_shapes(shapes: str, sizes: str) -> list[Shape]:
+    """ "bdlru:4,hlru:4:1024" at every size of "8x2048x1024,…" (BxTxH); N = H / m unless a third number gives it."""
+    found = []
+    for size in sizes.split(","):
+        numbers = _positive(size.strip().split("x"))
+        if len(numbers) != 3:
+            raise ValueError(f"sizes: got {size.strip()!r}, expected BxTxH, such as 8x2048x1024")
+        batch, length, hidden = numbers
+        for shape in shapes.split(","):
+            recurrence, *rest = shape.strip().split(":")
+            numbers = _positive(rest)
+            if recurrence not in RECURRENCES or len(numbers) not in (1, 2):
+                known = ", ".join(f"{name}:m" for name in RECURRENCES)
+                raise ValueError(f"shapes: got {shape.strip()!r}, expected {known} or the same with :N")
+            m, blocks = numbers[0], numbers[1] if len(numbers) > 1 else hidden // numbers[0]
+            if blocks < 1:
+                raise ValueError(f"shapes: got {shape.strip()!r}, expected m of at most H = {hidden}")
+            found.append(Shape(recurrence, m, batch, length, blocks // ALIGNMENT * ALIGNMENT or blocks))
+    return found
+
+
+def _positive(parts: list[str]) -> list[int]:
+    """Whole numbers above 0; none at all if one part is something else."""
+    return [int(part) for part in parts] if all(p.isdecimal() and int(p) for p in parts) else []
 
 
 def shared_bytes(key: LaunchKey, launch: LaunchConfig) -> int:
-    """What a launch takes in shared memory: stages and handed-on states of every worker (barriers left aside)."""
-    rows = launch.block_t + (key.m - 1 if key.kernels == "hlru" else 0)
-    planes = launch.block_t * (key.m + 2)
+    """Shared memory of a launch: the stages of every worker and the carried states (barriers left aside)."""
+    workers, warps, block_t, stages, _ = launch
+    rows = block_t + (key.m - 1 if key.kernels == "hlru" else 0)
+    planes = block_t * (key.m + 2)
     if key.direction == "backward":
-        planes = launch.block_t * (key.m + 3) + (1 << (rows - 1).bit_length())
-    lanes = launch.num_workers * launch.num_warps * 32
+        planes = block_t * (key.m + 3) + (1 << (rows - 1).bit_length())
     carried = key.m if key.kernels == "hlru" else 1
-    return lanes * (planes * launch.num_stages * key.bytes + carried * 4)
+    return workers * warps * 32 * (planes * stages * key.bytes + carried * 4)
 
 
-def candidates(key: LaunchKey, shared: int, turns: bool = True) -> list[Launch]:
-    """The launches worth a measurement, of a GPU whose programs have `shared` bytes; without `turns`, portable ones."""
-    if not turns:
-        return [None]
-    steps = _upto({m: entry for (direction, m), entry in STEPS.items() if direction == key.direction}, key.m)
-    grid = (
-        LaunchConfig(workers, warps, u, stages, registers)
+def candidates(key: LaunchKey, shared: int, hopper: bool = True) -> list[LaunchOrPortable]:
+    """The launches worth timing on a GPU whose programs have `shared` bytes; portable kernels alone without Hopper."""
+
+    def up_to_m(table: Mapping[int, tuple[int, ...]]) -> tuple[int, ...]:
+        return next((entry for limit, entry in table.items() if key.m <= limit), ())
+
+    grid = [
+        LaunchConfig(workers, warps, block_t, stages, registers)
         for workers, warps in WORKERS_AND_WARPS
-        for u in steps
+        for block_t in up_to_m(BLOCK_T[key.direction])
         for stages in STAGES
-        for registers in _upto(REGISTERS, key.m)
-    )
-    fits = [
-        launch
-        for launch in grid
-        if shared_bytes(key, launch) <= shared
-        and (4 + max(4, launch.num_workers * launch.num_warps)) * 32 * launch.num_registers <= REGISTER_FILE
+        for registers in up_to_m(REGISTERS)
+        if (4 + max(4, workers * warps)) * 32 * registers <= REGISTER_FILE
     ]
-    return [*fits, None]
-
-
-class Measurer(Protocol):
-    """A GPU that launches of one case can be tried on."""
-
-    device: str
-    capability: tuple[int, int]
-    shared: int
-    turns: bool
-
-    def key(self, direction: str) -> LaunchKey | None:
-        """What the case's launch is chosen by; None if there is no choice."""
-
-    def compile(self, direction: str, launches: Sequence[Launch]) -> None:
-        """Get the launches ready, as many at a time as the machine can."""
-
-    def milliseconds(self, direction: str, launch: Launch) -> float:
-        """The time of a launch. RuntimeError if it cannot run, or computes wrong numbers."""
+    return [*(launch for launch in grid if hopper and shared_bytes(key, launch) <= shared), None]
 
 
 class Choice(NamedTuple):
-    """The outcome for one case and direction: milliseconds of the default and of the best, and what was left out."""
+    """The fastest launch for a shape and direction beside the default, in milliseconds, and what failed and why."""
 
-    case: Case
+    shape: Shape
     key: LaunchKey
-    default: Launch
+    default: LaunchOrPortable
     default_ms: float | None
-    best: Launch
+    best: LaunchOrPortable
     best_ms: float
     tried: int
-    failed: dict[Launch, str]
-
-    @property
-    def gain(self) -> float | None:
-        """How many times as fast as the default; None if the default failed."""
-        return None if self.default_ms is None else self.default_ms / self.best_ms
+    failed: dict[LaunchOrPortable, str]
 
 
-def choose_best(case: Case, direction: str, measurer: Measurer) -> Choice | None:
-    """Measure the default and every candidate. None if nothing can be chosen; RuntimeError if every launch failed."""
-    key = measurer.key(direction)
-    if key is None:
+def choose_best(gpu: Any, direction: str) -> Choice | None:
+    """Time the default and every candidate on a `Gpu`. None if nothing can be chosen; RuntimeError if all failed."""
+    if (key := gpu.key(direction)) is None:
         return None
-    usual = default_launch(key, measurer.capability)
-    launches = list(dict.fromkeys([usual, *candidates(key, measurer.shared, measurer.turns)]))
-    measurer.compile(direction, launches)
-    times: dict[Launch, float] = {}
-    failed: dict[Launch, str] = {}
+    usual = default_launch(key, gpu.capability)
+    launches = list(dict.fromkeys([usual, *candidates(key, gpu.shared, gpu.hopper)]))
+    gpu.compile(direction, launches)
+    times: dict[LaunchOrPortable, float] = {}
+    failed: dict[LaunchOrPortable, str] = {}
     for launch in launches:
         try:
-            times[launch] = measurer.milliseconds(direction, launch)
+            times[launch] = gpu.milliseconds(direction, launch)
         except RuntimeError as error:
             failed[launch] = " ".join(str(error).split())[:300]
     if not times:
         raise RuntimeError(f"{key}: no launch of {len(launches)} is right, the first: {failed[usual]}")
     best = min(times, key=times.__getitem__)
-    if usual in times and times[best] > (1 - MARGIN) * times[usual]:
+    if usual in times and times[best] > (1 - MIN_GAIN) * times[usual]:
         best = usual
-    return Choice(case, key, usual, times.get(usual), best, times[best], len(launches), failed)
-
-
-def run(cases: list[Case], measurer_of: Callable[[Case], Measurer]) -> Iterator[Choice]:
-    """The choice for every case and direction that has one."""
-    for case in cases:
-        measurer = measurer_of(case)
-        for direction in DIRECTIONS:
-            choice = choose_best(case, direction, measurer)
-            if choice is not None:
-                yield choice
+    return Choice(gpu.shape, key, usual, times.get(usual), best, times[best], len(launches), failed)
 
 
 def save(path: Path, device: str, choices: Sequence[Choice]) -> int:
-    """Enter choices into a user's launch table beside what is there, whole or not at all; how many entries it has.
-
-    Errors: ValueError if the file is there and is no launch table.
-    """
-    devices = read_devices(path)
-    own = devices.setdefault(device, {})
-    own.update({str(choice.key): None if choice.best is None else list(choice.best) for choice in choices})
-    write_json(path, {"devices": devices})
+    """Enter choices into a user's launch table, whole or not at all; returns the GPU's number of entries."""
+    devices = read_user_file()
+    entries = devices.setdefault(device, {})
+    entries.update({str(choice.key): choice.best for choice in choices})
+    text = json.dumps({"devices": devices}, indent=2) + "\n"
+    replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     user_table.cache_clear()
-    return len(own)
+    return len(entries)
 
 
-def read_devices(path: Path) -> dict[str, dict[str, Any]]:
-    """The entries of a user's launch table by device; none without the file. ValueError if it is something else."""
-    if not path.is_file():
-        return {}
-    try:
-        devices = json.loads(path.read_text(encoding="utf-8"))["devices"]
-        launches = [launch for entries in devices.values() for launch in entries.values()]
-        [LaunchConfig(*map(int, launch)) for launch in launches if launch is not None]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: not a launch table ({error!r}); remove it and run again") from error
-    return dict(devices)
+def check_gpu() -> torch.device:
+    """The GPU to tune. ValueError that says what is missing."""
+    if not torch.cuda.is_available():
+        raise ValueError("device: no CUDA device is there, and launches are timed on one (--list needs none)")
+    device = torch.device("cuda", torch.cuda.current_device())
+    if (reason := triton.unavailable(device)) is not None:
+        raise ValueError(f"backend: {BACKEND!r} cannot run: {reason}")
+    return device
+
+
+@dataclass
+class Gpu:
+    """Checks and times launches of one shape through the registered operators."""
+
+    shape: Shape
+    dtype: torch.dtype
+    device: torch.device
+    repeats: int
+    threads: int
+
+    def __post_init__(self) -> None:
+        shape, device = self.shape, self.device
+        hip = torch.version.hip is not None
+        self.capability = (0, 0) if hip else torch.cuda.get_device_capability(device)
+        self.hopper = self.capability >= (9, 0)
+        properties: Any = torch.cuda.get_device_properties(device)
+        self.shared = int(getattr(properties, "shared_memory_per_block_optin", 0))
+        self._broken: dict[tuple[str, LaunchOrPortable], str] = {}
+        self._inputs = self._draw(shape)
+        self._short = self._draw(shape._replace(batch=1, length=min(shape.length, 64)))  # enough to compile
+        corners = [_corner(x, axis) for x, axis in zip(self._inputs, INPUT_AXES, strict=True)]
+        exact = [x.cpu().double() for x in corners]
+        results = selfcheck.outputs_and_gradients(shape.recurrence, exact, None)
+        self._exact = {"forward": results[:2], "backward": results[2:]}
+
+    def _draw(self, shape: Shape) -> tuple[Tensor, ...]:
+        inputs = selfcheck.draw(shape.recurrence, shape.m, shape[2:], self.dtype, self.device)
+        roles: tuple[Role, ...] = ("gates", "values", "state", "values", "state")
+        return tuple(in_fast_format(x, role) for x, role in zip(inputs, roles, strict=True))
+
+    def key(self, direction: str) -> LaunchKey | None:
+        """The key that the operator looks up in the launch table; None if it looks up none."""
+        with forced("", None, self.capability) as keys:
+            self._call(direction, self._inputs)()
+        return next((key for key in keys if key.direction == direction), None)
+
+    def compile(self, direction: str, launches: Sequence[LaunchOrPortable]) -> None:
+        """Run every launch once, in threads: the compiler works outside Python for the most part."""
+        call = self._call(direction, self._short)
+
+        def run(launch: LaunchOrPortable) -> None:
+            try:
+                with torch.cuda.device(self.device), forced(direction, launch, self.capability):
+                    call()
+            except Exception as error:  # of the compiler or the driver; reported when the launch is timed
+                self._broken[direction, launch] = f"{type(error).__name__}: {error}"
+
+        with ThreadPoolExecutor(self.threads) as pool:
+            list(pool.map(run, launches))
+        torch.cuda.synchronize(self.device)
+
+    def milliseconds(self, direction: str, launch: LaunchOrPortable) -> float:
+        """Check the numbers of a launch, then time it. RuntimeError if it cannot run or is wrong."""
+        if (direction, launch) in self._broken:
+            raise RuntimeError(self._broken[direction, launch])
+        call = self._call(direction, self._inputs)
+        with forced(direction, launch, self.capability):
+            for result in call():
+                result.fill_(float("nan"))  # where the next results will lie
+            self._check(direction, call())
+            times = time_calls(
+                {"launch": call}, device=self.device, repeats=self.repeats, budget_ms=500, cuda_graph=True
+            )
+        return times["launch"].median
+
+    def _call(self, direction: str, inputs: tuple[Tensor, ...]) -> Callable[[], Sequence[Tensor]]:
+        gates, values, state, grad_states, grad_final = inputs
+        operators: Any = torch.ops.statemix
+        name, rest = self.shape.recurrence, (selfcheck.normalization(self.shape.recurrence), BACKEND)
+        scan = partial(getattr(operators, f"{name}_scan"), gates, values, state, None, *rest)
+        if direction == "forward":
+            return scan
+        backward = getattr(operators, f"{name}_scan_backward")
+        return partial(backward, gates, values, scan()[0], state, None, grad_states, grad_final, *rest)
+
+    def _check(self, direction: str, results: Sequence[Tensor]) -> None:
+        for result, want, axis in zip(results, self._exact[direction], OUTPUT_AXES[direction], strict=True):
+            if not bool(torch.isfinite(result).all()):
+                raise RuntimeError("not finite")
+            error, bound = (
+                float(selfcheck.relative_error(_corner(result, axis).cpu(), want)),
+                BOUNDS[self.dtype],
+            )
+            if not error <= bound:
+                raise RuntimeError(f"error {error:.1e} against float64, expected at most {bound:.0e}")
+
+
+def _corner(tensor: Tensor, axis: int) -> Tensor:
+    """The first and last sequences, and of them the first and last two blocks, which lie along `axis`."""
+    count = tensor.shape[axis]
+    blocks = sorted({block % count for block in (0, min(1, count - 1), -1, -min(2, count))})
+    sequences = sorted({0, tensor.shape[0] - 1})
+    return tensor[sequences].index_select(axis, torch.tensor(blocks, device=tensor.device))
+
+
+@contextmanager
+def forced(
+    direction: str, launch: LaunchOrPortable, capability: tuple[int, int]
+) -> Iterator[list[LaunchKey]]:
+    """In this thread, one direction's launch instead of what the tables have; yields the keys that are looked up."""
+    keys: list[LaunchKey] = []
+
+    def choose(key: LaunchKey, *_: Any) -> LaunchOrPortable:
+        keys.append(key)
+        return launch if key.direction == direction else default_launch(key, capability)
+
+    with choosing(choose):
+        yield keys

@@ -18,7 +18,7 @@ BASELINES = (
 
 
 class Registry(Mapping[str, type[nn.Module]]):
-    """Classes by name, each imported when it is asked for: the built-in ones and those of installed packages.
+    """Classes by name, each imported at its first use: the built-in ones and those of installed packages.
 
     A package adds its own by an entry point of the group "statemix.mixers" that names a mapping of name to
     "module:Class"; a program adds one with `register`.
@@ -35,7 +35,8 @@ class Registry(Mapping[str, type[nn.Module]]):
     def _all(self) -> dict[str, str | type[nn.Module]]:
         if not self._installed:
             for entry in entry_points(group="statemix.mixers"):
-                self._places = {**entry.load(), **self._places}
+                for name, kind in entry.load().items():
+                    self._places.setdefault(name, kind)
             self._installed = True
         return self._places
 

@@ -1,27 +1,28 @@
-"""Runs that differ in nothing but their seed, with a label and a colour that stay the same on a whole page."""
+"""Runs that differ in nothing but their seed, with a label and a look that stay the same on a whole page."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from statemix.analysis.statistics import spread
-from statemix.report.labels import IGNORED, SIZES, model_labels, run_labels
+from statemix.analysis.statistics import Spread, spread
+from statemix.report.palette import MAX_SERIES, OTHERS, Look, look_of
 from statemix.report.records import Record, find_runs, read_record
+from statemix.text import visible
 from statemix.training import flatten
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#44AA99", "#999933")
-"""Distinguishable by colour-blind readers (Okabe and Ito, then Tol)."""
+SIZES = {"bdlru": ("BD-LRU", "block_size"), "hlru": ("H-LRU", "order")}
+"""The title of a mixer that has an m, and which of its arguments m is."""
 
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-"""Fewer than the colours, so that beyond nine configurations the pairs still differ."""
+IGNORED = ("name", "version", "training.seed", "training.device")
+"""What does not make two configurations different."""
 
-GREY = "#777777"
-"""Of what is drawn together because there are more kinds of it than colours."""
+LINES = ("-", "--", ":", "-.")
+"""Of configurations of one model, which share its colour."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class Group:
     """Seeds of one configuration; or, in a figure, runs of several configurations of one model."""
 
     label: str
-    color: str
-    marker: str
+    look: Look
+    line: str
     runs: list[Record]
     configurations: int = 1
 
@@ -39,63 +40,105 @@ class Group:
         """The configuration, of the first seed."""
         return self.runs[0].config
 
-    @property
-    def m(self) -> int | None:
-        """Block size or order, when the mixer has one."""
-        size = SIZES.get(self.config["mixer"]["name"])
-        return self.config["mixer"].get(size[0]) if size else None
+    def accuracy_at(self, length: int) -> Spread:
+        """The test accuracies of the runs at one length."""
+        return spread(run.accuracy[length] for run in self.runs if length in run.accuracy)
 
     def best_validation(self) -> float:
         """The mean of the seeds' best validation accuracies; a run without one counts 0, as one that diverged."""
-        best = (run.best_validation() if run.status != "diverged" else 0.0 for run in self.runs)
-        return spread(value or 0.0 for value in best).mean
+        return spread(
+            run.best_validation or 0.0 if run.status != "diverged" else 0.0 for run in self.runs
+        ).mean
 
 
 def read_groups(folders: Iterable[str | Path]) -> list[Group]:
-    """Read every run and put those together that differ in the seed alone, in order of appearance.
-
-    Configurations that a figure draws together (`merge_groups`) have one colour.
-    """
+    """Read every run and put those together that differ in the seed alone, in order of appearance."""
     together: dict[str, list[Record]] = {}
     for record in map(read_record, find_runs(folders)):
-        flat = {key: value for key, value in flatten(record.config).items() if key not in IGNORED}
-        together.setdefault(json.dumps(flat, sort_keys=True), []).append(record)
+        together.setdefault(json.dumps(_flat(record.config), sort_keys=True), []).append(record)
     groups = [sorted(runs, key=lambda run: run.seed) for runs in together.values()]
-    labels = run_labels([runs[0].config for runs in groups])
-    styled = _styled([Group(label, "", "", runs) for label, runs in zip(labels, groups, strict=True)])
-    shared = {run.folder: merged for merged in merge_groups(styled) for run in merged.runs}
-    return [
-        dataclasses.replace(group, color=merged.color, marker=merged.marker)
-        for group, merged in ((group, shared[group.runs[0].folder]) for group in styled)
-    ]
-
-
-def _styled(groups: Sequence[Group]) -> list[Group]:
-    return [
-        dataclasses.replace(group, color=COLORS[k % len(COLORS)], marker=MARKERS[k % len(MARKERS)])
-        for k, group in enumerate(groups)
-    ]
+    models: list[str] = []
+    result = []
+    for runs, label in zip(groups, run_labels([runs[0].config for runs in groups]), strict=True):
+        model = mixer_label(runs[0].config["mixer"])
+        line = LINES[models.count(model) % len(LINES)]
+        models.append(model)
+        result.append(Group(label, look_of(model), line, runs))
+    return result
 
 
 def merge_groups(groups: list[Group]) -> list[Group]:
-    """At most as many groups as there are colours, for a figure: the same groups, or one for each model.
+    """At most `MAX_SERIES` groups for a figure: the same groups, or one for each model; the last for all the others.
 
-    A merged group has the runs of all its configurations. Models beyond the number of colours are put together too.
+    A merged group has the runs of all its configurations. The best models on the validation split stand alone.
     """
-    if len(groups) <= len(COLORS):
+    if len(groups) <= MAX_SERIES:
         return groups
+    several = len({group.config["task"]["name"] for group in groups}) > 1
     together: dict[str, list[Group]] = {}
-    for group, label in zip(groups, model_labels([group.config for group in groups]), strict=True):
-        together.setdefault(label, []).append(group)
-    merged = [_merged(label, members) for label, members in together.items()]
-    if len(merged) <= len(COLORS):
-        return _styled(merged)
+    for group in groups:
+        model = mixer_label(group.config["mixer"])
+        task = visible(group.config["task"]["name"]).replace("_", " ")
+        together.setdefault(f"{model}, {task}" if several else model, []).append(group)
+    merged = [_merged(label, members[0].look, members) for label, members in together.items()]
+    if len(merged) <= MAX_SERIES:
+        return merged
     merged.sort(key=Group.best_validation, reverse=True)
-    alone, rest = merged[: len(COLORS) - 1], merged[len(COLORS) - 1 :]
-    others = dataclasses.replace(_merged(f"{len(rest)} others", rest), color=GREY, marker=".")
-    return [*_styled(alone), others]
+    alone, rest = merged[: MAX_SERIES - 1], merged[MAX_SERIES - 1 :]
+    return [*alone, _merged(f"{len(rest)} others", OTHERS, rest)]
 
 
-def _merged(label: str, members: list[Group]) -> Group:
+def _merged(label: str, look: Look, members: Sequence[Group]) -> Group:
     runs = [run for group in members for run in group.runs]
-    return Group(label, "", "", runs, sum(group.configurations for group in members))
+    return Group(label, look, "-", runs, sum(group.configurations for group in members))
+
+
+def mixer_label(mixer: dict[str, Any]) -> str:
+    """ "BD-LRU m = 3", "H-LRU m = 4", "diagonal (m = 1)", or the mixer's own name."""
+    if mixer["name"] not in SIZES:
+        return visible(mixer["name"])
+    title, argument = SIZES[mixer["name"]]
+    m = mixer.get(argument)
+    return "diagonal (m = 1)" if m == 1 else f"{title} m = {visible(m)}"
+
+
+def run_labels(configs: list[dict[str, Any]]) -> list[str]:
+    """The mixer's label; with the task's settings where tasks differ, and where a label is taken twice with the
+    settings that tell its configurations apart."""
+    plain, flat = [mixer_label(config["mixer"]) for config in configs], list(map(_flat, configs))
+    tasks = {key: values for key, values in _varied(flat).items() if key.startswith("task.")}
+    varied = {
+        label: _varied([one for one, name in zip(flat, plain, strict=True) if name == label]) | tasks
+        for label in plain
+    }
+    labels = []
+    for config, label in zip(flat, plain, strict=True):
+        details = ", ".join(
+            _detail(key, config[key], varied[label][key]) for key in config if key in varied[label]
+        )
+        labels.append(f"{label} ({details})" if details else label)
+    return labels
+
+
+def _varied(configs: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """The settings that are not the same, or not there, in all configurations, with their different values."""
+    keys = dict.fromkeys(key for config in configs for key in config)
+    values = {key: {json.dumps(config.get(key)): config.get(key) for config in configs} for key in keys}
+    return {key: list(found.values()) for key, found in values.items() if len(found) > 1}
+
+
+def _detail(key: str, value: Any, among: list[Any]) -> str:
+    """ "lr 0.001": three digits of a number where they tell it from the others; the task's name stands alone."""
+    if isinstance(value, float):
+        short = [f"{other:.3g}" for other in among if isinstance(other, float)]
+        value = f"{value:.3g}" if short.count(f"{value:.3g}") == 1 else repr(value)
+    return visible(value) if key == "task.name" else f"{key.rpartition('.')[2]} {visible(value)}"
+
+
+def shorten(label: str, width: int) -> str:
+    """A label as at most three lines of `width` characters for a figure."""
+    return "\n".join(textwrap.wrap(label, width, max_lines=3, placeholder=" …")) or label[:width]
+
+
+def _flat(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in flatten(config).items() if key not in IGNORED}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import datetime
-import io
 import json
 import shlex
 import struct
@@ -16,20 +15,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from statemix import __version__
-from statemix.extras import missing
-from statemix.report.figures import FIGURES, STYLE, draw_lengths, new_figure
+from statemix.extras import require
+from statemix.report.figures import FIGURES, PNG_DPI, draw_lengths, draw_spectrum, new_figure, render
 from statemix.report.groups import Group, merge_groups, read_groups
 from statemix.report.sentences import sentences
-from statemix.report.spectrum import draw_spectrum
-from statemix.report.table import lengths_of, row, some_of, statuses, tables, text, to_csv
+from statemix.report.tables import cell, make_rows, page_columns, some_of, statuses, tested_lengths, to_csv
 from statemix.tasks import Task
 from statemix.text import visible
 from statemix.training.files import replace_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-PNG_DPI = 160
 
 PICTURES = (".svg", ".png")
 """The endings of a figure's file, as `render` makes them."""
@@ -54,24 +50,21 @@ def write_report(folders: Iterable[str | Path], out: str | Path) -> Path:
     for a missing extra; RunError for weights that cannot be read and a file that cannot be written.
     """
     folders, out = [Path(folder) for folder in folders], Path(out)
+    require("jinja2", "matplotlib", "pandas")
     template = _template()
     groups = read_groups(folders)
-    rows = [row(group, lengths_of(groups)) for group in groups]
-    made: dict[str, bytes] = {}
+    rows = make_rows(groups)
+    files: dict[str, bytes] = {"runs.csv": to_csv(rows).encode()}
     images = []
     for name, (heading, make, caption) in FIGURES.items():
-        made[f"{name}.svg"], made[f"{name}.png"] = render(lambda make=make: make(groups))
-        images.append({
-            "heading": heading, "caption": caption(groups), "data": base64.b64encode(made[f"{name}.svg"]).decode(),
-            **dict(zip(("width", "height"), png_size(made[f"{name}.png"]), strict=True)),
-        })  # fmt: skip
-    made["runs.csv"] = to_csv(rows).encode()
-    command = visible(shlex.join(["statemix", "report", *map(str, folders), "--out", str(out)]))
-    made["index.html"] = template.render(
-        images=images, command=command, **_words(groups, rows), date=datetime.date.today().isoformat(),
-        torch=torch.__version__, version=__version__,
+        svg, png = files[f"{name}.svg"], files[f"{name}.png"] = render(lambda make=make: make(groups))  # type: ignore[misc]
+        data, size = base64.b64encode(svg).decode(), png_size(png)
+        images.append({"heading": heading, "caption": caption(groups), "data": data, "size": size})
+    files["index.html"] = template.render(
+        images=images, **_words(groups, rows), date=datetime.date.today().isoformat(), torch=torch.__version__,
+        version=__version__, command=visible(shlex.join(["statemix", "report", *map(str, folders), "--out", str(out)])),
     ).encode()  # fmt: skip
-    for name, content in made.items():
+    for name, content in files.items():
         _write(out / name, content)
     return out / "index.html"
 
@@ -84,26 +77,29 @@ def png_size(png: bytes) -> tuple[int, int]:
 
 def _words(groups: list[Group], rows: list[dict[str, Any]]) -> dict[str, Any]:
     """What the page says of the runs, besides the figures."""
-    runs = [run for group in groups for run in group.runs]
-    tasks = list({id(task): task for task in (run.task() for run in runs)}.values())
-    lengths = lengths_of(groups)
+    tasks = _tasks(groups)
+    lengths = tested_lengths(groups)
     return {
         "title": _title(tasks),
         "sentences": sentences(groups),
         "groups": groups,
-        "runs": len(runs),
-        "statuses": statuses(runs),
+        "runs": sum(len(group.runs) for group in groups),
+        "statuses": statuses(*groups),
         "trained": ", ".join(map(str, sorted({task.length for task in tasks}))),
         "overlaps": list(dict.fromkeys(task.overlap for task in tasks)),
-        "tables": tables(rows, lengths),
+        "tables": page_columns(rows, lengths),
         "left_out": len(lengths) - len(some_of(lengths)),
-        "rows": [{column: text(value, cells["n"]) for column, value in cells.items()} for cells in rows],
+        "rows": [{column: cell(column, value, row["n"]) for column, value in row.items()} for row in rows],
         "configurations": [
             visible(json.dumps(group.config, indent=2, ensure_ascii=False), keep="\n") for group in groups
         ],
         "seeds": [_seeds([run.seed for run in group.runs]) for group in groups],
         "visible": visible,
     }
+
+
+def _tasks(groups: list[Group]) -> list[Task]:
+    return list({id(run.task): run.task for group in groups for run in group.runs}.values())
 
 
 def _seeds(seeds: list[int]) -> str:
@@ -114,8 +110,8 @@ def _seeds(seeds: list[int]) -> str:
             spans[-1][1] = seed
         else:
             spans.append([seed, seed])
-    told = [str(a) if a == b else f"{a}, {b}" if b == a + 1 else f"{a}–{b}" for a, b in spans]
-    return f"seed{'' if len(seeds) == 1 else 's'} {', '.join(told)}"
+    parts = [str(a) if a == b else f"{a}, {b}" if b == a + 1 else f"{a}–{b}" for a, b in spans]
+    return f"seed{'' if len(seeds) == 1 else 's'} {', '.join(parts)}"
 
 
 def write_readme_picture(folders: Iterable[str | Path], out: str | Path) -> Path:
@@ -124,6 +120,7 @@ def write_readme_picture(folders: Iterable[str | Path], out: str | Path) -> Path
     Errors: ValueError for a name that ends otherwise; and as `write_report`.
     """
     out = check_picture(Path(out))
+    require("matplotlib", "pandas")
     groups = read_groups(folders)
     pictures = dict(zip(PICTURES, render(lambda: _picture(groups)), strict=True))
     _write(out, pictures[out.suffix.lower()])
@@ -143,25 +140,11 @@ def _picture(groups: list[Group]) -> Figure:
     axes, *panels = figure.subplots(1, 1 + len(shown), width_ratios=[1.5, *[1] * len(shown)])
     draw_lengths(axes, drawn)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=9.5, ncols=3, columnspacing=1.2)
-    tasks = list({id(task): task for group in groups for task in [group.runs[0].task()]}.values())
-    axes.set_title(_title(tasks), fontsize=11, pad=20 + 14 * (-(-len(drawn) // 3)))
+    axes.set_title(_title(_tasks(groups)), fontsize=11, pad=20 + 14 * (-(-len(drawn) // 3)))
     for panel, group in zip(panels, shown, strict=True):
         draw_spectrum(panel, group)
         panel.set_title(f"{group.label}\neigenvalues of its transitions", fontsize=10.5)
     return figure
-
-
-def render(make: Any) -> tuple[bytes, bytes]:
-    """A figure, made and saved under `STYLE`, as SVG (the same bytes for the same figure) and as PNG."""
-    try:
-        import matplotlib
-    except ImportError:
-        raise ImportError(missing("matplotlib")) from None
-    with matplotlib.rc_context(STYLE):
-        figure, svg, png = make(), io.BytesIO(), io.BytesIO()
-        figure.savefig(svg, format="svg", dpi=PNG_DPI, metadata={"Date": None})
-        figure.savefig(png, format="png", dpi=PNG_DPI)
-    return svg.getvalue(), png.getvalue()
 
 
 def _title(tasks: Sequence[Task]) -> str:
@@ -176,10 +159,8 @@ def _title(tasks: Sequence[Task]) -> str:
 
 
 def _template() -> Any:
-    try:
-        import jinja2
-    except ImportError:
-        raise ImportError(missing("jinja2")) from None
+    import jinja2
+
     source = files("statemix.report").joinpath("templates/page.html").read_text(encoding="utf-8")
     return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
 

@@ -5,71 +5,98 @@ from __future__ import annotations
 import functools
 import json
 import math
+import operator
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from statemix.report.curves import Curve, Metrics, read_metrics
 from statemix.tasks import Task, get_task
 from statemix.training import Config, check_metrics
 from statemix.training.files import RunError, read_json
 
+if TYPE_CHECKING:
+    import pandas
+
+POINTS = 1000
+"""A curve is thinned to at most twice as many points: more than a figure can show."""
+
+CURVES = {"train": "loss", "eval": "accuracy"}
+"""The value that is drawn of each kind of line in metrics.jsonl; of evaluations, those on the validation split."""
+
 
 @dataclass(frozen=True)
 class Record:
-    """One run as its folder tells it."""
+    """One run as read from its folder; `summary` is empty until the run ends."""
 
     folder: Path
     config: dict[str, Any]
-    metrics: Metrics
     summary: dict[str, Any]
-    """Empty while the run goes on."""
-
-    @property
-    def status(self) -> str:
-        """How it ended, or "running"."""
-        return str(self.summary.get("status", "running"))
-
-    @property
-    def step(self) -> int:
-        """Steps done: as the summary says, or the last that was logged."""
-        return int(self.summary.get("step", self.metrics.last_step))
-
-    @property
-    def seed(self) -> int:
-        """The seed of weights and data."""
-        return int(self.config["training"]["seed"])
+    task: Task
+    status: str
+    step: int
+    seed: int
+    accuracy: dict[int, float]
+    best_validation: float | None
+    seconds: float | None
+    curves: dict[str, pandas.Series]
+    """Training loss and validation accuracy by step."""
 
     @property
     def has_weights(self) -> bool:
         """Whether a trained model can be loaded from the folder."""
         return (self.folder / "model.safetensors").exists()
 
-    def task(self) -> Task:
-        """The task it was trained on."""
-        return _task(json.dumps(self.config["task"], sort_keys=True))
 
-    def accuracy(self) -> dict[int, float]:
-        """Test accuracy by length; empty when the run was not tested. ValueError for one outside [0, 1]."""
-        told = self.summary.get("accuracy", {}).items()
-        return {_length(length): _fraction(f"accuracy at {length}", value) for length, value in told}
+def find_runs(folders: Iterable[str | Path]) -> list[Path]:
+    """The run folders among `folders` and, where one is none itself, among its descendants. ValueError for neither."""
+    found: dict[Path, Path] = {}  # by its resolved path: a run that is named twice counts once
+    for folder in map(Path, folders):
+        is_run = (folder / "config.json").is_file()
+        runs = [folder] if is_run else sorted(path.parent for path in folder.rglob("config.json"))
+        if not runs:
+            absent = "is not a folder" if folder.exists() else "does not exist"
+            what = "has no run in it" if folder.is_dir() else absent
+            raise ValueError(
+                f"folders: {folder} {what}, expected a run folder (with config.json) or one that holds some"
+            )
+        for run in runs:
+            found.setdefault(run.resolve(), run)
+    if not found:
+        raise ValueError("folders: got none, expected at least one run folder")
+    return list(found.values())
 
-    def best_validation(self) -> float | None:
-        """The highest validation accuracy, or None when there was no evaluation. ValueError as `accuracy`."""
-        best = self.summary.get("best_accuracy")
-        return None if best is None else _fraction("best_accuracy", best)
 
-    def seconds(self) -> float | None:
-        """How long it trained, or None while it goes on. ValueError for what is no time."""
-        told = self.summary.get("seconds")
-        if told is not None and not (isinstance(told, (int, float)) and 0 <= told < math.inf):
-            raise ValueError(f"seconds: got {told!r}, expected a number of at least 0")
-        return told
-
-    def curve(self, kind: str, value: str) -> Curve:
-        """Training loss ("train", "loss") or validation accuracy ("eval", "accuracy") by step."""
-        return self.metrics.curves[kind, value]
+def read_record(folder: Path) -> Record:
+    """One run. ValueError naming the file that is missing, unreadable or not what it should be."""
+    try:
+        config = read_json(folder / "config.json")
+        summary = read_json(folder / "summary.json") if (folder / "summary.json").exists() else {}
+        last_step, curves = read_metrics(folder / "metrics.jsonl")
+        check_metrics(folder / "metrics.jsonl", summary)
+    except (OSError, RunError, ValueError) as error:
+        reason = f"cannot read metrics.jsonl ({error.strerror})" if isinstance(error, OSError) else error
+        raise ValueError(f"folders: {folder} is not a run: {reason}") from None
+    try:
+        Config.from_dict(config)
+        task, seed = _task(json.dumps(config["task"], sort_keys=True)), int(config["training"]["seed"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"folders: {folder}/config.json is not a configuration of a run: {error}") from None
+    try:
+        accuracy = {
+            int(length): _number("accuracy", value, 1)
+            for length, value in summary.get("accuracy", {}).items()
+        }
+        best, seconds = summary.get("best_accuracy"), summary.get("seconds")
+        return Record(
+            folder, config, summary, task, str(summary.get("status", "running")), int(summary.get("step", last_step)),
+            seed, {length: accuracy[length] for length in sorted(accuracy)},
+            None if best is None else _number("best_accuracy", best, 1),
+            None if seconds is None else _number("seconds", seconds, math.inf), curves,
+        )  # fmt: skip
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"folders: {folder}/summary.json is not the summary of a run: {error}") from None
 
 
 @functools.lru_cache(maxsize=64)
@@ -78,84 +105,59 @@ def _task(options: str) -> Task:
     return get_task(**json.loads(options))
 
 
-def _length(text: str) -> int:
-    length = int(text)
-    if length < 1:
-        raise ValueError(f"accuracy: got the length {length}, expected at least 1")
-    return length
+def _number(name: str, value: Any, most: float) -> float:
+    if not (isinstance(value, (int, float)) and 0 <= value <= most and math.isfinite(value)):
+        raise ValueError(f"{name}: got {value!r}, expected a number from 0 to {most}")
+    return float(value)
 
 
-def _fraction(name: str, value: Any) -> float:
-    number = float(value)
-    if not (math.isfinite(number) and 0 <= number <= 1):
-        raise ValueError(f"{name}: got {value!r}, expected a number from 0 to 1")
-    return number
+def read_metrics(path: Path) -> tuple[int, dict[str, pandas.Series]]:
+    """The last step and the curves of metrics.jsonl, less a last line that is still being written.
+
+    OSError for a file that cannot be read, ValueError naming the file, the line and what is wrong with it.
+    """
+    import pandas
+
+    points = {value: (array("q"), array("d")) for value in CURVES.values()}
+    last_step, damaged, decode = 0, "", json.JSONDecoder().decode
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if damaged:
+                raise ValueError(damaged)
+            try:
+                entry = decode(line.decode())  # `json.loads` of bytes takes twice as long
+            except (ValueError, RecursionError):
+                damaged = (
+                    f"{path} line {number} is not JSON"  # an unfinished run may be writing its last line
+                )
+                continue
+            try:
+                last_step = max(last_step, _add(points, entry))
+            except (TypeError, KeyError, OverflowError) as error:
+                raise ValueError(f"{path} line {number} is not a line of metrics: {error}") from None
+    return last_step, {
+        name: pandas.Series(thinned(values), thinned(steps), float).groupby(level=0).last()
+        for name, (steps, values) in points.items()
+    }
 
 
-def find_runs(folders: Iterable[str | Path]) -> list[Path]:
-    """The run folders among `folders` and, where one is none itself, among its descendants. ValueError for neither."""
-    found: dict[Path, Path] = {}  # by its resolved path: a run that is named twice counts once
-    given = [Path(folder) for folder in folders]
-    if not given:
-        raise ValueError("folders: got none, expected at least one run folder")
-    for folder in given:
-        if (folder / "config.json").is_file():
-            found.setdefault(folder.resolve(), folder)
-            continue
-        below = sorted(path.parent for path in folder.rglob("config.json")) if folder.is_dir() else []
-        if not below:
-            what = (
-                "has no run in it"
-                if folder.is_dir()
-                else "is not a folder"
-                if folder.exists()
-                else "does not exist"
-            )
-            raise ValueError(
-                f"folders: {folder} {what}, expected a run folder (with config.json) or one that holds some"
-            )
-        for run in below:
-            found.setdefault(run.resolve(), run)
-    return list(found.values())
+def _add(points: dict[str, tuple[array[int], array[float]]], entry: Any) -> int:
+    """Put a line into the curve that it belongs to, if there is one; its step."""
+    kind, step = entry["kind"], operator.index(entry["step"])
+    value = entry.get(CURVES.get(kind))
+    if value is not None and entry.get("split", "validation") == "validation":
+        steps, values = points[CURVES[kind]]
+        values.append(value)
+        steps.append(step)
+    return step
 
 
-def read_record(folder: Path) -> Record:
-    """One run. ValueError naming the file that is missing, unreadable or not what it should be."""
-    config = _json(folder / "config.json", folder)
-    summary = _json(folder / "summary.json", folder) if (folder / "summary.json").exists() else {}
-    record = Record(folder, config, _metrics(folder), summary)
-    try:
-        record.task(), record.seed, config["mixer"]["name"], config["model"]["dim"]
-        Config.from_dict(config)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"folders: {folder}/config.json is not a configuration of a run: {error}") from None
-    try:
-        record.accuracy(), record.best_validation(), record.seconds(), record.step
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"folders: {folder}/summary.json is not the summary of a run: {error}") from None
-    try:
-        check_metrics(folder / "metrics.jsonl", summary)
-    except RunError as error:
-        raise ValueError(f"folders: {error}") from None
-    return record
+def thinned(points: array[Any]) -> array[Any]:
+    """Every 2^k-th point, with k as small as `POINTS` allows, and the last one.
 
-
-def _metrics(folder: Path) -> Metrics:
-    """The metrics of a run. ValueError naming the file."""
-    try:
-        return read_metrics(folder / "metrics.jsonl")
-    except OSError as error:
-        reason = error.strerror or error
-        raise ValueError(
-            f"folders: {folder} is not a run: cannot read metrics.jsonl ({reason}), expected the run's metrics"
-        ) from None
-    except ValueError as error:
-        raise ValueError(f"folders: {error}") from None
-
-
-def _json(path: Path, folder: Path) -> dict[str, Any]:
-    try:
-        return read_json(path)
-    except RunError as error:
-        what = str(error).replace(str(path), path.name)
-        raise ValueError(f"folders: {folder} is not a run: {what}") from None
+    The strides of two runs divide each other, so that runs of different lengths still share steps.
+    """
+    stride = 1
+    while len(points) > 2 * POINTS * stride:
+        stride *= 2
+    return points[:-1:stride] + points[-1:]

@@ -143,14 +143,14 @@ class FuzzyRecall(Task):
         starts = length + 1 - sizes.sum(dim=1, keepdim=True) + sizes.cumsum(dim=1) - sizes
         seen = first < torch.arange(first.shape[1])
         shape = (len(sizes), length + 2)  # one column more for what is not written
-        sequence, asked = torch.full(shape, self.padding), torch.zeros(shape, dtype=torch.bool)
+        sequence, queried = torch.full(shape, self.padding), torch.zeros(shape, dtype=torch.bool)
         for motifs, begin in ((keys, starts), (values, starts + keys.sizes)):
             for i, tokens in enumerate(motifs.tokens):
                 place = torch.where(written & (i < motifs.sizes), begin + i, length + 1)
                 sequence.scatter_(1, place, tokens)
                 if motifs is values:
-                    asked.scatter_(1, place, seen)
-        return next_token_examples(sequence[:, :-1], asked[:, :-1], training)
+                    queried.scatter_(1, place, seen)
+        return next_token_examples(sequence[:, :-1], queried[:, :-1], training)
 
     def look(self, token: int) -> tuple[str, str]:
         """A number, or a dot for padding."""

@@ -16,14 +16,14 @@ from statemix.tasks.splits import fractions, integers, seeded
 _LENGTH = Option(128, 4, even=True, meaning="tokens of the whole sequence; the inputs have one fewer")
 
 
-def next_token_examples(sequence: Tensor, asked: Tensor, training: bool) -> Examples:
+def next_token_examples(sequence: Tensor, queried: Tensor, training: bool) -> Examples:
     """Inputs and targets [count, S - 1] of sequences [count, S]: predict the next token.
 
-    In training every position has its target, otherwise those alone whose next token is `asked` [count, S].
+    In training every position has its target, otherwise those alone whose next token is `queried` [count, S].
     """
     targets = sequence[:, 1:].clone()
     if not training:
-        targets.masked_fill_(~asked[:, 1:], IGNORED)
+        targets.masked_fill_(~queried[:, 1:], IGNORED)
     return Examples(sequence[:, :-1].contiguous(), targets)
 
 
@@ -93,14 +93,14 @@ class InContextRecall(Task):
         sequence = torch.empty(count, length, dtype=torch.int64)
         sequence[:, ::2] = torch.cat([keys, probe], dim=1)
         sequence[:, 1::2] = dictionary.gather(1, sequence[:, ::2])
-        asked = torch.zeros(count, length, dtype=torch.bool)
-        asked[:, 1:-1:2] = (first.gather(1, keys) < torch.arange(pairs)) & ~noisy
-        asked[:, -1] = True
+        queried = torch.zeros(count, length, dtype=torch.bool)
+        queried[:, 1:-1:2] = (first.gather(1, keys) < torch.arange(pairs)) & ~noisy
+        queried[:, -1] = True
         if self.noise_vocab:
             tokens = integers(self.noise_vocab, (count, 2 * pairs), generator) + self.noise_start
             both = noisy.repeat_interleave(2, dim=1)
             sequence[:, :-2] = torch.where(both, tokens, sequence[:, :-2])
-        return next_token_examples(sequence, asked, training)
+        return next_token_examples(sequence, queried, training)
 
     def look(self, token: int) -> tuple[str, str]:
         """A number; keys, values and noise differ in style."""

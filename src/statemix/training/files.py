@@ -119,7 +119,7 @@ def abandoned(temporary: Path) -> bool:
     """Whether nobody writes a temporary file any more: its process is gone, or it is `OLD`."""
     name = _TEMPORARY.fullmatch(temporary.name)
     if name is None:
-        return False  # not one of ours
+        return False  # not a temporary file of a run
     if f".{socket.gethostname()}." in temporary.name:
         try:
             os.kill(int(name["pid"]), 0)

@@ -18,7 +18,7 @@ LEAVE: ContextVar[threading.Event | None] = ContextVar("LEAVE", default=None)
 
 
 def leaving() -> bool:
-    """Whether the scheduler of this thread has asked active runs to stop."""
+    """Whether the scheduler of this thread has told active runs to stop."""
     event = LEAVE.get()
     return event is not None and event.is_set()
 
@@ -37,7 +37,7 @@ class StopSignals:
 
     @property
     def received(self) -> int | None:
-        """The signal that asked to stop (SIGINT for `LEAVE`), or None."""
+        """The signal that told it to stop (SIGINT for `LEAVE`), or None."""
         return signal.SIGINT if self._number is None and leaving() else self._number
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from statemix.nn.mixer import check_cu_seqlens, check_input, check_size, placement, state_dtype
+from statemix.nn.mixer import check_cu_seqlens, check_input, check_size, check_tensor, placement, state_dtype
 
 State = dict[str, Tensor]
 """A state, part by part: each [S, *shape]."""
@@ -108,10 +108,7 @@ class Baseline(nn.Module):
 
 def check_state(state: Tensor, shape: tuple[int | str, ...], letters: str, x: Tensor) -> None:
     """A floating-point tensor of `shape` (a str takes any size) on the device of x: ValueError or TypeError."""
-    check_input("state", state, shape, letters)
-    if any(isinstance(want, int) and got != want for got, want in zip(state.shape, shape, strict=True)):
-        expected = ", ".join(map(str, shape))
-        raise ValueError(f"state: got shape {list(state.shape)}, expected {letters} = [{expected}]")
+    check_tensor("state", state, shape, letters)
     if state.device != x.device:
         raise ValueError(f"state: got device {state.device}, expected that of x, {x.device}")
 

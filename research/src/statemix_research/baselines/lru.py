@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from statemix.nn.mixer import check_size
-from statemix.ops import BACKENDS, affine_scan
-from statemix_research.baselines.base import Baseline, State, check_choice
+from statemix.nn.mixer import check_backend, check_size
+from statemix.ops import affine_scan
+from statemix_research.baselines.base import Baseline, State
 from statemix_research.baselines.modules import rotation
 
 LEAST_DECAY = 1e-6
@@ -48,7 +48,7 @@ class LRU(Baseline):
             raise ValueError(f"radius: got {radius!r}, expected two numbers from 0 to below 1, ascending")
         super().__init__(dim, {"h": (n, 2)})
         self.state_dim, self.radius, self.max_phase = n, tuple(radius), max_phase
-        self.backend = check_choice("backend", backend, ("auto", *BACKENDS))
+        self.backend = check_backend(backend)
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.log_decay, self.phase, self.log_scale = (
             nn.Parameter(torch.empty(n, **factory)) for _ in range(3)

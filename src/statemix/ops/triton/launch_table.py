@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -154,25 +155,24 @@ Chooser = Callable[[LaunchKey, str, tuple[int, int]], "LaunchConfig | None"]
 """(key, name of the GPU, its compute capability) -> launch, or None: take the portable kernels."""
 
 
+_CHOOSER: ContextVar[Chooser | None] = ContextVar("chooser", default=None)
+
+
 def _choose(key: LaunchKey, device: str, capability: tuple[int, int]) -> LaunchConfig | None:
     own = user_table(device)
     return own[str(key)] if str(key) in own else default_launch(key, capability)
 
 
-_chooser: Chooser = _choose
-
-
 def choose(key: LaunchKey, device: str, capability: tuple[int, int]) -> LaunchConfig | None:
     """The launch for a key: the user's entry for this GPU, else the measured default, else None (portable)."""
-    return _chooser(key, device, capability)
+    return (_CHOOSER.get() or _choose)(key, device, capability)
 
 
 @contextmanager
 def choosing(chooser: Chooser) -> Iterator[None]:
-    """Within this context, `chooser` decides all launches of this process instead of the tables."""
-    global _chooser
-    before, _chooser = _chooser, chooser
+    """Within this context and in this thread, `chooser` decides all launches instead of the tables."""
+    before = _CHOOSER.set(chooser)
     try:
         yield
     finally:
-        _chooser = before
+        _CHOOSER.reset(before)
