@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from statemix.nn.layer import RecurrentLayer, default_blocks
+from statemix.nn.layer import RecurrentLayer, check_sizes
 from statemix.nn.linear import read_out
-from statemix.nn.mixer import check_size
-from statemix.ops import bdlru_scan, normalize
+from statemix.ops import bdlru_scan
 
 
 class BDLRU(RecurrentLayer):
@@ -47,6 +46,7 @@ class BDLRU(RecurrentLayer):
 
     scan = staticmethod(bdlru_scan)
     recurrence = "bdlru"
+    shown = ("dim", "block_size", "num_blocks", "normalization", "selective")
 
     def __init__(
         self,
@@ -62,36 +62,19 @@ class BDLRU(RecurrentLayer):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        dim = check_size("dim", dim)
-        m = check_size("block_size", block_size)
-        blocks = default_blocks(dim, m) if num_blocks is None else check_size("num_blocks", num_blocks)
+        dim, m, blocks = check_sizes(dim, block_size=block_size, num_blocks=num_blocks)
         super().__init__(
             dim, blocks=blocks, m=m, readout_width=blocks * m, normalization=normalization, selective=selective,
             gate_bias=gate_bias, transition_bias=transition_bias, backend=backend, device=device, dtype=dtype,
         )  # fmt: skip
         self.block_size, self.num_blocks = m, blocks
 
-    def forward(
-        self, x: Tensor, state: Tensor | None = None, cu_seqlens: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """x [B, T, dim], state [S, N, m] or None (zeros), cu_seqlens [S+1] or None -> (y [B, T, dim], new state).
-
-        The state is float32 (float64 for float64 inputs) and carries gradients.
-        """
-        states, state = self._forward(x, state, cu_seqlens)
-        return read_out(self.readout_projection, states), state
+    def _read_out(self, states: Tensor, state: Tensor | None, cu_seqlens: Tensor | None) -> Tensor:
+        return read_out(self.readout_projection, states)
 
     def _read_out_step(self, states: Tensor, state: Tensor) -> Tensor:
         return self.readout_projection(states.flatten(1))
 
     def transitions(self, x: Tensor) -> Tensor:
         """The normalised transition matrices A_t for x [B, T, dim]: [B, T, N, m, m] (for analysis)."""
-        self._check_forward(x)
-        return normalize(self.raw_gates(x), self.normalization)[..., :-1]
-
-    def extra_repr(self) -> str:
-        """The arguments, as they were given."""
-        return (
-            f"dim={self.dim}, block_size={self.block_size}, num_blocks={self.num_blocks}, "
-            f"normalization={self.normalization!r}, selective={self.selective}"
-        )
+        return self._weights(x)[..., :-1]

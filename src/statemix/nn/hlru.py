@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from statemix.nn.layer import RecurrentLayer, default_blocks
+from statemix.nn.layer import RecurrentLayer, check_sizes
 from statemix.nn.linear import read_out_window
-from statemix.nn.mixer import check_size
-from statemix.ops import hlru_scan, normalize
+from statemix.ops import hlru_scan
 
 READOUTS = ("window", "newest")
 
@@ -49,6 +48,7 @@ class HLRU(RecurrentLayer):
 
     scan = staticmethod(hlru_scan)
     recurrence = "hlru"
+    shown = ("dim", "order", "num_channels", "readout", "normalization", "selective")
 
     def __init__(
         self,
@@ -65,11 +65,7 @@ class HLRU(RecurrentLayer):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        dim = check_size("dim", dim)
-        m = check_size("order", order)
-        channels = (
-            default_blocks(dim, m) if num_channels is None else check_size("num_channels", num_channels)
-        )
+        dim, m, channels = check_sizes(dim, order=order, num_channels=num_channels)
         if readout not in READOUTS:
             raise ValueError(f"readout: got {readout!r}, expected one of {', '.join(map(repr, READOUTS))}")
         taps = m if readout == "window" else 1
@@ -80,16 +76,8 @@ class HLRU(RecurrentLayer):
         self.order, self.num_channels, self.readout = m, channels, readout
         self._taps = taps  # how many states of a channel are read out
 
-    def forward(
-        self, x: Tensor, state: Tensor | None = None, cu_seqlens: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """x [B, T, dim], state [S, N, m] or None (zeros), cu_seqlens [S+1] or None -> (y [B, T, dim], new state).
-
-        The state is float32 (float64 for float64 inputs), newest first, and carries gradients.
-        """
-        states, final_state = self._forward(x, state, cu_seqlens)
-        y = read_out_window(self.readout_projection, states, self._taps, state, cu_seqlens)
-        return y, final_state
+    def _read_out(self, states: Tensor, state: Tensor | None, cu_seqlens: Tensor | None) -> Tensor:
+        return read_out_window(self.readout_projection, states, self._taps, state, cu_seqlens)
 
     def _read_out_step(self, states: Tensor, state: Tensor) -> Tensor:
         if self._taps > 1:  # [B, taps, N], cast and reordered at once
@@ -101,12 +89,4 @@ class HLRU(RecurrentLayer):
 
     def coefficients(self, x: Tensor) -> Tensor:
         """The normalised gates for x [B, T, dim]: [B, T, N, m+1], lags 1 … m and the input gate (for analysis)."""
-        self._check_forward(x)
-        return normalize(self.raw_gates(x), self.normalization)
-
-    def extra_repr(self) -> str:
-        """The arguments, as they were given."""
-        return (
-            f"dim={self.dim}, order={self.order}, num_channels={self.num_channels}, readout={self.readout!r}, "
-            f"normalization={self.normalization!r}, selective={self.selective}"
-        )
+        return self._weights(x)

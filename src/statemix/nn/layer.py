@@ -13,24 +13,21 @@ from statemix.nn.linear import as_projection, input_dtype
 from statemix.nn.mixer import check_input, check_size, placement, state_dtype
 from statemix.nn.reset import GateReset
 from statemix.ops._torch_compat import is_hooked
-from statemix.ops.checks import check_normalization
 from statemix.ops.dispatch import check_backend
 from statemix.ops.layout import in_fast_format
-from statemix.ops.projection import (
-    Projection,
-    compute_dtype,
-    project,
-    projected_scan,
-    weight_layout,
-)
+from statemix.ops.normalization import check_normalization, normalize
+from statemix.ops.projection import Projection, compute_dtype, project, projected_scan, weight_layout
 from statemix.ops.scan import step as scan_step
 
 
-def default_blocks(dim: int, m: int) -> int:
-    """dim / m, rounded, so that the state has about `dim` numbers; from 64 on to a multiple of 8, which GPUs read in
-    wide copies."""
+def check_sizes(dim: int, **sizes: int | None) -> tuple[int, int, int]:
+    """dim, m and the number of blocks, checked under their names. By default dim / m blocks, rounded, so that the state
+    has about `dim` numbers; from 64 on to a multiple of 8, which GPUs read in wide copies."""
+    (name, size), (blocks_name, blocks) = sizes.items()
+    dim, m = check_size("dim", dim), check_size(name, size)  # type: ignore[arg-type]
     unit = 8 if dim >= 64 * m else 1
-    return max(1, round(dim / m / unit)) * unit
+    default = max(1, round(dim / m / unit)) * unit
+    return dim, m, default if blocks is None else check_size(blocks_name, blocks)
 
 
 class RecurrentLayer(nn.Module):
@@ -46,6 +43,9 @@ class RecurrentLayer(nn.Module):
 
     recurrence: ClassVar[str]
     """Its name among the operators."""
+
+    shown: ClassVar[tuple[str, ...]]
+    """The arguments that a printed layer shows."""
 
     def __init__(
         self, dim: int, *, blocks: int, m: int, readout_width: int, normalization: str, selective: bool,
@@ -125,17 +125,31 @@ class RecurrentLayer(nn.Module):
         )
         return self._read_out_step(states, state), state
 
+    def extra_repr(self) -> str:
+        """The arguments, as they were given."""
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in self.shown)
+
+    def _read_out(self, states: Tensor, state: Tensor | None, cu_seqlens: Tensor | None) -> Tensor:
+        """The output [B, T, dim] of the states of all steps; `state` is the one before them."""
+        raise NotImplementedError
+
     def _read_out_step(self, states: Tensor, state: Tensor) -> Tensor:
         """The output [B, dim] of the states [B, N, ...] of one token, in the dtype of its values, and the new state."""
         raise NotImplementedError
 
-    def _forward(self, x: Tensor, state: Tensor | None, cu_seqlens: Tensor | None) -> tuple[Tensor, Tensor]:
-        """States and final state of x [B, T, dim]."""
+    def forward(
+        self, x: Tensor, state: Tensor | None = None, cu_seqlens: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """x [B, T, dim], state [S, N, m] or None (zeros), cu_seqlens [S+1] or None -> (y [B, T, dim], new state).
+
+        The state is float32 (float64 for float64 inputs) and carries gradients; an H-LRU's has the newest first.
+        """
         self._check_forward(x)
-        return projected_scan(
+        states, final_state = projected_scan(
             self.recurrence, x, self._gates(x), self._values(x), state, self._sizes,
             normalization=self.normalization, cu_seqlens=cu_seqlens, backend=self.backend,
         )  # fmt: skip
+        return self._read_out(states, state, cu_seqlens), final_state
 
     def _gates(self, x: Tensor) -> Projection:
         if self.selective:
@@ -146,6 +160,11 @@ class RecurrentLayer(nn.Module):
 
     def _values(self, x: Tensor) -> Projection:
         return as_projection(self.values, x, self._value_layout, gates=False)
+
+    def _weights(self, x: Tensor) -> Tensor:
+        """The normalised gates for x [B, T, dim]."""
+        self._check_forward(x)
+        return normalize(self.raw_gates(x), self.normalization)
 
     def _check_forward(self, x: Tensor) -> None:
         check_input("x", x, ("B", "T", self.dim), "[B, T, dim]", self._input_dtype(x))

@@ -48,7 +48,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from statemix.ops.checks import check_cu_seqlens, check_not_ragged, check_tensor
+from statemix.ops.checks import check_cu_seqlens, check_tensor
 from statemix.ops.dispatch import check_backend
 from statemix.ops.layout import state_dtype
 
@@ -71,7 +71,7 @@ def check_input(
     Args:
         name: What messages call it.
         x: The tensor.
-        shape: Its sizes; a str stands for any, and only the last size is compared.
+        shape: Its sizes; a str stands for any.
         letters: The shape as messages show it, "[B, T, dim]".
         dtype: What x has to be.
 
@@ -79,17 +79,9 @@ def check_input(
         TypeError: x is no tensor, ragged, or of another dtype.
         ValueError: x has another number of dimensions or another width.
     """
-    if type(x) is not Tensor or x.is_nested:
-        check_not_ragged(name, x)
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{name}: got {type(x).__name__}, expected a tensor {letters}")
-    if not torch.is_floating_point(x):
-        raise TypeError(f"{name}: got dtype {x.dtype}, expected a floating-point tensor {letters}")
+    check_tensor(name, x, shape, letters)
     if dtype is not None and x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
         raise TypeError(f"{name}: got dtype {x.dtype}, expected that of the layer's parameters, {dtype}")
-    if x.dim() != len(shape) or x.shape[-1] != shape[-1]:
-        wanted = ", ".join(str(size) for size in shape)
-        raise ValueError(f"{name}: got shape {list(x.shape)}, expected {letters} = [{wanted}]")
 
 
 def check_size(name: str, size: int, least: int = 1) -> int:

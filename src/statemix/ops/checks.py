@@ -10,16 +10,8 @@ from torch.nn.utils.rnn import PackedSequence
 
 from statemix.ops._torch_compat import is_mapped
 from statemix.ops.layout import state_dtype
-from statemix.ops.normalization import NORMALIZATIONS
 
 FLOAT_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-
-
-def check_normalization(normalization: str) -> None:
-    """ValueError unless `normalization` names one of the seven."""
-    if normalization not in NORMALIZATIONS:
-        known = ", ".join(map(repr, NORMALIZATIONS))
-        raise ValueError(f"normalization: got {normalization!r}, expected one of {known}")
 
 
 def check_not_ragged(name: str, tensor: object) -> None:

@@ -77,6 +77,13 @@ CODES = {name: code for code, name in enumerate(NORMALIZATIONS)}
 """The normalisations that the compiled kernels know, by the number they are told."""
 
 
+def check_normalization(normalization: str) -> None:
+    """ValueError unless it is a key of `NORMALIZATIONS`."""
+    if normalization not in NORMALIZATIONS:
+        known = ", ".join(map(repr, NORMALIZATIONS))
+        raise ValueError(f"normalization: got {normalization!r}, expected one of {known}")
+
+
 def normalize(gates: Tensor, normalization: str = "softmax") -> Tensor:
     r"""Normalise every row (last dimension) of raw gates, so that its absolute values sum to at most 1.
 
@@ -99,10 +106,7 @@ def normalize(gates: Tensor, normalization: str = "softmax") -> Tensor:
 
     Source: arXiv 2602.12021, the table of gate normalisations.
     """
-    if normalization not in NORMALIZATIONS:
-        raise ValueError(
-            f"normalization: got {normalization!r}, expected one of {', '.join(map(repr, NORMALIZATIONS))}"
-        )
+    check_normalization(normalization)
     return NORMALIZATIONS[normalization](gates.to(state_dtype(gates.dtype))).to(gates.dtype)
 
 

@@ -42,13 +42,9 @@ _LOOPS = {"bdlru": _bdlru_loop, "hlru": _hlru_loop, "affine": _affine_loop}
 
 
 def scan(
-    recurrence: str,
-    gates: Tensor,
-    values: Tensor,
-    initial_state: Tensor,
-    cu_seqlens: Tensor | None = None,
+    recurrence: str, gates: Tensor, values: Tensor, initial_state: Tensor, cu_seqlens: Tensor | None = None,
     normalization: str = "softmax",
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Run one recurrence ("bdlru", "hlru", "affine") as a loop. Shapes as in `statemix.ops.bdlru_scan`.
 
     Returns (states in the dtype of `values`, final state in float32, or float64 for float64 inputs).
@@ -78,13 +74,9 @@ def unavailable(device: torch.device, dtype: torch.dtype | None = None) -> str |
 
 
 def forward(
-    recurrence: str,
-    gates: Tensor,
-    values: Tensor,
-    initial_state: Tensor,
-    cu_seqlens: Tensor | None,
+    recurrence: str, gates: Tensor, values: Tensor, initial_state: Tensor, cu_seqlens: Tensor | None,
     normalization: str,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The loop as a backend's forward pass: no graph is recorded."""
     with torch.no_grad():
         states, final = scan(recurrence, gates, values, initial_state, cu_seqlens, normalization)
@@ -92,34 +84,22 @@ def forward(
 
 
 def backward(
-    recurrence: str,
-    gates: Tensor,
-    values: Tensor,
-    states: Tensor,
-    initial_state: Tensor,
-    cu_seqlens: Tensor | None,
-    grad_states: Tensor,
-    grad_final: Tensor,
-    normalization: str,
-) -> tuple[Tensor, Tensor, Tensor]:
+    recurrence: str, gates: Tensor, values: Tensor, states: Tensor, initial_state: Tensor, cu_seqlens: Tensor | None,
+    grad_states: Tensor, grad_final: Tensor, normalization: str,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The loop as a backend's backward pass: runs it again under autograd."""
     with with_autograd(), torch.enable_grad():
         inputs = gates, values, initial_state = (
             gates.detach().requires_grad_(), values.detach().requires_grad_(), initial_state.detach().requires_grad_()
         )  # fmt: skip
         outputs = scan(recurrence, gates, values, initial_state, cu_seqlens, normalization)
-        pairs = [
-            (out, grad)
-            for out, grad in zip(outputs, (grad_states, grad_final), strict=True)
-            if out.requires_grad
-        ]
-        if not pairs:
+        pairs = zip(outputs, (grad_states, grad_final), strict=True)
+        given = [(out, grad) for out, grad in pairs if out.requires_grad]
+        if not given:
             return torch.zeros_like(gates), torch.zeros_like(values), torch.zeros_like(initial_state)
-        grads = torch.autograd.grad(
-            [out for out, _ in pairs], inputs, [grad for _, grad in pairs], allow_unused=True
+        outs, grad_outs = zip(*given, strict=True)
+        d_gates, d_values, d_initial = torch.autograd.grad(
+            outs, inputs, grad_outs, allow_unused=True, materialize_grads=True
         )
-    d_gates, d_values, d_initial = (
-        torch.zeros_like(x) if grad is None else grad for x, grad in zip(inputs, grads, strict=True)
-    )
     d_gates = bounded_gradient(d_gates, gates, normalization)
     return d_gates, d_values, d_initial.clone() if d_initial is grad_final else d_initial

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from statemix.ops import autograd
 from statemix.ops._torch_compat import assume, is_statically_true
-from statemix.ops.checks import check_cu_seqlens, check_normalization, check_same, check_state, check_tensor
+from statemix.ops.checks import check_cu_seqlens, check_same, check_state, check_tensor
 from statemix.ops.dispatch import choose_backend
 from statemix.ops.layout import state_dtype
+from statemix.ops.normalization import check_normalization
 
 
 def _same_dtype_under_autocast(gates: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,8 +143,7 @@ def hlru_scan(
         float64 inputs). Gradients flow from both.
 
     Raises:
-        TypeError: As `bdlru_scan`.
-        ValueError: As `bdlru_scan`.
+        TypeError, ValueError: As `bdlru_scan`.
 
     Example:
         >>> states, final_state = hlru_scan(torch.randn(2, 5, 3, 4 + 1), torch.randn(2, 5, 3))
@@ -181,8 +181,7 @@ def affine_scan(
         inputs). Gradients flow from both.
 
     Raises:
-        TypeError: As `bdlru_scan`.
-        ValueError: As `bdlru_scan`.
+        TypeError, ValueError: As `bdlru_scan`.
 
     Example:
         >>> decay = torch.full((1, 3, 1, 1, 1), 0.5)
@@ -214,8 +213,7 @@ def bdlru_step(
         The new state [B, N, m], which is also the output, in float32 (float64 for float64 inputs).
 
     Raises:
-        TypeError: As `bdlru_scan`.
-        ValueError: As `bdlru_scan`.
+        TypeError, ValueError: As `bdlru_scan`.
 
     Example:
         >>> state = torch.zeros(1, 3, 4)
@@ -246,8 +244,7 @@ def hlru_step(
         The new state [B, N, m], newest first, in float32 (float64 for float64 inputs); `[..., 0]` is the output.
 
     Raises:
-        TypeError: As `bdlru_scan`.
-        ValueError: As `bdlru_scan`.
+        TypeError, ValueError: As `bdlru_scan`.
 
     Example:
         >>> state = hlru_step(torch.randn(1, 3, 4 + 1), torch.randn(1, 3), torch.zeros(1, 3, 4))

@@ -26,13 +26,9 @@ def pushforward(function: Any, inputs: Sequence[Tensor], tangents: Sequence[Tens
 
 
 def tangent_scan(
-    recurrence: str,
-    inputs: Sequence[Tensor],
-    states: Tensor,
-    cu_seqlens: Tensor | None,
-    tangents: Sequence[Tensor | None],
-    normalization: str,
-) -> tuple[str, Tensor, Tensor, Tensor]:
+    recurrence: str, inputs: Sequence[Tensor], states: Tensor, cu_seqlens: Tensor | None,
+    tangents: Sequence[Tensor | None], normalization: str,
+) -> tuple[str, Tensor, Tensor, Tensor]:  # fmt: skip
     """The scan whose results are the tangents of states and final state: its recurrence (nothing is normalised), gates,
     values and initial state. inputs: gates, values and initial state of the scan that gave `states`; tangents: theirs,
     None being zeros."""
