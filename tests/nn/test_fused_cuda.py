@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from statemix.nn import BDLRU, HLRU
+from statemix.ops import launch as launch_table
 from statemix.ops import projection
 from statemix.ops import triton as backend
 from statemix.ops.layout import split_gates_values
-from statemix.ops.triton import launch_table
 from tests.ops.cases import relative
 from tests.ops.test_triton_cuda import BOUNDS, cut, launches, one_launch, poisoned
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from statemix.ops import reference
+from statemix.ops.triton import dispatch
 from statemix.ops.triton.chunking import inter_chunk_scan
 from statemix.ops.triton.gate_norm import CODES
 from statemix.ops.triton.portable.launch import PortableKernels
@@ -43,7 +44,7 @@ def forward(recurrence, name, gates, values, state, bounds=None, chunk=None):
     if chunk:
         starts, carried = inter_chunk_scan(*kernels.chunk_summary(gates, values, chunk), state, reverse=False)
         assert relative(carried, reference_forward(recurrence, name, gates, values, state)[1]) < OUTPUTS
-    kernels.forward((gates, values, starts), (states, final), bounds, chunk)
+    kernels.scan("forward", (gates, values, starts), (states, final), bounds, chunk)
     return states, final
 
 
@@ -55,7 +56,7 @@ def backward(
     if chunk:
         summary = kernels.chunk_summary(gates, grad_states, chunk, reverse=True)
         ends, carried = inter_chunk_scan(*summary, grad_final, reverse=True)
-    kernels.backward((gates, values, states, state, grad_states, ends), outputs, bounds, chunk)
+    kernels.scan("backward", (gates, values, states, state, grad_states, ends), outputs, bounds, chunk)
     if chunk:
         assert relative(carried, outputs[2]) < GRADIENTS
     return outputs
@@ -140,7 +141,7 @@ def test_every_m_has_its_step(recurrence):
         for t in range(3):
             now, new = slice(t, t + 1), poisoned(state)
             token = poisoned(values[:, now])
-            step(recurrence, CODES[name], (gates[:, now], values[:, now], state), (token, new))
+            dispatch.forward(recurrence, name, (gates[:, now], values[:, now], state), (token, new), None)
             assert relative(token, states[:, now]) < OUTPUTS
             state = new
         assert relative(state, final) < OUTPUTS
@@ -150,7 +151,7 @@ def test_every_m_has_its_step(recurrence):
 def test_every_m_but_not_more(recurrence):
     gates, values, state, *_ = (torch.empty_like(x) for x in problem(recurrence, B=1, T=1, N=1, m=1025))
     with pytest.raises(ValueError, match="m: got 1025"):
-        PortableKernels(recurrence, 0).forward((gates, values, state), (values, state))
+        PortableKernels(recurrence, 0).scan("forward", (gates, values, state), (values, state))
 
 
 @pytest.mark.parametrize(
@@ -181,10 +182,10 @@ def test_memory_of_expanded_inputs(recurrence):
     states, final = (restride(poisoned(x), "sliced") for x in (values, grad_final))
     name = names(recurrence)[0]
     kernels = kernels_of(recurrence, name)
-    kernels.forward((gates, values, state), (states, final))
+    kernels.scan("forward", (gates, values, state), (states, final))
     want, want_final = reference_forward(recurrence, name, gates, values, state)
     assert max(relative(states, want), relative(final, want_final)) < OUTPUTS
-    kernels.backward((gates, values, states, state, grads, grad_final), tuple(outputs))
+    kernels.scan("backward", (gates, values, states, state, grads, grad_final), tuple(outputs))
     exact = reference_backward(recurrence, name, gates, values, state, states, grads, grad_final)
     assert max(relative(a, b) for a, b in zip(outputs, exact, strict=True)) < GRADIENTS
 

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from statemix.ops.launch import HOPPER, KERNELS
 from statemix.ops.layout import empty_fast, split_gates_values
 from statemix.ops.triton.hopper.config import (
     LOCAL_PASS,
@@ -17,7 +18,6 @@ from statemix.ops.triton.hopper.config import (
     plan_scan,
     plan_summary,
 )
-from statemix.ops.triton.launch_table import HOPPER, KERNELS
 
 RECURRENCES = ("bdlru", "hlru", "affine")
 

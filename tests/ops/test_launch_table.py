@@ -7,7 +7,7 @@ import json
 import pytest
 
 from statemix.ops import launch
-from statemix.ops.triton.launch_table import (
+from statemix.ops.launch import (
     HOPPER,
     KERNELS,
     MEASURED,

@@ -10,9 +10,9 @@ import torch
 
 from statemix import BDLRU, HLRU
 from statemix.ops import bdlru_scan, hlru_scan, reference
+from statemix.ops import launch as launch_table
 from statemix.ops.launch import default_launch
 from statemix.ops.layout import in_fast_format
-from statemix.ops.triton import launch_table
 from tests.ops.cases import RECURRENCES, inputs, names, relative, restride, run
 from tests.ops.loops import ALL
 
@@ -76,7 +76,7 @@ def one_launch(direction, launch):
 
 def launches():
     """Every entry of the measured table once, with an m that it is for."""
-    from statemix.ops.triton.launch_table import HOPPER
+    from statemix.ops.launch import HOPPER
 
     for (recurrence, direction), rows in HOPPER.items():
         for m, entry in rows.items():

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from statemix.ops.launch import LaunchConfig
 from statemix.ops.triton import dispatch
-from statemix.ops.triton.launch_table import LaunchConfig
 from tools.aot_check.machine import Machine
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}

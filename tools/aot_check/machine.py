@@ -21,7 +21,7 @@ from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-from statemix.ops.triton.launch_table import LaunchConfig, choosing
+from statemix.ops.launch import LaunchConfig, choosing
 from tools.aot_check.resources import READERS, Resources
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import cycle, product
 
 from statemix.ops import NORMALIZATIONS
-from statemix.ops.triton.launch_table import HOPPER, KERNELS, LaunchConfig
+from statemix.ops.launch import HOPPER, KERNELS, LaunchConfig
 from statemix.ops.triton.portable.launch import BLOCK_T
 from tools.aot_check.cases import DIRECTIONS, DTYPES, Case
 from tools.aot_check.machine import TARGETS

@@ -16,7 +16,7 @@ pytest.importorskip("triton")
 import triton
 
 from statemix.ops import NORMALIZATIONS
-from statemix.ops.triton.launch_table import HOPPER, KERNELS
+from statemix.ops.launch import HOPPER, KERNELS
 from tools.aot_check import command
 from tools.aot_check import record as records
 from tools.aot_check.cases import SHAPES, Case

@@ -44,13 +44,9 @@ def _checked_bounds(cu_seqlens: Tensor | None, length: int) -> None:
 
 
 def forward(
-    recurrence: str,
-    gates: Tensor,
-    values: Tensor,
-    initial_state: Tensor,
-    cu_seqlens: Tensor | None,
+    recurrence: str, gates: Tensor, values: Tensor, initial_state: Tensor, cu_seqlens: Tensor | None,
     normalization: str,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """states (plain, dtype of `values`) and the final state (plain, float32) of one recurrence."""
     _checked_bounds(cu_seqlens, values.shape[1])
     states = torch.empty_like(values, memory_format=torch.contiguous_format)
@@ -67,16 +63,9 @@ def forward(
 
 
 def backward(
-    recurrence: str,
-    gates: Tensor,
-    values: Tensor,
-    states: Tensor,
-    initial_state: Tensor,
-    cu_seqlens: Tensor | None,
-    grad_states: Tensor,
-    grad_final: Tensor,
-    normalization: str,
-) -> tuple[Tensor, Tensor, Tensor]:
+    recurrence: str, gates: Tensor, values: Tensor, states: Tensor, initial_state: Tensor, cu_seqlens: Tensor | None,
+    grad_states: Tensor, grad_final: Tensor, normalization: str,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of gates (planes outermost), values and the initial state (plain)."""
     d_gates = empty_fast(gates, "gates")
     d_values = torch.empty_like(values, memory_format=torch.contiguous_format)

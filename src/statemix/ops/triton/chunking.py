@@ -41,7 +41,7 @@ WORTH: dict[str, dict[int, Worth]] = {
     "bdlru": {1: Worth(4, 128), 2: Worth(5, 128), 4: Worth(6, 256), 8: Worth(8, 512), 16: Worth(14, 1024)},
     "hlru": {1: Worth(4, 128), 2: Worth(5, 256), 4: Worth(6, 1024), 8: Worth(8, 2048), 16: Worth(20, 8192)},
 }
-"""By kernels (`launch_table.KERNELS`), for m up to the number given; measured on an H100."""
+"""By kernels (`launch.KERNELS`), for m up to the number given; measured on an H100."""
 
 
 def chunk_length(kernels: str, m: int, lanes: int, length: int) -> int | None:

@@ -10,19 +10,19 @@ the size of the gates is kept.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from statemix.ops.launch import KERNELS, MANY_LANES, LaunchKey, choose
+from statemix.ops.normalization import CODES
 from statemix.ops.triton import chunking
-from statemix.ops.triton.gate_norm import CODES
-from statemix.ops.triton.hopper.config import MAX_M
-from statemix.ops.triton.hopper.launch import HopperKernels, aligned, fixup_pass, local_pass, prepare
-from statemix.ops.triton.launch_table import KERNELS, MANY_LANES, LaunchKey, choose
+from statemix.ops.triton.hopper.config import FIXUP_PASS, LOCAL_PASS, MAX_M
+from statemix.ops.triton.hopper.launch import HopperKernels, TimePass, aligned, prepare
 from statemix.ops.triton.portable.launch import PortableKernels
-from statemix.ops.triton.portable.step import step
+from statemix.ops.triton.portable.step import MAX_STEP_M, step
 
 Kernels = PortableKernels | HopperKernels
 Tensors = tuple[Tensor, ...]
@@ -65,14 +65,14 @@ def forward(
 ) -> None:
     """Fill (states, final), both contiguous, from (gates, values, initial)."""
     gates, values, initial = inputs
-    if values.shape[1] == 1 and cu_seqlens is None:
+    m = initial.shape[-1]
+    if values.shape[1] == 1 and cu_seqlens is None and m <= MAX_STEP_M:
         step(recurrence, CODES[normalization], inputs, outputs)
         return
     chunk, lanes = _chunk(recurrence, values, initial, cu_seqlens)
-    m = initial.shape[-1]
     kernels, gates, values = _kernels(recurrence, normalization, "forward", gates, values, m, lanes)
     if chunk is None:
-        kernels.forward((gates, values, initial), outputs, cu_seqlens, None)
+        kernels.scan("forward", (gates, values, initial), outputs, cu_seqlens, None)
     else:
         _run_in_chunks(kernels, (gates, values, initial), outputs, chunk, False)
 
@@ -94,7 +94,7 @@ def backward(
         _run_in_chunks(kernels, inputs, outputs, chunk, True)
         return None
     sums = kernels.empty_sums(gates, initial.shape[0]) if summed else None
-    kernels.backward(inputs, outputs, cu_seqlens, None, sums=sums)
+    kernels.scan("backward", inputs, outputs, cu_seqlens, None, sums=sums)
     return sums
 
 
@@ -111,8 +111,8 @@ def _summary(
 
 
 def _run_in_chunks(kernels: Any, inputs: Tensors, outputs: Tensors, chunk: int, reverse: bool) -> None:
-    """As `kernels.forward` or (reverse) `kernels.backward`: the last input is carried in, the last output out."""
-    run = kernels.backward if reverse else kernels.forward
+    """As `kernels.scan`: the last input is carried in, the last output out."""
+    run = partial(kernels.scan, "backward" if reverse else "forward")
     *read, carried = inputs
     *written, out = outputs
     matrices, offsets, memory_lengths = _summary(kernels, read[0], read[-1], chunk, reverse)
@@ -121,7 +121,7 @@ def _run_in_chunks(kernels: Any, inputs: Tensors, outputs: Tensors, chunk: int, 
         run((*read, starts), outputs, None, chunk)
         return
     zeros = torch.zeros_like(offsets)
-    run((*read, zeros), (*written, offsets), None, chunk, local_pass(memory_lengths))
+    run((*read, zeros), (*written, offsets), None, chunk, TimePass(LOCAL_PASS, memory_lengths))
     starts, last = chunking.inter_chunk_scan(matrices, offsets, carried, reverse)
-    run((*read, starts), (*written, last), None, chunk, fixup_pass(memory_lengths))
+    run((*read, starts), (*written, last), None, chunk, TimePass(FIXUP_PASS, memory_lengths))
     out.copy_(last)

@@ -177,21 +177,8 @@ def _worker(smem_stages, handoff, pointers, initial, outputs, start, end, lower,
 
 @gluon.jit(do_not_specialize=common.INTEGERS)
 def hopper_backward(
-    inputs,
-    outputs,
-    bounds,
-    memory_lengths,
-    T,
-    chunk,
-    num_chunks,
-    groups,
-    gb,
-    gt,
-    gj,
-    vb,
-    vt,
-    CFG: tl.constexpr,
-):
+    inputs, outputs, bounds, memory_lengths, T, chunk, num_chunks, groups, gb, gt, gj, vb, vt, CFG: tl.constexpr
+):  # fmt: skip
     """One program: NUM_WARPS x LANES lanes of one sequence. inputs: gates, values, states, initial, gradients of the
     states and of the final state; outputs: the gradients of gates, values and the initial state, and sums.
 

@@ -6,7 +6,7 @@ import math
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from statemix.ops.triton.launch_table import LaunchConfig
+from statemix.ops.launch import LaunchConfig
 
 MAX_M = 16
 """The largest block size or order that these kernels take."""
@@ -21,13 +21,7 @@ SINGLE_PASS, LOCAL_PASS, FIXUP_PASS = range(3)
 """What a launch walks: whole sequences, or chunks from known states; chunks that forget their start, from a zero state;
 chunks from their true states, as far as these are remembered."""
 
-SUMMARY_LAUNCHES = {
-    1: (1, 16, 3, 32),
-    2: (1, 8, 3, 16),
-    4: (2, 4, 4, 8),
-    8: (1, 2, 4, 16),
-    16: (1, 1, 4, 8),
-}
+SUMMARY_LAUNCHES = {1: (1, 16, 3, 32), 2: (1, 8, 3, 16), 4: (2, 4, 4, 8), 8: (1, 2, 4, 16), 16: (1, 1, 4, 8)}
 """Launches of the chunk summaries, for m up to the number given: num_warps, block_t, num_stages, and block_t of the
 walk of the bound."""
 

@@ -133,21 +133,8 @@ def _worker(
 
 @gluon.jit(do_not_specialize=common.INTEGERS)
 def hopper_forward(
-    inputs,
-    outputs,
-    bounds,
-    memory_lengths,
-    T,
-    chunk,
-    num_chunks,
-    groups,
-    gb,
-    gt,
-    gj,
-    vb,
-    vt,
-    CFG: tl.constexpr,
-):
+    inputs, outputs, bounds, memory_lengths, T, chunk, num_chunks, groups, gb, gt, gj, vb, vt, CFG: tl.constexpr
+):  # fmt: skip
     """One program: NUM_WARPS x LANES lanes of one sequence. inputs: gates, values, initial; outputs: states, final.
 
     Strides of gates and values count units of VECTOR numbers, so that the compiler knows how they divide; VECTOR = 0

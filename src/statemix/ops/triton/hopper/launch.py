@@ -8,18 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from statemix.ops.launch import LaunchConfig
 from statemix.ops.layout import empty_fast, in_fast_format
-from statemix.ops.triton.hopper.config import (
-    DIRECT,
-    FIXUP_PASS,
-    LOCAL_PASS,
-    SINGLE_PASS,
-    Call,
-    copy_width,
-    plan_scan,
-    plan_summary,
-)
-from statemix.ops.triton.launch_table import LaunchConfig
+from statemix.ops.triton.hopper.config import DIRECT, SINGLE_PASS, Call, copy_width, plan_scan, plan_summary
 
 ALIGNMENT = 16
 """Bytes that divide every address."""
@@ -71,16 +62,6 @@ class TimePass(NamedTuple):
 SINGLE = TimePass(SINGLE_PASS, None)
 
 
-def local_pass(memory_lengths: Tensor) -> TimePass:
-    """The chunks that forget their start, from a zero state."""
-    return TimePass(LOCAL_PASS, memory_lengths)
-
-
-def fixup_pass(memory_lengths: Tensor) -> TimePass:
-    """Chunks from their true states, as far as these are remembered."""
-    return TimePass(FIXUP_PASS, memory_lengths)
-
-
 class HopperKernels(NamedTuple):
     """The Hopper kernels for a recurrence, a normalisation's code, a launch configuration and the width of copies.
 
@@ -97,43 +78,29 @@ class HopperKernels(NamedTuple):
         shapes = (gates.shape, gates.stride(), values.shape, values.stride())
         return Call(self.recurrence, self.norm, self.width, sequences, chunk, *shapes)
 
-    def forward(
-        self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], cu_seqlens: Tensor | None,
-        chunk: int | None, time_pass: TimePass = SINGLE,
+    def scan(
+        self, direction: str, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], cu_seqlens: Tensor | None,
+        chunk: int | None, time_pass: TimePass = SINGLE, *, sums: Tensor | None = None,
     ) -> None:  # fmt: skip
-        """Fill (states, final [S, N, m]), contiguous, from (gates, values, initial); with chunks, `initial` is
-        [B K, N, m].
+        """Fill (states, final [S, N, m]), contiguous, from (gates, values, initial), or, with the direction "backward",
+        (d_gates, d_values, d_initial) from (gates, values, states, initial, grad_states, grad_final); d_gates and
+        d_values are in the fast format, but their steps may lie further apart, and `sums` (`empty_sums`) receives sums
+        of the gates' gradients, which add up to those over all steps and sequences.
 
-        In a local pass, `final` is [B K, N, m] too; in a fix-up pass it is not written.
-        """
-        from statemix.ops.triton.hopper.forward import hopper_forward
-
-        call = self._call(inputs[0], inputs[1], cu_seqlens, chunk)
-        plan = plan_scan(call, self.launch, time_pass.number)
-        bounds = inputs[2] if cu_seqlens is None else cu_seqlens
-        hopper_forward[(plan.programs,)](
-            inputs, outputs, bounds, time_pass.memory_lengths, *plan.integers, CFG=plan.config, **plan.options
-        )
-
-    def backward(
-        self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], cu_seqlens: Tensor | None,
-        chunk: int | None, time_pass: TimePass = SINGLE, sums: Tensor | None = None,
-    ) -> None:  # fmt: skip
-        """Fill (d_gates, d_values, d_initial) from (gates, values, states, initial, grad_states, grad_final); with
-        chunks, `grad_final` is [B K, N, m].
-
-        d_gates and d_values are in the fast format, but their steps may lie further apart. In a local pass, d_initial
-        is [B K, N, m] too; in a fix-up pass it is not written. `sums` (`empty_sums`) receives sums of the gates'
-        gradients, which add up to those over all steps and sequences.
+        With chunks, `initial` (backward: `grad_final`) is [B K, N, m]. In a local pass, the last output is [B K, N, m]
+        too; in a fix-up pass it is not written.
         """
         from statemix.ops.triton.hopper.backward import hopper_backward
+        from statemix.ops.triton.hopper.forward import hopper_forward
 
-        initial, strides = inputs[3], (outputs[0].stride(1), outputs[1].stride(1))
+        kernel, strides = hopper_forward, tuple[int, ...]()
+        if direction == "backward":
+            kernel, strides = hopper_backward, (outputs[0].stride(1), outputs[1].stride(1))
+            outputs = (*outputs, outputs[2] if sums is None else sums)
         call = self._call(inputs[0], inputs[1], cu_seqlens, chunk)
         plan = plan_scan(call, self.launch, time_pass.number, *strides, summed=sums is not None)
-        bounds = initial if cu_seqlens is None else cu_seqlens
-        outputs = (*outputs, initial if sums is None else sums)
-        hopper_backward[(plan.programs,)](
+        bounds = inputs[-1] if cu_seqlens is None else cu_seqlens  # any tensor, where nothing is packed
+        kernel[(plan.programs,)](
             inputs, outputs, bounds, time_pass.memory_lengths, *plan.integers, CFG=plan.config, **plan.options
         )
 

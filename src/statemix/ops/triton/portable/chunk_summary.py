@@ -1,7 +1,11 @@
-"""The kernels of `launch`. Segments are walked forwards, whichever way the recurrence runs.
+"""What a chunk of time does to the state it begins with: P and an offset. Chunks are walked forwards, whichever way the
+recurrence runs.
 
 Backward, the adjoint that leaves a chunk's start is the sum over its steps t of P_t transposed times the gradient
 of h_t, with P_t the product up to step t: it is gathered beside the product, without a reverse walk.
+
+Of the results products [B K, N, M, M] and offsets [B K, N, M] are contiguous; v is the gradient of the states if
+REVERSE.
 """
 
 # mypy: ignore-errors
@@ -11,24 +15,10 @@ import triton
 import triton.language as tl
 
 from statemix.ops.triton.gate_norm import row_weights
-from statemix.ops.triton.portable.common import (
-    block_program,
-    channel_at,
-    channel_program,
-    choose,
-    decode,
-    floats,
-    kernel,
-    load_rows,
-    row_at,
-    span,
-    state_at,
-    unstack,
-    unstack_all,
-)
+from statemix.ops.triton.portable import common
 from statemix.ops.triton.portable.large_block import tile_weights
 from statemix.ops.triton.portable.large_order import lag, load_lagged
-from statemix.ops.triton.portable.small_order import step_window
+from statemix.ops.triton.portable.small import choose, step
 
 
 @triton.jit
@@ -40,15 +30,17 @@ def _zeros(COUNT: tl.constexpr, LANES: tl.constexpr):
 
 
 @triton.jit
-def _move_block(columns, p, k: tl.constexpr, base, M: tl.constexpr, COUNT: tl.constexpr):
-    """COUNT columns of a block's matrix through step k of a tile; a lane holds its row of each."""
-    moved = ()
+def _unit_states(i, COUNT: tl.constexpr, CFG: tl.constexpr):
+    """The columns of the identity, as lanes carry them; column M, the offset, is zeros."""
+    M: tl.constexpr = CFG.M
+    zeros, one = _zeros(M, CFG.LANES), tl.full([CFG.LANES], 1.0, tl.float32)
+    units = ()
     for c in tl.static_range(COUNT):
-        new = p[0][k] * tl.gather(columns[c], base, 0)
-        for j in tl.static_range(1, M):
-            new += p[j][k] * tl.gather(columns[c], base + j, 0)
-        moved = moved + (new,)
-    return moved
+        if CFG.HLRU:
+            units = units + (zeros[:c] + (one,) + zeros[c + 1 :] if c < M else zeros,)
+        else:
+            units = units + ((tl.where(i == c, 1.0, 0.0),),)
+    return units
 
 
 @triton.jit
@@ -72,11 +64,11 @@ def _sum_rows(gathered, i, base, M: tl.constexpr):
     return total
 
 
-@kernel
-def small_block_summary(
+@common.kernel
+def small_summary(
     g, v, products, offsets, strides, T, N, chunk, num_chunks, CFG: tl.constexpr
 ):  # fmt: skip
-    """BD-LRU and affine recurrences; v is the gradient of the states if REVERSE. A lane owns one row of P.
+    """A lane owns one row of P, or (HLRU) the whole P of a channel; `strides` are those of g and v.
 
     Forward, the offset is one more column, which starts at zero and takes in the values.
     """
@@ -84,90 +76,43 @@ def small_block_summary(
     COLUMNS: tl.constexpr = CFG.COLUMNS
     BLOCK_T: tl.constexpr = CFG.BLOCK_T
     LANES: tl.constexpr = CFG.LANES
-    gs, vs, ps, os = decode(strides)
-    work, n, i, base, live = block_program(N, CFG)
-    row, sequence, first, start, end, last = span(None, work, T, chunk, num_chunks)
-    g = row_at(g, gs, row, start, n, i)
-    v = row_at(v, vs, row, start, n, i)
     COUNT: tl.constexpr = M if CFG.REVERSE else M + 1
-    columns, gathered = (), _zeros(M, LANES)
-    for c in tl.static_range(COUNT):
-        columns = columns + (tl.where(i == c, 1.0, 0.0),)
+    CARRIED: tl.constexpr = M if CFG.HLRU else 1
+    gs, vs = common.decode(strides)
+    work, n, i, base, live = common.own_lanes(N, CFG)
+    row, sequence, first, start, end, last = common.span(None, work, T, chunk, num_chunks)
+    g, v = common.rows_at((g, v), (gs, vs), row, start, n, i)
+    columns, gathered, none = _unit_states(i, COUNT, CFG), _zeros(M, LANES), tl.zeros([LANES], tl.float32)
     s = tl.arange(0, BLOCK_T)[:, None]
-    loaded = load_rows(g, gs, v, vs, s, live[None, :] & (s < end - start), COLUMNS)
+    loaded = common.load_rows(g, gs, v, vs, s, live[None, :] & (s < end - start), COLUMNS)
     for t in range(start, end, BLOCK_T):
-        x = floats(loaded, COLUMNS + 1)
+        x = common.floats(loaded, COLUMNS + 1)
         g, v = g + BLOCK_T * gs[1], v + BLOCK_T * vs[1]
-        loaded = load_rows(g, gs, v, vs, s, live[None, :] & (s < end - t - BLOCK_T), COLUMNS)
+        loaded = common.load_rows(g, gs, v, vs, s, live[None, :] & (s < end - t - BLOCK_T), COLUMNS)
         p, inverse = row_weights(x[:COLUMNS], CFG.NORM, COLUMNS, CFG.FAST)
-        a = unstack(x[COLUMNS] if CFG.REVERSE or COLUMNS == M else x[COLUMNS] * p[M], BLOCK_T, LANES)
-        p = unstack_all(p, M, BLOCK_T, LANES)
-        for k in tl.static_range(BLOCK_T):
-            moved = _move_block(columns, p, k, base, M, COUNT)
-            if CFG.REVERSE:
-                gathered = choose(t + k < end, _add_products(gathered, moved, a[k], M), gathered, M)
-            else:
-                moved = moved[:M] + (moved[M] + a[k],)
-            columns = choose(t + k < end, moved, columns, COUNT)
-    products += work.to(tl.int64) * ps[0] + n * ps[1] + i * ps[2]
-    for c in tl.static_range(M):
-        tl.store(products + c * ps[3], columns[c], mask=live)
-    offset = _sum_rows(gathered, i, base, M) if CFG.REVERSE else columns[M]
-    tl.store(state_at(offsets, os, work.to(tl.int64), n, i), offset, mask=live)
-
-
-@triton.jit
-def _unit_windows(M: tl.constexpr, COUNT: tl.constexpr, LANES: tl.constexpr):
-    """The columns of the identity, as windows of M numbers; column M, the offset, is zeros."""
-    zeros, one = _zeros(M, LANES), tl.full([LANES], 1.0, tl.float32)
-    windows = ()
-    for c in tl.static_range(COUNT):
-        windows = windows + (zeros[:c] + (one,) + zeros[c + 1 :] if c < M else zeros,)
-    return windows
-
-
-@kernel
-def small_order_summary(
-    g, v, products, offsets, strides, T, N, chunk, num_chunks, CFG: tl.constexpr
-):  # fmt: skip
-    """H-LRU; a lane owns a channel and all columns of its P, each of them a window."""
-    M: tl.constexpr = CFG.M
-    BLOCK_T: tl.constexpr = CFG.BLOCK_T
-    LANES: tl.constexpr = CFG.LANES
-    gs, vs, ps, os = decode(strides)
-    work, n, live = channel_program(N, CFG)
-    row, sequence, first, start, end, last = span(None, work, T, chunk, num_chunks)
-    g = channel_at(g, gs, row, start, n)
-    v = channel_at(v, vs, row, start, n)
-    COUNT: tl.constexpr = M if CFG.REVERSE else M + 1
-    columns, gathered, none = _unit_windows(M, COUNT, LANES), _zeros(M, LANES), tl.zeros([LANES], tl.float32)
-    s = tl.arange(0, BLOCK_T)[:, None]
-    loaded = load_rows(g, gs, v, vs, s, live[None, :] & (s < end - start), M + 1)
-    for t in range(start, end, BLOCK_T):
-        x = floats(loaded, M + 2)
-        g, v = g + BLOCK_T * gs[1], v + BLOCK_T * vs[1]
-        loaded = load_rows(g, gs, v, vs, s, live[None, :] & (s < end - t - BLOCK_T), M + 1)
-        p, inverse = row_weights(x[: M + 1], CFG.NORM, M + 1, CFG.FAST)
-        a = unstack(x[M + 1] if CFG.REVERSE else x[M + 1] * p[M], BLOCK_T, LANES)
-        p = unstack_all(p, M, BLOCK_T, LANES)
+        a = common.unstack(x[COLUMNS] if CFG.REVERSE or COLUMNS == M else x[COLUMNS] * p[M], BLOCK_T, LANES)
+        p = common.unstack_all(p, M, BLOCK_T, LANES)
         for k in tl.static_range(BLOCK_T):
             moved, newest = (), ()
             for c in tl.static_range(COUNT):
-                window = step_window(columns[c], a[k] if c == M else none, p, k, M)
-                moved = moved + (choose(t + k < end, window, columns[c], M),)
-                newest = newest + (window[0],)
+                state = step(columns[c], a[k] if c == M else none, p, k, base, CFG)
+                moved = moved + (choose(t + k < end, state, columns[c]),)
+                newest = newest + (state[0],)
             columns = moved
             if CFG.REVERSE:
-                gathered = choose(t + k < end, _add_products(gathered, newest, a[k], M), gathered, M)
-    products += work.to(tl.int64) * ps[0] + n * ps[1]
-    offsets += work.to(tl.int64) * os[0] + n * os[1]
-    for q in tl.static_range(M):
+                gathered = choose(t + k < end, _add_products(gathered, newest, a[k], M), gathered)
+    mine = (work.to(tl.int64) * N + n) * M + i
+    for q in tl.static_range(CARRIED):
         for c in tl.static_range(M):
-            tl.store(products + q * ps[2] + c * ps[3], columns[c][q], mask=live)
-        tl.store(offsets + q * os[2], gathered[q] if CFG.REVERSE else columns[M][q], mask=live)
+            tl.store(products + (mine + q) * M + c, columns[c][q], mask=live)
+        if not CFG.REVERSE:
+            tl.store(offsets + mine + q, columns[M][q], mask=live)
+        else:
+            total = gathered[q] if CFG.HLRU else _sum_rows(gathered, i, base, M)
+            tl.store(offsets + mine + q, total, mask=live)
 
 
-@kernel
+@common.kernel
 def large_order_summary(
     g, v, products, offsets, strides, T, N, chunk, num_chunks, CFG: tl.constexpr
 ):  # fmt: skip
@@ -175,21 +120,19 @@ def large_order_summary(
     M: tl.constexpr = CFG.M
     LANES: tl.constexpr = CFG.LANES
     SIZE: tl.constexpr = CFG.SIZE
-    gs, vs, ps, os = decode(strides)
-    tiles, count = tl.cdiv(N, LANES), M if CFG.REVERSE else M + 1
-    work, column = tl.program_id(0) // tiles // count, tl.program_id(0) // tiles % count
-    n = (tl.program_id(0) % tiles).to(tl.int64) * LANES + tl.arange(0, LANES)
-    row, sequence, first, start, end, last = span(None, work, T, chunk, num_chunks)
+    gs, vs = common.decode(strides)
+    work, n, i, base, live = common.own_lanes(N, CFG)
+    count: tl.constexpr = M if CFG.REVERSE else M + 1
+    work, column = work // count, work % count
+    row, sequence, first, start, end, last = common.span(None, work, T, chunk, num_chunks)
     c = tl.arange(0, SIZE)[:, None]
-    live = n < N
     inside = live[None, :] & (c < M)
-    g += row * gs[0] + n * gs[2]
-    v += row * vs[0] + n * vs[2]
+    g, v = common.rows_at((g, v), (gs, vs), row, 0, n, i)
     window = tl.where(inside & (lag(start * 0, c, M) == column), 1.0, 0.0)
     gathered = tl.zeros([LANES], tl.float32)
     loaded = load_lagged(g, gs, v, vs, start, start, c, inside & (start < end), live & (start < end), M)
     for t in range(start, end):
-        x, gate, value = loaded[0].to(tl.float32), loaded[1].to(tl.float32), loaded[2].to(tl.float32)
+        x, gate, value = common.floats(loaded, 3)
         more = t + 1 < end
         loaded = load_lagged(g, gs, v, vs, t + 1, start, c, inside & more, live & more, M)
         p, p_last, inverse, shift = tile_weights(x, gate, inside, CFG.NORM, M + 1)
@@ -199,11 +142,10 @@ def large_order_summary(
         else:
             h = tl.where(column == M, h + p_last * value, h)
         window = tl.where(c == (t - start) % M, h[None, :], window)
-    products += work.to(tl.int64) * ps[0] + n * ps[1] + column * ps[3]
-    offsets += work.to(tl.int64) * os[0] + n * os[1]
+    mine = (work.to(tl.int64) * N + n) * M
     place = lag(end - start, c, M)
-    tl.store(products[None, :] + place * ps[2], window, mask=inside & (column < M))
+    tl.store(products + (mine[None, :] + place) * M + column, window, mask=inside & (column < M))
     if CFG.REVERSE:
-        tl.store(offsets + column * os[2], gathered, mask=live)
+        tl.store(offsets + mine + column, gathered, mask=live)
     else:
-        tl.store(offsets[None, :] + place * os[2], window, mask=inside & (column == M))
+        tl.store(offsets + mine[None, :] + place, window, mask=inside & (column == M))

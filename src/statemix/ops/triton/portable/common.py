@@ -1,7 +1,7 @@
 """What the portable kernels share: how they are compiled, which steps a program owns, how rows are read and written.
 
 Letters: of each tensor `x` the strides `xs`; g gates, v values; n block, i component (row) of a block, M block size or
-order; a row of gates has COLUMNS. CFG is a `Config`.
+order; a row of gates has COLUMNS. An H-LRU's channels are blocks of one row. CFG is a `Config`.
 
 Strides, steps, rows and blocks are int64 from the start: no offset passes through 32 bits.
 """
@@ -25,19 +25,19 @@ class Config(NamedTuple):
     """All that a portable kernel knows at compilation.
 
     NORM the normalisation's code, M the block size or order, COLUMNS gates of a row; BLOCK_T steps of a tile, LANES of
-    a program, SIZE the power of two from M on (large m); REVERSE which chunk summary; FAST whether NVIDIA's
-    instructions may be used. Of one token: ROWS of a block, and whether neighbouring lanes own neighbouring blocks.
+    a program, SIZE the power of two from M on; REVERSE which chunk summary; FAST whether NVIDIA's instructions may be
+    used. Of one token: whether neighbouring lanes own neighbouring blocks.
     """
 
     NORM: int
     M: int
     COLUMNS: int
+    HLRU: bool = False
     BLOCK_T: int = 0
     LANES: int = 0
     SIZE: int = 0
     REVERSE: bool = False
     FAST: bool = False
-    ROWS: int = 0
     N_INNERMOST: bool = False
 
 
@@ -111,39 +111,29 @@ def span(bounds, work, T, chunk, num_chunks):
 
 
 @triton.jit
-def block_program(N, CFG: tl.constexpr):
-    """(work, n, i, the lane of component 0, whether there is such a row): lanes are rows of blocks.
+def own_lanes(N, CFG: tl.constexpr):
+    """(work, n, i, the lane of component 0, whether there is such a row): lanes are rows of blocks, or channels.
 
     LANES is a warp, so that a block's lanes exchange numbers without shared memory; what does not fill a block idles.
     """
-    BLOCKS: tl.constexpr = CFG.LANES // CFG.M
+    ROWS: tl.constexpr = 1 if CFG.HLRU else CFG.M
+    BLOCKS: tl.constexpr = CFG.LANES // ROWS
     tiles = tl.cdiv(N, BLOCKS)
     work, tile = tl.program_id(0) // tiles, tl.program_id(0) % tiles
     lane = tl.arange(0, CFG.LANES)
-    used = lane < BLOCKS * CFG.M
-    n = tl.cast(tile, tl.int64) * BLOCKS + lane // CFG.M
-    return work, n, (lane % CFG.M).to(tl.int64), tl.where(used, lane // CFG.M * CFG.M, 0), used & (n < N)
+    used = lane < BLOCKS * ROWS
+    n = tl.cast(tile, tl.int64) * BLOCKS + lane // ROWS
+    return work, n, (lane % ROWS).to(tl.int64), tl.where(used, lane // ROWS * ROWS, 0), used & (n < N)
 
 
 @triton.jit
-def channel_program(N, CFG: tl.constexpr):
-    """(work, channel n, whether there is such a one): lanes are channels."""
-    tiles = tl.cdiv(N, CFG.LANES)
-    work = tl.program_id(0) // tiles
-    n = (tl.program_id(0) % tiles).to(tl.int64) * CFG.LANES + tl.arange(0, CFG.LANES)
-    return work, n, n < N
-
-
-@triton.jit
-def row_at(x, xs, row, t, n, i):
-    """Where the numbers of a row of the batch, a step, blocks and components lie."""
-    return x + (row * xs[0] + t * xs[1] + n * xs[2] + i * xs[3])
-
-
-@triton.jit
-def channel_at(x, xs, row, t, n):
-    """As `row_at`, for a tensor without components."""
-    return x + (row * xs[0] + t * xs[1] + n * xs[2])
+def rows_at(tensors, strides, row, t, n, i):
+    """Of tensors, where the numbers of a row of the batch, a step, blocks and components lie."""
+    places = ()
+    for k in tl.static_range(len(tensors)):
+        xs = strides[k]
+        places = places + (tensors[k] + (row * xs[0] + t * xs[1] + n * xs[2] + i * xs[3]),)
+    return places
 
 
 @triton.jit
@@ -233,12 +223,3 @@ def unstack_all(tensors, COUNT: tl.constexpr, BLOCK_T: tl.constexpr, LANES: tl.c
     for j in tl.static_range(COUNT):
         unstacked = unstacked + (unstack(tensors[j], BLOCK_T, LANES),)
     return unstacked
-
-
-@triton.jit
-def choose(condition, new, old, M: tl.constexpr):
-    """tl.where, one by one."""
-    chosen = ()
-    for k in tl.static_range(M):
-        chosen = chosen + (tl.where(condition, new[k], old[k]),)
-    return chosen

@@ -1,7 +1,7 @@
 """BD-LRU and affine recurrences for blocks too large for registers, in plain Triton: any m up to 1024, in no hurry.
 
 A program walks one block. Columns lie along the first axis of a tile, in registers, and rows along the second, as
-lanes; the input gates stand apart. Sizes that are no powers of two are mloaded.
+lanes; the input gates stand apart. Sizes that are no powers of two are masked.
 """
 
 # mypy: ignore-errors
@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from statemix.ops.triton.gate_norm import EPSILON, NONE, RELU, TINY, _weight, gate_gradient, row_shift
-from statemix.ops.triton.portable.common import decode, kernel, span, state_at, store
+from statemix.ops.triton.portable.common import decode, kernel, rows_at, span, state_at, store
 
 
 @triton.jit
@@ -38,14 +38,8 @@ def tile_slopes(x, last, p, p_last, inverse, shift, u, value, h, NORM: tl.conste
 
 @triton.jit
 def load(at, mask):
-    """Numbers as float32, zero where mloaded."""
+    """Numbers as float32, zero where masked."""
     return tl.load(at, mask=mask, other=0.0).to(tl.float32)
-
-
-@triton.jit
-def column(at, stride, j):
-    """Column j of the rows at `at`."""
-    return at + stride * j
 
 
 @triton.jit
@@ -54,7 +48,7 @@ def _rows(g, gs, v, vs, t, i, live, M: tl.constexpr, COLUMNS: tl.constexpr):
     at = g + t * gs[1]
     x = load(at[None, :] + i[:, None] * gs[4], live[:, None] & live[None, :])
     value = load(v + t * vs[1], live)
-    gate = load(column(at, gs[4], M), live) if COLUMNS > M else tl.full(value.shape, 1.0, tl.float32)
+    gate = load(at + gs[4] * M, live) if COLUMNS > M else tl.full(value.shape, 1.0, tl.float32)
     return x, gate, value
 
 
@@ -62,7 +56,7 @@ def _rows(g, gs, v, vs, t, i, live, M: tl.constexpr, COLUMNS: tl.constexpr):
 def large_block_forward(
     g, v, initial, states, final, strides, bounds, T, N, chunk, num_chunks, CFG: tl.constexpr
 ):  # fmt: skip
-    """Arguments as for `small_block_forward`."""
+    """Arguments as for `small_forward`."""
     M: tl.constexpr = CFG.M
     COLUMNS: tl.constexpr = CFG.COLUMNS
     SIZE: tl.constexpr = CFG.SIZE
@@ -73,9 +67,7 @@ def large_block_forward(
     i = tl.arange(0, SIZE).to(tl.int64)
     live = i < M
     inside = live[:, None] & live[None, :]
-    g += row * gs[0] + n * gs[2] + i * gs[3]
-    v += row * vs[0] + n * vs[2] + i * vs[3]
-    states += row * ss[0] + n * ss[2] + i * ss[3]
+    g, v, states = rows_at((g, v, states), (gs, vs, ss), row, 0, n, i)
     h = load(state_at(initial, ins, work.to(tl.int64), n, i), live)
     for t in range(start, end):
         x, gate, value = _rows(g, gs, v, vs, t, i, live, M, COLUMNS)
@@ -100,12 +92,9 @@ def large_block_backward(
     i = tl.arange(0, SIZE).to(tl.int64)
     live = i < M
     inside = live[:, None] & live[None, :]
-    g += row * gs[0] + n * gs[2] + i * gs[3]
-    v += row * vs[0] + n * vs[2] + i * vs[3]
-    states += row * ss[0] + n * ss[2] + i * ss[3]
-    grad += row * ds[0] + n * ds[2] + i * ds[3]
-    dg += row * dgs[0] + n * dgs[2] + i * dgs[3]
-    dv += row * dvs[0] + n * dvs[2] + i * dvs[3]
+    g, v, states, grad, dg, dv = rows_at(
+        (g, v, states, grad, dg, dv), (gs, vs, ss, ds, dgs, dvs), row, 0, n, i
+    )
     begin = load(state_at(initial, ins, sequence, n, i), live)
     carry = load(state_at(dfinal, dfs, work.to(tl.int64), n, i), live)
     for done in range(0, end - start):
@@ -120,6 +109,6 @@ def large_block_backward(
         at = dg + t * dgs[1]
         store(at[None, :] + i[:, None] * dgs[4], adjoint[None, :] * slopes, inside)
         if COLUMNS > M:
-            store(column(at, dgs[4], M), adjoint * slope, live)
+            store(at + dgs[4] * M, adjoint * slope, live)
         store(dv + t * dvs[1], adjoint * p_last, live)
     store(state_at(dinitial, dis, sequence, n, i), carry, live & (start == first))

@@ -11,8 +11,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from statemix.ops.triton.portable.common import channel_program, decode, kernel, span, store
-from statemix.ops.triton.portable.large_block import column, load, tile_slopes, tile_weights
+from statemix.ops.triton.portable.common import decode, floats, kernel, own_lanes, rows_at, span, store
+from statemix.ops.triton.portable.large_block import load, tile_slopes, tile_weights
 
 
 @triton.jit
@@ -26,8 +26,8 @@ def lag(steps, c, M: tl.constexpr):
 def load_lagged(g, gs, v, vs, t, start, c, inside, live, M: tl.constexpr):
     """Gates, input gates and values of step t, raw."""
     at = g + t * gs[1]
-    x = tl.load(at[None, :] + lag(t - start, c, M) * gs[3], mask=inside, other=0.0)
-    gate = tl.load(column(at, gs[3], M), mask=live, other=0.0)
+    x = tl.load(at[None, :] + lag(t - start, c, M) * gs[4], mask=inside, other=0.0)
+    gate = tl.load(at + gs[4] * M, mask=live, other=0.0)
     return x, gate, tl.load(v + t * vs[1], mask=live, other=0.0)
 
 
@@ -39,18 +39,16 @@ def large_order_forward(
     M: tl.constexpr = CFG.M
     SIZE: tl.constexpr = CFG.SIZE
     gs, vs, ins, ss, fs = decode(strides)
-    work, n, live = channel_program(N, CFG)
+    work, n, i, base, live = own_lanes(N, CFG)
     row, sequence, first, start, end, last = span(bounds, work, T, chunk, num_chunks)
     c = tl.arange(0, SIZE)[:, None]
     inside = live[None, :] & (c < M)
-    g += row * gs[0] + n * gs[2]
-    v += row * vs[0] + n * vs[2]
-    states += row * ss[0] + n * ss[2]
+    g, v, states = rows_at((g, v, states), (gs, vs, ss), row, 0, n, i)
     initial += work.to(tl.int64) * ins[0] + n * ins[1]
     window = load(initial[None, :] + lag(start * 0, c, M) * ins[2], inside)
     loaded = load_lagged(g, gs, v, vs, start, start, c, inside & (start < end), live & (start < end), M)
     for t in range(start, end):
-        x, gate, value = loaded[0].to(tl.float32), loaded[1].to(tl.float32), loaded[2].to(tl.float32)
+        x, gate, value = floats(loaded, 3)
         more = t + 1 < end
         loaded = load_lagged(g, gs, v, vs, t + 1, start, c, inside & more, live & more, M)
         p, p_last, inverse, shift = tile_weights(x, gate, inside, CFG.NORM, M + 1)
@@ -76,17 +74,13 @@ def large_order_backward(
     M: tl.constexpr = CFG.M
     SIZE: tl.constexpr = CFG.SIZE
     gs, vs, ss, ins, ds, dfs, dgs, dvs, dis = decode(strides)
-    work, n, live = channel_program(N, CFG)
+    work, n, i, base, live = own_lanes(N, CFG)
     row, sequence, first, start, end, last = span(bounds, work, T, chunk, num_chunks)
     c = tl.arange(0, SIZE)[:, None]
     inside = live[None, :] & (c < M)
-    g += row * gs[0] + n * gs[2]
-    v += row * vs[0] + n * vs[2]
-    states += row * ss[0] + n * ss[2]
+    g, v, states = rows_at((g, v, states), (gs, vs, ss), row, 0, n, i)
     initial += sequence * ins[0] + n * ins[1]
-    grad += row * ds[0] + n * ds[2]
-    dg += row * dgs[0] + n * dgs[2]
-    dv += row * dvs[0] + n * dvs[2]
+    grad, dg, dv = rows_at((grad, dg, dv), (ds, dgs, dvs), row, 0, n, i)
     dfinal += work.to(tl.int64) * dfs[0] + n * dfs[1]
     carry = load(dfinal[None, :] + lag(end - start, c, M) * dfs[2], inside)
     full, some = inside & (end > start), live & (end > start)
@@ -95,7 +89,7 @@ def large_order_backward(
     loaded = load_lagged(g, gs, v, vs, end - 1, start, c, full, some, M)
     for done in range(0, end - start):
         t = end - 1 - done
-        x, gate, value = loaded[0].to(tl.float32), loaded[1].to(tl.float32), loaded[2].to(tl.float32)
+        x, gate, value = floats(loaded, 3)
         loaded = load_lagged(g, gs, v, vs, t - 1, start, c, inside & (t > start), live & (t > start), M)
         entering = _state(states, ss, initial, ins, t - 1 - M, first, live & (t > start))
         gradient = load(grad + t * ds[1], live)
@@ -106,8 +100,8 @@ def large_order_backward(
         adjoint = tl.sum(tl.where(newest, carry, 0.0), 0) + gradient
         carry = tl.where(newest, 0.0, carry) + p * adjoint[None, :]
         at = dg + t * dgs[1]
-        store(at[None, :] + lag(t - start, c, M) * dgs[3], adjoint[None, :] * slopes, inside)
-        store(column(at, dgs[3], M), adjoint * slope, live)
+        store(at[None, :] + lag(t - start, c, M) * dgs[4], adjoint[None, :] * slopes, inside)
+        store(at + dgs[4] * M, adjoint * slope, live)
         store(dv + t * dvs[1], adjoint * p_last, live)
         u = tl.where(c == (t - 1 - start + M) % M, entering[None, :], u)
     dinitial += sequence * dis[0] + n * dis[1]

@@ -1,8 +1,8 @@
 """Launching the portable kernels.
 
-Small blocks and orders are walked in registers (`small_block`, `small_order`), large ones in tiles (`large_block`,
-`large_order`). Arguments are taken as already checked; the caller allocates the outputs, and every number of them is
-written. Nothing here waits for the GPU.
+Small blocks and orders are walked in registers (`small`), large ones in tiles (`large_block`, `large_order`). Arguments
+are taken as already checked; the caller allocates the outputs, and every number of them is written. Nothing here waits
+for the GPU.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import torch
 import triton
 from torch import Tensor
 
-from statemix.ops.triton.launch_table import KERNELS
-from statemix.ops.triton.portable import chunk_summary, large_block, large_order, small_block, small_order
+from statemix.ops.launch import KERNELS
+from statemix.ops.triton.portable import chunk_summary, large_block, large_order, small
 from statemix.ops.triton.portable.common import Config, encode, is_nvidia, launch, warp_size
 
 MAX_M = 1024
@@ -39,15 +39,19 @@ BLOCK_T: dict[tuple[str, str], Table] = {
 A tile of the next steps waits in registers while one is walked: as many steps as they hold.
 """
 
-SMALL_AND_LARGE: dict[tuple[str, str], tuple[Any, Any]] = {
-    ("bdlru", "forward"): (small_block.small_block_forward, large_block.large_block_forward),
-    ("bdlru", "backward"): (small_block.small_block_backward, large_block.large_block_backward),
-    ("bdlru", "summary"): (chunk_summary.small_block_summary, None),
-    ("hlru", "forward"): (small_order.small_order_forward, large_order.large_order_forward),
-    ("hlru", "backward"): (small_order.small_order_backward, large_order.large_order_backward),
-    ("hlru", "summary"): (chunk_summary.small_order_summary, chunk_summary.large_order_summary),
+SMALL: dict[str, Any] = {
+    "forward": small.small_forward,
+    "backward": small.small_backward,
+    "summary": chunk_summary.small_summary,
 }
-"""The kernel for small m and the one for large m."""
+LARGE: dict[tuple[str, str], Any] = {
+    ("bdlru", "forward"): large_block.large_block_forward,
+    ("bdlru", "backward"): large_block.large_block_backward,
+    ("hlru", "forward"): large_order.large_order_forward,
+    ("hlru", "backward"): large_order.large_order_backward,
+    ("hlru", "summary"): chunk_summary.large_order_summary,
+}
+"""The kernels for small m and for large m."""
 
 
 def count_chunks(length: int, chunk: int | None) -> int:
@@ -58,6 +62,12 @@ def count_chunks(length: int, chunk: int | None) -> int:
 def _check_m(m: int, limit: int, where: str) -> None:
     if m > limit:
         raise ValueError(f"m: got {m}, expected at most {limit} {where}")
+
+
+def _strides(tensors: tuple[Tensor, ...], hlru: bool) -> tuple[tuple[int, ...], ...]:
+    """Encoded; an H-LRU's tensors [B, T, N, ...] have one row a block, which takes no step."""
+    strides = (x.stride() for x in tensors)
+    return encode(tuple((*each[:3], 0, *each[3:]) if hlru else each for each in strides))
 
 
 class Layout(NamedTuple):
@@ -75,16 +85,14 @@ def _layout(
 ) -> Layout:
     """A program of a kernel for small m is one warp; for large m a thread has 32 numbers of a tile, as long as there
     are threads."""
-    kernels, warp = KERNELS[recurrence], warp_size(device)
-    config = Config(norm, m, columns, REVERSE=reverse, FAST=is_nvidia(device), LANES=warp)
+    kernels, warp, size = KERNELS[recurrence], warp_size(device), triton.next_power_of_2(m)
     hlru = kernels == "hlru"
-    small, large = SMALL_AND_LARGE[kernels, task]
+    config = Config(norm, m, columns, hlru, LANES=warp, SIZE=size, REVERSE=reverse, FAST=is_nvidia(device))
     block_t = next((steps for limit, steps in BLOCK_T[kernels, task].items() if m <= limit), None)
     if block_t:
-        return Layout(small, warp if hlru else warp // m, warp, config._replace(BLOCK_T=block_t))
-    size = triton.next_power_of_2(m)
+        return Layout(SMALL[task], warp if hlru else warp // m, warp, config._replace(BLOCK_T=block_t))
     threads = warp if task == "summary" else min(size if hlru else size * size // 32, 512)
-    return Layout(large, 32 if hlru else 1, threads, config._replace(SIZE=size, LANES=32))
+    return Layout(LARGE[kernels, task], 32 if hlru else 1, threads, config._replace(LANES=32))
 
 
 class PortableKernels(NamedTuple):
@@ -93,44 +101,30 @@ class PortableKernels(NamedTuple):
     recurrence: str
     norm: int
 
-    def forward(
-        self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], cu_seqlens: Tensor | None = None,
-        chunk: int | None = None,
+    def scan(
+        self, direction: str, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...],
+        cu_seqlens: Tensor | None = None, chunk: int | None = None, *, sums: Tensor | None = None,
     ) -> None:  # fmt: skip
-        """Fill (states, final [S, N, m]) from (gates, values, initial).
+        """Fill (states, final [S, N, m]) from (gates, values, initial), or, with the direction "backward", (d_gates,
+        d_values, d_initial [S, N, m]) from (gates, values, states, initial, grad_states, grad_final), with the states
+        that the forward pass wrote. Nothing is summed.
 
         With `chunk`, rows are cut into K = `count_chunks` chunks that are walked side by side, and `initial`
-        [B K, N, m] holds the state before each; it excludes `cu_seqlens`.
+        [B K, N, m] holds the state before each; it excludes `cu_seqlens`. Backward it is `grad_final` that holds the
+        adjoint carried into the end of each; the states before a chunk are read from `states`.
         """
-        self._scan("forward", (*inputs, *outputs), cu_seqlens, chunk)
-
-    def backward(
-        self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], cu_seqlens: Tensor | None = None,
-        chunk: int | None = None, *, sums: Tensor | None = None,
-    ) -> None:  # fmt: skip
-        """Fill (d_gates, d_values, d_initial [S, N, m]) from (gates, values, states, initial, grad_states, grad_final);
-        `states` is what `forward` wrote. Nothing is summed.
-
-        With `chunk`, `grad_final` [B K, N, m] holds the adjoint carried into the end of each chunk; `initial` stays
-        that of whole rows, because the states before a chunk are read from `states`.
-        """
-        self._scan("backward", (*inputs, *outputs), cu_seqlens, chunk)
+        tensors = (*inputs, *outputs)
+        gates, (sequences, blocks, m), length = tensors[0], tensors[-1].shape, tensors[0].shape[1]
+        _check_m(m, MAX_M, "on the triton backend")
+        layout = _layout(self.recurrence, direction, self.norm, m, gates.shape[-1], gates.device)
+        num_chunks = count_chunks(length, chunk)
+        programs = sequences * num_chunks * triton.cdiv(blocks, layout.blocks)
+        strides = _strides(tensors, layout.config.HLRU)
+        arguments = (*tensors, strides, cu_seqlens, length, blocks, chunk or length, num_chunks)
+        launch(layout.kernel, programs, arguments, layout.threads, layout.config)
 
     def empty_sums(self, gates: Tensor, sequences: int) -> None:
         """These kernels leave no sums."""
-
-    def _scan(
-        self, task: str, tensors: tuple[Tensor, ...], cu_seqlens: Tensor | None, chunk: int | None
-    ) -> None:
-        """Launch one kernel over all sequences (or chunks) and blocks: gates come first, final or d_initial last."""
-        gates, (sequences, blocks, m), length = tensors[0], tensors[-1].shape, tensors[0].shape[1]
-        _check_m(m, MAX_M, "on the triton backend")
-        layout = _layout(self.recurrence, task, self.norm, m, gates.shape[-1], gates.device)
-        num_chunks = count_chunks(length, chunk)
-        programs = sequences * num_chunks * triton.cdiv(blocks, layout.blocks)
-        strides = encode(tuple(x.stride() for x in tensors))
-        arguments = (*tensors, strides, cu_seqlens, length, blocks, chunk or length, num_chunks)
-        launch(layout.kernel, programs, arguments, layout.threads, layout.config)
 
     def chunk_summary(
         self, gates: Tensor, inputs: Tensor, chunk: int, reverse: bool = False
@@ -150,8 +144,7 @@ class PortableKernels(NamedTuple):
         # A large order's program moves one column of P, or the offset.
         shared = 1 if layout.config.BLOCK_T else m if reverse else m + 1
         programs = batch * num_chunks * triton.cdiv(blocks, layout.blocks) * shared
-        tensors = (gates, inputs, matrices, offsets)
-        strides = encode(tuple(x.stride() for x in tensors))
-        launch(layout.kernel, programs, (*tensors, strides, length, blocks, chunk, num_chunks), layout.threads,
-               layout.config)  # fmt: skip
+        strides = _strides((gates, inputs), layout.config.HLRU)
+        arguments = (gates, inputs, matrices, offsets, strides, length, blocks, chunk, num_chunks)
+        launch(layout.kernel, programs, arguments, layout.threads, layout.config)
         return matrices, offsets

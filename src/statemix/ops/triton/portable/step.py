@@ -4,9 +4,6 @@ nothing is exchanged, and neighbouring lanes own what lies side by side in memor
 # mypy: ignore-errors
 from __future__ import annotations
 
-from functools import lru_cache
-
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -24,12 +21,13 @@ from statemix.ops.triton.portable.common import (
     state_at,
     store,
 )
-from statemix.ops.triton.portable.large_block import column, load, tile_weights
+from statemix.ops.triton.portable.large_block import load
 
-MAX_M_IN_REGISTERS = 16
-"""The largest m whose rows lie in the registers of one lane; larger ones lie along a tile's first axis."""
-LANES, TILE = 128, 2048
-"""Rows a program, and numbers in the tile of a program when m is larger."""
+MAX_STEP_M = 16
+"""The largest m whose rows lie in the registers of one lane; of larger ones a token is a scan of one step."""
+
+LANES = 128
+"""Rows of a program."""
 
 
 @triton.jit
@@ -47,11 +45,11 @@ def _lanes(N, ROWS: tl.constexpr, N_INNERMOST: tl.constexpr, LANES: tl.constexpr
 
 @kernel
 def row_step(g, v, initial, states, final, strides, N, CFG: tl.constexpr):
-    """Strides: gs (B, N, i, j), vs and ss (B, N, i), ins and fs (B, N, m). ROWS is M, or 1 for an H-LRU."""
+    """Strides: gs (B, N, i, j), vs and ss (B, N, i), ins and fs (B, N, m). An H-LRU has one row a block."""
     M: tl.constexpr = CFG.M
     COLUMNS: tl.constexpr = CFG.COLUMNS
     gs, vs, ins, ss, fs = decode(strides)
-    b, n, i, live = _lanes(N, CFG.ROWS, CFG.N_INNERMOST, CFG.LANES)
+    b, n, i, live = _lanes(N, 1 if CFG.HLRU else M, CFG.N_INNERMOST, CFG.LANES)
     x = floats(load_columns(state_at(g, gs, b, n, i), gs[3], live, COLUMNS), COLUMNS)
     u = load_columns(initial + b * ins[0] + n * ins[1], ins[2], live, M)
     h = load(state_at(v, vs, b, n, i), live)
@@ -64,47 +62,15 @@ def row_step(g, v, initial, states, final, strides, N, CFG: tl.constexpr):
     final += b * fs[0] + n * fs[1] + i * fs[2]
     store(final, h, live)
     for k in tl.static_range(1, M):
-        if CFG.ROWS < M:  # the window moves by one
+        if CFG.HLRU:  # the window moves by one
             final += fs[2]
             store(final, u[k - 1], live)
 
 
-@kernel
-def tile_step(g, v, initial, states, final, strides, N, CFG: tl.constexpr):
-    """The same for a large M: columns along the first axis of a tile, rows along the second."""
-    M: tl.constexpr = CFG.M
-    COLUMNS: tl.constexpr = CFG.COLUMNS
-    gs, vs, ins, ss, fs = decode(strides)
-    b, n, i, live = _lanes(N, CFG.ROWS, CFG.N_INNERMOST, CFG.LANES)
-    j = tl.arange(0, CFG.SIZE)[:, None].to(tl.int64)
-    inside = live[None, :] & (j < M)
-    g += b * gs[0] + n * gs[1] + i * gs[2]
-    x = load(g[None, :] + j * gs[3], inside)
-    u = load((initial + b * ins[0] + n * ins[1])[None, :] + j * ins[2], inside)
-    value = load(state_at(v, vs, b, n, i), live)
-    gate = load(column(g, gs[3], M), live) if COLUMNS > M else tl.full([CFG.LANES], 1.0, tl.float32)
-    p, p_last, inverse, shift = tile_weights(x, gate, inside, CFG.NORM, COLUMNS)
-    h = tl.sum(p * u, 0) + p_last * value
-    store(state_at(states, ss, b, n, i), h, live)
-    final += b * fs[0] + n * fs[1]
-    store(final + i * fs[2], h, live)
-    if CFG.ROWS < M:  # the window moves by one
-        store(final[None, :] + (j + 1) * fs[2], u, inside & (j + 1 < M))
-
-
-def _row_strides(tensor: Tensor, single: bool) -> tuple[int, ...]:
-    """Strides of a [B, 1, N, ...] tensor without time; an H-LRU has a `single` row, which takes no step."""
+def _row_strides(tensor: Tensor, hlru: bool) -> tuple[int, ...]:
+    """Strides of a [B, 1, N, ...] tensor without time; an H-LRU has one row, which takes no step."""
     batch, _, blocks, *rest = tensor.stride()
-    return (batch, blocks, 0, *rest) if single else (batch, blocks, *rest)
-
-
-@lru_cache(maxsize=1024)
-def _config(norm: int, m: int, columns: int, rows: int, n_innermost: bool, device: torch.device) -> Config:
-    config = Config(norm, m, columns, ROWS=rows, N_INNERMOST=n_innermost, FAST=is_nvidia(device))
-    if m <= MAX_M_IN_REGISTERS:
-        return config._replace(LANES=LANES)
-    size = triton.next_power_of_2(m)
-    return config._replace(LANES=max(1, TILE // size), SIZE=size)
+    return (batch, blocks, 0, *rest) if hlru else (batch, blocks, *rest)
 
 
 def step(recurrence: str, norm: int, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> None:
@@ -112,11 +78,12 @@ def step(recurrence: str, norm: int, inputs: tuple[Tensor, ...], outputs: tuple[
     gates, values, initial = inputs
     states, final = outputs
     batch, blocks, m = initial.shape
-    single = recurrence == "hlru"
-    rows = 1 if single else m
-    gs, vs, ss = (_row_strides(x, single) for x in (gates, values, states))
+    hlru = recurrence == "hlru"
+    gs, vs, ss = (_row_strides(x, hlru) for x in (gates, values, states))
     strides = encode((gs, vs, initial.stride(), ss, final.stride()))
-    config = _config(norm, m, gates.shape[-1], rows, single or gs[1] < gs[2], gates.device)
-    function = tile_step if config.SIZE else row_step
-    programs = batch * triton.cdiv(blocks * rows, config.LANES)
-    launch(function, programs, (*inputs, *outputs, strides, blocks), LANES, config)
+    n_innermost = hlru or gs[1] < gs[2]
+    config = Config(
+        norm, m, gates.shape[-1], hlru, LANES=LANES, N_INNERMOST=n_innermost, FAST=is_nvidia(gates.device)
+    )
+    programs = batch * triton.cdiv(blocks * (1 if hlru else m), LANES)
+    launch(row_step, programs, (*inputs, *outputs, strides, blocks), LANES, config)
