@@ -24,7 +24,7 @@ from benchmarks.measure import attempt, make_setup
 from benchmarks.packages import choose
 from benchmarks.records import Record, read_record, write_record
 from benchmarks.shapes import ScanShape, check_positive, parse_numbers, parse_shapes, parse_sizes
-from statemix.cli.program import Commands, Program
+from statemix.cli import Commands, Program
 from statemix.text import encoded, visible
 
 NAME = "python -m benchmarks"

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from statemix.analysis.accounting import mixers
-from statemix.analysis.spectra import inputs_of
+from statemix.analysis import inputs_of, mixers
 from statemix.nn import BDLRU, HLRU
 from statemix.ops import normalize
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from statemix.analysis.spectra import spectrum_summary, transition_eigenvalues
+from statemix.analysis import spectrum_summary, transition_eigenvalues
 from statemix.environment import describe
 from statemix.timing import time_calls
 from statemix.training import (
