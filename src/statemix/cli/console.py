@@ -80,13 +80,10 @@ class Column(NamedTuple):
 
 
 class Table(RichTable):
-    """Rows under columns. A cell is a string, a `Styled`, or a list of these, one line below the other.
+    """Rows under columns. A cell is a string, a `Styled`, or a list of these, one line below the other."""
 
-    `headed`: whether the names of the columns are shown above them.
-    """
-
-    def __init__(self, title: str, columns: Iterable[Column], headed: bool = True) -> None:
-        super().__init__(show_header=headed, box=HEAVY_HEAD if headed else None, pad_edge=headed)
+    def __init__(self, title: str, columns: Iterable[Column]) -> None:
+        super().__init__(box=HEAVY_HEAD)
         self.heading = title
         for column in columns:
             self.add_column(
@@ -96,9 +93,8 @@ class Table(RichTable):
 
     def add_row(self, *cells: RenderableType | list[RenderableType], **settings: bool) -> None:  # type: ignore[override]
         """A cell for every column; those left out are empty."""
-        super().add_row(
-            *(Lines(*map(_safe, cell)) if isinstance(cell, list) else _safe(cell) for cell in cells)
-        )
+        shown = (Lines(*map(_text, cell)) if isinstance(cell, list) else _text(cell) for cell in cells)
+        super().add_row(*shown)
 
     def __rich_console__(self, console: RichConsole, options: ConsoleOptions) -> RenderResult:
         """Side by side if every word of prose and every other cell fits, else below one another."""
@@ -109,12 +105,11 @@ class Table(RichTable):
             return
         for cells in zip(*(column.cells for column in self.columns), strict=True):
             for place, (column, cell) in enumerate(zip(self.columns, cells, strict=True)):
-                name = f"{column.header}: " if column.header and self.show_header else ""
+                name = f"{column.header}: " if column.header else ""
                 for number, line in enumerate(cell.renderables if isinstance(cell, Lines) else [cell]):
                     if str(line):
-                        text = console.render_str(line) if isinstance(line, str) else line
                         indent = 2 if place or number else 0
-                        yield Padding(Text.assemble("" if number else name, text), (0, 0, 0, indent))
+                        yield Padding(Text.assemble("" if number else name, line), (0, 0, 0, indent))
 
     def _needed(self, console: RichConsole, options: ConsoleOptions) -> int:
         """The least width: that of every cell, and of the longest word where a column is prose."""
@@ -126,5 +121,5 @@ class Table(RichTable):
         return width
 
 
-def _safe(cell: RenderableType) -> RenderableType:
-    return visible(cell) if isinstance(cell, str) else cell
+def _text(cell: RenderableType) -> RenderableType:
+    return Styled(cell, "") if isinstance(cell, str) else cell

@@ -94,8 +94,8 @@ def shared_bytes(key: LaunchKey, launch: LaunchConfig) -> int:
     return workers * warps * 32 * (planes * stages * key.bytes + carried * 4)
 
 
-def candidates(key: LaunchKey, shared: int, hopper: bool = True) -> list[LaunchOrPortable]:
-    """The launches worth timing on a GPU whose programs have `shared` bytes; portable kernels alone without Hopper."""
+def candidates(key: LaunchKey, shared: int) -> list[LaunchOrPortable]:
+    """The launches worth timing on a GPU whose programs have `shared` bytes for the Hopper kernels (0: none runs)."""
 
     def up_to_m(table: Mapping[int, tuple[int, ...]]) -> tuple[int, ...]:
         return next((entry for limit, entry in table.items() if key.m <= limit), ())
@@ -108,7 +108,7 @@ def candidates(key: LaunchKey, shared: int, hopper: bool = True) -> list[LaunchO
         for registers in up_to_m(REGISTERS)
         if (4 + max(4, workers * warps)) * 32 * registers <= REGISTER_FILE
     ]
-    return [*(launch for launch in grid if hopper and shared_bytes(key, launch) <= shared), None]
+    return [*(launch for launch in grid if shared_bytes(key, launch) <= shared), None]
 
 
 class Choice(NamedTuple):
@@ -129,7 +129,7 @@ def choose_best(gpu: Any, direction: str) -> Choice | None:
     if (key := gpu.key(direction)) is None:
         return None
     usual = default_launch(key, gpu.capability)
-    launches = list(dict.fromkeys([usual, *candidates(key, gpu.shared, gpu.hopper)]))
+    launches = list(dict.fromkeys([usual, *candidates(key, gpu.shared)]))
     gpu.compile(direction, launches)
     times: dict[LaunchOrPortable, float] = {}
     failed: dict[LaunchOrPortable, str] = {}
@@ -181,8 +181,7 @@ class Gpu:
         shape, device = self.shape, self.device
         hip = torch.version.hip is not None
         self.capability = (0, 0) if hip else torch.cuda.get_device_capability(device)
-        self.hopper = self.capability >= (9, 0)
-        properties: Any = torch.cuda.get_device_properties(device)
+        properties: Any = torch.cuda.get_device_properties(device) if self.capability >= (9, 0) else None
         self.shared = int(getattr(properties, "shared_memory_per_block_optin", 0))
         self._inputs = self._draw(shape)
         self._short = self._draw(shape._replace(batch=1, length=min(shape.length, 64)))  # enough to compile
