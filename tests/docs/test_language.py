@@ -18,14 +18,12 @@ PRIVATE = {
     r"\breached\b": "result",
     r"found or not": "solved",
     r"\bwhat was run\b|\bthat was run\b|\bwere run on\b": "runs",
-    r"(?<![\w./*\\)\]])\.\d+(?![\w.])": "a decimal with a leading zero",
+    r"(?<![\w./:*\\)\]])\.\d+(?![\w.])": "a decimal with a leading zero",
 }
 """What nobody outside the project would say, and what to write instead."""
 
 EXEMPT = {
-    "research": "its owner renames",
     "src/statemix/ops/triton": "its owner renames",
-    "docs/results.md": "becomes docs/reproduce/",
 }
 """Places not yet held to it."""
 
@@ -33,7 +31,11 @@ ALWAYS = ("research/notes", "research/results", "benchmarks/records", "tests/doc
 """Quotations and data."""
 
 
-OLD_NAMES = {("src/statemix/cli/app.py", '"rivals"')}
+OLD_NAMES = {
+    ("src/statemix/cli/app.py", '"rivals"'),
+    ("research/src/statemix_research/sweeps/exported.py", r'r"(\d+) were asked"'),
+    ("research/src/statemix_research/sweeps/exported.py", r'r"one of (\d+) numbers was asked"'),
+}
 """Strings that name what older versions called something."""
 
 
