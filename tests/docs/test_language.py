@@ -22,14 +22,8 @@ PRIVATE = {
 }
 """What nobody outside the project would say, and what to write instead."""
 
-EXEMPT = {
-    "src/statemix/ops/triton": "its owner renames",
-}
-"""Places not yet held to it."""
-
 ALWAYS = ("research/notes", "research/results", "benchmarks/records", "tests/docs/test_language.py")
 """Quotations and data."""
-
 
 OLD_NAMES = {
     ("src/statemix/cli/app.py", '"rivals"'),
@@ -45,9 +39,8 @@ def files():
     ]
     for folder in ("docs", "src", "research", "benchmarks", "tools", "examples"):
         found += [path for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".md", ".html")]
-    skipped = (*EXEMPT, *ALWAYS)
     names = [path.relative_to(ROOT).as_posix() for path in found]
-    return [name for name in names if not name.startswith(skipped) and "/tests/" not in name]
+    return [name for name in names if not name.startswith(ALWAYS) and "/tests/" not in name]
 
 
 def prose(name):

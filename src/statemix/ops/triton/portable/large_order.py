@@ -11,8 +11,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from statemix.ops.triton.portable_parts import decode, kernel, span, store
-from statemix.ops.triton.portable_wide import column, load, tile_slopes, tile_weights
+from statemix.ops.triton.portable.common import channel_program, decode, kernel, span, store
+from statemix.ops.triton.portable.large_block import column, load, tile_slopes, tile_weights
 
 
 @triton.jit
@@ -23,7 +23,7 @@ def lag(steps, c, M: tl.constexpr):
 
 
 @triton.jit
-def ask_rows(g, gs, v, vs, t, start, c, inside, live, M: tl.constexpr):
+def load_lagged(g, gs, v, vs, t, start, c, inside, live, M: tl.constexpr):
     """Gates, input gates and values of step t, raw."""
     at = g + t * gs[1]
     x = tl.load(at[None, :] + lag(t - start, c, M) * gs[3], mask=inside, other=0.0)
@@ -32,30 +32,28 @@ def ask_rows(g, gs, v, vs, t, start, c, inside, live, M: tl.constexpr):
 
 
 @kernel
-def ring_forward(
-    g, v, initial, states, final, strides, bounds, T, N, segment, segments,
-    CODE: tl.constexpr, M: tl.constexpr, SIZE: tl.constexpr, LANES: tl.constexpr,
+def large_order_forward(
+    g, v, initial, states, final, strides, bounds, T, N, chunk, num_chunks, CFG: tl.constexpr
 ):  # fmt: skip
-    """Arguments as for `order_forward`."""
+    """Arguments as for `small_order_forward`."""
+    M: tl.constexpr = CFG.M
+    SIZE: tl.constexpr = CFG.SIZE
     gs, vs, ins, ss, fs = decode(strides)
-    tiles = tl.cdiv(N, LANES)
-    work = tl.program_id(0) // tiles
-    n = (tl.program_id(0) % tiles).to(tl.int64) * LANES + tl.arange(0, LANES)
-    row, sequence, first, start, end, last = span(bounds, work, T, segment, segments)
+    work, n, live = channel_program(N, CFG)
+    row, sequence, first, start, end, last = span(bounds, work, T, chunk, num_chunks)
     c = tl.arange(0, SIZE)[:, None]
-    live = n < N
     inside = live[None, :] & (c < M)
     g += row * gs[0] + n * gs[2]
     v += row * vs[0] + n * vs[2]
     states += row * ss[0] + n * ss[2]
     initial += work.to(tl.int64) * ins[0] + n * ins[1]
     window = load(initial[None, :] + lag(start * 0, c, M) * ins[2], inside)
-    asked = ask_rows(g, gs, v, vs, start, start, c, inside & (start < end), live & (start < end), M)
+    loaded = load_lagged(g, gs, v, vs, start, start, c, inside & (start < end), live & (start < end), M)
     for t in range(start, end):
-        x, gate, value = asked[0].to(tl.float32), asked[1].to(tl.float32), asked[2].to(tl.float32)
+        x, gate, value = loaded[0].to(tl.float32), loaded[1].to(tl.float32), loaded[2].to(tl.float32)
         more = t + 1 < end
-        asked = ask_rows(g, gs, v, vs, t + 1, start, c, inside & more, live & more, M)
-        p, p_last, inverse, shift = tile_weights(x, gate, inside, CODE, M + 1)
+        loaded = load_lagged(g, gs, v, vs, t + 1, start, c, inside & more, live & more, M)
+        p, p_last, inverse, shift = tile_weights(x, gate, inside, CFG.NORM, M + 1)
         h = tl.sum(p * window, 0) + p_last * value
         store(states + t * ss[1], h, live)
         window = tl.where(c == (t - start) % M, h[None, :], window)
@@ -71,18 +69,16 @@ def _state(states, ss, initial, ins, t, first, mask):
 
 
 @kernel
-def ring_backward(
-    g, v, states, initial, grad, dfinal, dg, dv, dinitial, strides, bounds, T, N, segment, segments,
-    CODE: tl.constexpr, M: tl.constexpr, SIZE: tl.constexpr, LANES: tl.constexpr,
+def large_order_backward(
+    g, v, states, initial, grad, dfinal, dg, dv, dinitial, strides, bounds, T, N, chunk, num_chunks, CFG: tl.constexpr
 ):  # fmt: skip
-    """The reverse pass of `ring_forward`: entry c of `carry` gathers the adjoint of the state that lay there."""
+    """The reverse pass of `large_order_forward`: entry c of `carry` gathers the adjoint of the state that lay there."""
+    M: tl.constexpr = CFG.M
+    SIZE: tl.constexpr = CFG.SIZE
     gs, vs, ss, ins, ds, dfs, dgs, dvs, dis = decode(strides)
-    tiles = tl.cdiv(N, LANES)
-    work = tl.program_id(0) // tiles
-    n = (tl.program_id(0) % tiles).to(tl.int64) * LANES + tl.arange(0, LANES)
-    row, sequence, first, start, end, last = span(bounds, work, T, segment, segments)
+    work, n, live = channel_program(N, CFG)
+    row, sequence, first, start, end, last = span(bounds, work, T, chunk, num_chunks)
     c = tl.arange(0, SIZE)[:, None]
-    live = n < N
     inside = live[None, :] & (c < M)
     g += row * gs[0] + n * gs[2]
     v += row * vs[0] + n * vs[2]
@@ -96,16 +92,16 @@ def ring_backward(
     full, some = inside & (end > start), live & (end > start)
     past = end - 2 - lag(end - 1 - start + M, c, M)
     u = _state(states[None, :], ss, initial[None, :], ins, past, first, full)
-    asked = ask_rows(g, gs, v, vs, end - 1, start, c, full, some, M)
+    loaded = load_lagged(g, gs, v, vs, end - 1, start, c, full, some, M)
     for done in range(0, end - start):
         t = end - 1 - done
-        x, gate, value = asked[0].to(tl.float32), asked[1].to(tl.float32), asked[2].to(tl.float32)
-        asked = ask_rows(g, gs, v, vs, t - 1, start, c, inside & (t > start), live & (t > start), M)
+        x, gate, value = loaded[0].to(tl.float32), loaded[1].to(tl.float32), loaded[2].to(tl.float32)
+        loaded = load_lagged(g, gs, v, vs, t - 1, start, c, inside & (t > start), live & (t > start), M)
         entering = _state(states, ss, initial, ins, t - 1 - M, first, live & (t > start))
         gradient = load(grad + t * ds[1], live)
-        p, p_last, inverse, shift = tile_weights(x, gate, inside, CODE, M + 1)
+        p, p_last, inverse, shift = tile_weights(x, gate, inside, CFG.NORM, M + 1)
         h = tl.sum(p * u, 0) + p_last * value
-        slopes, slope = tile_slopes(x, gate, p, p_last, inverse, shift, u, value, h, CODE)
+        slopes, slope = tile_slopes(x, gate, p, p_last, inverse, shift, u, value, h, CFG.NORM)
         newest = c == (t - start) % M
         adjoint = tl.sum(tl.where(newest, carry, 0.0), 0) + gradient
         carry = tl.where(newest, 0.0, carry) + p * adjoint[None, :]

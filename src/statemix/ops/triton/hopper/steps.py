@@ -1,6 +1,6 @@
-"""One step of each recurrence, forward and backward, on the lanes of `turns_common`.
+"""One step of each recurrence, forward and backward, on the lanes of `hopper.common`.
 
-Fused multiply-adds are written out and the compiler makes none of its own (`turns.Kernels`): a step rounds the same
+Fused multiply-adds are written out and the compiler makes none of its own (`hopper.config`): a step rounds the same
 way wherever it stands in a tile, so that the bits of a row depend neither on the launch nor on where time is cut.
 """
 
@@ -12,12 +12,12 @@ from triton.experimental import gluon
 
 
 @gluon.jit
-def _mix(p, h, drive, first, m: tl.constexpr):
-    """drive + sum_j p_j h_j with h_j from the lanes of the block; two chains of sums."""
+def _mix(p, h, b, first, m: tl.constexpr):
+    """b + sum_j p_j h_j with h_j from the lanes of the block; two chains of sums."""
     if m == 1:
-        return tl.fma(p[0], h, drive)
+        return tl.fma(p[0], h, b)
     else:
-        even = tl.fma(p[0], tl.gather(h, first, 2), drive)
+        even = tl.fma(p[0], tl.gather(h, first, 2), b)
         odd = p[1] * tl.gather(h, first + 1, 2)
         for j in tl.static_range(2, m, 2):
             even = tl.fma(p[j], tl.gather(h, first + j, 2), even)
@@ -27,9 +27,9 @@ def _mix(p, h, drive, first, m: tl.constexpr):
 
 
 @gluon.jit
-def _shift(p, window, drive, m: tl.constexpr):
-    """The next window: drive + sum_i p_i window_i in front (the newest state's product last: only it is new)."""
-    h = drive
+def _shift(p, window, b, m: tl.constexpr):
+    """The next window: b + sum_i p_i window_i in front (the newest state's product last: only it is new)."""
+    h = b
     for i in tl.static_range(1, m):
         h = tl.fma(p[m - i], window[m - i], h)
     moved = (tl.fma(p[0], window[0], h),)
@@ -39,9 +39,9 @@ def _shift(p, window, drive, m: tl.constexpr):
 
 
 @gluon.jit
-def step(p, state, drive, first, m: tl.constexpr, ORDER: tl.constexpr):
-    """What a lane carries after one more step; its newest number is the state."""
-    return _shift(p, state, drive, m) if ORDER else (_mix(p, state[0], drive, first, m),)
+def step(p, state, b, first, m: tl.constexpr, HLRU: tl.constexpr):
+    """What a lane carries after one more step, whose input is b; its first number is the new state."""
+    return _shift(p, state, b, m) if HLRU else (_mix(p, state[0], b, first, m),)
 
 
 @gluon.jit
@@ -69,6 +69,6 @@ def _shift_back(p, adjoint, carry, m: tl.constexpr):
 
 
 @gluon.jit
-def step_back(p, adjoint, carry, first, own, m: tl.constexpr, ORDER: tl.constexpr):
-    """The carry after one more step back; p is rotated (`rows.rotate`) unless ORDER."""
-    return _shift_back(p, adjoint, carry, m) if ORDER else (_mix_back(p, adjoint, first, own, m),)
+def step_back(p, adjoint, carry, first, own, m: tl.constexpr, HLRU: tl.constexpr):
+    """The carry after one more step back; p is rotated (`gate_norm.rotate`) unless HLRU."""
+    return _shift_back(p, adjoint, carry, m) if HLRU else (_mix_back(p, adjoint, first, own, m),)

@@ -17,7 +17,7 @@ LAYERS = {
 
 
 @pytest.fixture
-def joining(monkeypatch):
+def fusing(monkeypatch):
     """Gates and values from one product, as on a GPU (and memory that nobody has written is NaN)."""
     monkeypatch.setattr(projection, "n_innermost", lambda _: False)
     torch.use_deterministic_algorithms(True)
@@ -50,7 +50,7 @@ def call_layer(layer, given, bounds, grads, again=False):
 @pytest.mark.parametrize("again", [False, True], ids=["first", "second"])
 @pytest.mark.parametrize("packed", [False, True], ids=["batch", "packed"])
 @pytest.mark.parametrize("kind", LAYERS)
-def test_joined_gradients(kind, packed, again, joining):
+def test_fused_gradients(kind, packed, again, fusing):
     layer, exact, given, bounds, grads = layer_problem(kind, packed)
     one_product, got = call_layer(layer, given, bounds, grads, again)
     wide = [[x.double() for x in tensors] for tensors in (given, grads)]
@@ -62,7 +62,7 @@ def test_joined_gradients(kind, packed, again, joining):
 
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 @pytest.mark.parametrize("kind", LAYERS)
-def test_joined_compiles_whole(kind, joining):
+def test_fused_compiles_whole(kind, fusing):
     layer, _, given, _, grads = layer_problem(kind, False)
     torch.use_deterministic_algorithms(False)
     torch._dynamo.reset()
@@ -80,7 +80,7 @@ def test_joined_compiles_whole(kind, joining):
 
 
 @pytest.mark.parametrize("recurrence", ["bdlru", "hlru"])
-def test_joined_operator_is_what_it_says(recurrence):
+def test_fused_operator_is_what_it_says(recurrence):
     _, values, state, grads, grad_final = problem(recurrence, B=2, T=3, N=4, m=2)
     joined = torch.randn(2, 3, 4 * values[0, 0].numel())
     arguments = (joined, values, state, None, grads, grad_final, "softmax", "triton")
