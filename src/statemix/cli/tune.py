@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 import typer
@@ -23,12 +23,15 @@ PROSE = ("key", "launch", "failed")
 LAUNCH = "workers×warps · steps×stages · registers"
 
 
+Dtype = Literal["bfloat16", "float16", "float32"]
+
+
 def tune(
     shapes: Annotated[
         str, typer.Option(help="recurrence:m, comma-separated, or recurrence:m:N.")
     ] = DEFAULT_SHAPES,
     sizes: Annotated[str, typer.Option(help="BxTxH, comma-separated; H = N m channels.")] = DEFAULT_SIZES,
-    dtype: Annotated[str, typer.Option(help="One of bfloat16, float16, float32.")] = "bfloat16",
+    dtype: Annotated[Dtype, typer.Option(help="Of gates and values.")] = "bfloat16",
     repeats: Annotated[int, typer.Option(help="Samples of each launch.")] = 15,
     threads: Annotated[
         int, typer.Option(help="Kernels compiled at a time; 0: as many as there are cores.")
@@ -54,12 +57,10 @@ def tune(
     for name, value, least in (("repeats", repeats, 1), ("threads", threads, 0)):
         if value < least:
             raise ValueError(f"{name}: got {value}, expected at least {least}")
-    if dtype not in tuning.DTYPES:
-        raise ValueError(f"dtype: got {dtype!r}, expected one of {', '.join(map(repr, tuning.DTYPES))}")
     wanted, path = tuning.parse_shapes(shapes, sizes), table.user_file()
     table.read_user_file()  # a damaged file is reported before the work
     device = tuning.check_gpu()
-    settings = (tuning.DTYPES[dtype], device, repeats, threads or os.cpu_count() or 1)
+    settings = (getattr(torch, dtype), device, repeats, threads or os.cpu_count() or 1)
     choices: list[Choice] = []
     with Progress(True, "shapes tuned", 0, len(wanted)) as under_way:
         for number, shape in enumerate(wanted, start=1):
@@ -105,20 +106,17 @@ def _gains(choices: list[Choice]) -> Table:
 def _show_in_use(devices: dict[str, dict[str, LaunchOrPortable]]) -> None:
     """The measured defaults by compute capability, and the user's own entries by GPU."""
     console, path = output(), table.user_file()
-    names = ("recurrence", "direction", "m up to", f"lanes < {table.MANY_LANES}", "more lanes")
+    names = ("GPU", "key", f"lanes < {table.MANY_LANES}", "more lanes")
+    shown = Table(f"launches in use: {LAUNCH}", [Column(name, prose=True) for name in names])
     for capability, rows in table.MEASURED.items():
-        title = f"measured defaults, compute capability {'.'.join(map(str, capability))}: {LAUNCH}"
-        defaults = Table(title, [Column(name, prose=True) for name in names])
+        gpu = f"compute capability {'.'.join(map(str, capability))}"
         for (kind, direction), entries in rows.items():
             for limit, launches in entries.items():
-                defaults.add_row(kind, direction, str(limit), *map(_launch, launches))
-        console.print(defaults)
-    own = Table(f"your launch table: {path}", [Column(name, prose=True) for name in ("GPU", "key", "launch")])
+                shown.add_row(gpu, f"{kind} {direction} m ≤ {limit}", *map(_launch, launches))
     for device, choices in devices.items():
         for key, launch in choices.items():
-            own.add_row(device, key, _launch(launch))
-    if own.rows:
-        console.print(own)
-    else:
-        console.say(f"{path}: no entries")
+            few = not key.endswith("lanes=many")
+            shown.add_row(device, key, _launch(launch) if few else "", "" if few else _launch(launch))
+    console.print(shown)
+    console.say(f"{path}: {sum(map(len, devices.values())) or 'no'} entries")
     console.print("Other GPUs, larger m: portable kernels.")

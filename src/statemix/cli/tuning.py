@@ -44,7 +44,6 @@ ALIGNMENT = 8
 """Blocks are a multiple of this, so that copies are as wide as they can be."""
 
 DIRECTIONS = ("forward", "backward")
-DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 INPUT_AXES, OUTPUT_AXES = (2, 2, 1, 2, 1), {"forward": (2, 1), "backward": (2, 2, 1)}
 """Where N lies: in the scan's inputs and the outputs' gradients; in its outputs, or the inputs' gradients."""

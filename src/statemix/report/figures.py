@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -212,7 +213,7 @@ def group_eigenvalues(group: Group) -> list[torch.Tensor]:
     return transition_eigenvalues(model, tokens, max_matrices=3000)
 
 
-def _caption(what: str, groups: list[Group], is_drawn: Callable[[Record], object]) -> str:
+def _caption(what: str, is_drawn: Callable[[Record], object], groups: list[Group]) -> str:
     """What is drawn, of how many runs and groups, how many are behind each line, and where they were trained."""
     merged = merge_groups(groups)
     runs = [run for group in groups for run in group.runs]
@@ -229,14 +230,8 @@ def _caption(what: str, groups: list[Group], is_drawn: Callable[[Record], object
     return f"{text}. Trained on {' and '.join(names)}." if names else f"{text}."
 
 
-def caption_lengths(groups: list[Group]) -> str:
-    """Of the figure of test accuracy."""
-    return _caption("Test accuracy with the final weights.", groups, lambda run: run.accuracy)
-
-
-def caption_curves(groups: list[Group]) -> str:
-    """Of the figure of learning curves."""
-    return _caption("Training loss and validation accuracy by step.", groups, lambda run: True)
+caption_lengths = partial(_caption, "Test accuracy with the final weights.", lambda run: run.accuracy)
+caption_curves = partial(_caption, "Training loss and validation accuracy by step.", lambda run: True)
 
 
 def caption_eigenvalues(groups: list[Group]) -> str:
