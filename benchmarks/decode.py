@@ -14,6 +14,11 @@ from benchmarks.records import Record, header
 from benchmarks.shapes import parse_numbers
 from statemix.nn import BDLRU, HLRU
 
+WHAT = (
+    "one step of one layer in microseconds: in a stack of layers whose weights do not fit the cache together, and "
+    "alone, with its state carried on to far positions"
+)
+
 DEFAULT_LAYERS = "bdlru:1,bdlru:2,bdlru:4,bdlru:8,bdlru:16,hlru:4,lstm:1"
 DEFAULT_POSITIONS = "1,1000,1000000"
 
@@ -190,10 +195,6 @@ def _per_step(timed: Record, steps: int) -> Record:
     return {"us": us, "timed": timed["timed"]}
 
 
-def make_record(rows: list[Record], *, setup: Setup, command: str) -> Record:
-    """Everything measured, ready for JSON."""
-    what = (
-        "one step of one layer in microseconds: in a stack of layers whose weights do not fit the cache together, and "
-        "alone, with its state carried on to far positions"
-    )
-    return {**header("decode", what, command, setup.device), "layers": rows}
+def new_record(setup: Setup) -> Record:
+    """A record without rows."""
+    return {**header("decode", WHAT, setup.device), "layers": []}

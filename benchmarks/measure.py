@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import gc
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
+from unittest import mock
 
 import torch
 
@@ -71,7 +72,7 @@ def keep_results(calls: Sequence[Call]) -> list[Call]:
         results[place] = None
         results[place] = calls[place]()
 
-    return [functools.partial(run, place) for place in range(len(calls))]
+    return [partial(run, place) for place in range(len(calls))]
 
 
 def make_setup(device: str | None, dtype: str | None, repeats: int, budget_ms: float = 8000.0) -> Setup:
@@ -115,29 +116,22 @@ def share_of_copy(timed: Record, least: int, copy: Record) -> Record:
     return {**timed, "bytes": least, "tb_per_s": speed, "percent_of_copy": 100 * speed / copy["tb_per_s"]}
 
 
-@contextlib.contextmanager
-def short_autotuning() -> Iterator[None]:
+def short_autotuning() -> contextlib.AbstractContextManager[object]:
     """Let packages that tune Triton kernels at their first call time each candidate for 25 ms instead of 125 ms."""
-    benchmarker = None
-    if torch.cuda.is_available():
-        import triton
+    if not torch.cuda.is_available():
+        return contextlib.nullcontext()
+    import triton
 
-        driver = type(triton.runtime.driver.active)
-        benchmarker = getattr(driver, "get_benchmarker", None)
-    if benchmarker is None:
-        yield
-        return
-    driver.get_benchmarker = lambda self: functools.partial(benchmarker(self), warmup=5, rep=20)
-    try:
-        yield
-    finally:
-        driver.get_benchmarker = benchmarker
+    driver = triton.runtime.driver.active
+    short = partial(driver.get_benchmarker(), warmup=5, rep=20)
+    return mock.patch.object(type(driver), "get_benchmarker", return_value=short)
 
 
 def attempt(names: Record, device: torch.device, measure: Callable[[], Record]) -> Record:
     """A measured row with its names, or the names with the reason ("failed"): the others are still measured."""
     try:
-        return names | measure()
+        with short_autotuning():
+            return names | measure()
     except Exception as error:  # compilers, drivers and foreign packages raise of every kind
         return names | {"failed": f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]}
     finally:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 
+from benchmarks.measure import attempt
+from benchmarks.records import Record
 from statemix.environment import installed_version
 from statemix.extras import install, installed
 
@@ -17,22 +20,40 @@ class Package(NamedTuple):
     distribution: str
     module: str
 
-    @property
-    def installed(self) -> str:
-        """Name and version."""
-        return f"{self.distribution} {installed_version(self.distribution)}"
-
 
 TORCH = Package("torch", "torch")
 FLA = Package("flash-linear-attention", "fla")
 ACCELERATED_SCAN = Package("accelerated-scan", "accelerated_scan")
 
 
-def skip_reason(package: Package, needs_gpu: bool, device: torch.device) -> str | None:
-    """Why a baseline is skipped on a device, or None."""
-    if not installed(package.module):
-        return f"not installed: {install(package.module)}"
-    return "needs a CUDA device" if needs_gpu and device.type != "cuda" else None
+@dataclass(frozen=True)
+class Baseline:
+    """What is measured beside statemix: what it is, where it comes from, and whether it runs on CUDA devices alone."""
+
+    description: str
+    package: Package
+    needs_gpu: bool
+
+
+def run(
+    baseline: Baseline, names: Record, device: torch.device, measure: Callable[[], Record] | str
+) -> Record:
+    """A baseline's measured row, or the row with the reason why it was skipped or failed.
+
+    measure: measures it, or says why it cannot be measured.
+    """
+    distribution, module = baseline.package
+    row = {
+        "description": baseline.description,
+        "package": f"{distribution} {installed_version(distribution)}",
+    }
+    if not installed(module):
+        return row | names | {"skipped": f"not installed: {install(module)}"}
+    if baseline.needs_gpu and device.type != "cuda":
+        return row | names | {"skipped": "needs a CUDA device"}
+    if isinstance(measure, str):
+        return row | names | {"skipped": measure}
+    return attempt(row | names, device, measure)
 
 
 def choose(text: str, known: Iterable[str]) -> list[str]:

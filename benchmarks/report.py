@@ -27,17 +27,23 @@ def quartiles(times: Record) -> str:
     return f"{number(times['median'])} ({number(times['lower_quartile'])}–{number(times['upper_quartile'])})"
 
 
-def _median(row: Record, name: str) -> str:
-    return number(row[name]["ms"]["median"]) if name in row else ""
-
-
-def _ratio(row: Record, name: str) -> str:
-    return f"{number(row[name])}×" if name in row else ""
-
-
-def _note(row: Record) -> str:
+def reason(row: Record) -> str:
     """Why there are no times, or an empty text."""
     return next((f"{word}: {row[word]}" for word in ("failed", "skipped") if word in row), "")
+
+
+def _number(row: Record, *keys: str, unit: str = "") -> str:
+    """The number below a row's keys, or an empty text."""
+    found: Any = row
+    for key in keys:
+        if key not in found:
+            return ""
+        found = found[key]
+    return number(found) + unit
+
+
+def _median(row: Record, name: str) -> str:
+    return _number(row, name, "ms", "median")
 
 
 def _size(row: Record) -> str:
@@ -52,7 +58,7 @@ def _passes(record: Record) -> Iterator[Row]:
     for row in record["cases"]:
         result = {"scan": _scan_name(row), "N": str(row["blocks"])}
         for name in ("forward", "backward"):
-            time = _note(row) if "failed" in row else (
+            time = reason(row) if "failed" in row else (
                 f"{number(1000 * row[name]['ms']['median'])} ({number(row[name]['percent_of_copy'])} %)"
             )  # fmt: skip
             result[f"{row['batch']}×{row['length']} {name}"] = time
@@ -64,23 +70,22 @@ def _scan_baselines(record: Record) -> Iterator[Row]:
         shape = row.get("case")
         yield {
             "baseline": name,
-            "what": _note(row) or f"{row['description']}; {row['package']}, {row['dtype']}",
+            "what": reason(row) or f"{row['description']}; {row['package']}, {row['dtype']}",
             "B×T×N": f"{_size(shape)}, m = {shape['m']}" if shape else "",
             "forward": _median(row, "forward"),
             "forward + backward": _median(row, "both"),
-            "time / BD-LRU": _ratio(row, "relative_time"),
+            "time / BD-LRU": _number(row, "relative_time", unit="×"),
         }
 
 
 def _implementations(record: Record) -> Iterator[Row]:
     first = next(iter(record["implementations"]))
     for row in record["cases"]:
-        if "failed" in row:
-            yield {"scan": _scan_name(row), "B×T×N": _size(row), first: _note(row)}
-            continue
-        times = {name: row["results"][name]["ms"] for name in record["implementations"]}
-        ratios = {name: number(ms["median"] / times[first]["median"]) for name, ms in times.items()}
-        cells = {n: quartiles(ms) + ("" if n == first else f", {ratios[n]}×") for n, ms in times.items()}
+        cells = {first: reason(row)}
+        for name in record["implementations"] if "results" in row else ():
+            own, ms = row["results"][first]["ms"], row["results"][name]["ms"]
+            ratio = "" if name == first else f", {number(ms['median'] / own['median'])}×"
+            cells[name] = quartiles(ms) + ratio
         yield {"scan": _scan_name(row), "B×T×N": _size(row), **cells}
 
 
@@ -90,13 +95,13 @@ def _layers(record: Record) -> Iterator[Row]:
     for name, row in sorted(rows, key=lambda pair: -pair[1].get("tokens_per_s", 0)):
         yield {
             "layer": name,
-            "parameters": f"{row['parameters']:,}" if "parameters" in row else _note(row),
+            "parameters": f"{row['parameters']:,}" if "parameters" in row else reason(row),
             "forward": _median(row, "forward"),
             "forward + backward": _median(row, "both"),
             "launched": _median(row, "launched"),
-            "tokens/s": number(row["tokens_per_s"]) if "tokens_per_s" in row else "",
-            "time / products": _ratio(row, "times_products"),
-            "time / BD-LRU": _ratio(row, "relative_time"),
+            "tokens/s": _number(row, "tokens_per_s"),
+            "time / products": _number(row, "times_products", unit="×"),
+            "time / BD-LRU": _number(row, "relative_time", unit="×"),
         }
 
 
@@ -107,7 +112,7 @@ def _decode(record: Record) -> Iterator[Row]:
             "layer": f"{NAMES.get(row['layer'], row['layer'])} m = {row['m']}",
             "width": str(row.get("dim", "")),
             "B": str(row.get("batch", "")),
-            "in a stack": _note(row) or quartiles(row["us"]),
+            "in a stack": reason(row) or quartiles(row["us"]),
             "alone, at position": ", ".join(far),
         }
 
@@ -123,10 +128,10 @@ def _modes(record: Record) -> Iterator[Row]:
         yield {
             "task": _task(record),
             "mode": row["mode"],
-            "ms per step": _note(row) or quartiles(row["ms"]),
-            "tokens/s": number(row["tokens_per_s"]) if "tokens_per_s" in row else "",
-            "ready after, s": number(row["ready_s"]) if "ready_s" in row else "",
-            "kernels": number(row["kernels"]["per_step"]) if "kernels" in row else "",
+            "ms per step": reason(row) or quartiles(row["ms"]),
+            "tokens/s": _number(row, "tokens_per_s"),
+            "ready after, s": _number(row, "ready_s"),
+            "kernels": _number(row, "kernels", "per_step"),
         }
 
 
@@ -135,8 +140,8 @@ def _concurrent(record: Record) -> Iterator[Row]:
         yield {
             "task": _task(record),
             "runs": str(row["concurrent"]),
-            "ms per step and run": _note(row) or quartiles(row["ms_per_step"]),
-            "steps/s, all runs": number(row["steps_per_s"]) if "steps_per_s" in row else "",
+            "ms per step and run": reason(row) or quartiles(row["ms_per_step"]),
+            "steps/s, all runs": _number(row, "steps_per_s"),
         }
 
 
@@ -281,6 +286,7 @@ def make_page(records: Mapping[str, Record], folder: Path) -> str:
 
 
 def _origin(path: str, record: Record, folder: Path) -> Row:
+    record = record | record.get("environment", {})
     versions = record.get("versions", {}) if "bench" in record else {}
     compilers = [f"{name} {versions[name]}" for name in ("torch", "triton", "numba") if versions.get(name)]
     if record.get("device") and "threads" in record and "cuda" not in record:

@@ -16,6 +16,14 @@ from benchmarks.records import Record, header
 from statemix.timing import summarize
 from statemix.training import Config, build_state, build_step, build_task, resolve_config
 
+WHAT = (
+    "Milliseconds of one optimiser step, wall clock over `steps` steps from an idle device to an idle device: batch, "
+    "forward, backward, clip, AdamW, running sums; no evaluation and no checkpoint. ready_s: data, model, compilation "
+    "and capture. packed: concurrent runs on one device, a few steps of each at a time. kernels: torch.profiler over "
+    "captured steps. weights: SHA-256 of all weights after so many steps, shortened: equal where two machines, or two "
+    "compilations, compute the same bits."
+)
+
 RUN_STEPS = 20_000
 """Steps of a whole run in arXiv 2602.12021."""
 
@@ -154,21 +162,9 @@ def run(setting: Setting, packed: Sequence[int]) -> Iterator[tuple[str, Record]]
         )
 
 
-def make_record(rows: dict[str, list[Record]], *, setting: Setting, command: str) -> Record:
-    """Everything measured, ready for JSON."""
-    what = (
-        "Milliseconds of one optimiser step, wall clock over `steps` steps from an idle device to an idle device: "
-        "batch, forward, backward, clip, AdamW, running sums; no evaluation and no checkpoint. ready_s: data, model, "
-        "compilation and capture. packed: concurrent runs on one device, a few steps of each at a time. kernels: "
-        "torch.profiler over captured steps. weights: SHA-256 of all weights after so many steps, shortened: equal "
-        "where two machines, or two compilations, compute the same bits."
-    )
+def new_record(setting: Setting) -> Record:
+    """A record without rows."""
     config = make_config(setting, 0, "off").to_dict()
-    return {
-        **header("train", what, command, setting.device),
-        "config": {name: config[name] for name in ("task", "mixer", "model", "training")},
-        "steps": setting.steps,
-        "repeats": setting.repeats,
-        "modes": rows.get("modes", []),
-        "packed": rows.get("packed", []),
-    }
+    shown = {name: config[name] for name in ("task", "mixer", "model", "training")}
+    facts = {"config": shown, "steps": setting.steps, "repeats": setting.repeats}
+    return {**header("train", WHAT, setting.device), **facts, "modes": [], "packed": []}

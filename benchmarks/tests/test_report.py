@@ -10,7 +10,7 @@ import pytest
 from benchmarks.app import PROGRAM
 from benchmarks.measure import as_record
 from benchmarks.picture import draw_picture
-from benchmarks.records import modernize, read_record, write_record
+from benchmarks.records import read_record, write_record
 from benchmarks.report import make_page, number, write_page
 from benchmarks.scan_passes import PASSES
 from benchmarks.shapes import ScanShape
@@ -198,18 +198,6 @@ def test_the_page_of_all_records_is_short():
     text = make_page({str(path): read_record(path) for path in shown}, Path())
     assert len(text.splitlines()) <= 150
     assert "statemix bench" not in text
-
-
-def test_keys_and_commands_of_old_records_are_those_of_today():
-    old = {
-        "bench": "layer",
-        "ours": [{"times_ours": 2}],
-        "command": "statemix bench layer --out benchmarks/a.json",
-    }
-    new = modernize(old)
-    assert new["layers"] == [{"relative_time": 2}]
-    assert new["command"] == "python -m benchmarks layer --out benchmarks/records/a.json"
-    assert modernize(new) == new
 
 
 def test_picture(tmp_path):
