@@ -28,13 +28,15 @@ Repeats = Annotated[int, typer.Option(help="Samples of each; the slowest get few
 Dtype = Annotated[
     str | None, typer.Option(help=f"{', '.join(measure.DTYPES)}; default: bfloat16 on cuda, else float32.")
 ]
+Dim = Annotated[int, typer.Option(help="Width of the model.")]
+Batch = Annotated[int, typer.Option(help="B, sequences.")]
 Baselines = Annotated[str, typer.Option(help="all, none, or names, comma-separated.")]
 
 
 def _show(record: Record) -> None:
     """The tables of a record, on standard output."""
     for title, note, frame in report.make_tables({"": record}):
-        print(f"{title}. {note}\n\n{frame.map(visible).to_string(index=False)}\n")
+        print(f"{title}. {note}\n\n{frame.to_string(index=False)}\n")
 
 
 def _carry_out(lines: Iterator[str], record: Record, out: Path | None) -> None:
@@ -140,8 +142,8 @@ def layer(
             help="layer: m = 4 as wide as the model; paper: every m and the baselines at 33 M parameters."
         ),
     ] = "layer",
-    dim: Annotated[int, typer.Option(help="Width of the model.")] = 1024,
-    batch: Annotated[int, typer.Option(help="B, sequences.")] = 8,
+    dim: Dim = 1024,
+    batch: Batch = 8,
     length: Annotated[int, typer.Option(help="T, steps.")] = 2048,
     parameters: Annotated[
         int | None, typer.Option(help="Parameters of each layer, instead of the preset's.")
@@ -153,7 +155,7 @@ def layer(
 
     Baselines have as many parameters as BD-LRU, to 5 %; one that cannot be sized is compared with a BD-LRU that is.
     """
-    setup = make_setup(device, dtype, repeats, layers.BUDGET_MS)
+    setup = make_setup(device, dtype, repeats)
     check_positive(dim=dim, batch=batch, length=length, parameters=parameters)
     if preset not in layers.PRESETS:
         raise ValueError(f"preset: got {preset!r}, expected one of {', '.join(layers.PRESETS)}")
@@ -183,8 +185,8 @@ def decode(
     measured: Annotated[
         str, typer.Option("--layers", help="name:m, comma-separated.")
     ] = decoding.DEFAULT_LAYERS,
-    dim: Annotated[int, typer.Option(help="Width of the model.")] = 1024,
-    batch: Annotated[int, typer.Option(help="B, sequences.")] = 128,
+    dim: Dim = 1024,
+    batch: Batch = 128,
     positions: Annotated[str, typer.Option(help="Where a layer is timed.")] = decoding.DEFAULT_POSITIONS,
     run_on: Annotated[
         str, typer.Option(help=f"Layers that run on to every position; the others stop at {decoding.NEAR}.")
@@ -197,7 +199,9 @@ def decode(
     """
     setup = make_setup(device, dtype, repeats)
     check_positive(dim=dim, batch=batch)
-    sizes = decoding.Sizes(dim, batch, decoding.parse_positions(positions), decoding.parse_layers(run_on))
+    sizes = decoding.Sizes(
+        dim, batch, sorted(set(parse_numbers("positions", positions))), decoding.parse_layers(run_on)
+    )
     chosen, record = decoding.parse_layers(measured), decoding.new_record(setup)
 
     def lines() -> Iterator[str]:
@@ -230,9 +234,7 @@ def train(
     check_positive(steps=steps)
     chosen = tuple(settings or ("task.name=selective_copying",))
     setting = training.Setting(chosen, preset, where, steps, repeats)
-    counts = parse_numbers(packed) if packed.strip() else []
-    if packed.strip() and not counts:
-        raise ValueError(f"packed: got {packed!r}, expected whole numbers such as 1,2,4")
+    counts = parse_numbers("packed", packed) if packed.strip() else []
     record = training.new_record(setting)
 
     def lines() -> Iterator[str]:

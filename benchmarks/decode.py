@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from benchmarks.layer import count_parameters
 from benchmarks.measure import Setup, free, set_count
 from benchmarks.records import Record, header
-from benchmarks.shapes import parse_numbers
+from benchmarks.shapes import parse_named
 from statemix.nn import BDLRU, HLRU
 
 WHAT = (
@@ -81,24 +81,8 @@ class Sizes(NamedTuple):
 
 def parse_layers(text: str) -> list[Layer]:
     """ "bdlru:4,lstm:1" -> layers; ValueError naming a wrong part. "none" is none."""
-    layers = []
-    for part in [] if text == "none" else text.split(","):
-        name, _, m = part.strip().partition(":")
-        if name not in BUILDERS or len(numbers := parse_numbers(m)) != 1:
-            known = ", ".join(f"{builder}:m" for builder in BUILDERS)
-            raise ValueError(f"layers: got {part.strip()!r}, expected {known}")
-        layers.append(Layer(name, numbers[0]))
-    return layers
-
-
-def parse_positions(text: str) -> list[int]:
-    """ "1,1000" -> growing positions of at least 1; ValueError for anything else."""
-    positions = parse_numbers(text)
-    if not positions:
-        raise ValueError(
-            f"positions: got {text!r}, expected whole numbers of at least 1, such as {DEFAULT_POSITIONS}"
-        )
-    return sorted(set(positions))
+    named = [] if text == "none" else parse_named("layers", text, BUILDERS)
+    return [Layer(name, numbers[0]) for name, numbers in named]
 
 
 def _tensors(state: Any) -> list[Tensor]:

@@ -24,9 +24,6 @@ WHAT = (
 SLACK = 0.05
 """How far apart, in parameters, two layers may be that count as equally large."""
 
-BUDGET_MS = 4000.0
-"""Milliseconds that the samples of one pass of a layer may take."""
-
 
 class Preset(NamedTuple):
     """Block sizes of the BD-LRU layers, their parameters (None: by their width), m of the compared one, baselines."""

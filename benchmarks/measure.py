@@ -22,6 +22,9 @@ DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch
 MIN_SAMPLE_MS = 2.0
 """On a GPU a sample lasts at least this long, so that the events' own time does not count."""
 
+BUDGET_MS = 4000.0
+"""Milliseconds that all samples of one call may take."""
+
 COPY_BYTES = {"cuda": 2 << 30, "cpu": 64 << 20}
 """Size of the copy whose bandwidth is measured."""
 
@@ -32,8 +35,6 @@ class Setup(NamedTuple):
     device: torch.device
     dtype: str = "float32"
     repeats: int = 15
-    budget_ms: float = 8000.0
-    """Milliseconds that all samples of one call may take."""
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -50,18 +51,17 @@ class Setup(NamedTuple):
             {"": calls},
             device=self.device,
             repeats=self.repeats,
-            budget_ms=self.budget_ms,
+            budget_ms=BUDGET_MS,
             cuda_graph=cuda_graph,
         )
         return as_record(timing[""])
 
 
-def as_record(times: Times, scale: float = 1.0, key: str = "ms") -> Record:
-    """Times as records keep them, in milliseconds times `scale`."""
-    quantiles = {"median": times.median, "min": min(times.samples)}
-    quantiles |= {"lower_quartile": times.low, "upper_quartile": times.high}
-    scaled: Record = {name: scale * value for name, value in quantiles.items()}
-    return {key: scaled | {"samples": len(times.samples)}, "timed": times.method}
+def as_record(times: Times, key: str = "ms") -> Record:
+    """Times as records keep them, in milliseconds."""
+    ms = {"median": times.median, "min": min(times.samples), "lower_quartile": times.low}
+    ms |= {"upper_quartile": times.high, "samples": len(times.samples)}
+    return {key: ms, "timed": times.method}
 
 
 def keep_results(calls: Sequence[Call]) -> list[Call]:
@@ -75,7 +75,7 @@ def keep_results(calls: Sequence[Call]) -> list[Call]:
     return [partial(run, place) for place in range(len(calls))]
 
 
-def make_setup(device: str | None, dtype: str | None, repeats: int, budget_ms: float = 8000.0) -> Setup:
+def make_setup(device: str | None, dtype: str | None, repeats: int) -> Setup:
     """Checked options; without a device CUDA if available, without a dtype bfloat16 there and float32 elsewhere."""
     available = torch.cuda.is_available()
     name = device or ("cuda" if available else "cpu")
@@ -87,7 +87,7 @@ def make_setup(device: str | None, dtype: str | None, repeats: int, budget_ms: f
         raise ValueError(f"dtype: got {dtype!r}, expected one of {', '.join(map(repr, DTYPES))}")
     if repeats < 1:
         raise ValueError(f"repeats: got {repeats}, expected at least 1")
-    return Setup(torch.device(name), dtype, repeats, budget_ms)
+    return Setup(torch.device(name), dtype, repeats)
 
 
 def set_count(device: torch.device, set_bytes: int) -> int:

@@ -24,9 +24,6 @@ from benchmarks.shapes import ScanShape
 BOUNDS = (5e-2, 5e-2)
 """Normalised gates rounded to bfloat16 are within them."""
 
-BUDGET_MS = 4000.0
-"""Milliseconds that the samples of one pass of a baseline may take."""
-
 
 @dataclass(frozen=True)
 class ScanBaseline(Baseline):
@@ -160,8 +157,7 @@ def measure(baseline: ScanBaseline, shape: ScanShape, setup: Setup) -> Record:
     row["sets"] = set_count(setup.device, 2 * baseline.dtype.itemsize * sum(map(math.prod, shape.dims())))
     sets = [make_calls(baseline, shape, setup.device) for _ in range(row["sets"])]
     for name in ("forward", "both"):
-        calls = [one[name] for one in sets]
-        row[name] = setup._replace(budget_ms=BUDGET_MS).sample(calls, cuda_graph=False)
+        row[name] = setup.sample([one[name] for one in sets], cuda_graph=False)
     return row
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 RECURRENCES = ("bdlru", "hlru", "affine")
@@ -49,9 +50,34 @@ def check_positive(**sizes: int | None) -> None:
             raise ValueError(f"{name}: got {size}, expected at least 1")
 
 
-def parse_numbers(text: str, separator: str = ",") -> list[int]:
+def parse_numbers(option: str, text: str) -> list[int]:
+    """ "1,1000" -> whole numbers of at least 1; ValueError naming the option."""
+    numbers = _numbers(text.split(","))
+    if not numbers:
+        raise ValueError(f"{option}: got {text!r}, expected whole numbers of at least 1, such as 1,1000")
+    return numbers
+
+
+def parse_named(option: str, text: str, names: Iterable[str], extra: str = "") -> list[tuple[str, list[int]]]:
+    """ "bdlru:4,hlru:4:1024" -> names with their numbers. ValueError naming a wrong part.
+
+    extra: what may follow m, as a number; without it nothing may.
+    """
+    found = []
+    for part in text.split(","):
+        name, *rest = part.strip().split(":")
+        numbers = _numbers(rest)
+        if name not in names or len(numbers) not in ((1, 2) if extra else (1,)):
+            known = ", ".join(f"{name}:m" for name in names)
+            more = f" or the same with :{extra}" if extra else ""
+            raise ValueError(f"{option}: got {part.strip()!r}, expected {known}{more}")
+        found.append((name, numbers))
+    return found
+
+
+def _numbers(parts: list[str]) -> list[int]:
     """Whole numbers from 1 on; an empty list if one part is something else."""
-    parts = [part.strip() for part in text.split(separator)]
+    parts = [part.strip() for part in parts]
     return [int(part) for part in parts] if all(part.isdecimal() and int(part) for part in parts) else []
 
 
@@ -59,7 +85,7 @@ def parse_sizes(text: str) -> list[tuple[int, int, int]]:
     """ "8x2048x1024,1x65536x1024" -> [(B, T, H)]. ValueError naming a wrong part."""
     sizes = []
     for part in text.split(","):
-        numbers = parse_numbers(part, "x")
+        numbers = _numbers(part.split("x"))
         if len(numbers) != 3:
             raise ValueError(f"sizes: got {part.strip()!r}, expected BxTxH, such as 8x2048x1024")
         sizes.append((numbers[0], numbers[1], numbers[2]))
@@ -73,14 +99,9 @@ def parse_shapes(text: str, sizes: list[tuple[int, int, int]], blocks: int | Non
     """
     shapes = []
     for batch, length, hidden in sizes:
-        for part in text.split(","):
-            recurrence, _, rest = part.strip().partition(":")
-            numbers = parse_numbers(rest, ":")
-            if recurrence not in RECURRENCES or len(numbers) not in (1, 2):
-                known = ", ".join(f"{name}:m" for name in RECURRENCES)
-                raise ValueError(f"shapes: got {part.strip()!r}, expected {known} or the same with :N")
-            n = numbers[1] if len(numbers) == 2 else blocks or hidden // numbers[0]
+        for recurrence, numbers in parse_named("shapes", text, RECURRENCES, extra="N"):
+            m, n = numbers[0], numbers[1] if len(numbers) == 2 else blocks or hidden // numbers[0]
             if n < 1:
-                raise ValueError(f"shapes: got {part.strip()!r}, expected m of at most H = {hidden}")
-            shapes.append(ScanShape(recurrence, numbers[0], batch, length, n))
+                raise ValueError(f"shapes: got {recurrence}:{m}, expected m of at most H = {hidden}")
+            shapes.append(ScanShape(recurrence, m, batch, length, n))
     return shapes

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -50,23 +49,20 @@ class Runner:
     def __init__(self, config: Config, modes: tuple[str, ...], device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.step = 0
-        with self._on_stream():
+        with torch.cuda.stream(self._stream):
             state = build_state(config, device)
             self._model, self._steps = state.model, build_step(state, modes)
-
-    def _on_stream(self) -> contextlib.AbstractContextManager[Any]:
-        return contextlib.nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
 
     def advance(self, count: int) -> None:
         """Set `count` steps going."""
         until = self.step + count
-        with self._on_stream():
+        with torch.cuda.stream(self._stream):
             while self.step < until:
                 self.step += self._steps.advance(self.step, until - self.step)
 
     def fingerprint(self) -> str:
         """SHA-256 of all weights, its first 12 digits: the same bits, the same text. Waits for the device."""
-        with self._on_stream():
+        with torch.cuda.stream(self._stream):
             weights = [one.detach().cpu().flatten() for one in self._model.state_dict().values()]
         bits = torch.cat([one.view(torch.uint8) for one in weights])
         return hashlib.sha256(bits.numpy().data).hexdigest()[:12]
@@ -156,10 +152,8 @@ def run(setting: Setting, packed: Sequence[int]) -> Iterator[tuple[str, Record]]
         best = best if "failed" in row else mode
         yield "modes", row
     for count in packed:
-        yield (
-            "packed",
-            attempt({"concurrent": count}, device, partial(measure_concurrent, count, best, setting)),
-        )
+        measure = partial(measure_concurrent, count, best, setting)
+        yield "packed", attempt({"concurrent": count}, device, measure)
 
 
 def new_record(setting: Setting) -> Record:
