@@ -27,7 +27,6 @@ EXEMPT = {
     "src/statemix/cli": "its owner renames",
     "src/statemix/report": "its owner renames",
     "src/statemix/extras.py": "its owner renames",
-    "src/statemix/ops/triton": "its owner renames",
     "docs/results.md": "becomes docs/reproduce/",
 }
 """Places not yet held to it."""
