@@ -6,8 +6,10 @@ What is compiled is what the launchers of this package ask for, with tensors tha
 from __future__ import annotations
 
 import os
+import re
+import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +24,14 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
 from statemix.ops.triton.launch_table import LaunchConfig, choosing
-from tools.aot_check.resources import READERS, Resources
+
+
+class Resources(NamedTuple):
+    """Registers of a thread, bytes of memory that a thread spills registers to, bytes of shared memory."""
+
+    registers: int
+    spill_bytes: int
+    shared: int
 
 
 class Target(NamedTuple):
@@ -43,6 +52,28 @@ TARGETS: dict[str, Target] = {
 
 FIRST_INDEX = 64
 """Device numbers of the targets, in their order: Triton and this package remember kernels and facts by number."""
+
+
+def _nvidia(stages: Mapping[str, Path], shared: int) -> Resources:
+    """From the machine code's own notes: no kernel has arrays of its own, so that its stack holds what is spilled."""
+    command = [knobs.nvidia.cuobjdump.path, "-res-usage", str(stages[".cubin"])]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    registers, stack = (int(re.findall(rf"\b{field}:(\d+)", shown)[-1]) for field in ("REG", "STACK"))
+    return Resources(registers, stack, shared)
+
+
+def _amd(stages: Mapping[str, Path], shared: int) -> Resources:
+    """From the assembly's notes: vector registers, and a thread's own memory."""
+    text = stages[".amdgcn"].read_text()
+    registers, private = (
+        int(re.findall(rf"\.{field}:\s+(\d+)", text)[-1])
+        for field in ("vgpr_count", "private_segment_fixed_size")
+    )
+    return Resources(registers, private, shared)
+
+
+READERS: dict[str, Callable[[Mapping[str, Path], int], Resources]] = {"cuda": _nvidia, "hip": _amd}
+"""By Triton's backend, from the stages of a compilation by their suffix and the bytes of shared memory."""
 
 
 def _shadows(device: torch.device) -> type[Tensor]:
