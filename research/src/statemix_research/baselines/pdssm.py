@@ -80,14 +80,8 @@ class PDSSM(Baseline):
 
 
 def batched_permutation_diagonal(
-    weights: Tensor,
-    dictionary: Tensor,
-    magnitude: Tensor,
-    phase: Tensor,
-    inputs: Tensor,
-    *,
-    initial_state: Tensor,
-) -> tuple[Tensor, Tensor]:
+    weights: Tensor, dictionary: Tensor, magnitude: Tensor, phase: Tensor, inputs: Tensor, *, initial_state: Tensor
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """`recurrences.permutation_diagonal` with the transitions of all steps made at once; same arguments and results."""
     permutations = recurrences.one_hot_columns(weights, dictionary)  # [B, T, N, N]
     rotations = rotation(
