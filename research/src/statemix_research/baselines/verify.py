@@ -76,17 +76,11 @@ class Check:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON, which has no NaN: null, beside "passed": false."""
-        errors = {name: _finite(error) for name, error in self.gradient_errors.items()}
-        changed = {
-            "output_error": _finite(self.output_error),
-            "gradient_errors": errors,
-            "passed": self.passed,
-        }
-        return asdict(self) | changed
-
-
-def _finite(error: float) -> float | None:
-    return error if math.isfinite(error) else None
+        errors = {"": self.output_error} | self.gradient_errors
+        finite = {name: error if math.isfinite(error) else None for name, error in errors.items()}
+        return asdict(self) | {
+            "output_error": finite.pop(""), "gradient_errors": finite, "passed": self.passed
+        }  # fmt: skip
 
 
 def select(names: Iterable[str]) -> list[Comparison]:
@@ -128,11 +122,11 @@ def implementation(comparison: Comparison, device: torch.device) -> tuple[str, s
 
 def draw_inputs(comparison: Comparison, dtype: torch.dtype, device: torch.device) -> Tensors:
     """The inputs of a comparison: numbers that `dtype` holds exactly, states and `floats` in float32."""
-    inputs = {name: x.to(dtype) for name, x in comparison.inputs(torch.Generator().manual_seed(0)).items()}
-    return {
-        name: x.to(device, torch.float32 if "state" in name or name in comparison.floats else dtype)
-        for name, x in inputs.items()
+    inputs = {
+        name: x.to(device, dtype) for name, x in comparison.inputs(torch.Generator().manual_seed(0)).items()
     }
+    wide = {name: x.float() for name, x in inputs.items() if "state" in name or name in comparison.floats}
+    return inputs | wide
 
 
 def outputs_and_gradients(function: Callable[..., Outputs], inputs: Tensors) -> list[Tensor]:
