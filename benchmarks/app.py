@@ -170,7 +170,7 @@ def layer(
             facts = {"name": f"BDLRU m={m}", "m": m}
             rows.append(attempt(facts, setup.device, partial(layers.measure, m, wanted, sizes, setup)))
             yield _line(facts["name"], rows[-1])
-        compared = next((row for row in rows if row["m"] == chosen.compared and "both" in row), None)
+        compared = next((row for row in rows if row["m"] == layers.COMPARED and "both" in row), None)
         for name in (name for name in names if name in chosen.baselines):
             record["baselines"][name] = row = layers.run_baseline(name, compared, rows, sizes, setup)
             yield _line(name, row)

@@ -26,18 +26,20 @@ SLACK = 0.05
 
 
 class Preset(NamedTuple):
-    """Block sizes of the BD-LRU layers, their parameters (None: by their width), m of the compared one, baselines."""
+    """Block sizes of the BD-LRU layers, their parameters (None: by their width), and the baselines."""
 
     block_sizes: tuple[int, ...]
     parameters: int | None
-    compared: int
     baselines: tuple[str, ...]
 
 
-PRESETS: dict[str, Preset] = {
-    "layer": Preset((4,), None, 4, tuple(BASELINES)),
+COMPARED = 4
+"""m of the BD-LRU layer that baselines are compared with."""
+
+PRESETS = {
+    "layer": Preset((COMPARED,), None, tuple(BASELINES)),
     "paper": Preset(
-        (1, 2, 4, 8, 16), 33_000_000, 4, tuple(name for name in BASELINES if name != "RWKV7 default")
+        (1, 2, 4, 8, 16), 33_000_000, tuple(name for name in BASELINES if name != "RWKV7 default")
     ),
 }
 

@@ -23,13 +23,8 @@ class ScanShape(NamedTuple):
         values = (self.batch, self.length, self.blocks, *(() if self.recurrence == "hlru" else (self.m,)))
         return (*values, self.m + (self.recurrence != "affine")), values
 
-    @property
-    def width(self) -> int:
-        """Values of one step of one sequence."""
-        return math.prod(self.dims()[1][2:])
-
     def bytes(self, element: int) -> dict[str, int]:
-        """The least that each pass moves, and the size of the gates, for numbers of `element` bytes.
+        """The least that each pass moves, for numbers of `element` bytes.
 
         Forward reads gates and values and writes states. Backward reads gates, values, states and the states' gradient
         and writes the gradients of gates and values; that of an affine recurrence needs no values.
@@ -37,7 +32,7 @@ class ScanShape(NamedTuple):
         gates, values = (element * math.prod(dims) for dims in self.dims())
         forward = gates + 2 * values
         backward = 2 * gates + (3 if self.recurrence == "affine" else 4) * values
-        return {"forward": forward, "backward": backward, "both": forward + backward, "gates": gates}
+        return {"forward": forward, "backward": backward, "both": forward + backward}
 
     def __str__(self) -> str:
         return f"{self.recurrence}:{self.m} {self.batch}×{self.length}×{self.blocks}"
@@ -58,19 +53,17 @@ def parse_numbers(option: str, text: str) -> list[int]:
     return numbers
 
 
-def parse_named(option: str, text: str, names: Iterable[str], extra: str = "") -> list[tuple[str, list[int]]]:
-    """ "bdlru:4,hlru:4:1024" -> names with their numbers. ValueError naming a wrong part.
-
-    extra: what may follow m, as a number; without it nothing may.
-    """
+def parse_named(
+    option: str, text: str, names: Iterable[str], *, blocks: bool = False
+) -> list[tuple[str, list[int]]]:
+    """ "bdlru:4,hlru:4:1024" -> names with m and, if `blocks` may follow, N. ValueError naming a wrong part."""
     found = []
-    for part in text.split(","):
-        name, *rest = part.strip().split(":")
+    for part in map(str.strip, text.split(",")):
+        name, *rest = part.split(":")
         numbers = _numbers(rest)
-        if name not in names or len(numbers) not in ((1, 2) if extra else (1,)):
-            known = ", ".join(f"{name}:m" for name in names)
-            more = f" or the same with :{extra}" if extra else ""
-            raise ValueError(f"{option}: got {part.strip()!r}, expected {known}{more}")
+        if name not in names or not 1 <= len(numbers) <= 1 + blocks:
+            known = ", ".join(f"{name}:m" for name in names) + (" or the same with :N" if blocks else "")
+            raise ValueError(f"{option}: got {part!r}, expected {known}")
         found.append((name, numbers))
     return found
 
@@ -84,11 +77,12 @@ def _numbers(parts: list[str]) -> list[int]:
 def parse_sizes(text: str) -> list[tuple[int, int, int]]:
     """ "8x2048x1024,1x65536x1024" -> [(B, T, H)]. ValueError naming a wrong part."""
     sizes = []
-    for part in text.split(","):
-        numbers = _numbers(part.split("x"))
-        if len(numbers) != 3:
-            raise ValueError(f"sizes: got {part.strip()!r}, expected BxTxH, such as 8x2048x1024")
-        sizes.append((numbers[0], numbers[1], numbers[2]))
+    for part in map(str.strip, text.split(",")):
+        try:
+            batch, length, hidden = _numbers(part.split("x"))
+        except ValueError:
+            raise ValueError(f"sizes: got {part!r}, expected BxTxH, such as 8x2048x1024") from None
+        sizes.append((batch, length, hidden))
     return sizes
 
 
@@ -99,7 +93,7 @@ def parse_shapes(text: str, sizes: list[tuple[int, int, int]], blocks: int | Non
     """
     shapes = []
     for batch, length, hidden in sizes:
-        for recurrence, numbers in parse_named("shapes", text, RECURRENCES, extra="N"):
+        for recurrence, numbers in parse_named("shapes", text, RECURRENCES, blocks=True):
             m, n = numbers[0], numbers[1] if len(numbers) == 2 else blocks or hidden // numbers[0]
             if n < 1:
                 raise ValueError(f"shapes: got {recurrence}:{m}, expected m of at most H = {hidden}")

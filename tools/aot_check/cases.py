@@ -14,26 +14,16 @@ from tools.aot_check.machine import Machine
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
-class Shape(NamedTuple):
-    """Sizes of a call; of them only N m, the lanes of a step, reaches the compiler, and what they lead to."""
-
-    batch: int
-    length: int
-    blocks: int
-    packed: bool = False
-    fused: bool = False
-
-
 SHAPES = {
-    "whole": Shape(2, 512, 64),
-    "chunks": Shape(1, 65536, 64),
-    "packed": Shape(1, 512, 64, packed=True),
-    "odd": Shape(2, 512, 63),
-    "token": Shape(2, 1, 64),
-    "fused": Shape(2, 512, 64, fused=True),
+    "whole": (2, 512, 64),
+    "chunks": (1, 65536, 64),
+    "packed": (1, 512, 64),
+    "odd": (2, 512, 63),
+    "token": (2, 1, 64),
+    "fused": (2, 512, 64),
 }
-"""By how a call is run: whole sequences; cut in time; packed; with channels that no wide copy suits; one token; gates
-and values side by side."""
+"""B, T and N by how a call is run: whole sequences; cut in time; packed; with channels that no wide copy suits; one
+token; gates and values side by side. Only N m, the lanes of a step, reaches the compiler, and what they lead to."""
 
 
 class Case(NamedTuple):
@@ -63,7 +53,7 @@ DIRECTIONS = ("forward", "backward")
 def call(case: Case, machine: Machine) -> None:
     """Make a call on a machine of its target."""
     machine.launch = case.launch
-    batch, length, blocks, packed, fused = SHAPES[case.shape]
+    (batch, length, blocks), packed, fused = SHAPES[case.shape], case.shape == "packed", case.shape == "fused"
     dtype, columns = DTYPES[case.dtype], case.m + (case.recurrence != "affine")
     inner = (blocks,) if case.recurrence == "hlru" else (blocks, case.m)
     gates = machine.tensor((columns, batch, length, *inner), dtype).movedim(0, -1)
