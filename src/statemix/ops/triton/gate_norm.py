@@ -13,7 +13,6 @@ import triton.language as tl
 
 from statemix.ops.normalization import CODES, RELU_EPSILON
 
-
 SOFTMAX = tl.constexpr(CODES["softmax"])
 SIGMOID = tl.constexpr(CODES["sigmoid"])
 RELU = tl.constexpr(CODES["relu"])
