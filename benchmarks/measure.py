@@ -13,6 +13,7 @@ from unittest import mock
 import torch
 
 from benchmarks.records import Record
+from statemix.extras import installed
 from statemix.timing import Times, time_calls
 
 Call = Callable[[], object]
@@ -118,7 +119,7 @@ def share_of_copy(timed: Record, least: int, copy: Record) -> Record:
 
 def short_autotuning() -> contextlib.AbstractContextManager[object]:
     """Let packages that tune Triton kernels at their first call time each candidate for 25 ms instead of 125 ms."""
-    if not torch.cuda.is_available():
+    if not (torch.cuda.is_available() and installed("triton")):
         return contextlib.nullcontext()
     import triton
 
