@@ -15,8 +15,7 @@ from benchmarks import layer as layers
 from benchmarks import layer_baselines, measure, report, scan_baselines, scan_cpu, scan_passes
 from benchmarks import picture as pictures
 from benchmarks import train as training
-from benchmarks.measure import attempt, make_setup
-from benchmarks.packages import choose
+from benchmarks.measure import attempt, choose, make_setup
 from benchmarks.records import NAME, Record, read_record, write_record
 from benchmarks.shapes import ScanShape, check_positive, parse_numbers, parse_shapes, parse_sizes
 from statemix.cli.program import Commands, Program

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.layer_baselines import BASELINES
-from benchmarks.measure import Setup, free
-from benchmarks.packages import run
+from benchmarks.measure import Setup, free, measure_baseline
 from benchmarks.records import Record, header
 from statemix.nn import BDLRU
 
@@ -162,7 +161,9 @@ def run_baseline(
         return row | {"relative_time": both, "forward_relative_time": forward, "against": against}
 
     why_not = "no BD-LRU layer to compare it with"
-    return run(baseline, {}, setup.device, why_not if compared is None else partial(measured, compared))
+    return measure_baseline(
+        baseline, {}, setup.device, why_not if compared is None else partial(measured, compared)
+    )
 
 
 def new_record(preset: str, sizes: Sizes, setup: Setup) -> Record:

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from benchmarks.packages import FLA, TORCH, Baseline
+from benchmarks.measure import FLA, TORCH, Baseline
 
 
 @dataclass(frozen=True)

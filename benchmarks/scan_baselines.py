@@ -16,8 +16,17 @@ import torch
 from torch import Tensor
 
 from benchmarks.affine import Bounds, associative, check_errors, draw
-from benchmarks.measure import Call, Setup, free, set_count
-from benchmarks.packages import ACCELERATED_SCAN, FLA, TORCH, Baseline, run
+from benchmarks.measure import (
+    ACCELERATED_SCAN,
+    FLA,
+    TORCH,
+    Baseline,
+    Call,
+    Setup,
+    free,
+    measure_baseline,
+    set_count,
+)
 from benchmarks.records import Record
 from benchmarks.shapes import ScanShape
 
@@ -169,11 +178,11 @@ def run_baseline(name: str, rows: Sequence[Record], setup: Setup) -> Record:
         (r for r in rows if (r["recurrence"], r["m"]) == ("bdlru", baseline.m) and "both" in r), None
     )
     if beside is None:
-        return run(baseline, row, setup.device, f"no shape bdlru:{baseline.m} was measured")
+        return measure_baseline(baseline, row, setup.device, f"no shape bdlru:{baseline.m} was measured")
     shape, own = ScanShape(*(beside[field] for field in ScanShape._fields)), beside["both"]["ms"]["median"]
 
     def measured() -> Record:
         times = measure(baseline, shape, setup)
         return times | {"relative_time": times["both"]["ms"]["median"] / own}
 
-    return run(baseline, row | {"case": shape._asdict()}, setup.device, measured)
+    return measure_baseline(baseline, row | {"case": shape._asdict()}, setup.device, measured)

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.affine import associative, associative_fast, scan_as_affine
-from benchmarks.measure import BUDGET_MS, Setup, as_record
-from benchmarks.packages import TORCH
+from benchmarks.measure import BUDGET_MS, TORCH, Setup, as_record
 from benchmarks.records import Record, header
 from benchmarks.scan_baselines import ScanBaseline, check, make_calls, raw
 from benchmarks.shapes import ScanShape

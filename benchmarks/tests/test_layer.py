@@ -61,7 +61,7 @@ def bdlru():
 
 
 def test_record_of_layers(monkeypatch, bdlru):
-    monkeypatch.setattr("benchmarks.packages.installed", lambda name: name == "torch")
+    monkeypatch.setattr("benchmarks.measure.installed", lambda name: name == "torch")
     rows = [bdlru]
     others = {name: layer.run_baseline(name, bdlru, rows, SIZES, SETUP) for name in PRESET.baselines}
     record = layer.new_record("layer", SIZES, SETUP) | {"layers": rows, "baselines": others}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import measure
 from benchmarks.app import PROGRAM
 from benchmarks.measure import as_record
 from benchmarks.picture import draw_picture
@@ -300,6 +301,7 @@ def test_the_commands_write_where_they_are_told(tmp_path, monkeypatch, capsys):
 )
 def test_a_measurement_is_recorded_and_shown(tmp_path, monkeypatch, capsys, text):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(measure.COPY_BYTES, "cpu", 1 << 16)
     code, out, err = run(f"{text} --device cpu --repeats 3 --out new/x.json", capsys)
     assert code == 0, err
     assert "recorded in new/x.json" in out and "–" in err

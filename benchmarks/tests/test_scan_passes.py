@@ -10,8 +10,7 @@ import torch
 
 from benchmarks import measure, scan_baselines, scan_passes
 from benchmarks.affine import corner, float64_scan, relative_rms
-from benchmarks.measure import attempt
-from benchmarks.packages import choose
+from benchmarks.measure import attempt, choose
 from benchmarks.shapes import ScanShape, parse_shapes
 from statemix.ops import affine_scan, bdlru_scan, hlru_scan
 
@@ -102,7 +101,7 @@ def test_record_is_complete():
 
 
 def test_baselines_say_why_they_are_skipped(monkeypatch):
-    monkeypatch.setattr("benchmarks.packages.installed", lambda name: name == "torch")
+    monkeypatch.setattr("benchmarks.measure.installed", lambda name: name == "torch")
     shape = ScanShape("bdlru", 4, 2, 16, 2)
     rows = [shape._asdict() | scan_passes.measure(shape, SETUP._replace(repeats=1), COPY)]
     others = {name: scan_baselines.run_baseline(name, rows, SETUP) for name in scan_baselines.BASELINES}
