@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 from statemix.training.files import abandoned, seal, writing
 from statemix_research.sweeps.exported import essential, labels_of, read_export
-from statemix_research.sweeps.fields import SUMMARY
+from statemix_research.sweeps.fields import CURVES, SUMMARY
 from statemix_research.sweeps.plan import Plan, Presets, make_plan
 from statemix_research.sweeps.probes import PROBES
-from statemix_research.sweeps.rows import CURVES, Row
+from statemix_research.sweeps.rows import Row
 from statemix_research.sweeps.store import Job, Store, history_line, key_of
 
 STAGE = ".import-{random}.{host}.{pid}.tmp"

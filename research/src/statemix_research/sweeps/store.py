@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import datetime
 import errno
-import functools
 import hashlib
 import json
 import os
 import re
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from statemix.training import RUNTIME_KEYS, RunFolder, flatten
 from statemix.training.files import RunError, seal, writing
+from statemix_research.sweeps.fields import naming
 from statemix_research.sweeps.reading import last_lines, read_history, read_object, read_probe, read_summary
 
 FINISHED, DIVERGED, FAILED, UNFINISHED, MISSING = "finished", "diverged", "failed", "unfinished", "missing"
@@ -47,35 +47,9 @@ class Job(NamedTuple):
 
 def key_of(kind: str, content: Mapping[str, Any]) -> str:
     """16 hex digits of the SHA-256 of the canonical JSON of a job's content, less what is `UNHASHED`."""
-    return Keys(kind, content).key()
-
-
-HOLE = "\0"
-"""Stands for what is free."""
-
-
-class Keys:
-    """The keys (`key_of`) of contents that differ in the settings `free` alone, such as "training.lr", in alphabetical
-    order."""
-
-    def __init__(self, kind: str, content: Mapping[str, Any], free: Sequence[str] = ()) -> None:
-        told = {key: value for key, value in flatten(content).items() if key not in UNHASHED}
-        text = _canonical([kind, told | dict.fromkeys(free, HOLE)])
-        self._parts = text.split(_canonical(HOLE)) if free else [text]
-
-    def key(self, values: Iterable[Any] = ()) -> str:
-        """The key at these values of what is free."""
-        text = self._parts[0]
-        for value, part in zip(values, self._parts[1:], strict=True):
-            text += _written(value) + part
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _canonical(content: Any) -> str:
-    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-_written = functools.lru_cache(maxsize=10_000, typed=True)(_canonical)
+    told = {key: value for key, value in flatten(content).items() if key not in UNHASHED}
+    text = json.dumps([kind, told], sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class Found(NamedTuple):
@@ -140,8 +114,13 @@ class Store:
         path, text = self.history_path(key), history_line(key, event, **facts)
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("ab", buffering=0) as file:
-                if file.write(text if _ends_a_line(path) else b"\n" + text) < len(text):
+            with path.open("a+b", buffering=0) as file:
+                if file.tell():
+                    file.seek(-1, os.SEEK_END)
+                    text = (
+                        text if file.read() == b"\n" else b"\n" + text
+                    )  # a kill may have cut the last line off
+                if file.write(text) < len(text):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(file.fileno())
 
@@ -163,49 +142,54 @@ class Store:
         """Finished, diverged, failed, unfinished (it goes on where it was), missing or damaged."""
         return self.read(job).status
 
-    def read(self, job: Job) -> Found:
-        """Everything that is kept of a job, every file checked."""
-        folder = self.folder(job.key)
-        if not os.path.lexists(folder):
-            return Found(MISSING)
-        found = Found(DAMAGED)
+    def read(self, job: Job, *, under_way: bool = False) -> Found:
+        """Everything that is kept of a job, every file checked; the configuration of a run `under_way` only if so
+        wished: a sweep leaves that to the worker."""
+        folder, found = RunFolder(self.folder(job.key)), Found(MISSING)
+        if not os.path.lexists(folder.path):
+            return found
         try:
-            if not folder.is_dir():
-                raise RunError(f"{folder} is not a folder, expected one of a run")
-            found = found._replace(summary=read_summary(folder / "summary.json", job.kind))
+            if not folder.path.is_dir():
+                raise RunError(f"{folder.path} is not a folder, expected one of a run")
+            found = found._replace(summary=read_summary(folder, job.kind))
             found = found._replace(history=self.attempts(job.key))
-            return self._with_status(job, found)
+            if found.summary is not None:
+                return self._read_ended(job, folder, found)
+            status = UNFINISHED if failure_of(found.history) is None else FAILED
+            if under_way and status == UNFINISHED and folder.config.exists():
+                _check_config(folder.config, job)
+            return found._replace(status=status)
         except RunError as error:
             return found._replace(status=DAMAGED, damage=str(error))
 
-    def _with_status(self, job: Job, found: Found) -> Found:
-        folder, summary = self.folder(job.key), found.summary
-        left = UNFINISHED if failure_of(found.history) is None else FAILED
-        if summary is None:
-            return found._replace(status=left)
+    def _read_ended(self, job: Job, folder: RunFolder, found: Found) -> Found:
         if not found.history and self.history_path(job.key).exists():
             raise RunError(f"{self.history_path(job.key)} is damaged: it is empty")
-        check_config(folder / "config.json", job)
-        curves = last_lines(folder / "metrics.jsonl", summary) if job.kind == "train" else {}
+        summary: dict[str, Any] = found.summary or {}
+        if job.kind == "train" or folder.config.exists():  # a timing need not have one
+            _check_config(folder.config, job)
+        curves = last_lines(folder.metrics, summary) if job.kind == "train" else {}
         every = {name: self.probed(job.key, name) for name in job.probes}
         probed = {name: one for name, one in every.items() if one is not None}
-        status = (
-            DIVERGED if summary["status"] == DIVERGED else FINISHED if len(probed) == len(every) else left
-        )
+        if summary["status"] == DIVERGED:
+            status = DIVERGED
+        elif len(probed) == len(every):
+            status = FINISHED
+        else:
+            status = UNFINISHED if failure_of(found.history) is None else FAILED
         return found._replace(status=status, curves=curves, probed=probed)
 
 
-def check_config(path: Path, job: Job) -> None:
-    """RunError for a configuration that is damaged or another run's. A timing need not have one."""
-    if job.kind != "train" and not path.exists():
-        return
+def _check_config(path: Path, job: Job) -> None:
+    """RunError for a configuration that is missing, damaged or another run's."""
     content = read_object(path)
-    try:
-        key = key_of(job.kind, content)
-    except (TypeError, ValueError) as error:
-        raise RunError(f"{path} is damaged: {error}") from None
-    if key != job.key:
-        raise RunError(f"{path} is damaged: its content has the key {key}, expected {job.key}")
+    with naming(f"{path} is damaged: ", RunError):
+        try:
+            key = key_of(job.kind, content)
+        except TypeError as error:
+            raise ValueError(error) from None
+        if key != job.key:
+            raise ValueError(f"its content has the key {key}, expected {job.key}")
 
 
 def failure_of(history: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
@@ -219,12 +203,3 @@ def history_line(key: str, event: str, **facts: Any) -> bytes:
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     here = {"run": key, "time": now, "host": socket.gethostname(), "pid": os.getpid()}
     return json.dumps(seal({"event": event, **here, **facts})).encode() + b"\n"
-
-
-def _ends_a_line(path: Path) -> bool:
-    """Whether a file of lines ends with one: a kill may have cut it off."""
-    with path.open("rb") as file:
-        if not file.seek(0, os.SEEK_END):
-            return True
-        file.seek(-1, os.SEEK_END)
-        return file.read() == b"\n"
