@@ -87,6 +87,7 @@ STRING = Field("text", lambda value: isinstance(value, str))
 """Of any characters, those of file names that are not UTF-8 among them."""
 SCORES = Field("an object of numbers from 0 to 1 by length", _is_scores)
 OBJECT = Field("an object", lambda value: isinstance(value, dict))
+HARDWARE = Field("an object with a device", lambda x: isinstance(x, dict) and _is_text(x.get("device")))
 LABEL = Field("text or a finite number, or null", lambda x: x is None or _is_text(x) or _is_number(x))
 SKIPPED = _pairs_of("a list of [model, reason]", _is_text)
 
@@ -128,7 +129,7 @@ METRIC: dict[str, Field] = {
 
 EVENT: dict[str, Field] = {
     "event": TEXT, "time": _matching("a time such as 2026-01-31T12:00:00+00:00", r"\d{4}-\d\d-\d\d.*"),
-    "status": TEXT, "hardware": OBJECT, "error": STRING, "traceback": STRING,
+    "status": TEXT, "hardware": HARDWARE, "error": STRING, "traceback": STRING,
 }  # fmt: skip
 """What stands in a line of a history."""
 
@@ -173,8 +174,8 @@ def parse(text: bytes) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def naming(place: str, kind: type[Exception] = ValueError) -> Iterator[None]:
-    """A ValueError in this context becomes one of this kind that names the place first."""
+    """A ValueError or TypeError in this context becomes one of this kind that names the place first."""
     try:
         yield
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise kind(f"{place}{error}") from None

@@ -126,9 +126,10 @@ class Sweep:
         first: Cell | None = None
         for run in runs:
             try:
-                cell = (
-                    self._cell(run, parsed, checked) if first is None else _at_other_rates(first, run, varied)
-                )
+                if first is None:
+                    cell = self._cell(run, parsed, checked)
+                else:
+                    cell = _at_other_rates(first, {key: run[key] for key in varied})
             except (ValueError, TypeError) as error:
                 invalid.append(InvalidCell(_labels(run), str(error)))
                 continue
@@ -185,21 +186,13 @@ def _labels(run: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> 
     return labels | dict.fromkeys(GATES, NO_GATES) if spec.is_baseline else labels
 
 
-def _at_other_rates(cell: Cell, run: Mapping[str, Any], varied: Iterable[str]) -> Cell:
-    """A cell with the `varied` ones of `FREE` as in a run, in a tenth of the time. ValueError naming the setting."""
-    config = cell.job.content
-    values = {key: config["training"][key] for key in FREE} | {key: run[key] for key in varied}
-    free = _checked_free(*values.values())
-    content = {**config, "training": {**config["training"], **free}}
+def _at_other_rates(cell: Cell, values: Mapping[str, Any]) -> Cell:
+    """A cell with other values of `FREE`, in a fraction of the time. ValueError naming the setting."""
+    content = dict(cell.job.content)
+    content = Config.from_dict({**content, "training": {**content["training"], **values}}).to_dict()
     content["name"] = key_of("train", content)
-    return Cell({**cell.labels, **free}, cell.job._replace(key=content["name"], content=content))
-
-
-@functools.lru_cache(maxsize=10_000)
-def _checked_free(*values: Any) -> dict[str, Any]:
-    """Values of `FREE`, checked and of the right types. ValueError naming the setting."""
-    training = Config.from_dict({"training": dict(zip(FREE, values, strict=True))}).training
-    return {key: getattr(training, key) for key in FREE}
+    labels = {**cell.labels, **{key: content["training"][key] for key in FREE}}
+    return Cell(labels, cell.job._replace(key=content["name"], content=content))
 
 
 def resolved(content: Mapping[str, Any], checked: bool = True, *, shorten: bool = False) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from statemix_research.sweeps.grid import Cell, Expansion, InvalidCell, describe
+from statemix_research.sweeps.grid import FREE, Cell, Expansion, InvalidCell, describe
 from statemix_research.sweeps.models import MODEL_SPECS
 from statemix_research.sweeps.store import Job
 from statemix_research.sweeps.tasks import TASK_SPECS
@@ -22,7 +23,6 @@ class Grid(Protocol):
 
     def expand(self, overrides: Iterable[str] = (), *, to_run: bool = True) -> Expansion:
         """Every cell, with "key=value" settings for all of them; all are checked if they are `to_run`."""
-        ...
 
 
 class Presets(Protocol):
@@ -31,12 +31,10 @@ class Presets(Protocol):
     @property
     def name(self) -> str:
         """How commands call it."""
-        ...
 
     @property
     def presets(self) -> Mapping[str, Sequence[Grid]]:
         """Its grids."""
-        ...
 
 
 class Plan(NamedTuple):
@@ -68,8 +66,13 @@ def make_plan(experiment: Presets, preset: str, settings: Iterable[str] = (), *,
     skipped = [one for part in expansions for one in part.skipped]
     invalid = [one for part in expansions for one in part.invalid]
     if invalid:
-        total = len(cells) + len(invalid) + len(skipped)
-        raise ValueError(_told(experiment.name, invalid, total))
+        of_reason: dict[str, dict[str, None]] = {}  # the cells of each reason, in order and once
+        for one in invalid:
+            labels = {key: value for key, value in one.labels.items() if key not in FREE}
+            of_reason.setdefault(one.reason, {})[describe(labels)] = None
+        told = _some([f"{reason} [{_some(list(of))}]" for reason, of in of_reason.items()])
+        of_all = f"{len(invalid)} of {len(cells) + len(invalid) + len(skipped)} cells"
+        raise ValueError(f"{experiment.name}: {of_all} cannot run, nothing was started: {told}")
     return Plan(experiment.name, preset, settings, cells, skipped)
 
 
@@ -112,29 +115,15 @@ def only(plan: Plan, choices: Iterable[str]) -> Plan:
 def _meant(key: str, text: str, known: Sequence[Any]) -> Any:
     """The value of a label that the text stands for."""
     named = NAMED.get(key, {})
+    wanted = {text, named[text].label if text in named else text}
+    with contextlib.suppress(ValueError):
+        wanted.add(float(text))
     for value in known:
-        number = value is not None and not isinstance(value, str) and _number(text) == value
-        if number or str(value) == text or (text in named and named[text].label == value):
+        if str(value) in wanted or (value in wanted and not isinstance(value, str)):
             return value
     names = {spec.label: name for name, spec in named.items()}
     shown = ", ".join(str(names.get(value, value)) for value in known)
     raise ValueError(f"only: got {key}={text!r}, expected one of {shown}")
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-def _told(name: str, invalid: list[InvalidCell], total: int) -> str:
-    cells: dict[str, dict[str, None]] = {}  # of each reason, in order and once
-    for one in invalid:
-        labels = {key: value for key, value in one.labels.items() if key not in ("lr", "seed")}
-        cells.setdefault(one.reason, {})[describe(labels)] = None
-    told = _some([f"{reason} [{_some(list(of))}]" for reason, of in cells.items()])
-    return f"{name}: {len(invalid)} of {total} cells cannot run, nothing was started: {told}"
 
 
 def _some(texts: list[str]) -> str:

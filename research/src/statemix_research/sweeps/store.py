@@ -14,13 +14,14 @@ import os
 import re
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from statemix.training import RUNTIME_KEYS, RunFolder, flatten
-from statemix.training.files import RunError, seal, writing
-from statemix_research.sweeps.fields import naming
-from statemix_research.sweeps.reading import last_lines, read_history, read_object, read_probe, read_summary
+from statemix.training.files import RunError, read_bytes, read_json, seal, unseal, writing
+from statemix_research.sweeps import fields
+from statemix_research.sweeps.probes import PROBES
 
 FINISHED, DIVERGED, FAILED, UNFINISHED, MISSING = "finished", "diverged", "failed", "unfinished", "missing"
 
@@ -32,6 +33,9 @@ UNHASHED = ("name", "version", *RUNTIME_KEYS)
 
 FORMER = {"step_time": "pace"}
 """Probes whose files had another name in older stores."""
+
+FACTS = {"ended": ("status", "hardware"), "failed": ("error",)}
+"""What a line of a history has, by its event, beside the event and the time."""
 
 _KEY = re.compile(r"[0-9a-f]{16}")
 
@@ -94,7 +98,7 @@ class Store:
 
     def probed(self, key: str, name: str) -> dict[str, Any] | None:
         """The result of a probe of a trained model, else None. RunError for a damaged file."""
-        return read_probe(self.probe_path(key, name), name, key)
+        return _read_probe(self.probe_path(key, name), name, key)
 
     def probe_path(self, key: str, name: str) -> Path:
         """Where the result of a probe lies."""
@@ -151,7 +155,7 @@ class Store:
         try:
             if not folder.path.is_dir():
                 raise RunError(f"{folder.path} is not a folder, expected one of a run")
-            found = found._replace(summary=read_summary(folder, job.kind))
+            found = found._replace(summary=_read_summary(folder, job.kind))
             found = found._replace(history=self.attempts(job.key))
             if found.summary is not None:
                 return self._read_ended(job, folder, found)
@@ -168,7 +172,7 @@ class Store:
         summary: dict[str, Any] = found.summary or {}
         if job.kind == "train" or folder.config.exists():  # a timing need not have one
             _check_config(folder.config, job)
-        curves = last_lines(folder.metrics, summary) if job.kind == "train" else {}
+        curves = _last_lines(folder.metrics, summary) if job.kind == "train" else {}
         every = {name: self.probed(job.key, name) for name in job.probes}
         probed = {name: one for name, one in every.items() if one is not None}
         if summary["status"] == DIVERGED:
@@ -182,13 +186,9 @@ class Store:
 
 def _check_config(path: Path, job: Job) -> None:
     """RunError for a configuration that is missing, damaged or another run's."""
-    content = read_object(path)
-    with naming(f"{path} is damaged: ", RunError):
-        try:
-            key = key_of(job.kind, content)
-        except TypeError as error:
-            raise ValueError(error) from None
-        if key != job.key:
+    content = _read_object(path)
+    with _damage(path):
+        if (key := key_of(job.kind, content)) != job.key:
             raise ValueError(f"its content has the key {key}, expected {job.key}")
 
 
@@ -203,3 +203,90 @@ def history_line(key: str, event: str, **facts: Any) -> bytes:
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     here = {"run": key, "time": now, "host": socket.gethostname(), "pid": os.getpid()}
     return json.dumps(seal({"event": event, **here, **facts})).encode() + b"\n"
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is a file. RunError for a link, which is no file of the run's own."""
+    try:
+        if path.is_symlink():
+            raise RunError(f"{path} is a symbolic link, expected a file of the run's own")
+        return path.exists()
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """A JSON object. RunError for a file that is missing or damaged, and whatever is no file of the run's own."""
+    _is_there(path)
+    return read_json(path)
+
+
+def _read_summary(folder: RunFolder, kind: str) -> dict[str, Any] | None:
+    """The summary of a run that has nothing left to do, else None. RunError for a damaged one."""
+    if not _is_there(folder.summary):
+        return None
+    summary = folder.finished()
+    if summary is not None:
+        needed = (*fields.NEEDED[kind], *(("accuracy",) if kind == "train" else ()))
+        with _damage(folder.summary):
+            fields.check_fields(summary, {**fields.SUMMARY, "accuracy": fields.SCORES}, needed)
+    return summary
+
+
+def _read_probe(path: Path, name: str, run: str) -> dict[str, Any] | None:
+    """The result of a probe of a run, if there is one. RunError for a damaged file."""
+    if not _is_there(path):
+        return None
+    result, gives = _read_object(path), PROBES[name].gives
+    with _damage(path):
+        fields.check_fields(result, {**fields.PROBED, "run": fields.one_of(run)}, gives)
+    return {key: result[key] for key in gives}
+
+
+def read_history(path: Path, run: str) -> list[dict[str, Any]]:
+    """The lines of a run's history, less one that was cut off by a kill. RunError for a damaged one."""
+    lines, expected = [], {**fields.EVENT, "run": fields.one_of(run)}
+    for number, text in enumerate(_read(path).split(b"\n") if _is_there(path) else (), 1):
+        if _is_cut_off(text):
+            continue
+        with _damage(f"{path} line {number}"):
+            line = unseal(fields.parse(text))
+            fields.check_fields(line, expected, ("event", "time", *FACTS.get(str(line.get("event")), ())))
+        lines.append(line)
+    return lines
+
+
+def _is_cut_off(text: bytes) -> bool:
+    """Whether a line is empty or the beginning of one: printable, as a line is, and without its end."""
+    return not text.endswith(b"}") and text.isascii() and text.decode().isprintable()
+
+
+def _last_lines(path: Path, summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The last line of each curve ("train", or the split) of a run that is over. RunError for damaged metrics."""
+    text = _read(path)
+    *lines, rest = text.split(b"\n")
+    with _damage(path):
+        if summary.get("metrics_sha256", digest := hashlib.sha256(text).hexdigest()) != digest:
+            raise ValueError(f"its content does not fit the digest in {path.parent}/summary.json")
+        if rest:
+            raise ValueError("its last line is cut off")
+    last: dict[str, dict[str, Any]] = {}
+    for number, one in enumerate(lines, 1):
+        with _damage(f"{path} line {number}"):
+            line = fields.parse(one)
+            split = ("split",) if line.get("kind") == "eval" else ()
+            fields.check_fields(line, fields.METRIC, ("kind", "step", "loss", "accuracy", *split))
+        last[line.get("split", line["kind"])] = line
+    return last
+
+
+def _read(path: Path) -> bytes:
+    _is_there(path)
+    try:
+        return read_bytes(path)
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _damage(place: object) -> AbstractContextManager[None]:
+    return fields.naming(f"{place} is damaged: ", RunError)
