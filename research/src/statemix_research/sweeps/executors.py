@@ -44,8 +44,8 @@ PRELOADED = ["statemix_research.sweeps.work", "torch._dynamo", "numba"]
 
 
 def worker_context() -> Any:
-    """How workers begin: forked off a server that has imported what they need; on a machine with a GPU, whose driver
-    does not survive a fork, and where there are no forks, each from the beginning."""
+    """Workers are forked off a server that has imported what they need; anew beside a GPU, whose driver survives no
+    fork."""
     if torch.cuda.is_available() or "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")

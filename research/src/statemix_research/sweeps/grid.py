@@ -39,18 +39,11 @@ class Cell(NamedTuple):
 
 
 class InvalidCell(NamedTuple):
-    """A point of a grid that does not run, and why."""
+    """A point of a grid that does not run, and why; without one that this installation cannot build the rest does."""
 
     labels: Labels
     reason: str
-
-
-class Expansion(NamedTuple):
-    """A whole grid: what runs, what this installation cannot build, and what is impossible."""
-
-    cells: list[Cell]
-    skipped: list[InvalidCell]
-    invalid: list[InvalidCell]
+    is_skipped: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,7 +71,7 @@ class Sweep:
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     probes: tuple[str, ...] = ()
 
-    def expand(self, overrides: Iterable[str] = (), *, to_run: bool = True) -> Expansion:
+    def expand(self, overrides: Iterable[str] = (), *, to_run: bool = True) -> Iterator[Cell | InvalidCell]:
         """Every cell.
 
         Args:
@@ -86,20 +79,22 @@ class Sweep:
             to_run: Every model is built to be checked. Else one for each task, which is quicker and still finds wrong
                 overrides.
         """
-        parsed = [parse_override(text) for text in overrides]
-        cells: dict[tuple[Any, ...], Cell] = {}
-        skipped, invalid, seen = list[InvalidCell](), list[InvalidCell](), set[str]()
+        parsed, seen = [parse_override(text) for text in overrides], set[str]()
+        varied = [key for key in FREE if f"training.{key}" not in _given(parsed)]
         for point in self._points():
-            runs = [
-                {**point, "lr": lr, "seed": seed} for lr, seed in itertools.product(self.rates, self.seeds)
-            ]
-            try:
-                for cell in self._cells(runs, parsed, to_run or point["task"] not in seen, invalid):
-                    cells.setdefault((cell.job.key, *cell.labels.values()), cell)
+            first: Cell | None = None
+            for lr, seed in itertools.product(self.rates, self.seeds):
+                run = {**point, "lr": lr, "seed": seed}
+                try:
+                    if first is None:
+                        first = cell = self._cell(run, parsed, to_run or point["task"] not in seen)
+                    else:
+                        cell = _at_other_rates(first, {key: run[key] for key in varied})
+                except (Skipped, ValueError, TypeError) as error:
+                    yield InvalidCell(_labels(run), str(error), isinstance(error, Skipped))
+                else:
                     seen.add(point["task"])
-            except Skipped as error:
-                skipped += [InvalidCell(_labels(run), str(error)) for run in runs]
-        return Expansion(list(cells.values()), skipped, invalid)
+                    yield cell
 
     def _points(self) -> Iterator[dict[str, Any]]:
         """The combinations of all axes but rates and seeds; a baseline has neither normalisation nor bias."""
@@ -113,28 +108,6 @@ class Sweep:
             usual = (self.normalizations[0], self.transition_biases[0])
             if not get_model_spec(point["model"]).is_baseline or tuple(map(point.get, GATES)) == usual:
                 yield point
-
-    def _cells(
-        self,
-        runs: list[dict[str, Any]],
-        parsed: list[dict[str, Any]],
-        checked: bool,
-        invalid: list[InvalidCell],
-    ) -> Iterator[Cell]:
-        """The cells of a point's runs; the impossible ones are added to `invalid`. Errors: Skipped."""
-        varied = [key for key in FREE if f"training.{key}" not in _given(parsed)]
-        first: Cell | None = None
-        for run in runs:
-            try:
-                if first is None:
-                    cell = self._cell(run, parsed, checked)
-                else:
-                    cell = _at_other_rates(first, {key: run[key] for key in varied})
-            except (ValueError, TypeError) as error:
-                invalid.append(InvalidCell(_labels(run), str(error)))
-                continue
-            first = first or cell
-            yield cell
 
     def _cell(self, run: dict[str, Any], parsed: list[dict[str, Any]], checked: bool) -> Cell:
         task, spec, given = get_task_spec(run["task"]), get_model_spec(run["model"]), _given(parsed)
@@ -209,14 +182,11 @@ def resolved(content: Mapping[str, Any], checked: bool = True, *, shorten: bool 
             check(config)
     plain["task"] = {**_task_options(json.dumps(plain["task"])), "name": plain["task"]["name"]}
     defaults = _mixer_defaults(plain["mixer"]["name"])
-    given = {key: _as_default(value, defaults.get(key)) for key, value in plain["mixer"].items()}
-    plain["mixer"] = {**defaults, **given}
+    for key, value in plain["mixer"].items():
+        if isinstance(defaults.get(key), float) and type(value) is int:
+            plain["mixer"][key] = float(value)  # 0 and 0.0 make no two runs
+    plain["mixer"] = {**defaults, **plain["mixer"]}
     return {**plain, "name": key_of("train", plain)}
-
-
-def _as_default(value: Any, default: Any) -> Any:
-    """A whole number as a float where the default is one: 0 and 0.0 make no two runs."""
-    return float(value) if isinstance(default, float) and type(value) is int else value
 
 
 @functools.lru_cache(maxsize=10_000)
@@ -235,12 +205,14 @@ def _mixer_defaults(mixer: str) -> Mapping[str, Any]:
 
 def describe(labels: Labels) -> str:
     """ "S3, BD-LRU m = 3, state 128, lr 0.001, seed 0": a cell in a line."""
-    parts = [str(labels[key]) for key in ("task", "panel", "model") if labels.get(key) is not None]
-    if "matched_on" in labels:
-        parts.append(f"{labels['matched_on']} {labels['size']}")
-    if labels.get("normalization", "softmax") not in ("softmax", NO_GATES):
-        parts.append(labels["normalization"])
-    if labels.get("transition_bias", 0.0) not in (0.0, NO_GATES):
-        parts.append(f"transition bias {labels['transition_bias']}")
-    named = ("depth", "length", "lr", "seed")
-    return ", ".join(parts + [f"{key} {labels[key]}" for key in named if labels.get(key) is not None])
+    told = {key: value for key, value in labels.items() if value is not None}
+    parts = [str(told[key]) for key in ("task", "panel", "model") if key in told]
+    if "matched_on" in told:
+        parts.append(f"{told['matched_on']} {told['size']}")
+    if told.get("normalization", "softmax") not in ("softmax", NO_GATES):
+        parts.append(told["normalization"])
+    if told.get("transition_bias", 0.0) not in (0.0, NO_GATES):
+        parts.append(f"transition bias {told['transition_bias']}")
+    return ", ".join(
+        parts + [f"{key} {told[key]}" for key in ("depth", "length", "lr", "seed") if key in told]
+    )

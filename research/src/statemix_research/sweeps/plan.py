@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from statemix_research.sweeps.grid import FREE, Cell, Expansion, InvalidCell, describe
+from statemix_research.sweeps.grid import FREE, Cell, InvalidCell, describe
 from statemix_research.sweeps.models import MODEL_SPECS
 from statemix_research.sweeps.store import Job
 from statemix_research.sweeps.tasks import TASK_SPECS
@@ -21,7 +21,7 @@ NAMED: Mapping[str, Mapping[str, Any]] = {"task": TASK_SPECS, "model": MODEL_SPE
 class Grid(Protocol):
     """A `Sweep`, or anything else that expands into cells."""
 
-    def expand(self, overrides: Iterable[str] = (), *, to_run: bool = True) -> Expansion:
+    def expand(self, overrides: Iterable[str] = (), *, to_run: bool = True) -> Iterator[Cell | InvalidCell]:
         """Every cell, with "key=value" settings for all of them; all are checked if they are `to_run`."""
 
 
@@ -61,19 +61,22 @@ def make_plan(experiment: Presets, preset: str, settings: Iterable[str] = (), *,
         known = ", ".join(map(repr, experiment.presets))
         raise ValueError(f"preset: got {preset!r}, expected one of {known}")
     settings = tuple(settings)
-    expansions = [grid.expand(settings, to_run=to_run) for grid in experiment.presets[preset]]
-    cells = [cell for part in expansions for cell in part.cells]
-    skipped = [one for part in expansions for one in part.skipped]
-    invalid = [one for part in expansions for one in part.invalid]
+    cells: dict[tuple[Any, ...], Cell] = {}
+    skipped, invalid = list[InvalidCell](), list[InvalidCell]()
+    for one in (one for grid in experiment.presets[preset] for one in grid.expand(settings, to_run=to_run)):
+        if isinstance(one, Cell):
+            cells.setdefault((one.job.key, *one.labels.values()), one)
+        else:
+            (skipped if one.is_skipped else invalid).append(one)
     if invalid:
         of_reason: dict[str, dict[str, None]] = {}  # the cells of each reason, in order and once
-        for one in invalid:
-            labels = {key: value for key, value in one.labels.items() if key not in FREE}
-            of_reason.setdefault(one.reason, {})[describe(labels)] = None
+        for point, reason, _ in invalid:
+            labels = {key: value for key, value in point.items() if key not in FREE}
+            of_reason.setdefault(reason, {})[describe(labels)] = None
         told = _some([f"{reason} [{_some(list(of))}]" for reason, of in of_reason.items()])
         of_all = f"{len(invalid)} of {len(cells) + len(invalid) + len(skipped)} cells"
         raise ValueError(f"{experiment.name}: {of_all} cannot run, nothing was started: {told}")
-    return Plan(experiment.name, preset, settings, cells, skipped)
+    return Plan(experiment.name, preset, settings, list(cells.values()), skipped)
 
 
 def jobs_of(cells: Iterable[Cell]) -> list[Job]:

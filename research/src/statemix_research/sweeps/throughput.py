@@ -17,7 +17,7 @@ from statemix.nn import build_mixer
 from statemix.ops import bdlru_scan, in_fast_format
 from statemix.timing import time_calls
 from statemix.training.files import write_json
-from statemix_research.sweeps.grid import Cell, Expansion, InvalidCell, Labels
+from statemix_research.sweeps.grid import Cell, InvalidCell, Labels
 from statemix_research.sweeps.models import Skipped, get_model_spec, sized
 from statemix_research.sweeps.store import Job, key_of
 
@@ -54,7 +54,7 @@ SCANS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 class Timings:
     """A grid of timings."""
 
-    def expand(self, overrides: Iterable[str] = (), *, to_run: bool = True) -> Expansion:
+    def expand(self, overrides: Iterable[str] = (), *, to_run: bool = True) -> Iterator[Cell | InvalidCell]:
         """Every cell, all of them checked. ValueError for settings, which a timing has none of."""
         if given := list(overrides):
             raise ValueError(f"setting: got {given[0]!r}, expected none (timings have no training)")
@@ -63,15 +63,12 @@ class Timings:
             "device": device,
             "hardware": str(describe(device)["device"]),
         }  # on another it is another run
-        found = Expansion([], [], [])
         for labels, content in self._points():
             if isinstance(content, Exception):
-                where = found.skipped if isinstance(content, Skipped) else found.invalid
-                where.append(InvalidCell(labels, str(content)))
+                yield InvalidCell(labels, str(content), isinstance(content, Skipped))
             else:
                 content |= machine
-                found.cells.append(Cell(labels, Job(key_of("throughput", content), "throughput", content)))
-        return found
+                yield Cell(labels, Job(key_of("throughput", content), "throughput", content))
 
     def _points(self) -> Iterator[tuple[Labels, dict[str, Any] | Exception]]:
         """The labels of every cell, and what is timed, or why it cannot be."""
