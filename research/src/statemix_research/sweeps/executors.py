@@ -242,16 +242,13 @@ def executor_of(workers: int | None, scheduler: str | None) -> Processes | Clust
         if workers is not None:
             raise ValueError("workers: a scheduler has its own, expected --workers or --scheduler, not both")
         return Cluster(scheduler)
-    return Processes(_default_workers() if workers is None else workers)
+    if workers is None and torch.cuda.is_available():
+        workers = torch.cuda.device_count()
+    elif workers is None:  # of the cores those that this process may use
+        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Processes(workers)
 
 
 def default_packed(scheduler: str | None) -> int:
     """How many trainings a worker runs side by side: several on a GPU of this machine, else one."""
     return PACKED if scheduler is None and torch.cuda.is_available() else 1
-
-
-def _default_workers() -> int:
-    """A process for every GPU or, without any, for every core that this process may use."""
-    if torch.cuda.is_available():
-        return torch.cuda.device_count()
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

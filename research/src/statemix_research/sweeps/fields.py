@@ -12,9 +12,6 @@ from typing import Any, NamedTuple
 
 from statemix.training import FINAL
 
-STATUSES = ("finished", "diverged", "failed", "unfinished")
-"""Statuses of exported rows."""
-
 LARGEST = {int: 2**63 - 1, float: sys.float_info.max}
 
 SHOWN = 60
@@ -140,7 +137,8 @@ HEAD: dict[str, Field] = {
 """What stands in the first line of an exported file, beside the form."""
 
 ROW: dict[str, Field] = {
-    "key": _matching("16 hex digits", "[0-9a-f]{16}"), "config": OBJECT, "status": one_of(*STATUSES),
+    "key": _matching("16 hex digits", "[0-9a-f]{16}"), "config": OBJECT,
+    "status": one_of("finished", "diverged", "failed", "unfinished"),
     "error": _or_none(TEXT), **SUMMARY, "ended": one_of(*FINAL), "accuracies": SCORES,
     "accuracy": _or_none(SHARE), "mean_accuracy": _or_none(SHARE), "train_loss": _or_none(NUMBER),
     "train_accuracy": _or_none(SHARE), "validation": _or_none(SHARE), "validation_loss": _or_none(NUMBER),

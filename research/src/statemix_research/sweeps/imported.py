@@ -62,7 +62,11 @@ def import_runs(path: Path, store: Store, experiment_of: Callable[[str], Presets
                 _check_cell(row, jobs[row["key"]], labels[row["key"]])
             ended.append(row)
     there = store.keys()
-    trained_here = {row["key"] for row in ended if row["key"] in there and _is_begun(store, row["key"])}
+    begun = ("started", "reopened")  # here, which an import is not
+    trained_here = {
+        row["key"] for row in ended
+        if row["key"] in there and any(line["event"] in begun for line in store.attempts(row["key"]))
+    }  # fmt: skip
     lacking = {  # what an import left that was cut off: a folder and nothing that counts
         row["key"] for row in ended
         if row["key"] in there and row["key"] not in trained_here and store.summary(row["key"]) is None
@@ -93,11 +97,6 @@ def _check_cell(row: Row, job: Job, labels: list[dict[str, Any]]) -> None:
         ):
             return
     raise ValueError(f"config: got another one than that of the key {job.key}")
-
-
-def _is_begun(store: Store, key: str) -> bool:
-    """Whether a run was begun in this store, and is not an import."""
-    return any(line["event"] in ("started", "reopened") for line in store.attempts(key))
 
 
 @contextlib.contextmanager

@@ -69,11 +69,8 @@ def make_plan(experiment: Presets, preset: str, settings: Iterable[str] = (), *,
         else:
             (skipped if one.is_skipped else invalid).append(one)
     if invalid:
-        of_reason: dict[str, dict[str, None]] = {}  # the cells of each reason, in order and once
-        for point, reason, _ in invalid:
-            labels = {key: value for key, value in point.items() if key not in FREE}
-            of_reason.setdefault(reason, {})[describe(labels)] = None
-        told = _some([f"{reason} [{_some(list(of))}]" for reason, of in of_reason.items()])
+        points = ((one.reason, describe({**one.labels, **dict.fromkeys(FREE)})) for one in invalid)
+        told = _some([f"{reason} [{_some(of)}]" for reason, of in _grouped(points).items()])
         of_all = f"{len(invalid)} of {len(cells) + len(invalid) + len(skipped)} cells"
         raise ValueError(f"{experiment.name}: {of_all} cannot run, nothing was started: {told}")
     return Plan(experiment.name, preset, settings, list(cells.values()), skipped)
@@ -136,7 +133,12 @@ def _some(texts: list[str]) -> str:
 
 def reasons(skipped: Iterable[tuple[str, str]]) -> dict[str, str]:
     """All reasons for which each model is skipped, from pairs (model, reason)."""
+    return {model: "; ".join(of) for model, of in _grouped(skipped).items()}
+
+
+def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """The second texts of each first one, in order and once."""
     found: dict[str, dict[str, None]] = {}
-    for model, reason in skipped:
-        found.setdefault(model, {})[reason] = None
-    return {model: "; ".join(of) for model, of in found.items()}
+    for first, second in pairs:
+        found.setdefault(first, {})[second] = None
+    return {first: list(of) for first, of in found.items()}

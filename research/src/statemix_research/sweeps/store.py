@@ -121,9 +121,8 @@ class Store:
             with path.open("a+b", buffering=0) as file:
                 if file.tell():
                     file.seek(-1, os.SEEK_END)
-                    text = (
-                        text if file.read() == b"\n" else b"\n" + text
-                    )  # a kill may have cut the last line off
+                    if file.read() != b"\n":  # a kill cut the last line off
+                        text = b"\n" + text
                 if file.write(text) < len(text):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(file.fileno())
