@@ -115,7 +115,7 @@ def run(
                 packed=sweeps.default_packed(scheduler) if packed is None else packed,
             )  # fmt: skip
     except KeyboardInterrupt:
-        over = "the time limit is reached: " if time.monotonic() > until else ""
+        over = "the time limit is over: " if time.monotonic() > until else ""
         raise Interrupted(f"{over}all active runs are saved; the same command goes on from there") from None
     executor.shutdown()
     damaged = _tell_damaged(place, ended)

@@ -197,7 +197,7 @@ def _trained(bundles: Iterable[list[Job]], store: Store) -> set[str]:
 
 
 def _settle(ledger: Ledger, future: Future[Any], bundle: list[Job]) -> bool:
-    """Take in how the jobs of a worker ended; returns whether it was asked to leave."""
+    """Take in how the jobs of a worker ended; returns whether it was told to leave."""
     progress = ledger.progress
     for job in bundle:
         del progress.running[job.key]
@@ -210,7 +210,7 @@ def _settle(ledger: Ledger, future: Future[Any], bundle: list[Job]) -> bool:
         for job, outcome in zip(bundle, result if isinstance(result, list) else [result], strict=True):
             if outcome.status == "interrupted":
                 progress.interrupted += 1
-                ledger.waiting.append(job)  # a worker that was asked to leave: another one goes on
+                ledger.waiting.append(job)  # a worker that was told to leave: another one goes on
             else:
                 progress.ended += 1
                 progress.counts[outcome.status] += 1

@@ -11,9 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from statemix.ops.normalization import NORMALIZATIONS, RELU_EPSILON
-
-CODES = {name: code for code, name in enumerate(NORMALIZATIONS)}
+from statemix.ops.normalization import CODES, RELU_EPSILON
 
 SOFTMAX = tl.constexpr(CODES["softmax"])
 SIGMOID = tl.constexpr(CODES["sigmoid"])
