@@ -328,7 +328,9 @@ def test_what_others_put_beside_the_checkpoint_stays(stopped):
 
 
 def test_an_unfinished_run_says_so(stopped):
-    message = r"is not finished: the run has not come to an end \(saved at step 23 of 60\).*; `statemix train`"
+    message = (
+        r"is not finished: the run has not come to an end \(saved at step 23 of 60\).*; `statemix train`"
+    )
     with pytest.warns(RuntimeWarning, match=message):
         config, _ = load_run(stopped)
     assert config == small()
