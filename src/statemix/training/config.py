@@ -13,7 +13,7 @@ from statemix.models import NORMS
 RUNTIME_KEYS = ("training.capture", "training.checkpoint_every", "training.tensorboard")
 """Settings of how a run is carried out, not of what it computes: a run may be resumed with other values."""
 
-CAPTURES = ("auto", "off", "graph", "compiled")
+CAPTURES, PRECISIONS = ("auto", "off", "graph", "compiled"), ("auto", "float32", "bfloat16")
 
 MAX_STEPS, MAX_DEPTH, MAX_DIM = 10**9, 10_000, 30_000
 
@@ -103,28 +103,23 @@ class TrainingConfig(_Section):
     batch_size: int = setting(128, "size of a batch", "instances", low=1)
     lr: float = setting(1e-3, "learning rate after warm-up", low=0)
     warmup: int = setting(
-        100, "how long the learning rate rises from 0; unless given, at most training.steps", "steps", low=0
+        100, "rise of the learning rate from 0; unless given, at most training.steps", "steps", low=0
     )
     schedule: str = setting(
         "cosine",
-        'learning rate after warm-up: "cosine" falls to min_lr at the last step, "constant" stays',
+        '"cosine" falls to min_lr at the last step, "constant" stays',
         choices=("cosine", "constant"),
     )
     min_lr: float = setting(1e-6, "learning rate at the end of the cosine", low=0)
     betas: tuple[float, float] = setting(
         (0.9, 0.999), "AdamW's decay rates of both moments", item=float, low=0, high=math.nextafter(1, 0)
     )
-    weight_decay: float = setting(
-        0.0, "AdamW's, on matrices and embeddings; never on biases, norms or other vectors", low=0
-    )
+    weight_decay: float = setting(0.0, "AdamW's, on matrices and embeddings, not on biases and norms", low=0)
     gradient_clip: float = setting(1.0, "largest norm of the gradient; 0 clips nothing", low=0)
     seed: int = setting(0, "of the weights, the data and their order", low=-SEEDS, high=SEEDS - 1)
     train_examples: int = setting(12_800, "size of the training set, drawn once", "instances", low=1)
     train_lengths: tuple[int, ...] = setting(
-        (),
-        "task lengths to train on, equal shares of the instances; empty: the task's own",
-        "positions",
-        item=int,
+        (), "task lengths to train on, in equal shares; empty: the task's own", "positions", item=int
     )
     eval_examples: int = setting(1_280, "size of each validation and test set", "instances", low=1)
     eval_every: int = setting(200, "how often the validation split is evaluated", "steps", low=1)
@@ -134,18 +129,15 @@ class TrainingConfig(_Section):
     log_every: int = setting(20, "how often training metrics are written", "steps", low=1)
     checkpoint_every: int = setting(200, "how often a checkpoint is written", "steps", low=1)
     stop_accuracy: float = setting(
-        0.0,
-        "stop once the validation accuracy at the training length reaches this; 0 never stops early",
-        "from 0 to 1",
-        low=0,
+        0.0, "validation accuracy that ends the training; 0 never stops early", "from 0 to 1", low=0
     )
     precision: str = setting(
         "auto",
-        '"bfloat16" (autocast), "float32", or "auto": bfloat16 on a GPU that has it, float32 elsewhere',
-        choices=("auto", "float32", "bfloat16"),
+        '"bfloat16" (autocast), "float32", or "auto": bfloat16 on a GPU that has it',
+        choices=PRECISIONS,
     )
     device: str = setting(
-        "auto", 'a name such as "cpu" or "cuda:1", or "auto": a GPU when there is one, else the CPU'
+        "auto", 'such as "cpu" or "cuda:1", or "auto": a GPU when there is one, else the CPU'
     )
     capture: str = setting(
         "auto",
@@ -155,7 +147,7 @@ class TrainingConfig(_Section):
     )
     tensorboard: str = setting(
         "auto",
-        'write TensorBoard events too: "on", "off", or "auto": when TensorBoard is installed',
+        'write TensorBoard events: "on", "off", or "auto": when it is installed',
         choices=("auto", "on", "off"),
     )
 

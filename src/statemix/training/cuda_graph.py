@@ -19,7 +19,7 @@ from statemix.ops._torch_compat import copy_into, recompile_limit
 from statemix.tasks import Examples
 from statemix.training.build import build_optimizer, learning_rate
 from statemix.training.evaluation import Scores, means, scores, sums
-from statemix.training.steps import TrainingState
+from statemix.training.steps import Steps, TrainingState
 
 STEPS_PER_GRAPH = 5
 """Steps in one graph, where that many are due."""
@@ -37,8 +37,6 @@ def forward(model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[Tensor, 
 
 
 Forward = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
 Action = Callable[[], None]
 
 
@@ -52,16 +50,14 @@ def ignore_compiler_warnings() -> None:
         warnings.filterwarnings("ignore", message=known)
 
 
-OPTIONS: dict[str, dict[str, Any]] = {"inductor": {"deterministic": True}}
-"""Options of compilers. torch's chooses without timing, which differs from machine to machine."""
-
-
 @functools.cache
 def compiled_forward(backend: str = "inductor") -> Forward:
-    """`forward`, compiled for each new set of shapes; models of equal build share what is compiled."""
-    compiled = torch.compile(
-        forward, fullgraph=True, dynamic=False, backend=backend, options=OPTIONS.get(backend)
-    )
+    """`forward`, compiled for each new set of shapes; models of equal build share what is compiled.
+
+    torch's own compiler chooses without timing, which differs from machine to machine.
+    """
+    options: dict[str, Any] | None = {"deterministic": True} if backend == "inductor" else None
+    compiled = torch.compile(forward, fullgraph=True, dynamic=False, backend=backend, options=options)
 
     def run(model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         with recompile_limit(RECOMPILATIONS), warnings.catch_warnings():
@@ -69,10 +65,6 @@ def compiled_forward(backend: str = "inductor") -> Forward:
             return compiled(model, inputs, targets)
 
     return run
-
-
-FORWARDS: dict[str, Callable[[], Forward]] = {"graph": lambda: forward, "compiled": compiled_forward}
-"""What makes the function that is captured, by the name of the way."""
 
 
 def narrowed(model: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -89,22 +81,13 @@ def narrowed(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     return twin
 
 
-def laid_out_as(parameter: Tensor, grad: Tensor | None) -> Tensor | None:
-    """The gradient with the strides of its parameter: a fused update takes no other."""
-    if grad is None or grad.stride() == parameter.stride():
-        return grad
-    return torch.empty_like(parameter).copy_(grad)
-
-
 class Update:
     """From gradients to new weights without the host: cast, clip, AdamW, and the narrow copies made anew."""
 
     def __init__(self, state: TrainingState, rate: Tensor, twin: nn.Module) -> None:
         self._clip = state.training.gradient_clip
-        self.parameters = list(state.model.parameters())
-        self.leaves = list(twin.parameters())
-        pairs = list(zip(self.parameters, self.leaves, strict=True))
-        own = [(wide, narrow) for wide, narrow in pairs if wide is not narrow]
+        self.parameters, self.leaves = list(state.model.parameters()), list(twin.parameters())
+        own = [pair for pair in zip(self.parameters, self.leaves, strict=True) if pair[0] is not pair[1]]
         self._wide: list[Tensor] = [wide for wide, _ in own]
         self._narrow: list[Tensor] = [narrow for _, narrow in own]
         self._wide_grads = {id(narrow): torch.zeros_like(wide) for wide, narrow in own}
@@ -128,12 +111,14 @@ class Update:
         grads = torch.autograd.grad(loss, self.leaves, allow_unused=True)
         narrow, wide = list[Tensor](), list[Tensor]()
         for parameter, leaf, grad in zip(self.parameters, self.leaves, grads, strict=True):
-            if grad is None or parameter is leaf:
-                parameter.grad = laid_out_as(parameter, grad)
-                continue
-            parameter.grad = self._wide_grads[id(leaf)]
-            narrow.append(grad)
-            wide.append(parameter.grad)
+            if grad is not None and parameter is not leaf:
+                parameter.grad = self._wide_grads[id(leaf)]
+                narrow.append(grad)
+                wide.append(parameter.grad)
+            elif grad is None or grad.stride() == parameter.stride():
+                parameter.grad = grad
+            else:  # a fused update takes no other strides
+                parameter.grad = torch.empty_like(parameter).copy_(grad)
         with torch.no_grad():
             if wide:
                 copy_into(wide, narrow)
@@ -154,8 +139,8 @@ class DeviceStep:
         self._place = torch.zeros(2, dtype=torch.int64, device=device)  # the step, and its place in the epoch
         rates = [learning_rate(training, step) for step in range(training.steps)]
         self._rates, self._rate = torch.tensor(rates, device=device), torch.zeros(1, device=device)
-        half = torch.bfloat16 if _autocasts(state, device) else None
-        self.model = state.model if half is None else narrowed(state.model, half)
+        narrow = isinstance(state.autocast, torch.autocast)
+        self.model = narrowed(state.model, torch.bfloat16) if narrow else state.model
         self.update = Update(state, self._rate, self.model)
 
     def enter(self, step: int) -> None:
@@ -194,11 +179,6 @@ class DeviceStep:
                 parameter.grad = None
 
 
-def _autocasts(state: TrainingState, device: torch.device) -> bool:
-    with state.autocast:
-        return torch.is_autocast_enabled(device.type)
-
-
 def recorder(device: torch.device) -> Callable[[Action], Action]:
     """A function that turns what another launches into a CUDA graph and returns its replay.
 
@@ -216,10 +196,10 @@ def recorder(device: torch.device) -> Callable[[Action], Action]:
     return record
 
 
-class GraphSteps:
+class GraphSteps(Steps):
     """Steps replayed from CUDA graphs on the stream that was current when it was made.
 
-    capture: a key of `FORWARDS`. start: the step to begin with. record: in place of a `recorder`.
+    capture: "graph" or "compiled". start: the step to begin with. record: in place of a `recorder`.
     """
 
     def __init__(
@@ -228,7 +208,7 @@ class GraphSteps:
         if len(state.data.lengths) > 1 and not state.data.causal:
             raise ValueError("training.capture: instances of several lengths need a causal model, or 'off'")
         self.capture, self._state = capture, state
-        self._step = DeviceStep(state, FORWARDS[capture]())
+        self._step = DeviceStep(state, compiled_forward() if capture == "compiled" else forward)
         self.optimizer = self._step.update.optimizer
         self._record = record or recorder(state.totals.device)
         self._replays: dict[tuple[int, int], Action] = {}
@@ -262,9 +242,9 @@ class GraphSteps:
 
     def _next(self, step: int, most: int) -> tuple[int, int]:
         """Rows of the next batches, and how many of them one replay takes."""
-        data = self._state.data
-        wanted = min(STEPS_PER_GRAPH, most)
-        return data.rows(step), STEPS_PER_GRAPH if data.full(step, wanted) == STEPS_PER_GRAPH else 1
+        rows = self._state.data.rows(step, STEPS_PER_GRAPH)
+        full = len(rows) == STEPS_PER_GRAPH <= most and min(rows) == self._state.data.batch_size
+        return rows[0], STEPS_PER_GRAPH if full else 1
 
     def _replay(self, rows: int, count: int) -> Action:
         if (rows, count) not in self._replays:

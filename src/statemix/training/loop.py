@@ -189,7 +189,6 @@ class Run:
                 return
 
     def _step(self, most: int) -> None:
-        """At least one step and at most `most`."""
         self.position["step"] += self.steps.advance(self.step, most)
 
     def _log(self) -> dict[str, float]:
@@ -198,16 +197,18 @@ class Run:
         self.state.totals.zero_()
         loss, accuracy = loss / ((self.step - 1) % self.training.log_every + 1), correct / max(counted, 1.0)
         rate = learning_rate(self.training, self.step - 1)
-        self._write(kind="train", step=self.step, loss=_finite(loss), accuracy=accuracy, lr=rate)
+        self._write(kind="train", step=self.step, loss=loss, accuracy=accuracy, lr=rate)
         return {"loss": loss, "accuracy": accuracy}
 
     def _score(self, split: str, length: int, result: Scores) -> float:
-        finite = {name: _finite(value) for name, value in result.items()}
-        self._write(kind="eval", step=self.step, split=split, length=length, **finite)
+        self._write(kind="eval", step=self.step, split=split, length=length, **result)
         return result["accuracy"]
 
     def _write(self, **entry: Any) -> None:
         self.guard()
+        entry |= {
+            name: None for name, one in entry.items() if isinstance(one, float) and not math.isfinite(one)
+        }
         self.metrics.append(**entry)
         self.events.add(entry)
 
@@ -265,7 +266,3 @@ class Run:
         write_json(self.folder.summary, self.summary)
         if status != "interrupted":
             self.folder.remove_checkpoint()
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

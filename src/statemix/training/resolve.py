@@ -37,6 +37,8 @@ def resolve_config(
     >>> config.training.steps, config.training.warmup, config.mixer["block_size"]
     (50, 50, 2)
     """
+    from statemix import __version__
+
     content: dict[str, Any] = Config().to_dict()
     if preset is not None:
         if preset not in PRESETS:
@@ -47,7 +49,7 @@ def resolve_config(
     for override in overrides:
         one = parse_override(override)
         content, given = _merge(content, one), _merge(given, one)
-    config = Config.from_dict(content | {"version": _version()})
+    config = Config.from_dict(content | {"version": __version__})
     if "training.warmup" not in flatten(given):
         config = shorten_warmup(config)
     check(config)
@@ -58,12 +60,6 @@ def shorten_warmup(config: Config) -> Config:
     """The configuration with a warm-up no longer than the training."""
     training = config.training
     return replace(config, training=replace(training, warmup=min(training.warmup, training.steps)))
-
-
-def _version() -> str:
-    from statemix import __version__
-
-    return __version__
 
 
 def _read(path: Path) -> dict[str, Any]:
