@@ -13,24 +13,12 @@ from statemix.tasks.splits import SPLITS
 
 __all__ = ["IGNORED", "SPLITS", "TASKS", "Examples", "Option", "Task", "get_task"]
 
-TASKS: dict[str, type[Task]] = {
-    task.name: task
-    for task in (
-        Compression,
-        SelectiveCopying,
-        InContextRecall,
-        NoisyRecall,
-        FuzzyRecall,
-        Memorization,
-        Permutation,
-        Cyclic,
-        Alternating,
-        Parity,
-        EvenPairs,
-        CycleNavigation,
-        ModularArithmetic,
-    )
-}
+_BUILT_IN = (
+    Compression, SelectiveCopying, InContextRecall, NoisyRecall, FuzzyRecall, Memorization, Permutation, Cyclic,
+    Alternating, Parity, EvenPairs, CycleNavigation, ModularArithmetic,
+)  # fmt: skip
+
+TASKS: dict[str, type[Task]] = {task.name: task for task in _BUILT_IN}
 """Every task by name. A program adds one of its own with `TASKS[Mine.name] = Mine`."""
 
 

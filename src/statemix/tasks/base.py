@@ -43,6 +43,8 @@ class Task(ABC):
         self.length = self.integer("length")
         self.length_option = self.OPTIONS["length"]
         """What a length may be; `_prepare` may narrow it."""
+        if "vocab_size" in self.options:
+            self.vocab_size = self.integer("vocab_size")
         with torch.device("cpu"):
             self._prepare()
         self.check_length(self.length)
@@ -51,9 +53,8 @@ class Task(ABC):
         """The value of a whole-number option."""
         return int(self.options[name])
 
-    @abstractmethod
-    def _prepare(self) -> None:
-        """Set `vocab_size` and whatever follows from the options."""
+    def _prepare(self) -> None:  # noqa: B027 - a task may have nothing to prepare
+        """Set whatever follows from the options, `vocab_size` unless it is one of them."""
 
     @abstractmethod
     def _bits(self, length: int) -> float:
@@ -84,15 +85,12 @@ class Task(ABC):
 
     def overlap_at(self, length: int) -> str:
         """`overlap` for instances of another length."""
-        if self.divides(length):
-            return (
-                f"At length {length} train, validation and test never share an instance: "
-                "a hash of its inputs gives every instance to one split, 80/10/10."
-            )
-        return (
-            f"At length {length} train, validation and test can share instances: "
-            f"there are fewer than {2**SMALLEST_BITS:.0f} equally likely ones, too few to divide."
+        what = (
+            "never share an instance: a hash of its inputs gives every instance to one split, 80/10/10."
+            if self.divides(length)
+            else f"can share instances: there are fewer than {2**SMALLEST_BITS:.0f} equally likely ones."
         )
+        return f"At length {length} train, validation and test {what}"
 
     def generate(
         self, count: int, *, length: int | None = None, seed: int = 0, split: str = "train"

@@ -28,9 +28,6 @@ class Compression(Task):
         "length": Option(32, 2, meaning="positions, the compression token's among them"),
     }
 
-    def _prepare(self) -> None:
-        self.vocab_size = self.integer("vocab_size")
-
     def _bits(self, length: int) -> float:
         return (length - 1) * math.log2(self.vocab_size - 1)
 
@@ -62,7 +59,7 @@ class SelectiveCopying(Task):
     }
 
     def _prepare(self) -> None:
-        self.vocab_size, self.copies = self.integer("vocab_size"), self.integer("copies")
+        self.copies = self.integer("copies")
         self.blank, self.copy_token = self.vocab_size - 2, self.vocab_size - 1
         self.length_option = Option(0, 2 * self.copies + 1, note="2 * copies + 1")
 

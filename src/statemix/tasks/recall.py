@@ -59,7 +59,6 @@ class InContextRecall(Task):
     noise = 0.0
 
     def _prepare(self) -> None:
-        self.vocab_size = self.integer("vocab_size")
         self.noise_start = self.vocab_size - self.noise_vocab
         self.keys = self.noise_start // 2
         self.values = self.noise_start - self.keys
@@ -153,7 +152,6 @@ class Memorization(Task):
     }
 
     def _prepare(self) -> None:
-        self.vocab_size = self.integer("vocab_size")
         self.insert_token, self.keys = self.vocab_size - 1, (self.vocab_size - 1) // 2
         generator = seeded(self.name, "map", self.vocab_size, self.options["map_seed"])
         order = torch.randperm(self.vocab_size - 1 - self.keys, generator=generator)

@@ -55,9 +55,7 @@ class Parity(PrefixTask):
     name = "parity"
     summary = "Say whether the number of ones is odd"
     OPTIONS: ClassVar[Mapping[str, Option]] = {"target": _TARGET, "length": _LENGTH}
-
-    def _prepare(self) -> None:
-        self.vocab_size = self.symbols = 2
+    vocab_size = symbols = 2
 
     def _answers(self, inputs: Tensor) -> Tensor:
         return inputs.cumsum(dim=1) % 2
@@ -72,9 +70,7 @@ class EvenPairs(PrefixTask):
     name = "even_pairs"
     summary = "Say whether 01 and 10 occur an even number of times (first symbol = last)"
     OPTIONS: ClassVar[Mapping[str, Option]] = {"target": _TARGET, "length": _LENGTH}
-
-    def _prepare(self) -> None:
-        self.vocab_size = self.symbols = 2
+    vocab_size = symbols = 2
 
     def _answers(self, inputs: Tensor) -> Tensor:
         return (inputs == inputs[:, :1]).to(torch.int64)
