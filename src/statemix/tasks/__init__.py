@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from statemix.tasks.base import IGNORED, Examples, Task
+from statemix.tasks.base import IGNORED, Examples, Option, Task
 from statemix.tasks.copying import Compression, SelectiveCopying
 from statemix.tasks.fuzzy import FuzzyRecall
 from statemix.tasks.groups import Alternating, Cyclic, Permutation
-from statemix.tasks.options import Option
 from statemix.tasks.recall import InContextRecall, Memorization, NoisyRecall
 from statemix.tasks.regular import CycleNavigation, EvenPairs, ModularArithmetic, Parity
 from statemix.tasks.splits import SPLITS

@@ -9,8 +9,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from statemix.tasks.base import Examples, Task
-from statemix.tasks.options import Option
+from statemix.tasks.base import Examples, Option, Task
 from statemix.tasks.recall import next_token_examples
 from statemix.tasks.splits import integers
 
@@ -149,7 +148,9 @@ class FuzzyRecall(Task):
         return next_token_examples(sequence[:, :-1], queried[:, :-1], training)
 
     def look(self, token: int) -> tuple[str, str]:
-        """A number, or a dot for padding."""
-        if token == self.padding:
-            return "·", "white"
-        return str(token), "cyan" if token < self.keys else "yellow"
+        """A number, keys and values in different styles, or a dot for padding."""
+        return (
+            ("·", "white")
+            if token == self.padding
+            else (str(token), "cyan" if token < self.keys else "yellow")
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from itertools import permutations
@@ -11,16 +10,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from statemix.tasks.base import Examples, Task
-from statemix.tasks.options import Option
+from statemix.tasks.base import Examples, Option, Task
 from statemix.tasks.splits import integers
 
 
 def permutation_table(elements: Tensor) -> Tensor:
-    """The multiplication table of permutations closed under composition: int64 [order, order].
-
-    elements: int64 [order, n], different rows, each a permutation of 0 … n - 1. Entry [a, b] is the number of
-    the row p∘q with (p∘q)[i] = p[q[i]] for p = elements[a], q = elements[b].
+    """The table of a group of permutations int64 [order, n]: entry [a, b] is the number of p∘q, p = elements[a],
+    q = elements[b] and (p∘q)[i] = p[q[i]].
     """
     order, n = elements.shape
     digits = n ** torch.arange(n)
@@ -78,9 +74,6 @@ class GroupTask(Task):
     def _table(self) -> Tensor:
         """The product of element a (row) by element b (column): int64 [order, order]."""
 
-    def _bits(self, length: int) -> float:
-        return length * math.log2(self.vocab_size)
-
     def _draw(self, count: int, length: int, training: bool, generator: torch.Generator) -> Examples:
         factors = integers(self.vocab_size, (length, count), generator)
         products = running_products(factors, self.table)
@@ -90,19 +83,16 @@ class GroupTask(Task):
 class PermutationTask(GroupTask):
     """Base of the groups of permutations: the elements in lexicographic order of their one-line notation.
 
-    The product is composition, (p·q)[i] = p[q[i]]: the newer factor acts first. People see cycles.
+    The product is composition, (p·q)[i] = p[q[i]]: the newer factor acts first. They are shown as disjoint cycles.
     """
 
     even = False
     """Whether only even permutations are elements."""
 
     def _table(self) -> Tensor:
-        self.elements = [p for p in permutations(range(self.integer("n"))) if is_even(p) or not self.even]
-        return permutation_table(torch.tensor(self.elements, dtype=torch.int64))
-
-    def look(self, token: int) -> tuple[str, str]:
-        """The element as disjoint cycles, such as (1 2)(3 4); "e" for the identity."""
-        return cycle_notation(self.elements[token]), "cyan"
+        elements = [p for p in permutations(range(self.integer("n"))) if is_even(p) or not self.even]
+        self.marks = {token: (cycle_notation(element), "cyan") for token, element in enumerate(elements)}
+        return permutation_table(torch.tensor(elements, dtype=torch.int64))
 
 
 class Permutation(PermutationTask):
