@@ -91,7 +91,7 @@ def assert_gradients_fit(state):
     step = DeviceStep(state, forward)
     step.enter(0)
     step.run(16)
-    updated = [parameter for parameter in step.update.parameters if parameter.grad is not None]
+    updated = [parameter for parameter in step.parameters if parameter.grad is not None]
     assert updated
     assert all(parameter.grad.stride() == parameter.stride() for parameter in updated)
 
@@ -114,7 +114,7 @@ def test_a_rehearsal_leaves_no_trace():
     state = state_of(*RAGGED, "training.precision=bfloat16")
     step = DeviceStep(state, forward)
     step.enter(59)  # the last: a second step has no learning rate
-    kept = [*step.update.kept(), state.totals, step._place]
+    kept = step.changed()
     before = [tensor.detach().clone() for tensor in kept]
     step.rehearse(16, 3)
     assert all(torch.equal(a, b) for a, b in zip(kept, before, strict=True))

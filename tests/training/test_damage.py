@@ -145,11 +145,9 @@ WRONG = {
         r"has the unknown tensor 'optimizer.99.step'",
     ),
     "a stranger": (tensors(lambda found: found | {"moment": torch.ones(())}), r"unknown tensor 'moment'"),
-    "a step that is no number": (lambda found, position: position.update(step=float("nan")), r"'step' is nan"),
     "a step below": (lambda found, position: position.update(step=-5), r"step -5, expected 1 to 60"),
     "a step beyond": (lambda found, position: position.update(step=61), r"step 61, expected 1 to 60"),
-    "no length": (lambda found, position: position.pop("metrics"), r"position 'metrics' is None"),
-    "text for sums": (lambda found, position: position.update(totals="abc"), r"'totals' is 'abc', expected"),
+    "no length": (lambda found, position: position.pop("metrics"), r"position is .*, expected metrics"),
     "no whole line": (lambda found, position: position.update(metrics=9), r"metrics.jsonl is damaged"),
 }  # fmt: skip
 

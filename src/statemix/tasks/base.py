@@ -28,8 +28,8 @@ class Examples(NamedTuple):
 class Option:
     """One option: a word of `choices`, a fraction from 0 to 1 if the default is a float, else an integer.
 
-    Booleans are no integers. Integers are from `low` to `high` (no upper bound if None); `even` allows even ones alone. note: where a bound
-    comes from, shown behind it.
+    Booleans are no integers. Integers are from `low` to `high` (no upper bound if None); `even` allows even ones alone.
+    note: where a bound comes from, shown behind it.
     """
 
     default: int | float | str

@@ -81,56 +81,11 @@ def narrowed(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     return twin
 
 
-class Update:
-    """From gradients to new weights without the host: cast, clip, AdamW, and the narrow copies made anew."""
-
-    def __init__(self, state: TrainingState, rate: Tensor, twin: nn.Module) -> None:
-        self._clip = state.training.gradient_clip
-        self.parameters, self.leaves = list(state.model.parameters()), list(twin.parameters())
-        own = [pair for pair in zip(self.parameters, self.leaves, strict=True) if pair[0] is not pair[1]]
-        self._wide: list[Tensor] = [wide for wide, _ in own]
-        self._narrow: list[Tensor] = [narrow for _, narrow in own]
-        self._wide_grads = {id(narrow): torch.zeros_like(wide) for wide, narrow in own}
-        self.optimizer = build_optimizer(state.model, state.training, rate)
-        for parameter in self.parameters:
-            before = state.optimizer.state.get(parameter, {})
-            step = before.get("step", torch.zeros(()))
-            self.optimizer.state[parameter] = {
-                "step": step.to(parameter.device, torch.float32, copy=True),
-                "exp_avg": before.get("exp_avg", torch.zeros_like(parameter)),
-                "exp_avg_sq": before.get("exp_avg_sq", torch.zeros_like(parameter)),
-            }
-
-    def kept(self) -> list[Tensor]:
-        """Every tensor that a step changes."""
-        state = [tensor for entry in self.optimizer.state.values() for tensor in entry.values()]
-        return [*self.parameters, *self._narrow, *state]
-
-    def run(self, loss: Tensor) -> None:
-        """One step down the gradient of the loss."""
-        grads = torch.autograd.grad(loss, self.leaves, allow_unused=True)
-        narrow, wide = list[Tensor](), list[Tensor]()
-        for parameter, leaf, grad in zip(self.parameters, self.leaves, grads, strict=True):
-            if grad is not None and parameter is not leaf:
-                parameter.grad = self._wide_grads[id(leaf)]
-                narrow.append(grad)
-                wide.append(parameter.grad)
-            elif grad is None or grad.stride() == parameter.stride():
-                parameter.grad = grad
-            else:  # a fused update takes no other strides
-                parameter.grad = torch.empty_like(parameter).copy_(grad)
-        with torch.no_grad():
-            if wide:
-                copy_into(wide, narrow)
-            if self._clip:
-                nn.utils.clip_grad_norm_(self.parameters, self._clip)
-            self.optimizer.step()
-            if self._wide:
-                copy_into(self._narrow, self._wide)
-
-
 class DeviceStep:
-    """One step that reads its batch, its rate and its number from the device; the host never waits."""
+    """One step that reads its batch, its rate and its number from the device; the host never waits.
+
+    From gradients to weights: cast, clip, AdamW, and the narrow copies of the weights made anew.
+    """
 
     def __init__(self, state: TrainingState, run_forward: Forward) -> None:
         self._state, self._forward = state, run_forward
@@ -141,7 +96,20 @@ class DeviceStep:
         self._rates, self._rate = torch.tensor(rates, device=device), torch.zeros(1, device=device)
         narrow = isinstance(state.autocast, torch.autocast)
         self.model = narrowed(state.model, torch.bfloat16) if narrow else state.model
-        self.update = Update(state, self._rate, self.model)
+        self.parameters, self._leaves = list(state.model.parameters()), list(self.model.parameters())
+        own = [pair for pair in zip(self.parameters, self._leaves, strict=True) if pair[0] is not pair[1]]
+        self._wide: list[Tensor] = [wide for wide, _ in own]
+        self._narrow: list[Tensor] = [narrow for _, narrow in own]
+        self._wide_grads = {id(narrow): torch.zeros_like(wide) for wide, narrow in own}
+        self.optimizer = build_optimizer(state.model, training, self._rate)
+        for parameter in self.parameters:
+            before = state.optimizer.state.get(parameter, {})
+            step = before.get("step", torch.zeros(()))
+            self.optimizer.state[parameter] = {
+                "step": step.to(device, torch.float32, copy=True),
+                "exp_avg": before.get("exp_avg", torch.zeros_like(parameter)),
+                "exp_avg_sq": before.get("exp_avg_sq", torch.zeros_like(parameter)),
+            }
 
     def enter(self, step: int) -> None:
         """Stand before a step: its epoch laid out, its number and place on the device."""
@@ -159,23 +127,48 @@ class DeviceStep:
         inputs, targets = self._state.data.batch_at(self._place[1:], rows)
         with self._state.autocast:
             loss, numbers = self._forward(self.model, inputs, targets)
-        self.update.run(loss)
+        self._update(loss)
         self._state.totals.add_(numbers)
         self._place.add_(1)
 
+    def _update(self, loss: Tensor) -> None:
+        grads = torch.autograd.grad(loss, self._leaves, allow_unused=True)
+        narrow, wide = list[Tensor](), list[Tensor]()
+        for parameter, leaf, grad in zip(self.parameters, self._leaves, grads, strict=True):
+            if grad is not None and parameter is not leaf:
+                parameter.grad = self._wide_grads[id(leaf)]
+                narrow.append(grad)
+                wide.append(parameter.grad)
+            elif grad is None or grad.stride() == parameter.stride():
+                parameter.grad = grad
+            else:  # a fused update takes no other strides
+                parameter.grad = torch.empty_like(parameter).copy_(grad)
+        with torch.no_grad():
+            if wide:
+                copy_into(wide, narrow)
+            if clip := self._state.training.gradient_clip:
+                nn.utils.clip_grad_norm_(self.parameters, clip)
+            self.optimizer.step()
+            if self._wide:
+                copy_into(self._narrow, self._wide)
+
+    def changed(self) -> list[Tensor]:
+        """Every tensor that a step changes; the place comes last."""
+        state = [tensor for entry in self.optimizer.state.values() for tensor in entry.values()]
+        return [*self.parameters, *self._narrow, *state, self._state.totals, self._place]
+
     def rehearse(self, rows: int, times: int) -> None:
         """`times` steps whose effects are undone, even when one fails."""
-        kept = [*self.update.kept(), self._state.totals, self._place]
-        before = [tensor.detach().clone() for tensor in kept]
+        before = [tensor.detach().clone() for tensor in self.changed()]
         try:
             for _ in range(times):
                 self.run(rows)
                 self._place.copy_(before[-1])
         finally:
             with torch.no_grad():
-                for tensor, value in zip(kept, before, strict=True):
+                for tensor, value in zip(self.changed(), before, strict=True):
                     tensor.copy_(value)
-            for parameter in self.update.parameters:
+            for parameter in self.parameters:
                 parameter.grad = None
 
 
@@ -209,7 +202,7 @@ class GraphSteps(Steps):
             raise ValueError("training.capture: instances of several lengths need a causal model, or 'off'")
         self.capture, self._state = capture, state
         self._step = DeviceStep(state, compiled_forward() if capture == "compiled" else forward)
-        self.optimizer = self._step.update.optimizer
+        self.optimizer = self._step.optimizer
         self._record = record or recorder(state.totals.device)
         self._replays: dict[tuple[int, int], Action] = {}
         if start < state.training.steps:

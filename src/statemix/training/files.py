@@ -111,17 +111,16 @@ def abandoned(temporary: Path) -> bool:
     name = _TEMPORARY.fullmatch(temporary.name)
     if name is None:
         return False  # not a temporary file of a run
-    if f".{socket.gethostname()}." in temporary.name:
-        try:
-            os.kill(int(name["pid"]), 0)
-        except ProcessLookupError:
-            return True
-        except OSError:
-            return False  # it is another user's
-    try:
+    with contextlib.suppress(
+        OSError
+    ):  # the process is another user's, or the file has just been put in place
+        if f".{socket.gethostname()}." in temporary.name:
+            try:
+                os.kill(int(name["pid"]), 0)
+            except ProcessLookupError:
+                return True
         return time.time() - temporary.lstat().st_mtime > OLD
-    except FileNotFoundError:
-        return False  # it has just been put in place
+    return False
 
 
 def check_in_place(path: Path, descriptor: int) -> None:
