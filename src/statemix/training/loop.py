@@ -60,7 +60,7 @@ def train(
         bar = Progress(progress, f"{config.name}, step", run.step, config.training.steps)
         with StopSignals() as signals, bar, contextlib.closing(run):
             for _ in run.slices(signals, bar):
-                bar.moved(run.step)
+                pass
         return run.summary
 
 
@@ -149,10 +149,17 @@ class Run:
         self._finish(status)
 
     def _train(self, signals: StopSignals, bar: Progress) -> Generator[None, None, str]:
+        """Steps until there is something to do with their numbers, a signal asks to stop, or others may go on."""
         training = self.training
+        every = (training.log_every, training.eval_every, training.checkpoint_every)
         validate = self.steps.evaluator(self._examples(self.task.length, "validation"))
         while self.step < training.steps:
-            yield from self._run_steps(signals)
+            until = min(training.steps, self.step + SLICE, *((self.step // n + 1) * n for n in every))
+            while self.step < until:
+                self._step(until - self.step)
+                if signals.received is not None:
+                    break
+            yield
             last, numbers, accuracy = self.step == training.steps, dict[str, float](), 0.0
             if last or self.step % training.log_every == 0:
                 numbers = self._log()
@@ -169,24 +176,6 @@ class Run:
             if self.step % training.checkpoint_every == 0 and not last:
                 self._save()
         return "finished"
-
-    def _run_steps(self, signals: StopSignals) -> Iterator[None]:
-        """Steps, at least one, until there is something to do with their numbers or a signal asks to stop.
-
-        Others may go on after every `SLICE` steps, and at the end, before the numbers are waited for.
-        """
-        training = self.training
-        every = (training.log_every, training.eval_every, training.checkpoint_every)
-        until = min(training.steps, *((self.step // n + 1) * n for n in every))
-        while True:
-            end = min(until, self.step + SLICE)
-            while self.step < end:
-                self._step(end - self.step)
-                if signals.received is not None:
-                    break
-            yield
-            if self.step == until or signals.received is not None:
-                return
 
     def _step(self, most: int) -> None:
         self.position["step"] += self.steps.advance(self.step, most)

@@ -40,20 +40,14 @@ class Progress:
     def __exit__(self, *error: Any) -> None:
         self._shown.__exit__(*error)
 
-    def moved(self, done: int) -> None:
-        """So much is done; a plain line that is due waits a moment for the numbers."""
+    def tell(self, done: int, **numbers: float) -> None:
+        """So much is done, with numbers to show: "loss 1.235" for a float, "3 finished" for an int."""
+        self.numbers |= numbers
         if done > self.done:
             self._marks = [*self._marks[:1], (time.monotonic(), done)]
         self.done = done
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=done)
-        if self._lines is not None:
-            self._lines.done = done
-
-    def tell(self, done: int, **numbers: float) -> None:
-        """So much is done, with numbers to show: "loss 1.235" for a float, "3 finished" for an int."""
-        self.numbers |= numbers
-        self.moved(done)
         if self._lines is not None:
             self._lines.moved(done)
 
