@@ -15,13 +15,17 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test tests check format docs kernels clean
+.PHONY: help demo paper test tests check format docs kernels clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
 demo: $(STAMP)  ## train three small models and write demo/index.html
 	$(BIN)/statemix demo
+
+paper: $(STAMP)  ## a small figure 3 from runs to tables, figure and page in paper/ (a minute or two on two cores)
+	$(BIN)/statemix-research run fig3 --preset small --store paper/runs
+	$(BIN)/statemix-research paper fig3 --preset small --store paper/runs --out paper
 
 test: $(STAMP)  ## everything that is checked: make check beside the tests
 	@$(MAKE) --no-print-directory -j 2 check tests

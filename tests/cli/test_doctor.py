@@ -9,7 +9,7 @@ import torch
 
 from statemix.cli import doctor, selfcheck
 from statemix.ops import cpu, triton
-from statemix.ops.triton import table
+from statemix.ops import launch as table
 
 
 def shown(monkeypatch, *names):
@@ -69,7 +69,7 @@ def test_launches_by_default(h200, monkeypatch):
 
 def test_launches_of_a_users_table(h200):
     entries = {
-        "block forward m=4 bytes=2 lanes=few": [2, 2, 8, 3, 128],
+        "bdlru forward m=4 bytes=2 lanes=few": [2, 2, 8, 3, 128],
         "order forward m=4 bytes=2 lanes=few": None,
     }
     h200.write_text(json.dumps({"devices": {"NVIDIA H200": entries}}))

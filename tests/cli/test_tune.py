@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from statemix.cli import tuning
+from statemix.ops import launch as table
 from statemix.ops import triton
-from statemix.ops.triton import table
-from statemix.ops.triton.table import Key
+from statemix.ops.launch import LaunchKey
 from tests.cli.test_tuning import QUICK, Machine
 
 GPU = "made up"
@@ -103,13 +103,11 @@ def test_a_damaged_table_is_told_before_any_work(statemix, machine, path, line):
 
 def test_the_launch_of_a_thread_replaces_the_table(path):
     pytest.importorskip("triton")
-    from statemix.ops.triton import dispatch
-
-    key, gpu = Key("block", "forward", 4, 2, False), ("NVIDIA H200", (9, 0))
+    key, gpu = LaunchKey("bdlru", "forward", 4, 2, False), ("NVIDIA H200", (9, 0))
     path.write_text(json.dumps({"devices": {gpu[0]: {str(key): None}}}))
     with tuning.forced("forward", QUICK, gpu[1]) as looked_up:
-        assert dispatch.choose(key, *gpu) == QUICK
+        assert table.choose(key, *gpu) == QUICK
         back = key._replace(direction="backward")
-        assert dispatch.choose(back, *gpu) == table.default(back, gpu[1])
+        assert table.choose(back, *gpu) == table.default_launch(back, gpu[1])
     assert looked_up == [key, back]
-    assert dispatch.choose(key, *gpu) is None
+    assert table.choose(key, *gpu) is None

@@ -11,13 +11,13 @@ import torch
 
 from statemix.cli import tuning
 from statemix.cli.tuning import Shape
-from statemix.ops.triton import table
-from statemix.ops.triton.table import Key, Turns, default
+from statemix.ops import launch as table
+from statemix.ops.launch import LaunchConfig, LaunchKey, default_launch
 
 HERE, SHARED = (9, 0), 227 << 10
 SHAPE = Shape("bdlru", 4, 8, 2048, 256)
-KEY = Key("block", "forward", 4, 2, False)
-QUICK, WRONG = Turns(2, 4, 8, 3, 128), Turns(2, 2, 4, 2, 128)
+KEY = LaunchKey("bdlru", "forward", 4, 2, False)
+QUICK, WRONG = LaunchConfig(2, 4, 8, 3, 128), LaunchConfig(2, 2, 4, 2, 128)
 
 
 class Machine:
@@ -52,7 +52,7 @@ def test_the_fastest_right_launch_wins():
     assert (choice.best, choice.best_ms, choice.default, choice.default_ms) == (
         QUICK,
         0.5,
-        default(KEY, HERE),
+        default_launch(KEY, HERE),
         1.0,
     )
     assert choice.failed == {WRONG: "error 1e+00 against float64"}
@@ -75,13 +75,13 @@ def test_a_gpu_before_hopper_tries_the_portable_kernels_alone():
 
 
 def test_a_default_that_fails_is_replaced():
-    choice = choose(Machine({default(KEY, HERE): "no resources", QUICK: 0.5}))
+    choice = choose(Machine({default_launch(KEY, HERE): "no resources", QUICK: 0.5}))
     assert (choice.best, choice.default_ms) == (QUICK, None)
 
 
 def test_nothing_right_is_an_error():
-    machine = Machine(dict.fromkeys([default(KEY, HERE), *tuning.candidates(KEY, SHARED)], "NaN"))
-    with pytest.raises(RuntimeError, match=r"block forward m=4 .* no launch of .* is right, the first: NaN"):
+    machine = Machine(dict.fromkeys([default_launch(KEY, HERE), *tuning.candidates(KEY, SHARED)], "NaN"))
+    with pytest.raises(RuntimeError, match=r"bdlru forward m=4 .* no launch of .* is right, the first: NaN"):
         choose(machine)
 
 
@@ -90,17 +90,17 @@ def test_without_a_choice_nothing_is_measured():
 
 
 @pytest.mark.parametrize("direction", tuning.DIRECTIONS)
-@pytest.mark.parametrize("kind", ["block", "order"])
+@pytest.mark.parametrize("kind", ["bdlru", "hlru"])
 @pytest.mark.parametrize("m", range(1, 17))
 @pytest.mark.parametrize("size", [2, 4])
 def test_candidates_fit_the_gpu_and_there_are_some(kind, direction, m, size):
-    key = Key(kind, direction, m, size, False)
+    key = LaunchKey(kind, direction, m, size, False)
     found = tuning.candidates(key, SHARED)
     assert found[-1] is None and len(found) > 10 and len(set(found)) == len(found)
     for launch in found[:-1]:
-        assert launch.workers in (2, 4) and launch.stages >= 2
+        assert launch.num_workers in (2, 4) and launch.num_stages >= 2
         assert tuning.shared_bytes(key, launch) <= SHARED
-        assert (4 + max(4, launch.workers * launch.warps)) * 32 * launch.registers <= 65_536
+        assert (4 + max(4, launch.num_workers * launch.num_warps)) * 32 * launch.num_registers <= 65_536
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ from statemix.nn import BDLRU, HLRU
 from statemix.ops import projection
 from statemix.ops import triton as backend
 from statemix.ops.layout import split_gates_values
+from statemix.ops.triton import launch_table
 from tests.ops.cases import relative
-from tests.ops.test_triton_cuda import BOUNDS, cut, launches, poisoned
+from tests.ops.test_triton_cuda import BOUNDS, cut, launches, one_launch, poisoned
 
 __all__ = ["poisoned"]  # uninitialised memory is NaN in every test
 
@@ -56,17 +57,12 @@ def check(recurrence, arguments):
 
 
 @pytest.mark.parametrize("dtype", BOUNDS, ids=str)
-@pytest.mark.parametrize(("kind", "direction", "m", "launch"), list(launches()))
-def test_every_launch_of_the_table(kind, direction, m, launch, dtype, monkeypatch):
-    from statemix.ops.triton import dispatch
-
+@pytest.mark.parametrize(("recurrence", "direction", "m", "launch"), list(launches()))
+def test_every_launch_of_the_table(recurrence, direction, m, launch, dtype, monkeypatch):
     if direction == "forward":
         pytest.skip("reads only")
-    choose = dispatch.choose
-    monkeypatch.setattr(
-        dispatch, "choose", lambda key, *gpu: launch if key.direction == direction else choose(key, *gpu)
-    )
-    T, recurrence = 16 * launch.workers + 3 * launch.steps + 5, "hlru" if kind == "order" else "bdlru"
+    T = 16 * launch.num_workers + 3 * launch.block_t + 5
+    monkeypatch.setattr(launch_table, "_choose", one_launch(direction, launch))
     check(recurrence, problem(recurrence, 2, T, 32, m, dtype))
 
 
@@ -74,9 +70,7 @@ def test_every_launch_of_the_table(kind, direction, m, launch, dtype, monkeypatc
 @pytest.mark.parametrize("m", [1, 2, 3, 4, 5, 8, 16])
 @pytest.mark.parametrize("recurrence", KINDS)
 def test_every_way(recurrence, m, dtype, monkeypatch):
-    """Long and short sequences, packed ones, segments, odd rows, the portable kernels."""
-    from statemix.ops.triton import dispatch
-
+    """Long and short sequences, packed ones, chunks, odd rows, the portable kernels."""
     check(recurrence, problem(recurrence, 3, 200, 40, m, dtype))
     check(recurrence, problem(recurrence, 5, 3, 8, m, dtype))
     check(recurrence, problem(recurrence, 2, 150, 5, m, dtype))
@@ -86,18 +80,18 @@ def test_every_way(recurrence, m, dtype, monkeypatch):
     with monkeypatch.context() as patch:
         cut(patch, 64)
         check(recurrence, problem(recurrence, 1, 200, 16, m, dtype))
-    monkeypatch.setattr(dispatch, "choose", lambda *key: None)
+    monkeypatch.setattr(launch_table, "_choose", lambda *key: None)
     check(recurrence, problem(recurrence, 2, 37, 20, m, dtype))
 
 
 @pytest.mark.parametrize("recurrence", KINDS)
 def test_the_kernel_sums_where_it_is_worth_it(recurrence, monkeypatch):
-    from statemix.ops.triton import turns
+    from statemix.ops.triton.hopper.launch import HopperKernels
 
     if torch.cuda.get_device_capability() != (9, 0):
         pytest.skip("portable kernels")
-    found, room = [], turns.Kernels.room_for_sums
-    monkeypatch.setattr(turns.Kernels, "room_for_sums", lambda *a: found.append(room(*a)) or found[-1])
+    found, empty_sums = [], HopperKernels.empty_sums
+    monkeypatch.setattr(HopperKernels, "empty_sums", lambda *a: found.append(empty_sums(*a)) or found[-1])
     check(recurrence, problem(recurrence, 2, 200, 16, 4))
     check(recurrence, problem(recurrence, 1, 30, 16, 4, bounds=[0, 1, 2, 3, 30]))
     assert [sums is None for sums in found] == [False, True]

@@ -10,11 +10,13 @@ import torch
 
 from statemix import BDLRU, HLRU
 from statemix.ops import bdlru_scan, hlru_scan, reference
+from statemix.ops.launch import default_launch
 from statemix.ops.layout import in_fast_format
+from statemix.ops.triton import launch_table
 from tests.ops.cases import RECURRENCES, inputs, names, relative, restride, run
 from tests.ops.loops import ALL
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+pytestmark = pytest.mark.gpu
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 BOUNDS = {torch.float32: (2e-6, 5e-6), torch.bfloat16: (4e-3, 8e-3), torch.float16: (4e-3, 8e-3)}
@@ -60,44 +62,43 @@ def check(recurrence, tensors, name="softmax", **options):
 
 
 def cut(monkeypatch, length):
-    from statemix.ops.triton import split
+    from statemix.ops.triton import chunking
 
-    monkeypatch.setattr(split, "segment_length", lambda *_: length)
+    monkeypatch.setattr(chunking, "chunk_length", lambda *_: length)
+
+
+def one_launch(direction, launch):
+    """What chooses this launch in a direction, else the default; in autograd's threads too."""
+    return lambda key, gpu, capability: (
+        launch if key.direction == direction else default_launch(key, capability)
+    )
 
 
 def launches():
     """Every entry of the measured table once, with an m that it is for."""
-    from statemix.ops.triton.table import HOPPER
+    from statemix.ops.triton.launch_table import HOPPER
 
-    for (kind, direction), rows in HOPPER.items():
+    for (recurrence, direction), rows in HOPPER.items():
         for m, entry in rows.items():
             for many, launch in enumerate(entry):
-                yield pytest.param(
-                    kind, direction, m, launch, id=f"{kind}-{direction}-{m}-{['few', 'many'][many]}"
-                )
+                name = f"{recurrence}-{direction}-{m}-{['few', 'many'][many]}"
+                yield pytest.param(recurrence, direction, m, launch, id=name)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize(("kind", "direction", "m", "launch"), list(launches()))
-def test_every_launch_of_the_table(kind, direction, m, launch, dtype, monkeypatch):
-    from statemix.ops.triton import dispatch
-
-    choose = dispatch.choose
-    monkeypatch.setattr(
-        dispatch, "choose", lambda key, *gpu: launch if key.direction == direction else choose(key, *gpu)
-    )
-    recurrence = "hlru" if kind == "order" else "bdlru"
-    tensors = inputs(recurrence, B=2, T=3 * launch.steps * launch.workers + 5, N=24, m=m, dtype=dtype, seed=m)
+@pytest.mark.parametrize(("recurrence", "direction", "m", "launch"), list(launches()))
+def test_every_launch_of_the_table(recurrence, direction, m, launch, dtype, monkeypatch):
+    T = 3 * launch.block_t * launch.num_workers + 5
+    tensors = inputs(recurrence, B=2, T=T, N=24, m=m, dtype=dtype, seed=m)
+    monkeypatch.setattr(launch_table, "_choose", one_launch(direction, launch))
     check(recurrence, on_gpu(tensors))
 
 
 @pytest.mark.parametrize("m", [1, 3, 4, 8, 16])
 @pytest.mark.parametrize("recurrence", RECURRENCES)
 def test_portable_kernels(recurrence, m, monkeypatch):
-    """What runs on every other GPU, here: whole, packed, in segments."""
-    from statemix.ops.triton import dispatch
-
-    monkeypatch.setattr(dispatch, "choose", lambda *key: None)
+    """What runs on every other GPU, here: whole, packed, in chunks."""
+    monkeypatch.setattr(launch_table, "_choose", lambda *key: None)
     for dtype in (torch.float32, torch.bfloat16):
         check(recurrence, on_gpu(inputs(recurrence, B=2, T=37, N=20, m=m, dtype=dtype)))
     bounds = torch.tensor([0, 5, 5, 37], device="cuda")
@@ -175,8 +176,8 @@ def test_packed(recurrence, lengths):
 @pytest.mark.parametrize("bias", [-5.0, 0.0, 4.0], ids=["keeping", "neutral", "forgetting"])
 @pytest.mark.parametrize("m", [1, 2, 3, 4, 8, 16])
 @pytest.mark.parametrize("recurrence", RECURRENCES)
-def test_segments(recurrence, m, bias, monkeypatch):
-    """Time cut into segments, the last one shorter: gates that keep the state at a segment's start, and that forget."""
+def test_chunks(recurrence, m, bias, monkeypatch):
+    """Time cut into chunks, the last one shorter: gates that keep the state at a chunk's start, and that forget."""
     gates, values, state = inputs(recurrence, B=2, T=700, N=16, m=m, dtype=torch.float32)
     if recurrence == "affine":
         gates = gates * {-5.0: 1.0, 0.0: 0.9, 4.0: 0.2}[bias]
@@ -191,14 +192,14 @@ def test_segments(recurrence, m, bias, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_segments_of_every_normalization(name, monkeypatch):
+def test_chunks_of_every_normalization(name, monkeypatch):
     gates, values, state = inputs("bdlru", B=1, T=200, N=16, m=4, dtype=torch.float32)
     cut(monkeypatch, 64)
     check("bdlru", on_gpu((gates / 3, values, state)), name)
 
 
 @pytest.mark.parametrize("recurrence", ["bdlru", "hlru"])
-def test_nan_crosses_segments_that_forget(recurrence, monkeypatch):
+def test_nan_crosses_chunks_that_forget(recurrence, monkeypatch):
     gates, values, state = on_gpu(inputs(recurrence, B=1, T=700, N=16, m=2, dtype=torch.float32))
     gates[..., -1] += 4.0
     state[0, 3] = float("nan")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from statemix.ops.triton import dispatch
-from statemix.ops.triton.table import Turns
+from statemix.ops.triton.launch_table import LaunchConfig
 from tools.aot_check.machine import Machine
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -23,16 +23,16 @@ class Shape(NamedTuple):
     length: int
     blocks: int
     packed: bool = False
-    joined: bool = False
+    fused: bool = False
 
 
 SHAPES = {
     "whole": Shape(2, 512, 64),
-    "segments": Shape(1, 65536, 64),
+    "chunks": Shape(1, 65536, 64),
     "packed": Shape(1, 512, 64, packed=True),
     "odd": Shape(2, 512, 63),
     "token": Shape(2, 1, 64),
-    "joined": Shape(2, 512, 64, joined=True),
+    "fused": Shape(2, 512, 64, fused=True),
 }
 """By how a call is run: whole sequences; cut in time; packed; with channels that no wide copy suits; one token; gates
 and values side by side."""
@@ -46,7 +46,7 @@ class Case(NamedTuple):
     recurrence: str
     m: int
     dtype: str
-    launch: Turns | None = None
+    launch: LaunchConfig | None = None
     shape: str = "whole"
     normalization: str = "softmax"
 
@@ -55,8 +55,8 @@ class Case(NamedTuple):
         """Everything but the target, as text."""
         words = [self.direction, self.recurrence, f"m={self.m}", self.dtype, self.normalization, self.shape]
         if self.launch is not None:
-            workers, warps, steps, stages, registers = self.launch
-            words.append(f"{workers}x{warps}x{steps}x{stages}@{registers}")
+            workers, warps, block_t, stages, registers = self.launch
+            words.append(f"{workers}x{warps}x{block_t}x{stages}@{registers}")
         return " ".join(words)
 
     def __str__(self) -> str:
@@ -73,12 +73,12 @@ class Tensors(NamedTuple):
 
 
 def _tensors(case: Case, machine: Machine) -> Tensors:
-    batch, length, blocks, packed, joined = SHAPES[case.shape]
+    batch, length, blocks, packed, fused = SHAPES[case.shape]
     shape = (batch, length, blocks, *(() if case.recurrence == "hlru" else (case.m,)))
     columns = case.m + (case.recurrence != "affine")
     gates = machine.tensor((columns, *shape), DTYPES[case.dtype]).movedim(0, -1)
     values = machine.tensor(shape, DTYPES[case.dtype])
-    if joined:
+    if fused:
         width = math.prod(shape[2:])
         both = machine.tensor((batch, length, (columns + 1) * width), DTYPES[case.dtype])
         gates = both[..., :-width].unflatten(-1, (columns, *shape[2:])).movedim(2, -1)
@@ -94,14 +94,14 @@ def _tensors(case: Case, machine: Machine) -> Tensors:
 
 def _forward(case: Case, x: Tensors) -> None:
     names = (case.recurrence, case.normalization)
-    dispatch.forward(*names, x.gates, x.values, x.state, x.values, x.state, x.bounds)
+    dispatch.forward(*names, (x.gates, x.values, x.state), (x.values, x.state), x.bounds)
 
 
 def _backward(case: Case, x: Tensors) -> None:
-    joined, states = SHAPES[case.shape].joined, x.values.contiguous()
+    fused, states = SHAPES[case.shape].fused, x.values.contiguous()
     inputs = (x.gates, x.values, states, x.state, states, x.state)
-    outputs = (x.gates if joined else torch.empty_like(x.gates), x.values, x.state)
-    dispatch.backward(case.recurrence, case.normalization, inputs, outputs, x.bounds, summed=joined)
+    outputs = (x.gates if fused else torch.empty_like(x.gates), x.values, x.state)
+    dispatch.backward(case.recurrence, case.normalization, inputs, outputs, x.bounds, summed=fused)
 
 
 DIRECTIONS: dict[str, Callable[[Case, Tensors], None]] = {"forward": _forward, "backward": _backward}

@@ -21,8 +21,7 @@ from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-from statemix.ops.triton import dispatch
-from statemix.ops.triton.table import Turns
+from statemix.ops.triton.launch_table import LaunchConfig, choosing
 from tools.aot_check.resources import READERS, Resources
 
 
@@ -75,7 +74,7 @@ class Machine:
         self.target = TARGETS[name]
         self.index = FIRST_INDEX + list(TARGETS).index(name)
         self.launched: list[tuple[str, Resources]] = []
-        self.launch: Turns | None = None
+        self.launch: LaunchConfig | None = None
         self.utils = self
         self._kind = _shadows(torch.device("cuda", self.index))
         self._files: dict[str, str] = {}
@@ -143,7 +142,7 @@ def pretending(name: str) -> Iterator[Machine]:
             (torch.cuda, "device_of", mock.MagicMock()),
             (torch.version, "hip", "0" if machine.target.backend == "hip" else None),
             (driver, "_active", machine),
-            (dispatch, "choose", lambda *_: machine.launch),
         ):
             stack.enter_context(mock.patch.object(place, attribute, stand_in))
+        stack.enter_context(choosing(lambda *_: machine.launch))
         yield machine

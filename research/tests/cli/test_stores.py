@@ -6,8 +6,9 @@ import json
 import shutil
 
 import pytest
-from statemix_research.sweeps import EXPERIMENTS, Store, jobs_of, make_plan
-from statemix_research.sweeps.work import execute_many
+from statemix_research.paper.experiments import EXPERIMENTS
+from statemix_research.sweeps import Store, jobs_of, make_plan
+from statemix_research.sweeps.work import execute_packed
 
 QUICK = ("training.steps=4", "training.warmup=1", "training.lr=0.01", "training.seed=0")
 EVIL = "\x1b[31mred\x1b[0m \x07|a|`b`[c](http://d)<script>e</script>[bold]f[/]\u2028g\x85h\x0bi\nj"
@@ -22,7 +23,7 @@ def plan():
 def whole(plan, tmp_path_factory):
     """A store of a small figure 3."""
     path = tmp_path_factory.mktemp("whole")
-    execute_many(jobs_of(plan.cells), str(path), 8)
+    execute_packed(jobs_of(plan.cells), str(path), 8)
     return path
 
 
@@ -33,66 +34,59 @@ def victim(whole, plan, tmp_path):
     return tmp_path / "s" / plan.cells[1].job.key
 
 
-def test_a_damaged_run_is_told_of(statemix, victim, plan):
+def test_a_damaged_run_is_told_of(research, victim, plan):
     (victim / "summary.json").write_text("{}")
     line = ["fig3", *QUICK, "--preset", "small", "--store", str(victim.parent)]
-    ran = statemix(["experiment", "run", *line, "--workers", "1"])
+    ran = research(["run", *line, "--workers", "1"])
     assert ran.code == 1
     assert f"damaged: {victim}: {victim}/summary.json" in ran.out
     assert f"{len(plan.cells) - 1} finished, 1 damaged" in ran.out
     assert "remove a run's folder" in ran.err
-    shown = statemix(["experiment", "show", *line])
+    shown = research(["show", *line])
     assert (shown.code, shown.err) == (0, "")
     assert f"- Damaged: {victim.name}" in shown.out
-    exported = statemix(["experiment", "export", *line, "--out", "x.jsonl"])
+    exported = research(["export", *line, "--out", "x.jsonl"])
     assert exported.code == 0
     assert f"damaged, left out: {victim.parent}: {victim.name}/summary.json" in exported.err
 
 
-def test_errors_are_text_on_a_page_and_on_a_terminal(statemix, victim, tmp_path):
+def test_errors_are_text_on_a_page_and_on_a_terminal(research, victim, tmp_path):
     shutil.rmtree(victim)
     Store(victim.parent).note(victim.name, "failed", error=EVIL, traceback=EVIL)
     line = ["fig3", *QUICK, "--preset", "small"]
-    exported = statemix(["experiment", "export", *line, "--store", "s", "--out", "x.jsonl"])
+    exported = research(["export", *line, "--store", "s", "--out", "x.jsonl"])
     assert exported.code == 0
     rows = [json.loads(text) for text in (tmp_path / "x.jsonl").read_bytes().split(b"\n")[1:-1]]
     assert [row["error"] for row in rows if row["status"] == "failed"] == [EVIL]
-    for source in ("s", "x.jsonl"):
-        for out in ([], ["--out", "page.md"]):
-            shown = statemix(["experiment", "show", *line, "--store", source, *out])
-            assert shown.code == 0, shown.err
-            text = (tmp_path / "page.md").read_bytes().decode() if out else shown.out
+    settings = [word for setting in QUICK for word in ("--setting", setting)]
+    (tmp_path / "x").mkdir()
+    shutil.copy(tmp_path / "x.jsonl", tmp_path / "x" / "fig3.jsonl")
+    for source, folder, given in (("s", "s", settings), ("x.jsonl", "x", [])):
+        shown = research(["show", *line, "--store", source])
+        assert shown.code == 0, shown.err
+        made = research(["paper", "fig3", *given, "--preset", "small", "--store", folder, "--out", "pages"])
+        assert made.code == 0, made.err
+        for text in (shown.out, (tmp_path / "pages" / "fig3.md").read_bytes().decode()):
             (told,) = (one for one in text.split("\n") if one.startswith("- Failed: "))
             assert told.endswith(
                 r": \\x1b\[31mred\\x1b\[0m \\x07\|a\|\`b\`\[c](http://d)&lt;script&gt;e&lt;/script&gt;"
                 r"\[bold]f\[/]\\u2028g\\x85h\\x0bi\\nj."
             )
             assert not set(text) & set("\x1b\x07\u2028\x85\x0b")
-    imported = statemix(["experiment", "import", "x.jsonl", "--store", "t"])
+    imported = research(["import", "x.jsonl", "--store", "t"])
     assert imported.code == 0, imported.err
 
 
-def test_names_in_an_exported_file_are_text(statemix, victim, tmp_path):
-    assert statemix(["experiment", "export", "fig3", *QUICK, "--store", "s", "--out", "x.jsonl"]).code == 0
+def test_names_in_an_exported_file_are_text(research, victim, tmp_path):
+    assert research(["export", "fig3", *QUICK, "--store", "s", "--out", "x.jsonl"]).code == 0
     head, *rows = map(json.loads, (tmp_path / "x.jsonl").read_text().splitlines())
     evil = "$\\x<!-- end of fig3 -->" + EVIL
-    head |= {"settings": [evil], "left_out": [[evil, evil]]}
+    head |= {"settings": [evil], "skipped": [[evil, evil]]}
     rows = [{**row, "model": evil, "hardware": evil, "torch": evil} for row in rows[:1]]
     (tmp_path / "x.jsonl").write_text("".join(json.dumps(one) + "\n" for one in (head, *rows)))
-    shown = statemix(["experiment", "show", "fig3", "--store", "x.jsonl", "--out", "page.md"])
-    assert shown.code == 0, shown.err
-    text = (tmp_path / "page.md").read_bytes().decode()
+    text = research("show fig3 --store x.jsonl").out
     assert not set(text) & set("\x1b\x07\u2028\x85\x0b")
-    assert {line[:27] for line in text.split("\n") if "<script>" in line} == {"    statemix experiment run"}
-    shown = statemix(["experiment", "show", "fig3", "--store", "x.jsonl", "--out", "page.md"])
-    assert (tmp_path / "page.md").read_bytes().decode() == text  # the marks in it end no section
+    assert {line[:26] for line in text.split("\n") if "<script>" in line} == {"    statemix-research run "}
     tables = [line for line in text.split("\n") if line.startswith("|")]
     assert any("script" in line for line in tables)
     assert all("`b`" not in line and "|a|" not in line for line in tables)
-
-
-def test_a_page_that_is_no_text(statemix, victim, tmp_path):
-    (tmp_path / "page.md").write_bytes(b"\xff")
-    done = statemix(["experiment", "show", "fig3", *QUICK, "--store", "s", "--out", "page.md"])
-    assert done.code == 2
-    assert done.err.startswith("error: out: page.md is no Markdown page: ")

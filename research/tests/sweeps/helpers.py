@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 import warnings
 from pathlib import Path
 
-from statemix_research.sweeps.experiment import Experiment
+from statemix_research.paper.experiment import Experiment
 from statemix_research.sweeps.grid import Sweep
 from statemix_research.sweeps.store import Job, Store
 from statemix_research.sweeps.work import Outcome, execute
@@ -30,7 +29,7 @@ def sweep(steps=60, seeds=(0, 1), **axes):
         "seeds": seeds,
         "settings": settings,
     }
-    return Sweep(("s3",), ("bdlru-1", "bdlru-3"), **{**chosen, **axes})
+    return Sweep(**{"tasks": ("s3",), "models": ("bdlru-1", "bdlru-3"), **chosen, **axes})
 
 
 def experiment(**axes):
@@ -70,16 +69,3 @@ def heard():
         for text in ("TensorFloat32 tensor cores", "\nOnline softmax is disabled", "the disk is nearly full"):
             warnings.warn(text, stacklevel=1)
     return [str(one.message) for one in caught]
-
-
-def compile_and_tell(place, content):
-    """Takes two seconds, then writes down the time and the block size; raises, dies or hangs where a file says so."""
-    time.sleep(2)
-    with (place / "compiled").open("a") as file:
-        file.write(f"{time.time()} {content['mixer']['block_size']}\n")
-    if (place / "raises").exists():
-        raise RuntimeError("cannot be compiled")
-    if (place / "dies").exists():
-        os.kill(os.getpid(), signal.SIGKILL)
-    if (place / "hangs").exists():
-        time.sleep(600)

@@ -8,11 +8,13 @@ import random
 import shutil
 
 import pytest
-from statemix_research.paper.evidence import read_evidence, write_evidence
-from statemix_research.sweeps import EXPERIMENTS, Store, export, jobs_of, make_plan, rows_of, run_sweep
+from statemix_research.paper.experiments import EXPERIMENTS
+from statemix_research.paper.pages import page_lines
+from statemix_research.paper.source import read_results
+from statemix_research.sweeps import Store, export, jobs_of, make_plan, rows_of, run_sweep
 from statemix_research.sweeps.executors import Processes
 from statemix_research.sweeps.store import history_line
-from statemix_research.sweeps.work import execute_many
+from statemix_research.sweeps.work import execute_packed
 
 from statemix.training import RunError
 
@@ -29,7 +31,7 @@ def plan():
 def whole(plan, tmp_path_factory):
     """A store of a small figure 3."""
     path = tmp_path_factory.mktemp("whole")
-    execute_many(jobs_of(plan.cells), str(path), 8)
+    execute_packed(jobs_of(plan.cells), str(path), 8)
     return path
 
 
@@ -160,8 +162,8 @@ def test_a_run_that_is_no_folder_and_one_under_way(plan, victim):
 
 def test_a_page_and_a_file_of_the_rest(plan, victim, tmp_path):
     (victim / "metrics.jsonl").write_bytes(b"")
-    text, _ = write_evidence(read_evidence(plan.experiment, victim.parent, "small", QUICK), "…", None, None)
-    assert f"- Runs: {len(plan.cells) - 1} finished, 1 damaged; preset small." in text
+    text = "\n".join(page_lines(read_results(EXPERIMENTS["fig3"], victim.parent, "small", QUICK)))
+    assert f"- Runs: {len(plan.cells) - 1} finished, 1 damaged; preset small; read from" in text
     assert f"- Damaged: {victim.name}, S5, BD-LRU m = 2" in text
     assert f"{victim.name}/metrics.jsonl is damaged" in text
     store = Store(victim.parent)

@@ -7,21 +7,23 @@ import re
 from dataclasses import replace
 
 import pytest
-from statemix_research.sweeps import EXPERIMENTS, get_experiment, jobs_of, make_plan, models, only
+from statemix_research.paper.experiments import EXPERIMENTS, get_experiment
+from statemix_research.sweeps import jobs_of, make_plan, models, only
 from statemix_research.sweeps.models import (
+    BASELINES,
     BDLRU,
-    HEAD,
     HLRU,
-    MODELS,
-    RIVALS,
-    LeftOut,
-    Model,
-    _counted,
-    get_model,
+    MAX_HEAD,
+    MODEL_SPECS,
+    ModelSpec,
+    Skipped,
+    counted,
+    get_model_spec,
     sized,
 )
-from statemix_research.sweeps.problems import PERMUTATIONS, PROBLEMS, get_problem
 from statemix_research.sweeps.store import key_of
+from statemix_research.sweeps.tasks import PERMUTATIONS, TASK_SPECS, get_task_spec
+from statemix_research.sweeps.throughput import SCANS
 
 from research.tests.sweeps.helpers import experiment, sweep
 from statemix.analysis.accounting import parameters
@@ -33,7 +35,7 @@ from statemix.training import Config
 def test_small_presets_resolve(name):
     plan = make_plan(get_experiment(name), "small")
     assert 5 <= len(plan.cells) <= 60
-    assert set(plan.reasons) <= {MODELS[rival].label for rival in RIVALS}
+    assert set(plan.reasons) <= {MODEL_SPECS[name].label for name in BASELINES}
     for cell in plan.cells:
         assert len(cell.job.key) == 16
         if cell.job.kind == "train":
@@ -49,24 +51,20 @@ def test_full_presets_resolve_for_one_seed_and_rate(name):
     for grid in grids:
         seeds = getattr(grid, "seeds", ())
         if seeds:
-            assert len(seeds) >= (5 if set(grid.problems) & set(PERMUTATIONS) else 3)
+            assert len(seeds) >= (5 if set(grid.tasks) & set(PERMUTATIONS) else 3)
             grid = type(grid)(**{**vars(grid), "seeds": (0,), "rates": grid.rates[:1]})
         expansion = grid.expand()
-        assert expansion.refused == []
+        assert expansion.invalid == []
         assert len(expansion.cells) > 5
-        known = {MODELS[rival].label for rival in RIVALS}
-        assert {one.labels["model"] for one in expansion.left_out} <= known
+        known = {MODEL_SPECS[name].label for name in BASELINES}
+        assert {one.labels["model"] for one in expansion.skipped} <= known
 
 
 def test_views_and_claims_name_labels_that_there_are():
-    labels = {model.label for model in MODELS.values()} | {
-        "sequential loop",
-        "parallel (associative scan)",
-        "statemix",
-    }
-    tasks = {problem.label for problem in PROBLEMS.values()}
+    labels = {model.label for model in MODEL_SPECS.values()} | set(SCANS)
+    tasks = {problem.label for problem in TASK_SPECS.values()}
     for one in EXPERIMENTS.values():
-        for where in [claim.where for claim in one.claims] + [view.where for view in one.tables]:
+        for where in [part.where for part in (*one.claims, *one.tables, *one.figures.values())]:
             for key, known in (("model", labels), ("task", tasks)):
                 named = where.get(key, [])
                 assert set([named] if isinstance(named, str) else named) <= known
@@ -76,7 +74,7 @@ def test_what_is_averaged_is_named():
     # a mean over the tasks that happen to have runs is not the published mean
     for one in EXPERIMENTS.values():
         averaging = [
-            *(view for view in (*one.figures, *one.claims) if view.across == "task"),
+            *(view for view in (*one.figures.values(), *one.claims) if view.across == "task"),
             *(view for view in one.tables if view.mean),
         ]
         for view in averaging:
@@ -137,7 +135,7 @@ def test_settings_over_a_grid_change_labels_and_keys():
         (["mixer.name=hlru"], "setting: got mixer.name, which"),
         (["task.name=parity"], "setting: got task.name, which"),
         (["mixer.block_size=8"], "setting: got mixer.block_size, which"),
-        (["training.lr=-1"], "training.lr: got -1.0"),
+        (["training.lr=-1"], "training.lr: got -1"),
         (["training.seed=2147483648"], "training.seed: got 2147483648"),
     ],
 )
@@ -150,7 +148,7 @@ def test_impossible_settings(settings, words):
 
 
 def test_m_that_does_not_fit_the_size():
-    with pytest.raises(ValueError, match=re.escape("its nearest size has 3 state, 1 were asked")):
+    with pytest.raises(ValueError, match=re.escape("its nearest size has 3 state, expected about 1 (")):
         make_plan(experiment(sizes=(("state", 1),)), "full")
 
 
@@ -160,17 +158,17 @@ def test_unknown_names_list_the_known():
     with pytest.raises(ValueError, match="preset: got 'nope', expected one of 'full', 'small'"):
         make_plan(experiment(), "nope")
     with pytest.raises(ValueError, match="model: got 'nope', expected one of bdlru-1"):
-        get_model("nope")
+        get_model_spec("nope")
     with pytest.raises(ValueError, match="task: got 'nope', expected one of compression"):
-        get_problem("nope")
-    with pytest.raises(ValueError, match="basis: got 'nope'"):
-        sized(get_model("bdlru-1"), 8, "nope", 3)
+        get_task_spec("nope")
+    with pytest.raises(ValueError, match="matched_on: got 'nope'"):
+        sized(get_model_spec("bdlru-1"), 8, "nope", 3)
     with pytest.raises(ValueError, match="expected none"):
         make_plan(get_experiment("fig5"), "small", ["training.steps=3"])
 
 
-def test_sizes_are_the_nearest():
-    model = get_model("bdlru-4")
+def test_sizes_are_thenearest_width():
+    model = get_model_spec("bdlru-4")
     assert sized(model, 128, "state", 128)["num_blocks"] == 32
     each = 4 * (129 * 5 + 256)
     assert sized(model, 128, "parameters", 100_000)["num_blocks"] == round(100_000 / each)
@@ -179,15 +177,15 @@ def test_sizes_are_the_nearest():
 
 def test_a_width_is_of_what_carries_the_state():
     """Mamba-2 grows by its channels but its width is the state's; an sLSTM's is its heads' together."""
-    assert sized(get_model("mamba2"), 128, "width", 16)["state_dim"] == 16
-    assert sized(get_model("slstm"), 128, "width", 64)["heads"] == 2
-    assert sized(get_model("mlstm"), 128, "width", 256)["expand"] == 2
-    with pytest.raises(LeftOut, match="width: got 64, expected a multiple of 128"):
-        sized(get_model("mlstm"), 128, "width", 64)
-    with pytest.raises(LeftOut, match="width: got 24, expected a multiple of 16"):
-        sized(get_model("deltanet"), 128, "width", 24)
-    with pytest.raises(LeftOut, match="its state is fixed by dim, it has no width"):
-        sized(get_model("rwkv7"), 128, "width", 64)
+    assert sized(get_model_spec("mamba2"), 128, "width", 16)["state_dim"] == 16
+    assert sized(get_model_spec("slstm"), 128, "width", 64)["heads"] == 2
+    assert sized(get_model_spec("mlstm"), 128, "width", 256)["expand"] == 2
+    with pytest.raises(Skipped, match="width: got 64, expected a multiple of 128"):
+        sized(get_model_spec("mlstm"), 128, "width", 64)
+    with pytest.raises(Skipped, match="width: got 24, expected a multiple of 16"):
+        sized(get_model_spec("deltanet"), 128, "width", 24)
+    with pytest.raises(Skipped, match="its state is fixed by dim, it has no width"):
+        sized(get_model_spec("rwkv7"), 128, "width", 64)
 
 
 def test_a_whole_number_is_the_float_that_is_meant():
@@ -200,20 +198,20 @@ def test_a_whole_number_is_the_float_that_is_meant():
 
 def test_round_widths_where_they_are_near():
     for name in (*BDLRU, *HLRU, "lstm"):
-        model = get_model(name)
+        model = get_model_spec(name)
         chosen = sized(model, 1024, "parameters", 33_000_000, 8)
         assert chosen[model.grows] % 8 == 0
-        assert abs(_counted(json.dumps(chosen), 1024, parameters) - 33_000_000) <= 0.025 * 33_000_000
-    assert sized(get_model("bdlru-4"), 16, "state", 20, 8)["num_blocks"] == 5
-    steps = replace(get_model("bdlru-1"), step=16)  # in sixteens anyway
+        assert abs(counted(json.dumps(chosen), 1024, parameters) - 33_000_000) <= 0.025 * 33_000_000
+    assert sized(get_model_spec("bdlru-4"), 16, "state", 20, 8)["num_blocks"] == 5
+    steps = replace(get_model_spec("bdlru-1"), step=16)  # in sixteens anyway
     assert sized(steps, 1024, "parameters", 33_000_000, 8) == sized(steps, 1024, "parameters", 33_000_000)
 
 
 def test_a_model_that_nothing_makes_larger_keeps_its_size():
-    fixed = Model("LSTM of one size", {"name": "lstm", "hidden_size": 12})
+    fixed = ModelSpec("LSTM of one size", {"name": "lstm", "hidden_size": 12})
     for multiple in (1, 8):
         assert sized(fixed, 16, "parameters", 1700, multiple) == fixed.mixer
-    with pytest.raises(LeftOut, match="its nearest size has 1632 parameters, 17000 were asked"):
+    with pytest.raises(Skipped, match="its nearest size has 1632 parameters, expected about 17000"):
         sized(fixed, 16, "parameters", 17000)
 
 
@@ -225,9 +223,9 @@ def test_sizes_in_heads():
         ("attention", 100_000, {"head_dim": 48}),
         ("attention", 1_000_000, {"head_dim": 64, "heads": 31}),
     ):
-        chosen = sized(get_model(name), 128, "parameters", size)
+        chosen = sized(get_model_spec(name), 128, "parameters", size)
         assert chosen == {"name": name, **shape}
-        assert abs(_counted(json.dumps(chosen), 128, parameters) - size) <= 0.25 * size
+        assert abs(counted(json.dumps(chosen), 128, parameters) - size) <= 0.25 * size
 
 
 @pytest.mark.parametrize(
@@ -236,18 +234,18 @@ def test_sizes_in_heads():
 def test_large_mixers_of_the_delta_rule_have_more_heads_and_not_larger_ones(name):
     """fla's kernels take at most 256 numbers a head."""
     for dim, size in ((128, 100_000), (128, 1_000_000), (1024, 33_000_000)):
-        chosen = sized(get_model(name), dim, "parameters", size)
-        assert chosen["head_dim"] <= HEAD
-        assert abs(_counted(json.dumps(chosen), dim, parameters) - size) <= 0.25 * size
+        chosen = sized(get_model_spec(name), dim, "parameters", size)
+        assert chosen["head_dim"] <= MAX_HEAD
+        assert abs(counted(json.dumps(chosen), dim, parameters) - size) <= 0.25 * size
     assert chosen["heads"] > 4
-    assert "heads" not in sized(get_model(name), 128, "parameters", 100_000)
-    with pytest.raises(LeftOut, match="head_dim: got 512, expected at most 256"):
-        sized(get_model(name), 128, "width", 512)
+    assert "heads" not in sized(get_model_spec(name), 128, "parameters", 100_000)
+    with pytest.raises(Skipped, match="head_dim: got 512, expected at most 256"):
+        sized(get_model_spec(name), 128, "width", 512)
 
 
-def test_a_rival_that_is_not_there_or_cannot_be_built_is_left_out(monkeypatch):
-    unknown = Model("Nobody", {"name": "nobody"}, "width")
-    with pytest.raises(LeftOut, match="mixer: 'nobody' is not among bdlru, hlru"):
+def test_a_baseline_that_is_not_there_or_cannot_be_built_is_skipped(monkeypatch):
+    unknown = ModelSpec("Nobody", {"name": "nobody"}, "width")
+    with pytest.raises(Skipped, match=r"mixer: 'nobody' is not among .*bdlru, hlru"):
         sized(unknown, 16, "width", 4)
 
     def build(name, dim, **arguments):
@@ -256,13 +254,13 @@ def test_a_rival_that_is_not_there_or_cannot_be_built_is_left_out(monkeypatch):
         return build_mixer(name, dim, **arguments)
 
     monkeypatch.setattr(models, "build_mixer", build)
-    models._counted.cache_clear()
+    models.counted.cache_clear()
     models._sized.cache_clear()
     one = sweep()
     plan = type(one)(**{**vars(one), "models": ("bdlru-1", "attention")}).expand()
     assert len(plan.cells) == 2
-    assert {refusal.reason for refusal in plan.left_out} == {"needs a package"}
-    assert json.dumps(plan.left_out[0].labels)
+    assert {refusal.reason for refusal in plan.skipped} == {"needs a package"}
+    assert json.dumps(plan.skipped[0].labels)
 
 
 def test_a_part_of_a_grid():
@@ -291,17 +289,17 @@ def table():
     return make_plan(replace(whole, presets={"full": grids}), "full")
 
 
-SIZE = ["basis=state", "size=512"]
+SIZE = ["matched_on=state", "size=512"]
 
 
-def test_a_part_with_what_is_left_out(table):
+def test_a_part_with_what_is_skipped(table):
     """Attention has no state of a fixed size."""
     for model in ("attention", "Attention"):
         part = only(table, [f"model={model},lstm", *SIZE])
         assert part.cells
         assert {cell.labels["model"] for cell in part.cells} == {"LSTM"}
-        assert {(cell.labels["basis"], cell.labels["size"]) for cell in part.cells} == {("state", 512)}
-        assert {(o.labels["model"], o.labels["basis"], o.labels["size"]) for o in part.left_out} == {
+        assert {(cell.labels["matched_on"], cell.labels["size"]) for cell in part.cells} == {("state", 512)}
+        assert {(o.labels["model"], o.labels["matched_on"], o.labels["size"]) for o in part.skipped} == {
             ("Attention", "state", 512)
         }
     unknown = only(table, ["model=attention,lstm", *SIZE, "length=32"])  # a label of cells alone
@@ -309,12 +307,12 @@ def test_a_part_with_what_is_left_out(table):
 
 
 def test_every_reason_of_a_model_is_told(table):
-    sizes = {one.labels["size"] for one in table.left_out if one.labels["model"] == "Mamba-2"}
-    assert len(sizes) == table.reasons["Mamba-2"].count("were asked") > 1
+    sizes = {one.labels["size"] for one in table.skipped if one.labels["model"] == "Mamba-2"}
+    assert len(sizes) == table.reasons["Mamba-2"].count("expected about") > 1
 
 
-def test_a_part_that_is_left_out_tells_why(table):
-    words = "size=512; Attention: its state grows with the tokens seen, one of 512 numbers was asked"
+def test_a_part_that_is_skipped_tells_why(table):
+    words = "size=512; Attention: its state grows with the tokens seen, expected a state of 512 numbers"
     with pytest.raises(ValueError, match=re.escape(words)) as caught:
         only(table, ["model=attention", *SIZE])
     assert "Mamba" not in str(caught.value)
@@ -328,14 +326,14 @@ def test_a_part_that_is_left_out_tells_why(table):
     [
         (
             ["nope=1"],
-            "only: got 'nope=1', expected label=values, the label one of task, model, layer, m, basis",
+            "only: got 'nope=1', expected label=values, the label one of task, model, layer, m, matched_on",
         ),
         (["task"], "only: got task='', expected one of compression, s3"),
         (["task=s3,s4"], "only: got task='s4', expected one of compression, s3"),
         (["seed=7"], "only: got seed='7', expected one of 0, 1"),
         (
-            ["task=compression", "basis=parameters"],
-            "only: no cell of table1 has all of task=compression, basis=par",
+            ["task=compression", "matched_on=parameters"],
+            "only: no cell of table1 has all of task=compression, matched_on=par",
         ),
     ],
 )

@@ -9,13 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from statemix_research.sweeps import EXPERIMENTS, Store, export, import_runs, make_plan, rows_of
-from statemix_research.sweeps.exported import read_export
+from statemix_research.paper.experiments import EXPERIMENTS, get_experiment
+from statemix_research.sweeps import Store, export, import_runs, make_plan, rows_of
+from statemix_research.sweeps.exported import FORM, read_export
 
 from statemix.training import RunError
 
-RECORD = Path(__file__).parents[2] / "benchmarks" / "paper" / "fig3.jsonl"
-HEAD, *ROWS = map(json.loads, RECORD.read_bytes().split(b"\n")[:-1])
+RECORD = Path(__file__).parents[2] / "results" / "fig3.jsonl"
+HEAD, ROWS = read_export(RECORD)
+HEAD = {**HEAD, "form": FORM}
 ROWS = ROWS[:4]
 
 
@@ -54,7 +56,7 @@ def test_a_value_that_cannot_be_is_named(write, store, name):
     with pytest.raises(
         ValueError, match=rf"^file: {path} is damaged in line 4, {name}: got .*, expected "
     ) as caught:
-        import_runs(path, store)
+        import_runs(path, store, get_experiment)
     assert "\n" not in str(caught.value)
     assert not store.path.exists()
     with pytest.raises(ValueError, match=rf"^store: {path} is damaged in line 4, {name}: got "):
@@ -65,7 +67,7 @@ def test_a_value_that_cannot_be_is_named(write, store, name):
 def test_a_value_that_is_missing_is_named(write, store, name):
     path = write([ROWS[0], without(ROWS[1], name)])
     with pytest.raises(ValueError, match=rf"line 3, {name}: missing, expected "):
-        import_runs(path, store)
+        import_runs(path, store, get_experiment)
 
 
 CELLS = {
@@ -81,7 +83,7 @@ def test_a_row_fits_the_cell_of_its_key(write, store, name):
     value, words = CELLS[name]
     path = write([{**ROWS[0], name: value}])
     with pytest.raises(ValueError, match=f"is damaged in line 2, {words}"):
-        import_runs(path, store)
+        import_runs(path, store, get_experiment)
     assert not store.path.exists()
 
 
@@ -89,7 +91,7 @@ def test_a_cell_comes_once_and_a_run_has_one_result(write, store):
     with pytest.raises(
         ValueError, match=r"line 5, key: got '57f1.*', expected another cell than that of line 2"
     ):
-        import_runs(write([*ROWS[:3], ROWS[0]]), store)
+        import_runs(write([*ROWS[:3], ROWS[0]]), store, get_experiment)
     other = {**ROWS[0], "size": 640, "seconds": 1.0}
     with pytest.raises(ValueError, match=r"line 3, seconds: got 1.0, expected 198.666 as in line 2"):
         read_export(write([ROWS[0], other]))
@@ -99,7 +101,7 @@ HEADS = {
     "experiment": ("fig99", "line 1, experiment: got 'fig99', expected one of"),
     "preset": ("large", "line 1, preset: got 'large', expected one of"),
     "settings": (["training.stepz=1"], "line 1, .*training.stepz: unknown setting"),
-    "left_out": ([1], r"line 1, left_out: got \[1\], expected a list of"),
+    "skipped": ([1], r"line 1, skipped: got \[1\], expected a list of"),
     "cells": ("7", "line 1, cells: got '7', expected a whole number"),
 }
 
@@ -108,7 +110,7 @@ HEADS = {
 def test_a_head_that_cannot_be_is_named(write, store, name):
     value, words = HEADS[name]
     with pytest.raises(ValueError, match=f"^file: .*x.jsonl is damaged in {words}"):
-        import_runs(write(**{name: value}), store)
+        import_runs(write(**{name: value}), store, get_experiment)
     assert not store.path.exists()
 
 
@@ -116,7 +118,7 @@ def test_a_head_that_cannot_be_is_named(write, store, name):
 def test_bytes_that_are_no_lines(store, tmp_path, content):
     path = write_after_head(tmp_path, content)
     with pytest.raises(ValueError, match=r"x\.jsonl is damaged in line [23], "):
-        import_runs(path, store)
+        import_runs(path, store, get_experiment)
 
 
 def write_after_head(tmp_path, content):
@@ -132,10 +134,15 @@ def test_any_letter_of_an_error_comes_through(write):
 
 
 def test_a_record_comes_back_to_the_same_bytes(store, tmp_path):
-    assert import_runs(RECORD, store).new == 70
-    plan = make_plan(EXPERIMENTS["fig3"], "full", to_run=False)
-    export(plan, rows_of(plan, store), tmp_path / "again.jsonl")
-    assert (tmp_path / "again.jsonl").read_bytes() == RECORD.read_bytes()
+    """A file of the earlier form comes back as one of the present form, which then is exported to the same bytes."""
+    assert import_runs(RECORD, store, get_experiment).new == 70
+    plan, again = make_plan(EXPERIMENTS["fig3"], "full", to_run=False), tmp_path / "again.jsonl"
+    export(plan, rows_of(plan, store), again)
+    assert read_export(again)[1] == read_export(RECORD)[1]
+    other = Store(tmp_path / "other")
+    import_runs(again, other, get_experiment)
+    export(plan, rows_of(plan, other), tmp_path / "third.jsonl")
+    assert (tmp_path / "third.jsonl").read_bytes() == again.read_bytes()
 
 
 def contents(store):
@@ -148,8 +155,8 @@ def contents(store):
 def test_after_an_error_nothing_has_come_in(write, store, monkeypatch, there):
     """Also into the folder of a run that is there, and lacks a measurement."""
     if there:
-        import_runs(write(ROWS[3:]), store)
-        store.measure_path(ROWS[3]["key"], "spectrum").unlink()
+        import_runs(write(ROWS[3:]), store, get_experiment)
+        store.probe_path(ROWS[3]["key"], "spectrum").unlink()
     before, moved, rename = contents(store), [], Path.rename
 
     def failing(self, target):
@@ -162,11 +169,11 @@ def test_after_an_error_nothing_has_come_in(write, store, monkeypatch, there):
     with monkeypatch.context() as patched:
         patched.setattr(Path, "rename", failing)
         with pytest.raises(RunError, match="No space left on device"):
-            import_runs(path, store)
+            import_runs(path, store, get_experiment)
     assert len(moved) > 3  # and back
     assert contents(store) == before
-    assert import_runs(path, store).new == (3 if there else 4)
-    assert store.measured(ROWS[3]["key"], "spectrum") is not None
+    assert import_runs(path, store, get_experiment).new == (3 if there else 4)
+    assert store.probed(ROWS[3]["key"], "spectrum") is not None
 
 
 def test_what_a_killed_import_left_goes_at_the_next(write, store):
@@ -178,16 +185,16 @@ def test_what_a_killed_import_left_goes_at_the_next(write, store):
     for folder in (left, of_another):
         (folder / ROWS[0]["key"]).mkdir(parents=True)
         (folder / ROWS[0]["key"] / "config.json").write_text("{")
-    import_runs(write(), store)
+    import_runs(write(), store, get_experiment)
     assert not left.exists()
     assert of_another.exists()
     assert {path.name for path in store.path.iterdir()} == {row["key"] for row in ROWS} | {of_another.name}
 
 
 def test_a_damaged_run_of_the_store_is_named_before_anything_is_written(write, store):
-    import_runs(write(ROWS[:1]), store)
+    import_runs(write(ROWS[:1]), store, get_experiment)
     summary = store.folder(ROWS[0]["key"]) / "summary.json"
     summary.write_text("{}")
     with pytest.raises(RunError, match=rf"{summary}"):
-        import_runs(write(), store)
+        import_runs(write(), store, get_experiment)
     assert [path.name for path in store.path.iterdir()] == [ROWS[0]["key"]]

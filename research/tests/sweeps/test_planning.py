@@ -8,24 +8,25 @@ import sys
 
 import pytest
 import torch
-from statemix_research.paper.evidence import plan_in_store, read_evidence
-from statemix_research.sweeps import EXPERIMENTS, Store, make_plan
+from statemix_research.paper.experiments import EXPERIMENTS
+from statemix_research.paper.source import plan_in_store, read_results
+from statemix_research.sweeps import Store, make_plan
 from statemix_research.sweeps.grid import resolved
-from statemix_research.sweeps.models import LARGEST, MODELS, _counted, _nearest
+from statemix_research.sweeps.models import MAX_WIDTH, MODEL_SPECS, counted, nearest_width
 from statemix_research.sweeps.store import Keys, key_of
 
 from statemix.analysis.accounting import parameters, state_size
 from statemix.nn import build_mixer
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", MODEL_SPECS)
 def test_sizes_are_those_of_whole_mixers(name):
-    model = MODELS[name]
+    model = MODEL_SPECS[name]
     mixer = {**model.mixer, **({model.grows: 2 * model.step} if model.grows else {})}
     with torch.device("meta"):
         whole = build_mixer(**mixer, dim=64)
     for count in (parameters, state_size):
-        assert _counted(json.dumps(mixer), 64, count) == count(whole)
+        assert counted(json.dumps(mixer), 64, count) == count(whole)
 
 
 COUNTS = {
@@ -40,19 +41,19 @@ COUNTS = {
 
 
 @pytest.mark.parametrize("name", COUNTS)
-def test_the_nearest_width_is_found(name):
+def test_thenearest_width_width_is_found(name):
     count, asked = COUNTS[name], []
 
     def counted(width):
         asked.append(width)
         return count(width)
 
-    every = [count(width) for width in range(1, LARGEST + 1)]
+    every = [count(width) for width in range(1, MAX_WIDTH + 1)]
     for size in (1, 5, 12, 40, 77, 500, 1234, 99_999):
         asked.clear()
-        found = _nearest(counted, size)
+        found = nearest_width(counted, size)
         assert abs(count(found) - size) == min(abs(one - size) for one in every)
-        assert len(set(asked)) <= (6 if name in ("a line", "a parabola") else 40)
+        assert len(set(asked)) <= (12 if name in ("a line", "a parabola") else 64)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -94,16 +95,16 @@ def test_nothing_is_planned_for_an_empty_store(tmp_path, monkeypatch):
         monkeypatch.setattr(type(grid), "expand", planned)
     assert plan_in_store(EXPERIMENTS["table1"], Store(tmp_path), None).cells == []
     with pytest.raises(ValueError, match="has no run of table1"):
-        read_evidence(EXPERIMENTS["table1"], tmp_path)
+        read_results(EXPERIMENTS["table1"], tmp_path)
     with pytest.raises(ValueError, match="preset: got 'nope'"):
-        read_evidence(EXPERIMENTS["table1"], tmp_path, "nope")
+        read_results(EXPERIMENTS["table1"], tmp_path, "nope")
 
 
 def test_planning_imports_no_compiler():
     """torch computes some things without memory in Python, and imports its compiler for that."""
     code = (
-        "import sys, statemix_research.sweeps as e\n"
-        "for name in ('fig5', 'mad'): e.make_plan(e.get_experiment(name), 'full', to_run=False)\n"
+        "import sys, statemix_research.sweeps as e, statemix_research.paper.experiments as p\n"
+        "for name in ('fig5', 'mad'): e.make_plan(p.get_experiment(name), 'full', to_run=False)\n"
         "print(sorted({'torch._dynamo', 'sympy'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

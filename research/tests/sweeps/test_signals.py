@@ -20,7 +20,9 @@ from statemix_research.sweeps.executors import Processes, interruptible
 
 from research.tests.sweeps.helpers import events, experiment
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
+
+PATH = os.pathsep.join(str(ROOT / part) for part in ("src", "research/src", "."))
 
 DRIVER = """
 import signal, sys
@@ -42,10 +44,9 @@ def started(tmp_path, *arguments, before=None):
     """A driver in a session of its own, once two of its runs have saved something."""
     script = tmp_path / "driver.py"
     script.write_text(DRIVER)
-    path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     process = subprocess.Popen(
         [sys.executable, str(script), str(tmp_path / "store"), *arguments],
-        env={**os.environ, "PYTHONPATH": path}, start_new_session=True, preexec_fn=before,
+        env={**os.environ, "PYTHONPATH": PATH}, start_new_session=True, preexec_fn=before,
     )  # fmt: skip
     deadline = time.monotonic() + 90
     while len(list((tmp_path / "store").glob("*/checkpoint/state.safetensors"))) < 2:
@@ -78,8 +79,7 @@ def test_a_terminal_that_closes_has_them_save(tmp_path):
     store = tmp_path / "store"
     arguments = [
         "-m",
-        "statemix",
-        "experiment",
+        "statemix_research",
         "run",
         "fig3",
         "training.steps=20000",
@@ -89,7 +89,7 @@ def test_a_terminal_that_closes_has_them_save(tmp_path):
     terminal, inside = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, *arguments, *options], stdin=inside, stdout=inside, stderr=inside, start_new_session=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "TERM": "xterm"},
+        env={**os.environ, "PYTHONPATH": PATH, "TERM": "xterm"},
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
     )  # fmt: skip
     os.close(inside)

@@ -18,12 +18,12 @@ from statemix_research.sweeps import Store, executor_of, jobs_of, make_plan, run
 from statemix_research.sweeps.executors import PRELOADED, Processes
 from statemix_research.sweeps.store import Job
 from statemix_research.sweeps.sweep import DEATHS
-from statemix_research.sweeps.work import Outcome, execute, execute_many
+from statemix_research.sweeps.work import Outcome, execute, execute_packed
 
 from research.tests.sweeps.helpers import ctrl_c, deadly, events, experiment, heard, imported
 from statemix.training import Config, RunFolder, train
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def jobs(**axes):
@@ -124,7 +124,7 @@ def test_side_by_side_each_ends_in_its_own_way(tmp_path):
     (store.folder(failing.key) / "metrics.jsonl").mkdir(parents=True)  # cannot be written
     (store.folder(failing.key) / "config.json").write_text(json.dumps(failing.content))
     todo = [done, good, damaged, failing, diverging]
-    outcomes = execute_many(todo, str(tmp_path), 3)
+    outcomes = execute_packed(todo, str(tmp_path), 3)
     assert [one.key for one in outcomes] == [job.key for job in todo]
     assert [one.status for one in outcomes] == ["finished", "finished", "failed", "failed", "diverged"]
     assert [store.status(job) for job in todo] == [one.status for one in outcomes]
@@ -244,7 +244,7 @@ def test_side_by_side_what_others_train_is_waited_for(tmp_path):
     (store.folder(job.key) / "summary.json").unlink()
     with (store.folder(job.key) / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        worker = threading.Thread(target=execute_many, args=([job, other], str(tmp_path), 2))
+        worker = threading.Thread(target=execute_packed, args=([job, other], str(tmp_path), 2))
         worker.start()
         while not events(store, job.key, "waiting"):
             time.sleep(0.01)
@@ -280,7 +280,7 @@ def test_a_killed_driver_takes_its_workers_along_and_the_next_goes_on(tmp_path):
     script = tmp_path / "driver.py"
     script.write_text(DRIVER)
     store, todo = Store(tmp_path / "store"), jobs(steps=200)
-    path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
+    path = os.pathsep.join(str(ROOT / part) for part in ("src", "research/src", "."))
     process = subprocess.Popen(
         [sys.executable, str(script), str(store.path)], env={**os.environ, "PYTHONPATH": path}
     )
@@ -355,7 +355,7 @@ def test_waiting_for_another_process(tmp_path):
 
 
 def timed_jobs(steps=10):
-    return [job._replace(measures=("pace", "spectrum")) for job in jobs(steps=steps)]
+    return [job._replace(probes=("step_time", "spectrum")) for job in jobs(steps=steps)]
 
 
 class Watch:
@@ -382,8 +382,8 @@ def test_timings_come_once_nothing_else_runs(tmp_path, packed):
     others = ("summary.json", "spectrum.json", "attempts.jsonl")
     last = max((store.folder(job.key) / name).stat().st_mtime_ns for job in todo for name in others)
     for job in todo:
-        assert store.measured(job.key, "pace")["milliseconds_per_step"] > 0
-        assert store.measure_path(job.key, "pace").stat().st_mtime_ns > last
+        assert store.probed(job.key, "step_time")["milliseconds_per_step"] > 0
+        assert store.probe_path(job.key, "step_time").stat().st_mtime_ns > last
     assert max(watch.running) > 1
     first = watch.workers.index(1)  # the timings begin
     assert set(watch.workers[:first]) == {2}
@@ -399,23 +399,23 @@ def test_alone_jobs_run_one_at_a_time(tmp_path):
     assert max(watch.running) == 1
     assert (progress.found, progress.counts["finished"], progress.ended) == (0, 4, 4)
     assert (again.found, again.ended) == (4, 0)
-    assert all(store.measured(job.key, "pace") for job in todo)
+    assert all(store.probed(job.key, "step_time") for job in todo)
 
 
 def test_a_timing_that_failed_is_retried_on_request(tmp_path):
     store, (job, damaged, *_) = Store(tmp_path), timed_jobs()
     with Processes(1) as executor:
-        run_sweep([job._replace(measures=("spectrum",))], store, executor)
+        run_sweep([job._replace(probes=("spectrum",))], store, executor)
         store.note(job.key, "failed", error="no pace", traceback="Traceback")
         store.folder(damaged.key).mkdir()
         (store.folder(damaged.key) / "config.json").write_text("{")
         todo = [job, damaged]
         left = run_all(todo, store, executor)
         assert (left.counts["finished"], left.counts["failed"]) == (0, 2)
-        assert store.measured(job.key, "pace") is None
+        assert store.probed(job.key, "step_time") is None
         retried = run_all(todo, store, executor, retry=True)
     assert (retried.found, retried.counts["finished"], retried.counts["failed"]) == (1, 1, 1)
-    assert store.measured(job.key, "pace") is not None
+    assert store.probed(job.key, "step_time") is not None
     assert store.failure(job.key) is None
     assert len(events(store, damaged.key, "failed")) == 2  # once in each sweep, not again for its timing
 
@@ -449,5 +449,5 @@ def test_an_end_is_noted_once_by_who_brought_it(tmp_path):
     store.folder(job.key).joinpath("attempts.jsonl").unlink()
     for event, facts in (("started", {}), ("ended", {"status": "finished", "hardware": {"device": "there"}})):
         store.note(job.key, event, **facts)
-    work._ended(job, store, "finished")
+    work.note_ended(job, store, "finished")
     assert len(events(store, job.key, "ended")) == 1

@@ -16,7 +16,7 @@ from statemix.cli.errors import Failure
 from statemix.environment import cpu_model, versions
 from statemix.extras import installed
 from statemix.ops import BACKENDS, explain_backend
-from statemix.ops.triton import table
+from statemix.ops import launch as table
 from statemix.text import visible
 
 Rows = Iterable[Sequence[str]]

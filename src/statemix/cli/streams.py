@@ -34,8 +34,13 @@ def _replace(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error("statemix", _replace)
 
 
-def encodable(text: str, encoding: str) -> str:
-    """`text` with what an encoding does not have replaced, as the streams do; the width is then known."""
+def encodable(text: str, encoding: str | None) -> str:
+    """`text` with what an encoding does not have replaced, as the streams do; the width is then known.
+
+    None is the encoding of a stream of text in memory, which takes everything.
+    """
+    if encoding is None:
+        return text
     try:
         return text.encode(encoding, "statemix").decode(encoding)
     except (LookupError, UnicodeError):  # an encoding of bytes, or none that Python knows

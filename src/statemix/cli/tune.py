@@ -10,7 +10,7 @@ import typer
 
 from statemix.cli.console import output, progress, working
 from statemix.cli.table import Column, Table
-from statemix.ops.triton import table
+from statemix.ops import launch as table
 
 if TYPE_CHECKING:
     from statemix.cli.tuning import Choice, LaunchOrPortable
@@ -46,7 +46,7 @@ def tune(
     from statemix.cli import tuning
 
     if show:
-        _show_in_use(tuning.read_devices(table.user_file()))
+        _show_in_use(table.read_user_file())
         return
     for name, value, least in (("repeats", repeats, 1), ("threads", threads, 0)):
         if value < least:
@@ -54,7 +54,7 @@ def tune(
     if dtype not in tuning.DTYPES:
         raise ValueError(f"dtype: got {dtype!r}, expected one of {', '.join(map(repr, tuning.DTYPES))}")
     wanted, path = tuning.parse_shapes(shapes, sizes), table.user_file()
-    tuning.read_devices(path)  # a damaged file is reported before the work
+    table.read_user_file()  # a damaged file is reported before the work
     device = tuning.check_gpu()
     settings = (tuning.DTYPES[dtype], device, repeats, threads or os.cpu_count() or 1)
     choices: list[Choice] = []
@@ -105,7 +105,7 @@ def _gains(choices: list[Choice]) -> Table:
 def _show_in_use(devices: dict[str, dict[str, LaunchOrPortable]]) -> None:
     """The measured defaults by compute capability, and the user's own entries by GPU."""
     console, path = output(), table.user_file()
-    names = ("recurrence", "direction", "m up to", f"lanes < {table.MANY}", "more lanes")
+    names = ("recurrence", "direction", "m up to", f"lanes < {table.MANY_LANES}", "more lanes")
     for capability, rows in table.MEASURED.items():
         title = f"measured defaults, compute capability {'.'.join(map(str, capability))}: {LAUNCH}"
         defaults = Table(title, [Column(name, prose=True) for name in names])

@@ -17,8 +17,8 @@ from torch import Tensor
 from statemix.cli import selfcheck
 from statemix.ops import triton
 from statemix.ops.dispatch import RECURRENCES
+from statemix.ops.launch import LaunchConfig, LaunchKey, choosing, default_launch, read_user_file, user_table
 from statemix.ops.layout import Role, in_fast_format
-from statemix.ops.triton.table import OVERRIDE, Key, Turns, default, user_table
 from statemix.timing import time_calls
 from statemix.training.files import replace_file
 
@@ -51,7 +51,7 @@ INPUT_AXES, OUTPUT_AXES = (2, 2, 1, 2, 1), {"forward": (2, 1), "backward": (2, 2
 """Where N lies: in the scan's inputs and the outputs' gradients; in its outputs, or the inputs' gradients."""
 
 BACKEND = "triton"
-LaunchOrPortable = Turns | None
+LaunchOrPortable = LaunchConfig | None
 """None stands for the portable kernels."""
 
 
@@ -91,25 +91,25 @@ def _positive(parts: list[str]) -> list[int]:
     return [int(part) for part in parts] if all(p.isdecimal() and int(p) for p in parts) else []
 
 
-def shared_bytes(key: Key, launch: Turns) -> int:
+def shared_bytes(key: LaunchKey, launch: LaunchConfig) -> int:
     """Shared memory of a launch: the stages of every worker and the carried states (barriers left aside)."""
     workers, warps, block_t, stages, _ = launch
-    rows = block_t + (key.m - 1 if key.kind == "order" else 0)
+    rows = block_t + (key.m - 1 if key.kernels == "hlru" else 0)
     planes = block_t * (key.m + 2)
     if key.direction == "backward":
         planes = block_t * (key.m + 3) + (1 << (rows - 1).bit_length())
-    carried = key.m if key.kind == "order" else 1
+    carried = key.m if key.kernels == "hlru" else 1
     return workers * warps * 32 * (planes * stages * key.bytes + carried * 4)
 
 
-def candidates(key: Key, shared: int, hopper: bool = True) -> list[LaunchOrPortable]:
+def candidates(key: LaunchKey, shared: int, hopper: bool = True) -> list[LaunchOrPortable]:
     """The launches worth timing on a GPU whose programs have `shared` bytes; portable kernels alone without Hopper."""
 
     def up_to_m(table: Mapping[int, tuple[int, ...]]) -> tuple[int, ...]:
         return next((entry for limit, entry in table.items() if key.m <= limit), ())
 
     grid = [
-        Turns(workers, warps, block_t, stages, registers)
+        LaunchConfig(workers, warps, block_t, stages, registers)
         for workers, warps in WORKERS_AND_WARPS
         for block_t in up_to_m(BLOCK_T[key.direction])
         for stages in STAGES
@@ -123,7 +123,7 @@ class Choice(NamedTuple):
     """The fastest launch for a shape and direction beside the default, in milliseconds, and what failed and why."""
 
     shape: Shape
-    key: Key
+    key: LaunchKey
     default: LaunchOrPortable
     default_ms: float | None
     best: LaunchOrPortable
@@ -136,7 +136,7 @@ def choose_best(gpu: Any, direction: str) -> Choice | None:
     """Time the default and every candidate on a `Gpu`. None if nothing can be chosen; RuntimeError if all failed."""
     if (key := gpu.key(direction)) is None:
         return None
-    usual = default(key, gpu.capability)
+    usual = default_launch(key, gpu.capability)
     launches = list(dict.fromkeys([usual, *candidates(key, gpu.shared, gpu.hopper)]))
     gpu.compile(direction, launches)
     times: dict[LaunchOrPortable, float] = {}
@@ -156,21 +156,13 @@ def choose_best(gpu: Any, direction: str) -> Choice | None:
 
 def save(path: Path, device: str, choices: Sequence[Choice]) -> int:
     """Enter choices into a user's launch table, whole or not at all; returns the GPU's number of entries."""
-    devices = read_devices(path)
+    devices = read_user_file()
     entries = devices.setdefault(device, {})
     entries.update({str(choice.key): choice.best for choice in choices})
     text = json.dumps({"devices": devices}, indent=2) + "\n"
     replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     user_table.cache_clear()
     return len(entries)
-
-
-def read_devices(path: Path) -> dict[str, dict[str, LaunchOrPortable]]:
-    """The entries of the user's launch table by device; none without the file. ValueError if it is something else."""
-    user_table.cache_clear()
-    user_table("")  # refuses a damaged file
-    devices = json.loads(path.read_text(encoding="utf-8"))["devices"] if path.is_file() else {}
-    return {device: dict(user_table(device)) for device in devices}
 
 
 def check_gpu() -> torch.device:
@@ -213,7 +205,7 @@ class Gpu:
         roles: tuple[Role, ...] = ("gates", "values", "state", "values", "state")
         return tuple(in_fast_format(x, role) for x, role in zip(inputs, roles, strict=True))
 
-    def key(self, direction: str) -> Key | None:
+    def key(self, direction: str) -> LaunchKey | None:
         """The key that the operator looks up in the launch table; None if it looks up none."""
         with forced("", None, self.capability) as keys:
             self._call(direction, self._inputs)()
@@ -279,16 +271,15 @@ def _corner(tensor: Tensor, axis: int) -> Tensor:
 
 
 @contextmanager
-def forced(direction: str, launch: LaunchOrPortable, capability: tuple[int, int]) -> Iterator[list[Key]]:
+def forced(
+    direction: str, launch: LaunchOrPortable, capability: tuple[int, int]
+) -> Iterator[list[LaunchKey]]:
     """In this thread, one direction's launch instead of what the tables have; yields the keys that are looked up."""
-    keys: list[Key] = []
+    keys: list[LaunchKey] = []
 
-    def choose(key: Key) -> LaunchOrPortable:
+    def choose(key: LaunchKey, *_: Any) -> LaunchOrPortable:
         keys.append(key)
-        return launch if key.direction == direction else default(key, capability)
+        return launch if key.direction == direction else default_launch(key, capability)
 
-    before = OVERRIDE.set(choose)
-    try:
+    with choosing(choose):
         yield keys
-    finally:
-        OVERRIDE.reset(before)

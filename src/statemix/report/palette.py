@@ -14,9 +14,9 @@ class Look(NamedTuple):
 
 
 LOOKS = {
-    "diagonal": Look("#6E7781", "."),
+    "diagonal": Look("#56B4E9", "."),
     "bdlru": Look("#0072B2", "o"),
-    "bdlru1": Look("#6E7781", "."),
+    "bdlru1": Look("#56B4E9", "."),
     "bdlru2": Look("#8FA7E8", "s"),
     "bdlru3": Look("#4F7BD9", "^"),
     "bdlru4": Look("#0072B2", "o"),
@@ -24,7 +24,7 @@ LOOKS = {
     "bdlru8": Look("#12306B", "v"),
     "bdlru16": Look("#081A40", "P"),
     "hlru": Look("#D55E00", "s"),
-    "hlru1": Look("#6E7781", "."),
+    "hlru1": Look("#56B4E9", "."),
     "hlru2": Look("#F5B183", "s"),
     "hlru3": Look("#EE8A45", "^"),
     "hlru4": Look("#D55E00", "o"),
@@ -48,10 +48,10 @@ LOOKS = {
 """By the model's name in lower case, letters and digits alone. Distinguishable by colour-blind readers in the usual
 comparisons (after Okabe and Ito, and Tol); block sizes and orders m are shades of one hue."""
 
-OTHERS = Look("#BBBBBB", ".")
+OTHERS = Look("#777777", ".")
 """Several models drawn as one series."""
 
-SPARE = ("#661100", "#6699CC", "#AA4466", "#DDCC77", "#56B4E9", "#228833", "#4477AA", "#EE6677")
+SPARE = ("#661100", "#6699CC", "#AA4466", "#DDCC77", "#4477AA", "#228833", "#BBBBBB", "#EE6677")
 
 MAX_SERIES = 8
 """Series in one panel."""

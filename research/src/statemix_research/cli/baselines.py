@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
-from benchmarks.files import write_json
 
-from benchmarks.packages import FLA, version
-from statemix.cli.console import Styled, output, working
+from statemix.cli.console import Styled, output, progress
 from statemix.cli.errors import Failure
 from statemix.cli.table import Column, Table
-from statemix.environment import describe
+from statemix.environment import describe, installed_version
+from statemix.training.files import write_json
 from statemix_research.baselines.verify import Check, check, select
+
+FLA = "flash-linear-attention"
 
 PROSE = ("baseline", "runs here as")
 """Columns that may be wrapped."""
@@ -33,18 +35,16 @@ def baselines(
     out: Annotated[Path | None, typer.Option(help="Write the comparison to this JSON file.")] = None,
 ) -> None:
     """List the baselines and compare each with a float64 loop, outputs and gradients; exit code 1 if one is wrong."""
-    where, cases, results = _device(device), select(names or []), []
-    with working("compared", len(cases)) as work:
-        for case in cases:
-            work.begin(f"{case.baseline} {case.operation}")
-            results.append(check(case, where))
-            work.end()
+    where, results = _device(device), []
+    for case in select(names or []):
+        progress().say(f"comparing {case.baseline}, {case.operation}", style="dim")
+        results.append(check(case, where))
     output().print(_table(results))
     for reason in dict.fromkeys(one.reason for one in results if one.reason):
         those = ", ".join(dict.fromkeys(one.baseline for one in results if one.reason == reason))
         output().say(f"{those}: {reason}")
     if out is not None:
-        packages = {FLA.distribution: version(FLA)}
+        packages = {FLA: installed_version(FLA)}
         record = {"bench": "baselines", "environment": describe(str(where)), "packages": packages}
         write_json(out, record | {"checks": [one.to_dict() for one in results]})
     wrong = [one.baseline for one in results if not one.passed]
@@ -70,18 +70,10 @@ def _table(results: list[Check]) -> Table:
     title = "relative errors against a float64 loop: of the outputs, and of the worst gradient"
     table = Table(title, [Column(name, prose=name in PROSE) for name in names])
     for one in results:
+        worst = sorted(one.gradient_errors.items(), key=lambda item: (math.isnan(item[1]), item[1]))[-1:]
         table.add_row(
             [one.baseline, Styled(one.operation, "dim")], f"{one.runs or 'no'}, {one.dtype}",
-            [f"{one.output_error:.1e} outputs", *_worst(one)],
+            [f"{one.output_error:.1e} outputs", *(f"{error:.1e} {name}" for name, error in worst)],
             [VERDICTS[one.passed], Styled(f"≤ {one.bound:.0e}", "dim")],
         )  # fmt: skip
     return table
-
-
-def _worst(check: Check) -> list[str]:
-    """The largest gradient error and whose it is; NaN before all."""
-    if not check.gradient_errors:
-        return []
-    name = max(check.gradient_errors, key=lambda key: (check.gradient_errors[key] != check.gradient_errors[key],
-                                                       check.gradient_errors[key]))  # fmt: skip
-    return [f"{check.gradient_errors[name]:.1e} {name}"]

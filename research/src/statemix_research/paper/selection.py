@@ -1,131 +1,155 @@
-"""Honest choices among runs: by validation data, with everything that was tried shown beside what was chosen.
-
-A run is a mapping with its labels ("task", "lr", "seed", …), its "status" and its numbers.
-"""
+"""Runs as a table, settings chosen on validation data, and statistics over seeds."""
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from statemix.analysis.statistics import Spread, spread
-
-Run = Mapping[str, Any]
-
-LEAST = 0.02
-"""Two accuracies nearer than this agree, however small the spread of one of them is."""
-
+import numpy as np
+import pandas as pd
+from statemix_research.sweeps.models import MODEL_SPECS
 
 ACCURACIES = ("accuracy", "mean_accuracy", "validation")
-"""Values that a run which diverged has all the same: 0."""
+"""Values that are 0 for a run that diverged."""
+
+MODEL_ORDER = {spec.label: place for place, spec in enumerate(MODEL_SPECS.values())}
+
+RESAMPLES = 10_000
+
+Columns = Sequence[str]
 
 
-class Candidate(NamedTuple):
-    """Runs that differ in the seed alone: the setting that tells them from others, their validation and value."""
-
-    setting: dict[str, Any]
-    validation: Spread
-    value: Spread
-    diverged: int
-    runs: list[Run]
-
-
-class Selection(NamedTuple):
-    """The candidate of the best mean on validation data among those with the most runs, and all that were tried, in the
-    order of their settings."""
-
-    chosen: Candidate
-    tried: list[Candidate]
+def frame_of(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """The rows of runs that came to their end, models in registry order; a diverged run's accuracies are 0."""
+    frame = pd.DataFrame([row for row in rows if "ended" in row])
+    if frame.empty:
+        return frame
+    for name in ACCURACIES:
+        if name in frame:
+            frame[name] = frame[name].astype(float)
+            frame.loc[frame["ended"] == "diverged", name] = 0.0
+    order = frame["model"].map(MODEL_ORDER).fillna(len(MODEL_ORDER))
+    return frame.loc[order.sort_values(kind="stable").index].reset_index(drop=True)
 
 
-def matching(runs: Iterable[Run], where: Mapping[str, Any]) -> list[Run]:
+def matching(frame: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
     """The runs whose labels have the given values; a list or tuple of values admits each of them."""
-    found = list(runs)
-    for key, want in where.items():
-        wanted = want if isinstance(want, (list, tuple)) else (want,)
-        found = [run for run in found if run.get(key) in wanted]
-    return found
+    for key, value in where.items():
+        if key not in frame:
+            return frame.iloc[:0]
+        frame = frame[frame[key].isin(value if isinstance(value, (list, tuple)) else [value])]
+    return frame
 
 
-def grouped(runs: Iterable[Run], by: Sequence[str]) -> dict[tuple[Any, ...], list[Run]]:
-    """Runs by the values of some labels, in order of appearance."""
-    groups: dict[tuple[Any, ...], list[Run]] = {}
-    for run in runs:
-        groups.setdefault(tuple(run.get(key) for key in by), []).append(run)
-    return groups
+def choose(frame: pd.DataFrame, by: Columns, over: Columns, value: str) -> pd.DataFrame:
+    """The runs of the setting, for each group `by`, with the best mean validation accuracy.
 
+    Test data take no part in the choice. A setting with fewer runs than another is not chosen: in an unfinished sweep
+    those runs end first that stop early, because they succeeded. Of equals the first in order is taken.
 
-def numbers(runs: Iterable[Run], value: str) -> list[float]:
-    """The values of runs that have one; an accuracy of a run that diverged is 0."""
-    found = []
-    for run in runs:
-        number = run.get(value)
-        if run.get("status") == "diverged" and value in ACCURACIES:
-            number = 0.0
-        if number is not None and math.isfinite(number):
-            found.append(float(number))
-    return found
-
-
-def select(
-    runs: Iterable[Run], over: Sequence[str] = ("lr",), value: str = "accuracy", score: str = "validation"
-) -> Selection | None:
-    """Choose among settings of the labels `over` the one of the best mean `score`; None without any run that ended.
-
-    The test value takes no part in the choice. A setting with fewer runs than another is shown and not chosen: of an
-    unfinished sweep those runs end first that stop early, because they succeeded. Of equals the first is taken.
+    Args:
+        frame: As `frame_of` makes it.
+        by: Labels that tell the groups apart.
+        over: Labels that make a setting.
+        value: Only runs with this value count.
     """
-    tried = []
-    for setting, members in grouped(runs, over).items():
-        ended = [run for run in members if numbers([run], value)]
-        if ended:
-            diverged = sum(run.get("status") == "diverged" for run in ended)
-            names = dict(zip(over, setting, strict=True))
-            scores, values = spread(numbers(ended, score)), spread(numbers(ended, value))
-            tried.append(Candidate(names, scores, values, diverged, ended))
-    if not tried:
-        return None
-    tried.sort(key=lambda one: [_ordered(part) for part in one.setting.values()])
-    most = max(len(one.runs) for one in tried)
-    whole = [one for one in tried if len(one.runs) == most]
-    return Selection(
-        max(whole, key=lambda one: one.validation.mean if one.validation.n else -math.inf), tried
+    if value not in frame:
+        return frame.iloc[:0]
+    frame = frame[frame[value].notna()]
+    over = [key for key in over if key in frame]
+    if frame.empty or not over:
+        return frame
+    frame = frame.assign(_all=0)
+    by = ["_all", *by]
+    groups = frame.groupby([*by, *over], dropna=False, sort=False)["validation"]
+    settings = groups.agg(_runs="size", _score="mean").reset_index().sort_values(over, kind="stable")
+    most = settings.groupby(by, dropna=False)["_runs"].transform("max")
+    best = settings[settings["_runs"] == most].sort_values("_score", ascending=False, kind="stable")
+    best = best.drop_duplicates(by)[[*by, *over]]
+    return (
+        frame.reset_index().merge(best, on=[*by, *over]).sort_values("index").drop(columns=["_all", "index"])
     )
 
 
-def _ordered(value: Any) -> tuple[int, float, str]:
-    return (0, float(value), "") if isinstance(value, (int, float)) else (1, 0.0, json.dumps(value))
+def readable(value: float) -> str:
+    """ "0.868", "−0.012", "27.6k", "13.9M": a number with three digits."""
+    for size, unit in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{unit}".replace("-", "−")
+    return f"{value:.3f}".replace("-", "−")
 
 
-def within(
-    runs: Iterable[Run], by: Sequence[str], cost: str, budget: float, same: Mapping[str, Any]
-) -> list[Run]:
-    """The runs of those groups (by labels) whose mean cost is at most `budget`: that of the runs in which it was
-    measured, with the labels `same`. The others of a group cost as much."""
-    kept: list[Run] = []
-    for members in grouped(runs, by).values():
-        costs = spread(numbers(matching(members, same), cost))
-        if costs.n and costs.mean <= budget:
-            kept += members
-    return kept
+class Summary(NamedTuple):
+    """Several runs of one setting: mean, minimum, maximum, number of runs, and how many of them diverged."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+    diverged: int = 0
+
+    @classmethod
+    def of(cls, runs: pd.DataFrame, value: str) -> Summary:
+        """Of the runs' values; a timing has the quartiles of its samples as bounds."""
+        values, diverged = runs[value].astype(float), int((runs["ended"] == "diverged").sum())
+        low, high, n = values.min(), values.max(), len(values)
+        if "ms" in runs and n == 1:
+            ms = runs["ms"].iloc[0]
+            low, high = (high * ms["median"] / ms[f"{side}_quartile"] for side in ("upper", "lower"))
+            n = int(ms.get("samples", 1))
+        return cls(float(values.mean()), float(low), float(high), n, diverged)
+
+    def __str__(self) -> str:
+        """ "0.868 (0.742–0.951; 5)": mean, range and n; large numbers in thousands and millions."""
+        if not self.n:
+            return "–"
+        mean, low, high = map(readable, self[:3])
+        spread = f"{low}–{high}; " if self.n > 1 else ""
+        diverged = f", {self.diverged} diverged" if self.diverged else ""
+        return f"{mean} ({spread}{self.n}{diverged})"
 
 
-def averaged(spreads: Sequence[Spread]) -> Spread:
-    """The mean of several means, with its deviation if they are independent, and the smallest n."""
-    known = [one for one in spreads if one.n]
-    if not known:
-        return spread([])
-    deviation = math.sqrt(math.fsum(one.deviation**2 for one in known)) / len(known)
-    return Spread(math.fsum(one.mean for one in known) / len(known), deviation, min(one.n for one in known))
+NOTHING = Summary(float("nan"), float("nan"), float("nan"), 0)
 
 
-def verdict(ours: Spread, theirs: float) -> str:
-    """ "agrees" when a published number lies within two deviations (at least `LEAST`) of our mean, else "differs"
-    with our mean less theirs; a dash without runs."""
-    if not ours.n:
-        return "–"
-    if abs(ours.mean - theirs) <= max(2 * ours.deviation, LEAST):
-        return "agrees"
-    return f"differs ({ours.mean - theirs:+.3f})"
+def summaries(frame: pd.DataFrame, by: Columns, value: str) -> dict[tuple[Any, ...], Summary]:
+    """A summary for each group of runs, in order of appearance."""
+    if frame.empty:
+        return {}
+    groups = frame.groupby(list(by), dropna=False, sort=False)
+    return {key: Summary.of(runs, value) for key, runs in groups}
+
+
+def bootstrap(groups: Iterable[Iterable[float]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Resampled means: seeds are drawn with replacement within each group, and the groups' means averaged.
+
+    The generator's seed is fixed, so that a page comes out the same every time.
+    """
+    generator = np.random.default_rng(0)
+    means = [
+        generator.choice(np.asarray(list(values), dtype=float), (RESAMPLES, len(list(values)))).mean(1)
+        for values in (list(group) for group in groups)
+    ]
+    return np.mean(means, axis=0)
+
+
+def within_time(frame: pd.DataFrame, reference: Mapping[str, Any], slack: float = 1.1) -> pd.DataFrame:
+    """The runs whose step takes at most `slack` times as long as the reference's, on each task and the same device.
+
+    Runs that differ in learning rate and seed alone share their step's time.
+    """
+    if "milliseconds_per_step" not in frame:
+        return frame.iloc[:0]
+    by, kept = ["task", "model", "matched_on", "size"], []
+    timed = frame[frame["milliseconds_per_step"].notna()]
+    for task, there in matching(timed, reference).groupby("task", sort=False):
+        device = there["timed_on"].iloc[0]
+        there = there[there["timed_on"] == device]
+        near = timed[(timed["task"] == task) & (timed["timed_on"] == device)]
+        costs = near.groupby(by, sort=False)["milliseconds_per_step"].mean().reset_index()
+        kept.append(
+            costs[costs["milliseconds_per_step"] <= slack * there["milliseconds_per_step"].mean()][by]
+        )
+    if not kept:
+        return frame.iloc[:0]
+    return frame.reset_index().merge(pd.concat(kept), on=by).sort_values("index").drop(columns="index")

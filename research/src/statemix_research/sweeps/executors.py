@@ -26,16 +26,13 @@ from statemix.training import HANGUP, LEAVE, ignore_compiler_warnings
 PACKED = 8
 """Trainings side by side on one GPU."""
 
-COMPILERS, ROOM = 24, 4 << 30
-"""Processes that compile ahead: so many at most, and one for so many bytes of the GPUs; it takes a part of them."""
-
 CONNECT = 5
 """Seconds that a scheduler may take to answer."""
 
 BEGIN, SAVE = 60, 120
 """Seconds that a process may take to begin, and the jobs of a scheduler's workers to save, before they are left."""
 
-ASK = 0.5
+LOOK = 0.5
 """Seconds between two looks at whether to leave."""
 
 GROUP = {signal.SIGTERM} if HANGUP is None else {signal.SIGTERM, HANGUP}
@@ -100,7 +97,7 @@ class Processes(Executor):
         return future
 
     def renew(self, future: Future[Any]) -> None:
-        """The process that had this job was asked to leave, and would do no other: the next job finds a new one."""
+        """The process that had this job was told to leave, and would do no other: the next job finds a new one."""
         pool = self._pools.pop(self._slots[future], None)
         if pool is not None:
             pool.shutdown(wait=False)
@@ -117,7 +114,7 @@ class Processes(Executor):
         self._busy[slot] -= 1
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """As every executor's; with `cancel_futures` the jobs under way are asked to save and leave (SIGINT)."""
+        """As every executor's; with `cancel_futures` the jobs under way are told to save and leave (SIGINT)."""
         for pid in self._pids.values() if cancel_futures else ():
             with contextlib.suppress(Late, CancelledError, BrokenProcessPool, ProcessLookupError):
                 os.kill(pid.result(BEGIN), signal.SIGINT)
@@ -203,7 +200,7 @@ class Cluster(Executor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """As every executor's."""
-        future: Future[Any] = self._executor.submit(_leaving, self._leave.name, fn, *args, **kwargs)
+        future: Future[Any] = self._executor.submit(_run_leaving, self._leave.name, fn, *args, **kwargs)
         self._jobs.add(future)
         future.add_done_callback(self._jobs.discard)
         return future
@@ -212,7 +209,7 @@ class Cluster(Executor):
         """Nothing: a worker that left a job takes others."""
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """As every executor's; with `cancel_futures` the jobs under way are asked to save and leave. The scheduler and
+        """As every executor's; with `cancel_futures` the jobs under way are told to save and leave. The scheduler and
         its workers stay."""
         if cancel_futures:
             self._leave.set()
@@ -221,15 +218,15 @@ class Cluster(Executor):
         self._client.close()
 
 
-def _leaving(event: str, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """On a scheduler's worker: `fn`, which is asked to leave once the scheduler's event of that name is set."""
+def _run_leaving(event: str, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """On a scheduler's worker: `fn`, which is told to leave once the scheduler's event of that name is set."""
     from distributed import Event, get_client
 
-    asked, leave, over = Event(event, client=get_client()), threading.Event(), threading.Event()
+    told, leave, over = Event(event, client=get_client()), threading.Event(), threading.Event()
 
     def look() -> None:
-        while not over.wait(ASK):
-            if asked.is_set():
+        while not over.wait(LOOK):
+            if told.is_set():
                 leave.set()
                 return
 
@@ -254,15 +251,6 @@ def executor_of(workers: int | None, scheduler: str | None) -> Processes | Clust
 def default_packed(scheduler: str | None) -> int:
     """How many trainings a worker runs side by side: several on a GPU of this machine, else one."""
     return PACKED if scheduler is None and torch.cuda.is_available() else 1
-
-
-def default_compilers(scheduler: str | None) -> int:
-    """How many processes compile ahead: with a GPU of this machine, as many as there are cores beside the workers', and
-    room on the GPUs."""
-    if scheduler is not None or not torch.cuda.is_available():
-        return 0
-    memory = (torch.cuda.get_device_properties(k).total_memory for k in range(torch.cuda.device_count()))
-    return max(0, min(COMPILERS, cores() - default_workers(), sum(memory) // ROOM))
 
 
 def default_workers() -> int:

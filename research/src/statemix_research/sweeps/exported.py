@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from statemix.training.files import replace_file
-from statemix_research.sweeps.experiment import Plan
-from statemix_research.sweeps.fields import (
-    COUNT,
-    LABEL,
-    OBJECT,
-    RESULTS,
-    TEXT,
-    Field,
-    first_wrong,
-    matching,
-    wrong,
-)
+from statemix_research.sweeps import fields
+from statemix_research.sweeps.fields import COUNT, LABEL, RESULTS, TEXT, Field, first_wrong, wrong
+from statemix_research.sweeps.plan import Plan
 from statemix_research.sweeps.reading import parsed
 from statemix_research.sweeps.rows import Row, mean_of
 from statemix_research.sweeps.store import DIVERGED, FAILED, FINISHED
 
-FORM = "statemix-experiment-1"
+FORM = "statemix-experiment-2"
+
+FORMER = {"statemix-experiment-1": {"basis": "matched_on", "left_out": "skipped"}}
+"""Earlier forms that are read, and what their keys are called now."""
 
 ESSENTIAL = ("task", "mixer", "model", "training")
 """What an exported row keeps of a configuration."""
@@ -40,74 +35,85 @@ def _is_pairs(value: Any) -> bool:
 
 HEAD: dict[str, Field] = {
     "experiment": TEXT, "preset": TEXT, "settings": Field("a list of texts", _is_texts), "cells": COUNT,
-    "left_out": Field("a list of [model, reason]", _is_pairs),
+    "skipped": Field("a list of [model, reason]", _is_pairs),
 }  # fmt: skip
 """What stands in the first line, beside the form."""
 
-KEYED: dict[str, Field] = {"key": matching("16 hex digits", "[0-9a-f]{16}"), "config": OBJECT}
-
-ROW: dict[str, Field] = {**KEYED, **RESULTS}
+ROW: dict[str, Field] = {
+    "key": fields.matching("16 hex digits", "[0-9a-f]{16}"), "config": fields.OBJECT, **RESULTS,
+}  # fmt: skip
 """What stands in every other line, beside labels."""
 
 ENDED = ("step", "device", "torch")
 TRAINED = (
-    "parameters", "mixer_parameters", "state_size", "best_accuracy", "seconds", "accuracies",
-    "accuracy", "mean_accuracy", "train_loss", "train_accuracy", "validation", "validation_loss",
+    "parameters", "mixer_parameters", "state_size", "best_accuracy", "seconds", "accuracies", "accuracy",
+    "mean_accuracy", "train_loss", "train_accuracy", "validation", "validation_loss",
 )  # fmt: skip
 TIMED = ("tokens_per_s", "ms")
 """What the row of a run that came to its end has: every one, one of a training, one of a timing."""
 
 
 def export(plan: Plan, rows: list[Row], out: Path) -> int:
-    """Write every run that came to an end (a measurement may still be missing) or failed as a line of JSON; returns how
-    many. One head line comes first. Damaged runs are left out.
+    """Write every run that came to an end (a probe may still be missing) or failed as a line of JSON; returns how many.
 
-    RunError when the file cannot be written.
+    One head line comes first. Damaged runs are left out. Errors: RunError when the file cannot be written.
     """
     contents = {cell.job.key: cell.job.content for cell in plan.cells}
-    left_out = dict.fromkeys((one.labels["model"], one.reason) for one in plan.left_out)
     head = {
-        "form": FORM, "experiment": plan.experiment.name, "preset": plan.preset, "settings": list(plan.settings),
-        "cells": len(rows), "left_out": list(left_out),
+        "form": FORM, "experiment": plan.experiment, "preset": plan.preset, "settings": list(plan.settings),
+        "cells": len(rows), "skipped": list(dict.fromkeys((one.labels["model"], one.reason) for one in plan.skipped)),
     }  # fmt: skip
     kept = [row for row in rows if "ended" in row or row["status"] == FAILED]
-    lines = [head] + [
-        {
-            **row,
-            "config": {key: contents[row["key"]][key] for key in ESSENTIAL if key in contents[row["key"]]},
-        }
-        for row in kept
-    ]
+    lines = [head, *({**row, "config": essential(contents[row["key"]])} for row in kept)]
     text = "".join(json.dumps(line, separators=(",", ":"), ensure_ascii=False) + "\n" for line in lines)
     replace_file(out, lambda temporary: temporary.write_bytes(text.encode()))
     return len(kept)
 
 
-def read_export(path: Path, experiment: str | None = None, argument: str = "store") -> tuple[Row, list[Row]]:
-    """The head line and the rows of an exported file, every value checked.
+def essential(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections of a configuration that a row keeps."""
+    return {key: content[key] for key in ESSENTIAL if key in content}
 
-    ValueError, which names the `argument` that the file was given as, the line and the key, for a file that is none,
+
+def read_export(path: Path, experiment: str | None = None, argument: str = "store") -> tuple[Row, list[Row]]:
+    """The head line and the rows of an exported file, every value checked; keys of earlier forms are renamed.
+
+    Errors: ValueError naming the `argument` that the file was given as, the line and the key, for a file that is none,
     that is damaged, or of another experiment.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ValueError(
-            f"{argument}: {path} is not a file of exported runs: {error.strerror or error}"
-        ) from None
+        reason = error.strerror or error
+        raise ValueError(f"{argument}: {path} is not a file of exported runs: {reason}") from None
     lines = content.removesuffix(b"\n").split(b"\n")
     head = _parsed(lines[0], f"{argument}: {path} is not a file of exported runs: line 1")
-    if head.get("form") != FORM:
-        raise ValueError(f"{argument}: {path} has the form {head.get('form')!r}, expected {FORM!r}")
+    form = head.get("form")
+    if form != FORM and not (isinstance(form, str) and form in FORMER):
+        raise ValueError(f"{argument}: {path} has the form {form!r}, expected {FORM!r}")
+    names = FORMER.get(form, {})
+    head = _renamed(head, names)
+    if names and _is_pairs(head.get("skipped")):
+        head["skipped"] = [[model, _reworded(reason)] for model, reason in head["skipped"]]
     place = f"{argument}: {path} is damaged in line"
     _expect(f"{place} 1", first_wrong(head, HEAD, HEAD))
     if experiment not in (None, head["experiment"]):
         raise ValueError(f"{argument}: {path} holds {head['experiment']!r}, expected {experiment!r}")
-    rows = [_parsed(line, f"{place} {number}") for number, line in enumerate(lines[1:], 2)]
+    rows = [_renamed(_parsed(line, f"{place} {number}"), names) for number, line in enumerate(lines[1:], 2)]
     for number, row in enumerate(rows, 2):
         _expect(f"{place} {number}", _fault(row))
     _check_repeated(rows, place)
     return head, rows
+
+
+def _renamed(row: Row, names: Mapping[str, str]) -> Row:
+    return {names.get(key, key): value for key, value in row.items()}
+
+
+def _reworded(reason: str) -> str:
+    """The reason for a skipped size, as it is told now."""
+    reason = re.sub(r"(\d+) were asked", r"expected about \1", reason)
+    return re.sub(r"one of (\d+) numbers was asked", r"expected a state of \1 numbers", reason)
 
 
 def _parsed(line: bytes, place: str) -> Row:
@@ -132,7 +138,7 @@ def _fault(row: Row) -> str | None:
     return (
         first_wrong(row, ROW, needed)
         or next((text for name in labels_of(row) if (text := wrong(name, row[name], LABEL))), None)
-        or (_unlike(row) if "ended" in row else None)
+        or (_inconsistency(row) if "ended" in row else None)
     )
 
 
@@ -141,7 +147,7 @@ def labels_of(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name not in ROW}
 
 
-def _unlike(row: Row) -> str | None:
+def _inconsistency(row: Row) -> str | None:
     """What does not fit the rest of the row: the status, and what follows from the accuracies."""
     follows: dict[str, Any] = {"status": row["status"]}
     if (row["ended"] == DIVERGED) != (row["status"] == DIVERGED):
@@ -161,12 +167,10 @@ def _check_repeated(rows: Iterable[Row], place: str) -> None:
     runs: dict[str, tuple[int, Row]] = {}
     for number, row in enumerate(rows, 2):
         labels = labels_of(row)
-        cell = json.dumps([row["key"], labels], sort_keys=True)
-        first = cells.setdefault(cell, number)
+        first = cells.setdefault(json.dumps([row["key"], labels], sort_keys=True), number)
         if first != number:
-            raise ValueError(
-                f"{place} {number}, key: got {row['key']!r}, expected another cell than that of line {first}"
-            )
+            told = f"key: got {row['key']!r}, expected another cell than that of line {first}"
+            raise ValueError(f"{place} {number}, {told}")
         where, known = runs.setdefault(row["key"], (number, row))
         for name in (row.keys() & known.keys()) - labels.keys() - {"status", "error"}:
             if row[name] != known[name]:

@@ -1,4 +1,4 @@
-"""What may stand in a row, and in the files that a row is read from: of each name, which values."""
+"""What may stand in a row, and in the files that a row is read from: for each name, which values."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from typing import Any, NamedTuple
 
 from statemix.training import FINAL
 
-LARGEST = 2**63 - 1
-"""Of whole numbers."""
+STATUSES = ("finished", "diverged", "failed", "unfinished")
+"""Statuses of exported rows."""
+
+MAX_INTEGER = 2**63 - 1
 
 SHOWN = 60
-"""Letters of a wrong value that are told."""
-
-STATUSES = ("finished", "diverged", "failed", "unfinished")
-"""Of rows that are exported."""
+"""Characters of a wrong value that an error shows."""
 
 
 class Field(NamedTuple):
@@ -30,20 +29,12 @@ class Field(NamedTuple):
 def is_number(value: Any, low: float = -math.inf, high: float = math.inf) -> bool:
     """Whether a value is a finite number from `low` to `high`; True and False are none."""
     if type(value) is int:
-        return low <= value <= high and abs(value) <= LARGEST
+        return low <= value <= high and abs(value) <= MAX_INTEGER
     return isinstance(value, float) and math.isfinite(value) and low <= value <= high
 
 
 def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= LARGEST
-
-
-def _is_share(value: Any) -> bool:
-    return is_number(value, 0, 1)
-
-
-def _is_amount(value: Any) -> bool:
-    return is_number(value, 0)
+    return type(value) is int and 0 <= value <= MAX_INTEGER
 
 
 def is_text(value: Any) -> bool:
@@ -51,16 +42,14 @@ def is_text(value: Any) -> bool:
     return isinstance(value, str) and not re.search("[\ud800-\udfff]", value)
 
 
-def _is_object(value: Any, key: Callable[[str], bool], entry: Callable[[Any], bool]) -> bool:
-    return isinstance(value, dict) and all(key(name) and entry(one) for name, one in value.items())
-
-
 def _is_scores(value: Any) -> bool:
-    return _is_object(value, str.isdecimal, _is_share)
+    return isinstance(value, dict) and all(
+        key.isdecimal() and is_number(score, 0, 1) for key, score in value.items()
+    )
 
 
 def _is_times(value: Any) -> bool:
-    return _is_object(value, is_text, _is_amount) and "median" in value
+    return isinstance(value, dict) and "median" in value and all(is_number(ms, 0) for ms in value.values())
 
 
 def _is_points(value: Any) -> bool:
@@ -79,9 +68,8 @@ def _is_date(value: Any) -> bool:
 def one_of(values: Iterable[str]) -> Field:
     """One of some words."""
     known = tuple(values)
-    return Field(
-        f"one of {', '.join(map(repr, known))}", lambda value: isinstance(value, str) and value in known
-    )
+    words = ", ".join(map(repr, known))
+    return Field(f"one of {words}", lambda value: isinstance(value, str) and value in known)
 
 
 def matching(expected: str, pattern: str) -> Field:
@@ -97,44 +85,40 @@ def or_none(field: Field) -> Field:
 
 COUNT = Field("a whole number from 0", _is_count)
 NUMBER = Field("a finite number", is_number)
-AMOUNT = Field("a finite number from 0", _is_amount)
-SHARE = Field("a number from 0 to 1", _is_share)
+AMOUNT = Field("a finite number from 0", lambda value: is_number(value, 0))
+SHARE = Field("a number from 0 to 1", lambda value: is_number(value, 0, 1))
 TEXT = Field("text", is_text)
 STRING = Field("text", lambda value: isinstance(value, str))
-"""Of any characters: bytes of file names that are no UTF-8 among them."""
+"""Of any characters, those of file names that are not UTF-8 among them."""
 SCORES = Field("an object of numbers from 0 to 1 by length", _is_scores)
 TIMES = Field('an object of numbers from 0, "median" among them', _is_times)
 POINTS = Field("a list of [real, imaginary]", _is_points)
 OBJECT = Field("an object", lambda value: isinstance(value, dict))
 ENDED = one_of(FINAL)
+LABEL = Field("text or a finite number, or null", lambda x: x is None or is_text(x) or is_number(x))
 
 SUMMARY: dict[str, Field] = {
     "step": COUNT, "parameters": COUNT, "mixer_parameters": COUNT, "state_size": COUNT, "flops_per_step": COUNT,
-    "flops_per_token": COUNT,
-    "best_accuracy": or_none(SHARE), "seconds": AMOUNT, "device": TEXT, "torch": TEXT, "capture": TEXT,
-    "tokens_per_s": AMOUNT, "ms": TIMES,
+    "flops_per_token": COUNT, "best_accuracy": or_none(SHARE), "seconds": AMOUNT, "device": TEXT, "torch": TEXT,
+    "capture": TEXT, "tokens_per_s": AMOUNT, "ms": TIMES,
 }  # fmt: skip
-"""What a row takes over from a summary."""
+"""What a row takes from a summary."""
 
-MEASURED: dict[str, Field] = {
+PROBED: dict[str, Field] = {
     "negative": SHARE, "complex": SHARE, "eigenvalues": POINTS,
-    **{f"{name}{when}": field for when in ("_at_start", "") for name, field in (
-        ("left", AMOUNT), ("forgotten", SHARE), ("silent", SHARE))},
+    "left_at_start": AMOUNT, "forgotten_at_start": SHARE, "silent_at_start": SHARE,
+    "left": AMOUNT, "forgotten": SHARE, "silent": SHARE,
     "milliseconds_per_step": AMOUNT, "timed_on": TEXT,
 }  # fmt: skip
-"""What a row takes over from measurements."""
+"""What a row takes from probes."""
 
 RESULTS: dict[str, Field] = {
     "status": one_of(STATUSES), "error": or_none(TEXT), **SUMMARY, "ended": ENDED, "accuracies": SCORES,
     "accuracy": or_none(SHARE), "mean_accuracy": or_none(SHARE), "train_loss": or_none(NUMBER),
     "train_accuracy": or_none(SHARE), "validation": or_none(SHARE), "validation_loss": or_none(NUMBER),
-    "hardware": TEXT, "date": Field("a date such as 2026-01-31", _is_date), **MEASURED,
+    "hardware": TEXT, "date": Field("a date such as 2026-01-31", _is_date), **PROBED,
 }  # fmt: skip
 """Everything in a row that is neither its key nor a label nor the configuration."""
-
-LABEL = Field(
-    "text or a finite number, or null", lambda value: value is None or is_text(value) or is_number(value)
-)
 
 
 def wrong(name: str, value: Any, field: Field) -> str | None:

@@ -8,16 +8,15 @@ import os
 import secrets
 import shutil
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from statemix.training.files import abandoned, seal, writing
-from statemix_research.paper.catalogue import get_experiment
-from statemix_research.sweeps.experiment import Plan, make_plan
-from statemix_research.sweeps.exported import ESSENTIAL, labels_of, read_export
+from statemix_research.sweeps.exported import essential, labels_of, read_export
 from statemix_research.sweeps.fields import SUMMARY
-from statemix_research.sweeps.measures import MEASURES
+from statemix_research.sweeps.plan import Plan, Presets, make_plan
+from statemix_research.sweeps.probes import PROBES
 from statemix_research.sweeps.rows import CURVES, Row
 from statemix_research.sweeps.store import Job, Store, history_line, key_of
 
@@ -26,43 +25,46 @@ STAGE = ".import-{random}.{host}.{pid}.tmp"
 
 
 class Imported(NamedTuple):
-    """What came of the rows of a file: imported, there already, left out."""
+    """How many rows of a file were imported, were in the store already, and are left out."""
 
     new: int
     known: int
     left_out: int
 
 
-def import_runs(path: Path, store: Store) -> Imported:
-    """Put the runs of an exported file into a store, without weights and curves: they count as done, and what is
-    exported next holds them too. One is trained again if something is to be measured on its weights that was not. Of
-    runs that are there only what was measured is added, on the weights of runs that were trained here nothing: they
-    are others.
+def import_runs(path: Path, store: Store, experiment_of: Callable[[str], Presets]) -> Imported:
+    """Put the runs of an exported file into a store, without weights and curves: they count as done.
 
-    Every line is checked before anything is written. All runs come in or, after an error, none; killed while it puts
-    them in place, the same import goes on. A run is left out that failed, or that its experiment does not have here:
-    it was changed since, or times another machine. Errors: ValueError as `read_export`, and for a preset, settings or
-    cells that the experiment does not have; RunError when the store cannot be written, or has a damaged file of a run
-    that is to come in.
+    A run is trained again if something is to be probed on its weights that was not. Runs that are in the store gain
+    probes alone, and none on the weights of runs that were trained here, which are others. A row is left out that
+    failed, or that its experiment does not have here: the experiment changed since, or it times another machine.
+    Every line is checked before anything is written. After an error no run comes in; killed while it puts them in
+    place, the same import goes on.
+
+    Args:
+        experiment_of: The experiment of a name, ValueError for an unknown one.
+
+    Errors: ValueError as `read_export`, and for a preset, settings or cells that the experiment does not have; RunError
+    when the store cannot be written, or has a damaged file of a run that is to come in.
     """
     head, rows = read_export(path, argument="file")
     place = f"file: {path} is damaged in line"
     try:
-        plan = make_plan(get_experiment(head["experiment"]), head["preset"], head["settings"], to_run=False)
+        plan = make_plan(experiment_of(head["experiment"]), head["preset"], head["settings"], to_run=False)
     except ValueError as error:
         raise ValueError(f"{place} 1, {error}") from None
     jobs = {cell.job.key: cell.job for cell in plan.cells}
     _check_cells(rows, plan, jobs, place)
     ended = [row for row in rows if "ended" in row and row["key"] in jobs]
     there = store.keys()
-    here = {row["key"] for row in ended if row["key"] in there and _begun(store, row["key"])}
-    new = [row for row in ended if row["key"] not in there or _is_lacking(store, row["key"], here)]
+    trained_here = {row["key"] for row in ended if row["key"] in there and _begun(store, row["key"])}
+    new = [row for row in ended if row["key"] not in there or _is_lacking(store, row["key"], trained_here)]
     with _staged(store) as staged:
         for row in new:
             history = row["key"] in there and store.attempts(row["key"])
             _lay(jobs[row["key"]], row, staged, with_history=not history)
         for row in ended:
-            _lay_measurements(row, staged, store, row["key"] in here)
+            _lay_probes(row, staged, store, row["key"] in trained_here)
     return Imported(len(new), len(ended) - len(new), len(rows) - len(ended))
 
 
@@ -87,7 +89,7 @@ def _check_cells(rows: list[Row], plan: Plan, jobs: Mapping[str, Job], place: st
 
 def _is_config(config: Any, job: Job) -> bool:
     if job.kind != "train":
-        return config == {key: job.content[key] for key in ESSENTIAL if key in job.content}
+        return bool(config == essential(job.content))
     try:
         return key_of(job.kind, config) == job.key
     except (AttributeError, TypeError, ValueError):
@@ -95,13 +97,13 @@ def _is_config(config: Any, job: Job) -> bool:
 
 
 def _begun(store: Store, key: str) -> bool:
-    """Whether a run was begun in this store, and is not what was imported."""
+    """Whether a run was begun in this store, and is not an import."""
     return any(line["event"] in ("started", "reopened") for line in store.attempts(key))
 
 
-def _is_lacking(store: Store, key: str, here: set[str]) -> bool:
+def _is_lacking(store: Store, key: str, trained_here: set[str]) -> bool:
     """Whether a run has a folder and nothing that counts: what an import left that was cut off."""
-    return key not in here and store.summary(key) is None
+    return key not in trained_here and store.summary(key) is None
 
 
 @contextlib.contextmanager
@@ -109,7 +111,11 @@ def _staged(store: Store) -> Iterator[Store]:
     """A store whose files are put into this one at the end, all of them or, after an error, none."""
     with writing(store.path):
         store.path.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(store.path)
+        for left in store.path.glob(
+            STAGE.format(random="*", host="*", pid="*")
+        ):  # by imports that were killed
+            if left.is_dir() and not left.is_symlink() and abandoned(left):
+                shutil.rmtree(left, ignore_errors=True)
         name = STAGE.format(random=secrets.token_hex(4), host=socket.gethostname(), pid=os.getpid())
         stage = store.path / name
         stage.mkdir()
@@ -120,13 +126,6 @@ def _staged(store: Store) -> Iterator[Store]:
             shutil.rmtree(stage, ignore_errors=True)
 
 
-def _remove_leftovers(place: Path) -> None:
-    """What killed imports have left."""
-    for path in place.glob(STAGE.format(random="*", host="*", pid="*")):
-        if path.is_dir() and not path.is_symlink() and abandoned(path):
-            shutil.rmtree(path, ignore_errors=True)
-
-
 def _put(stage: Path, place: Path) -> None:
     """Move every folder to its place; into one that is there, file by file, the summary last. After an error what was
     moved is taken back."""
@@ -134,8 +133,7 @@ def _put(stage: Path, place: Path) -> None:
     moved: list[tuple[Path, Path]] = []
     try:
         for folder in sorted(stage.iterdir()):
-            to = place / folder.name
-            whole = [] if to.exists() else [folder]
+            whole = [] if (place / folder.name).exists() else [folder]
             for path in whole or sorted(folder.iterdir(), key=lambda path: path.name == "summary.json"):
                 target = place / path.relative_to(stage)
                 path.rename(target)
@@ -148,16 +146,16 @@ def _put(stage: Path, place: Path) -> None:
         raise
 
 
-def _lay_measurements(row: Row, staged: Store, store: Store, begun: bool) -> None:
-    """What was measured on a run, as far as the store does not have it and it holds for the weights there."""
-    for name, measure in MEASURES.items():
+def _lay_probes(row: Row, staged: Store, store: Store, trained_here: bool) -> None:
+    """What was probed of a run, as far as the store does not have it and it holds for the weights there."""
+    for name, probe in PROBES.items():
         if (
-            all(key in row for key in measure.gives)
-            and not store.measure_path(row["key"], name).exists()
-            and not (begun and measure.on_weights)
+            all(key in row for key in probe.gives)
+            and not store.probe_path(row["key"], name).exists()
+            and not (trained_here and probe.on_weights)
         ):
-            found = {"run": row["key"], **{key: row[key] for key in measure.gives}}
-            _write(staged.measure_path(row["key"], name), found)
+            found = {"run": row["key"], **{key: row[key] for key in probe.gives}}
+            _write(staged.probe_path(row["key"], name), found)
 
 
 def _lay(job: Job, row: Row, staged: Store, with_history: bool) -> None:
@@ -165,15 +163,12 @@ def _lay(job: Job, row: Row, staged: Store, with_history: bool) -> None:
     folder = staged.folder(job.key)
     _write(folder / "config.json", job.content)
     if "hardware" in row and with_history:
-        place = {"device": row["hardware"]}
-        line = history_line(
-            job.key, "ended", status=row["ended"], time=row["date"], hardware=place, imported=True
-        )
-        staged.history_path(job.key).write_bytes(line)
+        facts = {"status": row["ended"], "time": row["date"], "hardware": {"device": row["hardware"]}}
+        staged.history_path(job.key).write_bytes(history_line(job.key, "ended", **facts, imported=True))
     summary = {key: row[key] for key in SUMMARY if key in row} | {"status": row["ended"]}
     if job.kind == "train":
         summary["accuracy"] = row["accuracies"]
-        lines = "".join(json.dumps(line) + "\n" for line in _lines(row))
+        lines = "".join(json.dumps(line) + "\n" for line in _last_metrics(row))
         (folder / "metrics.jsonl").write_bytes(lines.encode())
     _write(folder / "summary.json", summary)
 
@@ -185,7 +180,7 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
     path.write_bytes(text.encode())
 
 
-def _lines(row: Row) -> Iterator[Row]:
+def _last_metrics(row: Row) -> Iterator[Row]:
     """The last line of each curve."""
     for curve, kind in (
         ("train", {"kind": "train"}),

@@ -11,51 +11,41 @@ from typing import Any
 
 from statemix.training import FINAL
 from statemix.training.files import RunError, read_json, unseal
+from statemix_research.sweeps import fields
 from statemix_research.sweeps.fields import (
     COUNT,
-    ENDED,
-    MEASURED,
     NUMBER,
-    OBJECT,
-    SCORES,
     SHARE,
     STRING,
-    SUMMARY,
     TEXT,
     Field,
     first_wrong,
-    matching,
     one_of,
-    or_none,
 )
-from statemix_research.sweeps.measures import MEASURES
+from statemix_research.sweeps.probes import PROBES
 
 STATUS: dict[str, Field] = {"status": one_of((*FINAL, "interrupted"))}
 
 NEEDED = {
     "train": (
-        "step", "accuracy", "parameters", "mixer_parameters", "state_size", "best_accuracy",
-        "seconds", "device", "torch",
+        "step", "accuracy", "parameters", "mixer_parameters", "state_size", "best_accuracy", "seconds", "device",
+        "torch",
     ),
     "throughput": ("step", "ms", "tokens_per_s", "device", "torch"),
 }  # fmt: skip
 """What the summary of a run has, by the kind of job."""
 
 METRIC: dict[str, Field] = {
-    "kind": one_of(("train", "eval")), "step": COUNT, "split": TEXT, "length": COUNT, "loss": or_none(NUMBER),
-    "accuracy": or_none(SHARE), "macro_accuracy": or_none(SHARE), "lr": NUMBER,
+    "kind": one_of(("train", "eval")), "step": COUNT, "split": TEXT, "length": COUNT, "loss": fields.or_none(NUMBER),
+    "accuracy": fields.or_none(SHARE), "macro_accuracy": fields.or_none(SHARE), "lr": NUMBER,
 }  # fmt: skip
 """What stands in a line of metrics."""
 
-TIME = matching("a time such as 2026-01-31T12:00:00+00:00", r"\d{4}-\d\d-\d\d.*")
-
 EVENT: dict[str, Field] = {
-    "event": TEXT, "time": TIME, "status": TEXT, "hardware": OBJECT, "error": STRING, "traceback": STRING,
+    "event": TEXT, "time": fields.matching("a time such as 2026-01-31T12:00:00+00:00", r"\d{4}-\d\d-\d\d.*"),
+    "status": TEXT, "hardware": fields.OBJECT, "error": STRING, "traceback": STRING,
 }  # fmt: skip
 """What stands in a line of a history."""
-
-DEVICE: dict[str, Field] = {"device": TEXT}
-"""What a description of hardware has."""
 
 FACTS = {"ended": ("status", "hardware"), "failed": ("error",)}
 """What a line of a history has, by its event, beside the event and the time."""
@@ -91,27 +81,27 @@ def read_summary(path: Path, kind: str) -> dict[str, Any] | None:
         return None
     summary = read_object(path)
     _expect(path, first_wrong(summary, STATUS, STATUS))
-    if not ENDED.fits(summary["status"]):
+    if summary["status"] not in FINAL:
         return None
-    _expect(path, first_wrong(summary, {**SUMMARY, "accuracy": SCORES}, NEEDED[kind]))
+    _expect(path, first_wrong(summary, {**fields.SUMMARY, "accuracy": fields.SCORES}, NEEDED[kind]))
     return summary
 
 
-def read_measure(path: Path, name: str, run: str) -> dict[str, Any] | None:
-    """What was measured on a run, if it was. RunError for a damaged file."""
+def read_probe(path: Path, name: str, run: str) -> dict[str, Any] | None:
+    """The result of a probe of a run, if there is one. RunError for a damaged file."""
     if not is_there(path):
         return None
-    measured = read_object(path)
-    gives = MEASURES[name].gives
-    _expect(path, first_wrong(measured, {**MEASURED, "run": one_of((run,))}, gives))
-    return {key: measured[key] for key in gives}
+    result = read_object(path)
+    gives = PROBES[name].gives
+    _expect(path, first_wrong(result, {**fields.PROBED, "run": one_of((run,))}, gives))
+    return {key: result[key] for key in gives}
 
 
 def read_history(path: Path, run: str) -> list[dict[str, Any]]:
     """The lines of a run's history, less one that was cut off by a kill. RunError for a damaged one."""
     if not is_there(path):
         return []
-    lines, fields = [], {**EVENT, "run": one_of((run,))}
+    lines, expected = [], {**EVENT, "run": one_of((run,))}
     for number, text in enumerate(_read(path).split(b"\n"), 1):
         if _cut_off(text):
             continue
@@ -120,10 +110,9 @@ def read_history(path: Path, run: str) -> list[dict[str, Any]]:
             line = unseal(_parsed(place, text))
         except ValueError as error:
             raise RunError(f"{place} is damaged: {error}") from None
-        needed = ("event", "time", *FACTS.get(str(line.get("event")), ()))
-        _expect(place, first_wrong(line, fields, needed))
+        _expect(place, first_wrong(line, expected, ("event", "time", *FACTS.get(str(line.get("event")), ()))))
         if "hardware" in line:
-            _expect(place, first_wrong(line["hardware"], DEVICE, DEVICE))
+            _expect(place, first_wrong(line["hardware"], {"device": TEXT}, ("device",)))
         lines.append(line)
     return lines
 
@@ -136,8 +125,7 @@ def _cut_off(text: bytes) -> bool:
 def last_lines(path: Path, summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The last line of each curve ("train", or the split) of a run that is over. RunError for damaged metrics."""
     text = _read(path)
-    told = summary.get("metrics_sha256")
-    if told is not None and hashlib.sha256(text).hexdigest() != told:
+    if summary.get("metrics_sha256", digest := hashlib.sha256(text).hexdigest()) != digest:
         raise RunError(
             f"{path} is damaged: its content does not fit the digest in {path.parent}/summary.json"
         )
@@ -148,8 +136,8 @@ def last_lines(path: Path, summary: Mapping[str, Any]) -> dict[str, dict[str, An
     for number, one in enumerate(lines, 1):
         place = f"{path} line {number}"
         line = _parsed(place, one)
-        _expect(place, first_wrong(line, METRIC, ("kind", "step", "loss", "accuracy")))
-        _expect(place, first_wrong(line, METRIC, ("split",) if line["kind"] == "eval" else ()))
+        needed = ("kind", "step", "loss", "accuracy", *(("split",) if line.get("kind") == "eval" else ()))
+        _expect(place, first_wrong(line, METRIC, needed))
         last[line.get("split", line["kind"])] = line
     return last
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from statemix.training.files import RunError
-from statemix_research.sweeps.experiment import Plan
 from statemix_research.sweeps.fields import SUMMARY
 from statemix_research.sweeps.grid import Cell
+from statemix_research.sweeps.plan import Plan
 from statemix_research.sweeps.store import (
     DAMAGED,
     FAILED,
@@ -26,7 +26,7 @@ CURVES = {
     "train_loss": ("train", "loss"), "train_accuracy": ("train", "accuracy"),
     "validation": ("validation", "accuracy"), "validation_loss": ("validation", "loss"),
 }  # fmt: skip
-"""What a row takes over from the last lines of the curves: of which curve, which number."""
+"""What a row takes from the last lines of the curves: of which curve, which number."""
 
 
 def rows_of(plan: Plan, store: Store) -> list[Row]:
@@ -44,7 +44,7 @@ def rows_of(plan: Plan, store: Store) -> list[Row]:
 def _row(cell: Cell, store: Store) -> Row:
     job, found = cell.job, store.read(cell.job)
     if found.status == UNFINISHED and found.summary is None:
-        found = _with_config(found, cell, store)
+        found = _with_config_checked(found, cell, store)
     row: Row = {**cell.labels, "key": job.key, "status": found.status}
     if found.status == DAMAGED:
         return row | {"error": found.damage.replace(f"{store.path}/", "")}
@@ -63,8 +63,8 @@ def _row(cell: Cell, store: Store) -> Row:
     last = next((line for line in reversed(found.history) if line["event"] == "ended"), None)
     if last is not None:
         row |= {"hardware": last["hardware"]["device"], "date": last["time"][:10]}
-    for name in job.measures:
-        row |= found.measured.get(name, {})
+    for name in job.probes:
+        row |= found.probed.get(name, {})
     return row
 
 
@@ -78,7 +78,7 @@ def _encodable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _with_config(found: Found, cell: Cell, store: Store) -> Found:
+def _with_config_checked(found: Found, cell: Cell, store: Store) -> Found:
     """What is under way, damaged if its configuration is; a sweep leaves that to a worker to tell."""
     path = store.folder(cell.job.key) / "config.json"
     try:

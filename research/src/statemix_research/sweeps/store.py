@@ -20,24 +20,29 @@ from typing import Any, NamedTuple
 
 from statemix.training import RUNTIME_KEYS, RunFolder, flatten
 from statemix.training.files import RunError, seal, writing
-from statemix_research.sweeps.reading import last_lines, read_history, read_measure, read_object, read_summary
+from statemix_research.sweeps.reading import last_lines, read_history, read_object, read_probe, read_summary
 
 FINISHED, DIVERGED, FAILED, UNFINISHED, MISSING = "finished", "diverged", "failed", "unfinished", "missing"
 
 DAMAGED = "damaged"
-"""A run that was brought to its end, and one of its files is not as it was written; or that has no readable history."""
+"""A run that came to its end and one of whose files is not as it was written, or that has no readable history."""
 
 UNHASHED = ("name", "version", *RUNTIME_KEYS)
 """Settings that do not make another run."""
 
+FORMER = {"step_time": "pace"}
+"""Probes whose files had another name in older stores."""
+
+_KEY = re.compile(r"[0-9a-f]{16}")
+
 
 class Job(NamedTuple):
-    """What a worker is given: the hash of the content, the kind of work, the content, and what is measured after."""
+    """What a worker is given: the hash of the content, the kind of work, the content, and what is probed after it."""
 
     key: str
     kind: str
     content: dict[str, Any]
-    measures: tuple[str, ...] = ()
+    probes: tuple[str, ...] = ()
 
 
 def key_of(kind: str, content: Mapping[str, Any]) -> str:
@@ -74,16 +79,19 @@ _written = functools.lru_cache(maxsize=10_000, typed=True)(_canonical)
 
 
 class Found(NamedTuple):
-    """What a store holds of a job: where it stands, and the content of its files, each as far as it is there."""
+    """What a store holds of a job: its status, and the content of its files, as far as they are there.
+
+    Attributes:
+        curves: The last line of each curve of metrics.
+        damage: The file that is damaged, and how.
+    """
 
     status: str
     summary: dict[str, Any] | None = None
     history: Sequence[dict[str, Any]] = ()
     curves: Mapping[str, Mapping[str, Any]] = {}
-    """The last line of each curve of metrics."""
-    measured: Mapping[str, Mapping[str, Any]] = {}
+    probed: Mapping[str, Mapping[str, Any]] = {}
     damage: str = ""
-    """The file that is damaged, and how."""
 
 
 class Store:
@@ -104,19 +112,20 @@ class Store:
         return RunFolder(self.folder(key)).finished()
 
     def reopen(self, key: str) -> None:
-        """A run that is at its end is to be done again: its summary goes into its history. RunError when it cannot."""
+        """Have a run that came to its end done again; its summary goes into its history. RunError when it cannot be."""
         self.note(key, "reopened", summary=self.summary(key))
-        summary = RunFolder(self.folder(key)).summary
+        summary = self.folder(key) / "summary.json"
         with writing(summary):
             summary.unlink(missing_ok=True)  # another process may have been faster
 
-    def measured(self, key: str, name: str) -> dict[str, Any] | None:
-        """What was measured on a trained model, else None. RunError for a damaged file."""
-        return read_measure(self.measure_path(key, name), name, key)
+    def probed(self, key: str, name: str) -> dict[str, Any] | None:
+        """The result of a probe of a trained model, else None. RunError for a damaged file."""
+        return read_probe(self.probe_path(key, name), name, key)
 
-    def measure_path(self, key: str, name: str) -> Path:
-        """Where a measurement lies."""
-        return self.folder(key) / f"{name}.json"
+    def probe_path(self, key: str, name: str) -> Path:
+        """Where the result of a probe lies."""
+        former = self.folder(key) / f"{FORMER.get(name, name)}.json"
+        return former if os.path.lexists(former) else self.folder(key) / f"{name}.json"
 
     def attempts(self, key: str) -> list[dict[str, Any]]:
         """The lines of the run's history, less one that was cut off by a kill. RunError for a damaged one."""
@@ -132,13 +141,13 @@ class Store:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("ab", buffering=0) as file:
-                if file.write(text if _whole(path) else b"\n" + text) < len(text):
+                if file.write(text if _ends_a_line(path) else b"\n" + text) < len(text):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(file.fileno())
 
     def failure(self, key: str) -> dict[str, Any] | None:
-        """The last failure of a run ("error", "traceback"), unless it came to an end all the same. RunError for a
-        damaged history."""
+        """The last failure ("error", "traceback") of a run that has not come to its end since. RunError for a damaged
+        history."""
         return failure_of(self.attempts(key))
 
     def keys(self) -> set[str]:
@@ -149,6 +158,10 @@ class Store:
             return set()
         except OSError as error:
             raise RunError(f"cannot read {self.path}: {error.strerror}") from None
+
+    def status(self, job: Job) -> str:
+        """Finished, diverged, failed, unfinished (it goes on where it was), missing or damaged."""
+        return self.read(job).status
 
     def read(self, job: Job) -> Found:
         """Everything that is kept of a job, every file checked."""
@@ -161,38 +174,29 @@ class Store:
                 raise RunError(f"{folder} is not a folder, expected one of a run")
             found = found._replace(summary=read_summary(folder / "summary.json", job.kind))
             found = found._replace(history=self.attempts(job.key))
-            return self._standing(job, found)
+            return self._with_status(job, found)
         except RunError as error:
             return found._replace(status=DAMAGED, damage=str(error))
 
-    def _standing(self, job: Job, found: Found) -> Found:
-        """With the status: finished, diverged, failed, unfinished (it goes on where it was)."""
+    def _with_status(self, job: Job, found: Found) -> Found:
         folder, summary = self.folder(job.key), found.summary
+        left = UNFINISHED if failure_of(found.history) is None else FAILED
         if summary is None:
-            return found._replace(status=UNFINISHED if failure_of(found.history) is None else FAILED)
+            return found._replace(status=left)
         if not found.history and self.history_path(job.key).exists():
             raise RunError(f"{self.history_path(job.key)} is damaged: it is empty")
         check_config(folder / "config.json", job)
         curves = last_lines(folder / "metrics.jsonl", summary) if job.kind == "train" else {}
-        every = {name: self.measured(job.key, name) for name in job.measures}
-        measured = {name: one for name, one in every.items() if one is not None}
-        status = FINISHED
-        if summary["status"] == DIVERGED:
-            status = DIVERGED
-        elif len(measured) < len(every):
-            status = UNFINISHED if failure_of(found.history) is None else FAILED
-        return found._replace(status=status, curves=curves, measured=measured)
-
-    def status(self, job: Job) -> str:
-        """Where a job stands: finished, diverged, failed, unfinished (it goes on where it was), missing or damaged."""
-        return self.read(job).status
-
-
-_KEY = re.compile(r"[0-9a-f]{16}")
+        every = {name: self.probed(job.key, name) for name in job.probes}
+        probed = {name: one for name, one in every.items() if one is not None}
+        status = (
+            DIVERGED if summary["status"] == DIVERGED else FINISHED if len(probed) == len(every) else left
+        )
+        return found._replace(status=status, curves=curves, probed=probed)
 
 
 def check_config(path: Path, job: Job) -> None:
-    """RunError for a configuration that is damaged or another's. A timing need not have one."""
+    """RunError for a configuration that is damaged or another run's. A timing need not have one."""
     if job.kind != "train" and not path.exists():
         return
     content = read_object(path)
@@ -212,20 +216,15 @@ def failure_of(history: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
 
 def history_line(key: str, event: str, **facts: Any) -> bytes:
     """A line of the history of a run, with its digest."""
-    here = {"run": key, "time": now(), "host": socket.gethostname(), "pid": os.getpid()}
-    line = {"event": event, **here, **facts}
-    return json.dumps(seal(line)).encode() + b"\n"
+    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    here = {"run": key, "time": now, "host": socket.gethostname(), "pid": os.getpid()}
+    return json.dumps(seal({"event": event, **here, **facts})).encode() + b"\n"
 
 
-def _whole(path: Path) -> bool:
+def _ends_a_line(path: Path) -> bool:
     """Whether a file of lines ends with one: a kill may have cut it off."""
     with path.open("rb") as file:
         if not file.seek(0, os.SEEK_END):
             return True
         file.seek(-1, os.SEEK_END)
         return file.read() == b"\n"
-
-
-def now() -> str:
-    """The time in UTC, ISO 8601, to the second."""
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

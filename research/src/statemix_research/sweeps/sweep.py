@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 import time
@@ -13,11 +12,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, NamedTuple
 
-from statemix_research.sweeps.ahead import Ahead
 from statemix_research.sweeps.executors import Cluster, Processes, interruptible
-from statemix_research.sweeps.measures import TIMINGS
+from statemix_research.sweeps.probes import PROBES
 from statemix_research.sweeps.store import DAMAGED, DIVERGED, FAILED, FINISHED, Job, Store
-from statemix_research.sweeps.work import Outcome, execute, execute_many
+from statemix_research.sweeps.work import Outcome, execute, execute_packed
 
 DEATHS = 3
 """A job whose worker has died so often is failed: it may well be what kills them."""
@@ -32,26 +30,25 @@ Work = Callable[[Job, str], Outcome]
 
 
 class Progress:
-    """Where a sweep stands."""
+    """Where a sweep stands.
+
+    Attributes:
+        found: Jobs that had come to their end before.
+        counts: Jobs by status.
+        running: The keys of the jobs in workers' hands, and since when.
+        trained: Those of them that are trained while others of their bundle are not.
+        damaged: What is wrong with the runs that cannot be counted as done: by key, the file and how it is damaged.
+        ended: Jobs that came to their end in this sweep.
+    """
 
     def __init__(self, done: int, failed: int, diverged: int, total: int) -> None:
-        self.found = done
-        """Jobs that had come to their end before."""
+        self.found, self.total = done, total
         self.counts = Counter({FINISHED: done - diverged, DIVERGED: diverged, FAILED: failed})
-        self.total = total
         self.running: dict[str, float] = {}
-        """The keys of what workers have in hand, and since when."""
         self.trained: set[str] = set()
-        """Those of them that are trained, while others beside them are not."""
         self.damaged: dict[str, str] = {}
-        """What is wrong with the runs that cannot be counted as done: by key, the file and how it is damaged."""
-        self.ended = 0
-        """Jobs that came to their end in this sweep."""
-        self.interrupted = 0
-        self.deaths = 0
+        self.ended = self.interrupted = self.deaths = 0
         self.workers = 1
-        self.compiling = 0
-        """Models that are still to be compiled ahead."""
         self._begun = time.monotonic()
 
     @property
@@ -77,16 +74,6 @@ class Ledger(NamedTuple):
     deaths: Counter[str]
 
 
-def jobs_of(cells: Iterable[Any]) -> list[Job]:
-    """The jobs of cells, each once, with everything that any cell wants measured."""
-    jobs: dict[str, Job] = {}
-    for cell in cells:
-        job = cell.job
-        before = jobs.get(job.key, job).measures
-        jobs[job.key] = job._replace(measures=tuple(dict.fromkeys((*before, *job.measures))))
-    return list(jobs.values())
-
-
 def run_all(
     jobs: list[Job],
     store: Store,
@@ -95,26 +82,22 @@ def run_all(
     retry: bool = False,
     packed: int = 1,
     alone: bool = False,
-    **how: Any,
+    **options: Any,
 ) -> Progress:
-    """`run_sweep`, and once nothing runs any more, the `TIMINGS` of the jobs one by one; with `alone` all jobs so."""
+    """`run_sweep`, then the timings among the probes one by one; with `alone` all jobs so."""
     untimed = [
-        job._replace(measures=tuple(name for name in job.measures if name not in TIMINGS)) for job in jobs
+        job._replace(probes=tuple(name for name in job.probes if not PROBES[name].is_timing)) for job in jobs
     ]
     if alone or untimed == jobs:
-        return run_sweep(jobs, store, executor, retry=retry, packed=packed, alone=alone, **how)
-    trained = run_sweep(untimed, store, executor, retry=retry, packed=packed, **how)
+        return run_sweep(jobs, store, executor, retry=retry, packed=packed, alone=alone, **options)
+    trained = run_sweep(untimed, store, executor, retry=retry, packed=packed, **options)
     # what failed just now is not tried twice, a timing that failed before is
     again = {job.key for job in untimed if store.status(job) != FAILED} if retry else ()
-    timed = run_sweep(jobs, store, executor, retry=again, alone=True, **how)
+    timed = run_sweep(jobs, store, executor, retry=again, alone=True, **options)
     timed.found = trained.found
     timed.deaths += trained.deaths
     timed.interrupted += trained.interrupted
     return timed
-
-
-def _unwatched(progress: Progress) -> None:
-    """Nobody looks."""
 
 
 def run_sweep(
@@ -125,45 +108,42 @@ def run_sweep(
     retry: bool | Collection[str] = False,
     packed: int = 1,
     alone: bool = False,
-    compilers: int = 0,
     until: float = math.inf,
-    watch: Callable[[Progress], None] = _unwatched,
+    watch: Callable[[Progress], None] = lambda progress: None,
     work: Work = execute,
 ) -> Progress:
-    """Run what is not at its end; returns where it ended. A failed job is left alone unless `retry`, a damaged one even
-    so.
+    """Run what has not come to its end; returns where it ended.
 
-    retry: or the keys of the jobs it is meant for. packed: trainings that one worker runs side by side; more than one
-    pays on GPUs. alone: one job at a time. compilers: processes that compile ahead (`Ahead`). A job whose worker dies
-    is given to another one, alone, which goes on from the job's checkpoint, at most `DEATHS` times. On
-    KeyboardInterrupt, SIGTERM and SIGHUP (`interruptible`), and when `time.monotonic()` is past `until`, the jobs under
-    way save and leave, and KeyboardInterrupt is raised. ValueError for `packed` below 1 and `compilers` below 0.
+    A failed job is left alone unless `retry`, a damaged one even so. A job whose worker dies is given to another one,
+    alone, which goes on from the job's checkpoint, at most `DEATHS` times. On KeyboardInterrupt, SIGTERM and SIGHUP
+    (`interruptible`), and when `time.monotonic()` is past `until`, the jobs under way save and leave, and
+    KeyboardInterrupt is raised.
+
+    Args:
+        retry: Whether failed jobs run again, or the keys of those that do.
+        packed: Trainings that one worker runs side by side; more than one pays on GPUs.
+        alone: One job at a time.
+        watch: Called with the progress at every look.
     """
     if packed < 1:
         raise ValueError(f"packed: got {packed}, expected at least 1")
-    if compilers < 0:
-        raise ValueError(f"compilers: got {compilers}, expected at least 0")
     ledger = _open(jobs, store, retry)
     progress, waiting = ledger.progress, ledger.waiting
     running: dict[Future[Any], list[Job]] = {}
-    untrained = [job for job in waiting if store.summary(job.key) is None]
-    with interruptible(), contextlib.closing(Ahead(untrained, 0 if alone else compilers)) as ahead:
+    side_by_side = 1 if alone else packed
+    with interruptible():
         try:
             while waiting or running:
-                ahead.look()
-                progress.compiling = ahead.left
                 progress.workers = 1 if alone else executor.workers
-                side_by_side = 1 if alone else packed
-                while len(running) < progress.workers and (
-                    bundle := _bundle(ledger, ahead, side_by_side, progress.workers - len(running))
-                ):
+                while waiting and len(running) < progress.workers:
+                    bundle = _bundle(ledger, side_by_side, progress.workers - len(running))
                     running[_submit(executor, bundle, store, packed, work)] = bundle
                     progress.running |= {job.key: time.monotonic() for job in bundle}
                 progress.trained = _trained(running.values(), store)
                 watch(progress)
                 if time.monotonic() > until:
                     raise KeyboardInterrupt
-                for future in _wait(running):
+                for future in wait(running, timeout=LOOK, return_when=FIRST_COMPLETED).done:
                     if _settle(ledger, future, running.pop(future)):
                         executor.renew(future)
             watch(progress)
@@ -171,14 +151,6 @@ def run_sweep(
             executor.shutdown(wait=True, cancel_futures=True)
             raise
     return progress
-
-
-def _wait(running: Collection[Future[Any]]) -> Collection[Future[Any]]:
-    """The futures that are done after a while, or as soon as one is."""
-    if not running:
-        time.sleep(LOOK)
-        return ()
-    return wait(running, timeout=LOOK, return_when=FIRST_COMPLETED).done
 
 
 def _open(jobs: list[Job], store: Store, retry: bool | Collection[str]) -> Ledger:
@@ -198,16 +170,16 @@ def _open(jobs: list[Job], store: Store, retry: bool | Collection[str]) -> Ledge
     return Ledger(store, progress, waiting, Counter())
 
 
-def _bundle(ledger: Ledger, ahead: Ahead, packed: int, idle: int) -> list[Job]:
-    """The next jobs of a worker, of those that are ready: what it runs side by side, or half of its share if that is
-    more (the other half goes to whoever is done first); one alone if a worker died with it; none if none is ready."""
-    deaths, ready = ledger.deaths, [job for job in ledger.waiting if ahead.ready(job)]
-    share, half = (-(-len(ready) // n) for n in (idle, 2 * ledger.progress.workers))
+def _bundle(ledger: Ledger, packed: int, idle: int) -> list[Job]:
+    """The next jobs of a worker: what it runs side by side, or half of its share if that is more (the other half goes
+    to whoever is done first); one alone if a worker died with it."""
+    waiting, count = ledger.waiting, len(ledger.waiting)
+    share, half = (-(-count // n) for n in (idle, 2 * ledger.progress.workers))
     most = min(share, max(packed, half), BUNDLE * packed) if packed > 1 else 1
-    alike = itertools.takewhile(lambda job: not deaths[job.key], ready)
-    bundle = list(itertools.islice(alike, most)) or ready[:1]
-    for job in bundle:
-        ledger.waiting.remove(job)
+    fresh = itertools.takewhile(lambda job: not ledger.deaths[job.key], waiting)
+    bundle = list(itertools.islice(fresh, most)) or [waiting[0]]
+    for _ in bundle:
+        waiting.popleft()
     return bundle
 
 
@@ -216,7 +188,7 @@ def _submit(
 ) -> Future[Any]:
     if len(bundle) == 1:
         return executor.submit(work, bundle[0], str(store.path))
-    return executor.submit(execute_many, bundle, str(store.path), packed)
+    return executor.submit(execute_packed, bundle, str(store.path), packed)
 
 
 def _trained(bundles: Iterable[list[Job]], store: Store) -> set[str]:
@@ -226,7 +198,7 @@ def _trained(bundles: Iterable[list[Job]], store: Store) -> set[str]:
 
 
 def _settle(ledger: Ledger, future: Future[Any], bundle: list[Job]) -> bool:
-    """Take in how the jobs of a worker ended; returns whether it was asked to leave."""
+    """Take in how the jobs of a worker ended; returns whether it was told to leave."""
     progress = ledger.progress
     for job in bundle:
         del progress.running[job.key]
@@ -239,7 +211,7 @@ def _settle(ledger: Ledger, future: Future[Any], bundle: list[Job]) -> bool:
         for job, outcome in zip(bundle, result if isinstance(result, list) else [result], strict=True):
             if outcome.status == "interrupted":
                 progress.interrupted += 1
-                ledger.waiting.append(job)  # a worker that was asked to leave: another one goes on
+                ledger.waiting.append(job)  # a worker that was told to leave: another one goes on
             else:
                 progress.ended += 1
                 progress.counts[outcome.status] += 1

@@ -1,4 +1,4 @@
-"""Speed as an experiment: scans and whole layers, forward and backward, timed by the bench's own clock."""
+"""Speed as an experiment: scans and whole layers, forward and backward."""
 
 from __future__ import annotations
 
@@ -9,38 +9,54 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.cases import Case
-from benchmarks.clock import time_calls
-from benchmarks.contestants import CONTESTANTS
-from benchmarks.layers import Setting, time_layer
 from torch import Tensor
 
+from statemix.analysis.accounting import parameters
 from statemix.environment import describe
 from statemix.nn import build_mixer
-from statemix.ops import bdlru_scan
-from statemix.ops.layout import in_fast_format
+from statemix.ops import bdlru_scan, in_fast_format
+from statemix.timing import time_calls
 from statemix.training.files import write_json
-from statemix_research.sweeps.grid import Cell, Expansion, Refusal
-from statemix_research.sweeps.models import LeftOut, get_model, sized
+from statemix_research.sweeps.grid import Cell, Expansion, InvalidCell
+from statemix_research.sweeps.models import Skipped, get_model_spec, sized
 from statemix_research.sweeps.store import Job, key_of
-
-SCANS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "sequential loop": CONTESTANTS["loop"].scans["bdlru"],
-    "parallel (associative scan)": CONTESTANTS["associative_scan"].scans["bdlru"],
-    "statemix": lambda gates, values: bdlru_scan(gates, values)[0],
-}
-"""What figure 5 compares: one step after another, torch's generic parallel scan, and this library's kernels."""
 
 MULTIPLE = 8
 """Numbers of a row in 16 bytes of bfloat16: what products of whole layers like their widths to be a multiple of."""
 
+LAYER_BUDGET_MS = 4000.0
+"""Milliseconds that the samples of one layer may take."""
+
+
+def _combine(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """h → A₂ (A₁ h + b₁) + b₂ for A [..., m, m] and b [..., m]."""
+    (a1, b1), (a2, b2) = first, second
+    return a2 @ a1, (a2 @ b1.unsqueeze(-1)).squeeze(-1) + b2
+
+
+def _associative(gates: Tensor, values: Tensor) -> Tensor:
+    """torch's generic associative scan over pairs (A, b), differentiated by autograd."""
+    from torch._higher_order_ops.associative_scan import associative_scan
+
+    gates = torch.softmax(gates, dim=-1)  # [B, T, N, m, m + 1]
+    pairs = (gates[..., :-1].contiguous(), (gates[..., -1] * values).contiguous())
+    return associative_scan(_combine, pairs, dim=1, combine_mode="generic")[1]
+
+
+SCANS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "sequential loop": lambda gates, values: bdlru_scan(gates, values, backend="reference")[0],
+    "parallel (associative scan)": _associative,
+    "statemix": lambda gates, values: bdlru_scan(gates, values)[0],
+}
+"""What figure 5 compares: one step after another, torch's generic parallel scan, and this library's kernels."""
+
 
 @dataclass(frozen=True)
 class Scans:
-    """Scans of BD-LRU by contestant, m and length; N is the state size divided by m, or `blocks`."""
+    """Scans of BD-LRU by implementation, m and length; N is the state size divided by m, or `blocks`."""
 
     panel: str
-    contestants: tuple[str, ...]
+    scans: tuple[str, ...]
     m: tuple[int, ...]
     lengths: tuple[int, ...]
     batch: int
@@ -49,30 +65,29 @@ class Scans:
     repeats: int = 15
 
     def expand(self, overrides: Iterable[str] = (), *, to_run: bool = True) -> Expansion:
-        """Every cell, all of them checked by being sized. ValueError for settings, which a timing has none of."""
+        """Every cell. ValueError for settings, which a timing has none of."""
         _no_settings(overrides)
-        cells, refused = list[Cell](), list[Refusal]()
-        for name in self.contestants:
-            for m in self.m:
-                for length in self.lengths:
-                    labels = {"panel": self.panel, "model": name, "m": m, "length": length}
-                    blocks = self.blocks or self.state // m
-                    if blocks < 1:
-                        refused.append(
-                            Refusal(labels, f"m: got {m}, expected at most the state of {self.state}")
-                        )
-                        continue
-                    content = {
-                        "scan": name, "m": m, "blocks": blocks, "length": length, "batch": self.batch,
-                        "repeats": self.repeats, **_machine(),
-                    }  # fmt: skip
-                    cells.append(_cell({**labels, "blocks": blocks}, content))
-        return Expansion(cells, [], refused)
+        cells, invalid = list[Cell](), list[InvalidCell]()
+        for name, m, length in (
+            (n, m, length) for n in self.scans for m in self.m for length in self.lengths
+        ):
+            labels = {"panel": self.panel, "model": name, "m": m, "length": length}
+            blocks = self.blocks or self.state // m
+            if blocks < 1:
+                reason = f"m: got {m}, expected at most the state of {self.state}"
+                invalid.append(InvalidCell(labels, reason))
+                continue
+            content = {
+                "scan": name, "m": m, "blocks": blocks, "length": length, "batch": self.batch,
+                "repeats": self.repeats, **_machine(),
+            }  # fmt: skip
+            cells.append(_cell({**labels, "blocks": blocks}, content))
+        return Expansion(cells, [], invalid)
 
 
 @dataclass(frozen=True)
 class Layers:
-    """Whole layers at equal parameters, their widths multiples of `MULTIPLE` where that is near."""
+    """Whole layers with as many parameters, their widths multiples of `MULTIPLE` where that is near."""
 
     panel: str
     models: tuple[str, ...]
@@ -85,25 +100,22 @@ class Layers:
     def expand(self, overrides: Iterable[str] = (), *, to_run: bool = True) -> Expansion:
         """Every cell, all of them checked by being sized. ValueError for settings, which a timing has none of."""
         _no_settings(overrides)
-        cells, left_out, refused = list[Cell](), list[Refusal](), list[Refusal]()
+        cells, skipped, invalid = list[Cell](), list[InvalidCell](), list[InvalidCell]()
+        shared = {
+            key: value for key, value in dataclasses.asdict(self).items() if key not in ("panel", "models")
+        }
         for name in self.models:
-            model = get_model(name)
-            labels = {"panel": self.panel, "model": model.label, "m": model.m, "length": self.length}
+            spec = get_model_spec(name)
+            labels = {"panel": self.panel, "model": spec.label, "m": spec.m, "length": self.length}
             try:
-                mixer = sized(model, self.dim, "parameters", self.parameters, MULTIPLE)
-            except LeftOut as error:
-                left_out.append(Refusal(labels, str(error)))
-                continue
+                mixer = sized(spec, self.dim, "parameters", self.parameters, MULTIPLE)
+            except Skipped as error:
+                skipped.append(InvalidCell(labels, str(error)))
             except ValueError as error:
-                refused.append(Refusal(labels, str(error)))
-                continue
-            rest = {
-                key: value
-                for key, value in dataclasses.asdict(self).items()
-                if key not in ("panel", "models")
-            }
-            cells.append(_cell(labels, {"mixer": mixer, **rest, **_machine()}))
-        return Expansion(cells, left_out, refused)
+                invalid.append(InvalidCell(labels, str(error)))
+            else:
+                cells.append(_cell(labels, {"mixer": mixer, **shared, **_machine()}))
+        return Expansion(cells, skipped, invalid)
 
 
 def _no_settings(overrides: Iterable[str]) -> None:
@@ -125,33 +137,56 @@ def measure(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Time one cell, forward and backward, and write its summary: milliseconds and tokens a second."""
     device = torch.device(content["device"])
     torch.manual_seed(0)
-    timed = _time_scan(content, device) if "scan" in content else _time_layer(content, device)
+    facts, both, options = (_scan if "scan" in content else _layer)(content, device)
+    times = time_calls({"both": both}, device=device, repeats=content["repeats"], **options)["both"]
+    ms = {
+        "median": times.median, "min": min(times.samples), "lower_quartile": times.low, "upper_quartile": times.high,
+        "samples": len(times.samples),
+    }  # fmt: skip
     tokens = content["batch"] * content["length"]
     summary = {
-        "status": "finished", "step": 0, **timed, "tokens_per_s": 1000 * tokens / timed["ms"]["median"],
+        "status": "finished", "step": 0, **facts, "ms": ms, "tokens_per_s": 1000 * tokens / times.median,
         "device": content["hardware"], "torch": str(torch.__version__),
     }  # fmt: skip
     write_json(folder / "summary.json", summary)
     return summary
 
 
-def _time_scan(content: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    case = Case("bdlru", content["m"], content["batch"], content["length"], content["blocks"])
-    shapes = case.shapes()
-    gates = in_fast_format(torch.randn(shapes[0], device=device), "gates").requires_grad_()
-    values = in_fast_format(torch.randn(shapes[1], device=device), "values").requires_grad_()
-    grad = torch.randn_like(values)
-    scan = SCANS[content["scan"]]
+Timed = tuple[dict[str, Any], Callable[[], object], dict[str, Any]]
+"""Facts of a summary, what is timed, and options of `time_calls`."""
+
+
+def _scan(content: Mapping[str, Any], device: torch.device) -> Timed:
+    shape = [content[name] for name in ("batch", "length", "blocks", "m")]
+    values = in_fast_format(torch.randn(shape, device=device), "values").requires_grad_()
+    gates = in_fast_format(torch.randn([*shape, content["m"] + 1], device=device), "gates").requires_grad_()
+    grad, scan = torch.randn_like(values), SCANS[content["scan"]]
 
     def both() -> tuple[Tensor, ...]:
         return torch.autograd.grad(scan(gates, values), (gates, values), grad)
 
-    return {**time_calls([both], content["repeats"], device, graph=False), "state_size": case.width}
+    return {"state_size": content["blocks"] * content["m"]}, both, {}
 
 
-def _time_layer(content: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+def _layer(content: Mapping[str, Any], device: torch.device) -> Timed:
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    shape = (content["dim"], content["batch"], content["length"])
-    layer = build_mixer(**content["mixer"], dim=content["dim"])
-    row = time_layer(layer, content["dim"], Setting(*shape, dtype, device, content["repeats"]))
-    return {"parameters": row["parameters"], **row["both"]}
+    layer = build_mixer(**content["mixer"], dim=content["dim"]).to(device, dtype)
+    with (
+        torch.no_grad()
+    ):  # matrices N(0, 0.02²): some layers start with zeros, and their gradients would be too
+        for parameter in layer.parameters():
+            if parameter.dim() == 2:
+                parameter.normal_(0.0, 0.02)
+    shape = [content[name] for name in ("batch", "length", "dim")]
+    x, grad = (torch.randn(shape, device=device, dtype=dtype) for _ in range(2))
+    inputs = (x.requires_grad_(), *layer.parameters())
+
+    def both() -> tuple[Tensor | None, ...]:
+        y = layer(x)
+        return torch.autograd.grad(y[0] if isinstance(y, tuple) else y, inputs, grad, allow_unused=True)
+
+    if not all(one is None or one.isfinite().all() for one in both()):
+        raise RuntimeError(
+            f"{content['mixer']['name']}: its gradients are not finite, so its time counts for nothing"
+        )
+    return {"parameters": parameters(layer)}, both, {"cuda_graph": True, "budget_ms": LAYER_BUDGET_MS}

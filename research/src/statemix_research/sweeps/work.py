@@ -1,4 +1,4 @@
-"""What a worker does with a job: train or measure in the job's folder, and write down how it went."""
+"""What a worker does with a job: train or time in the job's folder, and write down how it went."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Any, NamedTuple
 from statemix.environment import describe
 from statemix.training import (
     FINAL,
+    BusyError,
     Config,
     RunError,
-    RunFolder,
     build_device,
     leaving,
     train,
     train_concurrently,
 )
-from statemix.training.files import BusyError, write_json
-from statemix_research.sweeps.measures import MEASURES
+from statemix.training.files import write_json
+from statemix_research.sweeps.probes import PROBES
 from statemix_research.sweeps.store import FAILED, Job, Store
 from statemix_research.sweeps.throughput import measure as measure_throughput
 
@@ -55,7 +55,7 @@ def execute(job: Job, store: str) -> Outcome:
     """Do a job, or go on with it where it was; waits while another process is at it.
 
     Never raises for what goes wrong in the work: the traceback goes into the run's history and the outcome says
-    "failed". A run that is at its end is not run again.
+    "failed". A run that came to its end is not run again.
     """
     with _ALONE:
         place = Store(store)
@@ -68,7 +68,7 @@ def execute(job: Job, store: str) -> Outcome:
         return Outcome(job.key, status)
 
 
-def execute_many(jobs: Sequence[Job], store: str, side_by_side: int) -> list[Outcome]:
+def execute_packed(jobs: Sequence[Job], store: str, side_by_side: int) -> list[Outcome]:
     """As `execute` for each job, but the trainings run side by side in this process (`train_concurrently`)."""
     place = Store(store)
     fresh = [job for job in jobs if job.kind == "train" and _begin(job, place)]
@@ -88,7 +88,7 @@ def execute_many(jobs: Sequence[Job], store: str, side_by_side: int) -> list[Out
             outcomes.append(Outcome(job.key, FAILED, summary["error"]))
         elif left:
             outcomes.append(Outcome(job.key, "interrupted"))
-        else:  # what is measured; and what another process was training
+        else:  # probes; and what another process was training
             outcomes.append(execute(job, store))
     return outcomes
 
@@ -112,7 +112,7 @@ def _busy(summary: dict[str, Any]) -> bool:
 
 def _note_end(job: Job, store: Store, summary: dict[str, Any]) -> None:
     if summary["status"] != FAILED:
-        _ended(job, store, summary["status"])
+        note_ended(job, store, summary["status"])
     elif not _busy(summary):
         store.note(job.key, FAILED, error=summary["error"], traceback=summary["traceback"])
 
@@ -126,30 +126,27 @@ def _work(job: Job, store: Store) -> str:
         summary = _patiently(job, store)
     if summary["status"] in ("interrupted", "diverged"):
         return str(summary["status"])
-    for name in job.measures:
+    for name in job.probes:
         if leaving():
             return "interrupted"
-        if not store.measure_path(job.key, name).exists():
-            write_json(store.measure_path(job.key, name), {"run": job.key, **MEASURES[name].take(folder)})
+        if not store.probe_path(job.key, name).exists():
+            write_json(store.probe_path(job.key, name), {"run": job.key, **PROBES[name].take(folder)})
     if store.failure(job.key) is not None:
-        store.note(job.key, "measured")  # a measurement that failed before
+        store.note(job.key, "measured")  # a probe that failed before
     return "finished"
 
 
 def _take_up(job: Job, store: Store) -> dict[str, Any] | None:
-    """The summary of a run that is at its end, else None: the work is to be done.
+    """The summary of a run that came to its end, else None: the work is to be done.
 
-    A run is reopened for what has to be measured on its weights, if they were not kept, as an imported run's are not.
+    A run is reopened for probes of its weights if they were not kept, as those of an imported run are not.
     """
     summary = store.summary(job.key)
-    if (
-        summary is None
-        or summary["status"] == "diverged"
-        or RunFolder(store.folder(job.key)).weights.exists()
-    ):
+    kept = (store.folder(job.key) / "model.safetensors").exists()
+    if summary is None or summary["status"] == "diverged" or kept:
         return summary
-    on_weights = [name for name in job.measures if MEASURES[name].on_weights]
-    if all(store.measure_path(job.key, name).exists() for name in on_weights):
+    on_weights = [name for name in job.probes if PROBES[name].on_weights]
+    if all(store.probe_path(job.key, name).exists() for name in on_weights):
         return summary
     store.reopen(job.key)
     return None
@@ -179,18 +176,14 @@ def _patiently(job: Job, store: Store) -> dict[str, Any]:
             if leaving():
                 return {"status": "interrupted"}
         else:
-            _ended(job, store, summary["status"])
+            note_ended(job, store, summary["status"])
             return summary
 
 
-def _ended(job: Job, store: Store, status: str) -> None:
+def note_ended(job: Job, store: Store, status: str) -> None:
     """Note how a run ended and where, unless another process that brought it to its end has."""
     told = [line for line in store.attempts(job.key) if line["event"] in ("started", "ended")]
     if not (told and told[-1]["event"] == "ended" and told[-1]["status"] in FINAL):
-        store.note(job.key, "ended", status=status, **_place(job))
-
-
-def _place(job: Job) -> dict[str, Any]:
-    """Where it ran."""
-    device = build_device(Config.from_dict(job.content)) if job.kind == "train" else job.content["device"]
-    return {"hardware": describe(str(device))}
+        is_training = job.kind == "train"
+        device = build_device(Config.from_dict(job.content)) if is_training else job.content["device"]
+        store.note(job.key, "ended", status=status, hardware=describe(str(device)))

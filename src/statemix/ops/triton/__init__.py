@@ -61,7 +61,8 @@ def forward(
 
     final = torch.empty_like(initial)
     with torch.cuda.device_of(values):
-        dispatch.forward(recurrence, normalization, gates, values, initial, states, final, cu_seqlens)
+        inputs, outputs = (gates, values, initial), (states, final)
+        dispatch.forward(recurrence, normalization, inputs, outputs, cu_seqlens)
     return states, final
 
 

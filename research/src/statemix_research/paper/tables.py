@@ -1,0 +1,113 @@
+"""Tables of an experiment in Markdown: settings chosen on validation data, range and n in every cell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from statemix_research.paper.experiment import Table
+from statemix_research.paper.markdown import markdown, plain
+from statemix_research.paper.selection import Summary, choose, matching, summaries, within_time
+
+NONE = "–"
+
+PREFIXED = ("m", "length", "transition_bias", "depth")
+"""Labels whose values mean nothing without their name."""
+
+
+def by_length(frame: pd.DataFrame) -> pd.DataFrame:
+    """A row for each test length of every run: its "test length" and accuracy."""
+    if "accuracies" not in frame:
+        return frame.iloc[:0]
+    frame = frame[frame["accuracies"].map(bool)]
+    if frame.empty:
+        return frame
+    scores = frame["accuracies"].map(lambda scores: list(scores.items()))
+    long = frame.assign(_scores=scores).explode("_scores", ignore_index=True)
+    long["test length"] = [int(length) for length, _ in long["_scores"]]
+    long["accuracy"] = [score for _, score in long["_scores"]]
+    long.loc[long["ended"] == "diverged", "accuracy"] = 0.0
+    return long.drop(columns="_scores")
+
+
+def table(view: Table, frame: pd.DataFrame) -> list[str]:
+    """The lines of a table, none when no run has the value."""
+    frame = matching(frame, view.where)
+    columns, over = list(view.columns), list(view.over)
+    if view.time_of:
+        frame = within_time(frame, view.time_of)
+    if columns == ["test length"]:
+        frame = by_length(choose(frame, view.rows, over, view.value))
+    else:
+        frame = choose(frame, (*view.rows, *columns), over, view.value)
+    cells = summaries(frame, (*view.rows, *columns), view.value)
+    if not cells:
+        return []
+    split = len(view.rows)
+    rows = dict.fromkeys(key[:split] for key in cells)
+    heads = ordered([key[split:] for key in cells])
+    lines = []
+    for row in rows:
+        found = [cells.get((*row, *head)) for head in heads]
+        mean = [_mean_of(found, view.where.get(columns[0]))] if view.mean else []
+        lines.append([*map(word, row), *(NONE if one is None else str(one) for one in found), *mean])
+    named = [", ".join(map(_head, columns, head)) for head in heads]
+    return markdown(
+        [*(name.replace("_", " ") for name in view.rows), *named, *(["mean"] if view.mean else [])], lines
+    )
+
+
+def _mean_of(found: Sequence[Summary | None], wanted: Any) -> str:
+    """The mean over all columns; a line without one of them has none: its mean would be another number."""
+    if None in found or (isinstance(wanted, list) and len(found) < len(wanted)):
+        return NONE
+    return f"{sum(one.mean for one in found if one is not None) / len(found):.3f}"
+
+
+def ordered(values: Sequence[Any]) -> list[Any]:
+    """Each value once: numbers by size, others as they come."""
+    each = list(dict.fromkeys(values))
+    try:
+        return sorted(each) if not any(isinstance(part, str) for value in each for part in value) else each
+    except TypeError:
+        return each
+
+
+def _head(label: str, value: Any) -> str:
+    return f"{label.replace('_', ' ')} = {word(value)}" if label in PREFIXED else word(value)
+
+
+def word(value: Any) -> str:
+    """A label as a table shows it."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return NONE
+    return f"{value:g}" if isinstance(value, float) else plain(value)
+
+
+def to_csv(frame: pd.DataFrame) -> str:
+    """Every run, a line each, without eigenvalues and configurations; a column for each test length."""
+    columns = [
+        "task", "panel", "model", "m", "matched_on", "size", "normalization", "transition_bias", "depth", "length",
+        "blocks", "lr", "weight_decay", "seed", "ended", "accuracy", "validation", "train_accuracy", "best_accuracy",
+        "step", "parameters", "mixer_parameters", "state_size", "flops_per_step", "flops_per_token", "seconds",
+        "tokens_per_s", "milliseconds_per_step", "timed_on", "negative", "complex", "left_at_start",
+        "forgotten_at_start", "silent_at_start", "left", "forgotten", "silent", "hardware", "torch", "date", "key",
+    ]  # fmt: skip
+    out = frame[[name for name in columns if name in frame]].dropna(axis="columns", how="all")
+    if "ms" in frame:
+        out = out.join(frame["ms"].map(_times).apply(pd.Series).add_prefix("ms_"))
+    if "accuracies" in frame:
+        scores = pd.DataFrame(list(frame["accuracies"]), index=frame.index)
+        scores = scores[sorted(scores, key=int)] if len(scores.columns) > 1 else scores.iloc[:, :0]
+        out = out.join(scores.add_prefix("accuracy_at_"))
+    for name in out.select_dtypes("float"):
+        whole = out[name].dropna()
+        if name not in ("lr", "weight_decay", "transition_bias") and (whole == whole.round()).all():
+            out[name] = out[name].astype("Int64")
+    return out.to_csv(index=False, float_format="%.5g", lineterminator="\n")
+
+
+def _times(ms: Any) -> Mapping[str, float]:
+    return ms if isinstance(ms, dict) else {}

@@ -1,0 +1,138 @@
+"""What is measured on a trained model, by name: numbers small enough to be kept with the run."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from statemix.analysis.spectra import spectrum_summary, transition_eigenvalues
+from statemix.environment import describe
+from statemix.timing import time_calls
+from statemix.training import (
+    Config,
+    build_device,
+    build_model,
+    build_state,
+    build_step,
+    build_task,
+    captures_of,
+    load_config,
+    load_run,
+)
+from statemix.training.files import read_json
+from statemix_research.sweeps.memory import left_after, memory_summary, silent_gates
+
+TOKENS, MATRICES = 4096, 2000
+"""Tokens that are read, at most, and transitions of each mixer that are looked at."""
+
+EIGENVALUES = 150
+"""Eigenvalues of each mixer that are kept for a figure."""
+
+LAG, SEQUENCES = 16, 16
+"""Tokens after which a memory is measured, and sequences that are read for it."""
+
+TIMED, TIMED_RUN = 20, 300
+"""Steps in a sample of a step's time, and the fewest steps of a timed run."""
+
+
+def spectrum(folder: Path) -> dict[str, Any]:
+    """The eigenvalues of the learned transitions on test sequences, all mixers together.
+
+    Returns {"negative", "complex": shares of the eigenvalues, "eigenvalues": [[re, im], …], an even selection}.
+    """
+    config, model = load_run(folder)
+    task = build_task(config)
+    count = max(1, min(32, TOKENS // task.input_length()))
+    tokens = task.generate(count, seed=config.training.seed, split="test").inputs
+    found = transition_eigenvalues(model, tokens, max_matrices=MATRICES)
+    kept = []
+    for values in found:
+        flat = values.flatten()
+        places = torch.linspace(0, len(flat) - 1, min(EIGENVALUES, len(flat))).round().long()
+        kept += [[round(z.real, 4), round(z.imag, 4)] for z in flat[places].tolist()]
+    return {**spectrum_summary(found), "eigenvalues": kept}
+
+
+def memory(folder: Path) -> dict[str, Any]:
+    """What is left of a state after `LAG` tokens (or the whole sequence), before training and after.
+
+    Returns "left", "forgotten" (`memory_summary`) and "silent" (`silent_gates`), each also with "_at_start".
+    """
+    config, trained = load_run(folder)
+    task = build_task(config)
+    tokens = task.generate(SEQUENCES, seed=config.training.seed, split="test").inputs
+    found: dict[str, Any] = {}
+    for when, model in (("_at_start", build_model(config, task)), ("", trained)):
+        summary = memory_summary(left_after(model, tokens, min(LAG, tokens.shape[1])))
+        summary["silent"] = silent_gates(model, tokens)
+        found |= {f"{name}{when}": value for name, value in summary.items()}
+    return found
+
+
+def step_time(folder: Path) -> dict[str, Any]:
+    """Milliseconds of a training step when the run is alone on its device, which it may not have been in training.
+
+    Returns {"milliseconds_per_step", "timed_on": the device, perhaps not the one that it was trained on}. Runs that
+    differ in seed and rates alone share one measurement in a process.
+    """
+    config = load_config(folder)
+    known = read_json(folder / "summary.json").get("capture")  # older exported files do not tell it
+    device = build_device(config)
+    possible = device.type == "cuda" or known == "off"  # what was trained on a GPU may be timed on a CPU
+    captures = (known,) if known and possible else captures_of(config.training, device)
+    steps = max(TIMED_RUN, config.training.steps)
+    training = replace(config.training, seed=0, lr=1e-3, weight_decay=0.0, steps=steps)
+    content = replace(config, name="", training=training).to_dict()
+    milliseconds = _step_milliseconds(json.dumps(content, sort_keys=True), captures)
+    return {"milliseconds_per_step": milliseconds, "timed_on": describe(str(device))["device"]}
+
+
+@functools.lru_cache(maxsize=1000)
+def _step_milliseconds(content: str, captures: tuple[str, ...]) -> float:
+    """The median of three samples of `TIMED` steps."""
+    config = Config.from_dict(json.loads(content))
+    device = build_device(config)
+    on_stream: AbstractContextManager[Any] = contextlib.nullcontext()
+    if device.type == "cuda":
+        on_stream = torch.cuda.stream(torch.cuda.Stream(device))
+    with on_stream:
+        steps = build_step(build_state(config, device), captures)
+        sample = itertools.count()
+
+        def advance() -> None:
+            done = until = next(sample) * TIMED % config.training.steps
+            until += min(TIMED, config.training.steps - done)
+            while done < until:
+                done += steps.advance(done, until - done)
+
+        return time_calls({"steps": advance}, device=device, repeats=3)["steps"].median / TIMED
+
+
+class Probe(NamedTuple):
+    """How a run is measured, from the folder of a finished run, the keys of the result, ready for JSON, whether it
+    reads the trained weights, and whether it is a timing, which nothing else may run beside."""
+
+    take: Callable[[Path], dict[str, Any]]
+    gives: tuple[str, ...]
+    on_weights: bool = True
+    is_timing: bool = False
+
+
+PROBES: dict[str, Probe] = {
+    "spectrum": Probe(spectrum, ("negative", "complex", "eigenvalues")),
+    "memory": Probe(
+        memory,
+        tuple(f"{name}{when}" for when in ("_at_start", "") for name in ("left", "forgotten", "silent")),
+    ),
+    "step_time": Probe(step_time, ("milliseconds_per_step", "timed_on"), on_weights=False, is_timing=True),
+}
+"""Every probe by name."""

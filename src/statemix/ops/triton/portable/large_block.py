@@ -1,0 +1,125 @@
+"""BD-LRU and affine recurrences for blocks too large for registers, in plain Triton: any m up to 1024, in no hurry.
+
+A program walks one block. Columns lie along the first axis of a tile, in registers, and rows along the second, as
+lanes; the input gates stand apart. Sizes that are no powers of two are mloaded.
+"""
+
+# mypy: ignore-errors
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from statemix.ops.triton.gate_norm import EPSILON, NONE, RELU, TINY, _weight, gate_gradient, row_shift
+from statemix.ops.triton.portable.common import decode, kernel, span, state_at, store
+
+
+@triton.jit
+def tile_weights(x, last, inside, NORM: tl.constexpr, COLUMNS: tl.constexpr):
+    """Weights of rows of raw gates: x [C, R] where `inside`, input gates last [R]. Also 1 / S and the shift, [R]."""
+    shift = row_shift((last, tl.max(tl.where(inside, x, float("-inf")), 0)), NORM, 2)
+    if NORM == NONE:
+        return x, last, shift * 0.0 + 1.0, shift
+    else:
+        f, f_last = tl.where(inside, _weight(x, shift[None, :], NORM), 0.0), _weight(last, shift, NORM)
+        total = tl.sum(tl.abs(f), 0) + tl.abs(f_last)
+        if NORM == RELU:
+            total += EPSILON * COLUMNS
+        inverse = tl.where(total == 0, 0.0, 1.0 / tl.maximum(total, TINY, propagate_nan=tl.PropagateNan.ALL))
+        return f * inverse[None, :], f_last * inverse, inverse, shift
+
+
+@triton.jit
+def tile_slopes(x, last, p, p_last, inverse, shift, u, value, h, NORM: tl.constexpr):
+    """How h [R] changes with each raw gate: x [C, R], last [R]. u has the shape of x or [C, 1]."""
+    slopes = gate_gradient(x, p, inverse[None, :], shift[None, :], 1.0, u, h[None, :], NORM)
+    return slopes, gate_gradient(last, p_last, inverse, shift, 1.0, value, h, NORM)
+
+
+@triton.jit
+def load(at, mask):
+    """Numbers as float32, zero where mloaded."""
+    return tl.load(at, mask=mask, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def column(at, stride, j):
+    """Column j of the rows at `at`."""
+    return at + stride * j
+
+
+@triton.jit
+def _rows(g, gs, v, vs, t, i, live, M: tl.constexpr, COLUMNS: tl.constexpr):
+    """A step's gates [C, R], input gates and values [R]; an affine recurrence takes its inputs as they are."""
+    at = g + t * gs[1]
+    x = load(at[None, :] + i[:, None] * gs[4], live[:, None] & live[None, :])
+    value = load(v + t * vs[1], live)
+    gate = load(column(at, gs[4], M), live) if COLUMNS > M else tl.full(value.shape, 1.0, tl.float32)
+    return x, gate, value
+
+
+@kernel
+def large_block_forward(
+    g, v, initial, states, final, strides, bounds, T, N, chunk, num_chunks, CFG: tl.constexpr
+):  # fmt: skip
+    """Arguments as for `small_block_forward`."""
+    M: tl.constexpr = CFG.M
+    COLUMNS: tl.constexpr = CFG.COLUMNS
+    SIZE: tl.constexpr = CFG.SIZE
+    gs, vs, ins, ss, fs = decode(strides)
+    work = tl.program_id(0) // N
+    n = (tl.program_id(0) % N).to(tl.int64)
+    row, sequence, first, start, end, last = span(bounds, work, T, chunk, num_chunks)
+    i = tl.arange(0, SIZE).to(tl.int64)
+    live = i < M
+    inside = live[:, None] & live[None, :]
+    g += row * gs[0] + n * gs[2] + i * gs[3]
+    v += row * vs[0] + n * vs[2] + i * vs[3]
+    states += row * ss[0] + n * ss[2] + i * ss[3]
+    h = load(state_at(initial, ins, work.to(tl.int64), n, i), live)
+    for t in range(start, end):
+        x, gate, value = _rows(g, gs, v, vs, t, i, live, M, COLUMNS)
+        p, p_last, inverse, shift = tile_weights(x, gate, inside, CFG.NORM, COLUMNS)
+        h = tl.sum(p * h[:, None], 0) + p_last * value
+        store(states + t * ss[1], h, live)
+    store(state_at(final, fs, sequence, n, i), h, live & (end == last))
+
+
+@kernel
+def large_block_backward(
+    g, v, states, initial, grad, dfinal, dg, dv, dinitial, strides, bounds, T, N, chunk, num_chunks, CFG: tl.constexpr
+):  # fmt: skip
+    """The reverse pass of `large_block_forward`."""
+    M: tl.constexpr = CFG.M
+    COLUMNS: tl.constexpr = CFG.COLUMNS
+    SIZE: tl.constexpr = CFG.SIZE
+    gs, vs, ss, ins, ds, dfs, dgs, dvs, dis = decode(strides)
+    work = tl.program_id(0) // N
+    n = (tl.program_id(0) % N).to(tl.int64)
+    row, sequence, first, start, end, last = span(bounds, work, T, chunk, num_chunks)
+    i = tl.arange(0, SIZE).to(tl.int64)
+    live = i < M
+    inside = live[:, None] & live[None, :]
+    g += row * gs[0] + n * gs[2] + i * gs[3]
+    v += row * vs[0] + n * vs[2] + i * vs[3]
+    states += row * ss[0] + n * ss[2] + i * ss[3]
+    grad += row * ds[0] + n * ds[2] + i * ds[3]
+    dg += row * dgs[0] + n * dgs[2] + i * dgs[3]
+    dv += row * dvs[0] + n * dvs[2] + i * dvs[3]
+    begin = load(state_at(initial, ins, sequence, n, i), live)
+    carry = load(state_at(dfinal, dfs, work.to(tl.int64), n, i), live)
+    for done in range(0, end - start):
+        t = end - 1 - done
+        x, gate, value = _rows(g, gs, v, vs, t, i, live, M, COLUMNS)
+        p, p_last, inverse, shift = tile_weights(x, gate, inside, CFG.NORM, COLUMNS)
+        u = tl.where(t > first, load(states + (t - 1) * ss[1], live & (t > first)), begin)
+        h = tl.sum(p * u[:, None], 0) + p_last * value
+        slopes, slope = tile_slopes(x, gate, p, p_last, inverse, shift, u[:, None], value, h, CFG.NORM)
+        adjoint = carry + load(grad + t * ds[1], live)
+        carry = tl.sum(p * adjoint[None, :], 1)
+        at = dg + t * dgs[1]
+        store(at[None, :] + i[:, None] * dgs[4], adjoint[None, :] * slopes, inside)
+        if COLUMNS > M:
+            store(column(at, dgs[4], M), adjoint * slope, live)
+        store(dv + t * dvs[1], adjoint * p_last, live)
+    store(state_at(dinitial, dis, sequence, n, i), carry, live & (start == first))

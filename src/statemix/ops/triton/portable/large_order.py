@@ -1,0 +1,114 @@
+"""H-LRU of higher order in plain Triton, any m up to 1024. A lane owns one channel.
+
+The window is a ring along the first axis of a tile: when t steps are done since the start, entry c holds the newest
+state of a step congruent to c modulo M. So nothing moves when a state comes in; what moves is which column of the
+gates an entry meets.
+"""
+
+# mypy: ignore-errors
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from statemix.ops.triton.portable.common import channel_program, decode, kernel, span, store
+from statemix.ops.triton.portable.large_block import column, load, tile_slopes, tile_weights
+
+
+@triton.jit
+def lag(steps, c, M: tl.constexpr):
+    """The column of the gates that entry c meets after `steps` steps: its state is that many + 1 steps old."""
+    place = (steps % M).to(tl.int32)
+    return tl.where(c < place, place - 1 - c, place - 1 - c + M).to(tl.int64)
+
+
+@triton.jit
+def load_lagged(g, gs, v, vs, t, start, c, inside, live, M: tl.constexpr):
+    """Gates, input gates and values of step t, raw."""
+    at = g + t * gs[1]
+    x = tl.load(at[None, :] + lag(t - start, c, M) * gs[3], mask=inside, other=0.0)
+    gate = tl.load(column(at, gs[3], M), mask=live, other=0.0)
+    return x, gate, tl.load(v + t * vs[1], mask=live, other=0.0)
+
+
+@kernel
+def large_order_forward(
+    g, v, initial, states, final, strides, bounds, T, N, chunk, num_chunks, CFG: tl.constexpr
+):  # fmt: skip
+    """Arguments as for `small_order_forward`."""
+    M: tl.constexpr = CFG.M
+    SIZE: tl.constexpr = CFG.SIZE
+    gs, vs, ins, ss, fs = decode(strides)
+    work, n, live = channel_program(N, CFG)
+    row, sequence, first, start, end, last = span(bounds, work, T, chunk, num_chunks)
+    c = tl.arange(0, SIZE)[:, None]
+    inside = live[None, :] & (c < M)
+    g += row * gs[0] + n * gs[2]
+    v += row * vs[0] + n * vs[2]
+    states += row * ss[0] + n * ss[2]
+    initial += work.to(tl.int64) * ins[0] + n * ins[1]
+    window = load(initial[None, :] + lag(start * 0, c, M) * ins[2], inside)
+    loaded = load_lagged(g, gs, v, vs, start, start, c, inside & (start < end), live & (start < end), M)
+    for t in range(start, end):
+        x, gate, value = loaded[0].to(tl.float32), loaded[1].to(tl.float32), loaded[2].to(tl.float32)
+        more = t + 1 < end
+        loaded = load_lagged(g, gs, v, vs, t + 1, start, c, inside & more, live & more, M)
+        p, p_last, inverse, shift = tile_weights(x, gate, inside, CFG.NORM, M + 1)
+        h = tl.sum(p * window, 0) + p_last * value
+        store(states + t * ss[1], h, live)
+        window = tl.where(c == (t - start) % M, h[None, :], window)
+    final += sequence * fs[0] + n * fs[1]
+    store(final[None, :] + lag(end - start, c, M) * fs[2], window, inside & (end == last))
+
+
+@triton.jit
+def _state(states, ss, initial, ins, t, first, mask):
+    """The states of steps t; step first - 1 is the newest of the initial window."""
+    newer = load(states + t * ss[1], mask & (t >= first))
+    return newer + load(initial + (first - 1 - t) * ins[2], mask & (t < first))
+
+
+@kernel
+def large_order_backward(
+    g, v, states, initial, grad, dfinal, dg, dv, dinitial, strides, bounds, T, N, chunk, num_chunks, CFG: tl.constexpr
+):  # fmt: skip
+    """The reverse pass of `large_order_forward`: entry c of `carry` gathers the adjoint of the state that lay there."""
+    M: tl.constexpr = CFG.M
+    SIZE: tl.constexpr = CFG.SIZE
+    gs, vs, ss, ins, ds, dfs, dgs, dvs, dis = decode(strides)
+    work, n, live = channel_program(N, CFG)
+    row, sequence, first, start, end, last = span(bounds, work, T, chunk, num_chunks)
+    c = tl.arange(0, SIZE)[:, None]
+    inside = live[None, :] & (c < M)
+    g += row * gs[0] + n * gs[2]
+    v += row * vs[0] + n * vs[2]
+    states += row * ss[0] + n * ss[2]
+    initial += sequence * ins[0] + n * ins[1]
+    grad += row * ds[0] + n * ds[2]
+    dg += row * dgs[0] + n * dgs[2]
+    dv += row * dvs[0] + n * dvs[2]
+    dfinal += work.to(tl.int64) * dfs[0] + n * dfs[1]
+    carry = load(dfinal[None, :] + lag(end - start, c, M) * dfs[2], inside)
+    full, some = inside & (end > start), live & (end > start)
+    past = end - 2 - lag(end - 1 - start + M, c, M)
+    u = _state(states[None, :], ss, initial[None, :], ins, past, first, full)
+    loaded = load_lagged(g, gs, v, vs, end - 1, start, c, full, some, M)
+    for done in range(0, end - start):
+        t = end - 1 - done
+        x, gate, value = loaded[0].to(tl.float32), loaded[1].to(tl.float32), loaded[2].to(tl.float32)
+        loaded = load_lagged(g, gs, v, vs, t - 1, start, c, inside & (t > start), live & (t > start), M)
+        entering = _state(states, ss, initial, ins, t - 1 - M, first, live & (t > start))
+        gradient = load(grad + t * ds[1], live)
+        p, p_last, inverse, shift = tile_weights(x, gate, inside, CFG.NORM, M + 1)
+        h = tl.sum(p * u, 0) + p_last * value
+        slopes, slope = tile_slopes(x, gate, p, p_last, inverse, shift, u, value, h, CFG.NORM)
+        newest = c == (t - start) % M
+        adjoint = tl.sum(tl.where(newest, carry, 0.0), 0) + gradient
+        carry = tl.where(newest, 0.0, carry) + p * adjoint[None, :]
+        at = dg + t * dgs[1]
+        store(at[None, :] + lag(t - start, c, M) * dgs[3], adjoint[None, :] * slopes, inside)
+        store(column(at, dgs[3], M), adjoint * slope, live)
+        store(dv + t * dvs[1], adjoint * p_last, live)
+        u = tl.where(c == (t - 1 - start + M) % M, entering[None, :], u)
+    dinitial += sequence * dis[0] + n * dis[1]
+    store(dinitial[None, :] + lag(start * 0, c, M) * dis[2], carry, inside & (start == first))
