@@ -18,7 +18,7 @@ from benchmarks import train as training
 from benchmarks.measure import attempt, choose, make_setup
 from benchmarks.records import NAME, Record, read_record, write_record
 from benchmarks.shapes import ScanShape, check_positive, parse_numbers, parse_shapes, parse_sizes
-from statemix.cli.program import Commands, Program
+from statemix.cli import Commands, Program
 from statemix.text import visible
 
 Device = Annotated[str | None, typer.Option(help="cpu or cuda; default: cuda if available.")]

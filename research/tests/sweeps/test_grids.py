@@ -27,7 +27,7 @@ from statemix_research.sweeps.tasks import PERMUTATIONS, TASK_SPECS, get_task_sp
 from statemix_research.sweeps.throughput import SCANS
 
 from research.tests.sweeps.helpers import experiment, sweep
-from statemix.analysis.accounting import parameters
+from statemix.analysis import parameters
 from statemix.nn import build_mixer
 from statemix.training import Config
 

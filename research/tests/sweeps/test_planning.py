@@ -15,7 +15,7 @@ from statemix_research.sweeps.grid import resolved
 from statemix_research.sweeps.models import MAX_WIDTH, MODEL_SPECS, counted, nearest_width
 from statemix_research.sweeps.store import key_of
 
-from statemix.analysis.accounting import parameters, state_size
+from statemix.analysis import parameters, state_size
 from statemix.nn import build_mixer
 
 

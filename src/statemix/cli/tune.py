@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import torch
 import typer
 
-from statemix.cli.console import output, progress, working
-from statemix.cli.table import Column, Table
+from statemix.cli.console import Column, Table, output, progress
 from statemix.ops import launch as table
 
 if TYPE_CHECKING:
@@ -17,6 +16,9 @@ if TYPE_CHECKING:
 
 DEFAULT_SHAPES = "bdlru:1,bdlru:2,bdlru:3,bdlru:4,bdlru:8,bdlru:16,hlru:4,hlru:8,hlru:16"
 DEFAULT_SIZES = "8x2048x1024,32x2048x1024"
+
+PROSE = ("key", "launch", "failed")
+"""Columns that may be wrapped."""
 
 LAUNCH = "workers×warps · steps×stages · registers"
 
@@ -44,6 +46,7 @@ def tune(
     statemix/launch.json in the user's configuration.
     """
     from statemix.cli import tuning
+    from statemix.training.progress import Progress
 
     if show:
         _show_in_use(table.read_user_file())
@@ -58,14 +61,14 @@ def tune(
     device = tuning.check_gpu()
     settings = (tuning.DTYPES[dtype], device, repeats, threads or os.cpu_count() or 1)
     choices: list[Choice] = []
-    with working("shapes tuned", len(wanted)) as work:
-        for shape in wanted:
+    with Progress(True, "shapes tuned", 0, len(wanted)) as under_way:
+        for number, shape in enumerate(wanted, start=1):
             gpu = tuning.Gpu(shape, *settings)
             found = [tuning.choose_best(gpu, direction) for direction in tuning.DIRECTIONS]
             choices += [choice for choice in found if choice is not None]
             for choice in filter(None, found):
                 progress().say(f"{choice.key}: {_launch(choice.best)} of {choice.tried}")
-            work.end()
+            under_way.tell(number)
     output().print(_gains(choices))
     if dry_run:
         output().print("nothing was written (--dry-run)")
@@ -83,11 +86,8 @@ def _launch(launch: LaunchOrPortable) -> str:
 
 def _gains(choices: list[Choice]) -> Table:
     """The fastest launches beside the defaults of this GPU."""
-    names, prose = (
-        ("key", "B×T×N", "default, µs", "best, µs", "speed-up", "launch", "failed"),
-        ("key", "launch", "failed"),
-    )
-    result = Table(f"fastest launches: {LAUNCH}", [Column(name, prose=name in prose) for name in names])
+    names = ("key", "B×T×N", "default, µs", "best, µs", "speed-up", "launch", "failed")
+    result = Table(f"fastest launches: {LAUNCH}", [Column(name, prose=name in PROSE) for name in names])
     for choice in choices:
         usual = choice.default_ms
         result.add_row(

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from statemix.cli.console import output, progress
-from statemix.cli.errors import Failure, Interrupted
-from statemix.cli.table import Column, Table
+from statemix.cli import Column, Failure, Interrupted, Table, output, progress
 from statemix.text import visible
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from statemix.analysis.accounting import parameters, state_size
+from statemix.analysis import parameters, state_size
 from statemix.nn import MIXERS, build_mixer
 
 TOLERANCE = 0.25

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from statemix import training
-from statemix.analysis.accounting import mixers
-from statemix.analysis.spectra import inputs_of, spectrum_summary, transition_eigenvalues
+from statemix.analysis import inputs_of, mixers, spectrum_summary, transition_eigenvalues
 from statemix.environment import describe
 from statemix.nn import BDLRU, HLRU
 from statemix.ops import normalize

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from statemix.analysis.accounting import parameters
+from statemix.analysis import parameters
 from statemix.environment import describe
 from statemix.nn import build_mixer
 from statemix.ops import bdlru_scan, in_fast_format
