@@ -107,19 +107,15 @@ class Run:
         with torch.cuda.stream(self._stream):
             self.state = build_state(config, self.device)
             self.optimizer = self.state.optimizer
-            self._restore()
+            if (path := folder.checkpoint).exists():
+                self.position = load_checkpoint(path, self.state.model, self.optimizer, self.run_id)
+                if not 1 <= self.step <= self.training.steps:
+                    raise RunError(f"{path}: step {self.step}, expected 1 to {self.training.steps}")
+                self.state.totals.copy_(torch.tensor(self.position["totals"], dtype=torch.float64))
         self.events = Events(config.training.tensorboard, folder.events, self.step)
         lines = self.position["metrics"], self.position.get("metrics_sha256")
         self.metrics = MetricsFile(folder.metrics, *lines)
         self.started = time.perf_counter() - self.position["seconds"]
-
-    def _restore(self) -> None:
-        path = self.folder.checkpoint
-        if path.exists():
-            self.position = load_checkpoint(path, self.state.model, self.optimizer, self.run_id)
-            if not 1 <= self.step <= self.training.steps:
-                raise RunError(f"{path}: step {self.step}, expected 1 to {self.training.steps}")
-            self.state.totals.copy_(torch.tensor(self.position["totals"], dtype=torch.float64))
 
     @property
     def step(self) -> int:
