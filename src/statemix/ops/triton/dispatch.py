@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from statemix.ops.normalization import CODES
 from statemix.ops.triton import chunking
-from statemix.ops.triton.gate_norm import CODES
 from statemix.ops.triton.hopper.config import MAX_M
 from statemix.ops.triton.hopper.launch import HopperKernels, aligned, fixup_pass, local_pass, prepare
 from statemix.ops.triton.launch_table import KERNELS, MANY_LANES, LaunchKey, choose
