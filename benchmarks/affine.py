@@ -1,17 +1,22 @@
-"""Scans as affine recurrences: in float64, what every measured scan is checked against, and by torch's scan."""
+"""Scans as affine recurrences, by torch's associative scan: in float64, what every measured scan is checked against."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch._higher_order_ops.associative_scan import associative_scan
 
+from benchmarks.shapes import ScanShape
 from statemix.ops import normalize
 
 Pair = tuple[Tensor, Tensor]
+Bounds = tuple[float, float]
+"""The largest root-mean-square error against float64, relative to the true one's: of the states, of each gradient."""
 
 
-def as_affine(recurrence: str, gates: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+def as_affine(recurrence: str, gates: Tensor, values: Tensor) -> Pair:
     """Raw gates and values as A [B, T, N, m, m] and b [B, T, N, m] of h_t = A_t h_{t-1} + b_t; softmax gates.
 
     H-LRU becomes companion matrices: its state is the window of the last m, newest first.
@@ -24,63 +29,8 @@ def as_affine(recurrence: str, gates: Tensor, values: Tensor) -> tuple[Tensor, T
         return transitions, inputs
     m = transitions.shape[-1]
     shift = torch.eye(m, dtype=gates.dtype, device=gates.device)[:-1].expand(*values.shape, m - 1, m)
-    return torch.cat([transitions.unsqueeze(-2), shift], dim=-2), _newest(inputs, m)
-
-
-def _newest(tensor: Tensor, m: int) -> Tensor:
-    """[B, T, N] -> [B, T, N, m], the newest place filled and the others zero."""
-    return torch.cat([tensor.unsqueeze(-1), tensor.new_zeros(*tensor.shape, m - 1)], dim=-1)
-
-
-def _scan(a: Tensor, b: Tensor) -> Tensor:
-    """h_t = A_t h_{t-1} + b_t from zero along dimension 1, by doubling: log2(T) rounds over the whole sequence."""
-    step = 1
-    while step < b.shape[1]:
-        carried = (a[:, step:] @ b[:, :-step].unsqueeze(-1)).squeeze(-1)
-        b = torch.cat([b[:, :step], carried + b[:, step:]], dim=1)
-        a = torch.cat([a[:, :step], a[:, step:] @ a[:, :-step]], dim=1)
-        step *= 2
-    return b
-
-
-def shifted(tensor: Tensor, by: int) -> Tensor:
-    """The numbers of the step before (by = 1) or after (by = -1), zero where there is none: [B, T, ...] -> the same."""
-    zero = torch.zeros_like(tensor[:, :1])
-    return torch.cat([zero, tensor[:, :-1]] if by > 0 else [tensor[:, 1:], zero], dim=1)
-
-
-def float64_scan(
-    recurrence: str, gates: Tensor, values: Tensor, grad_states: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """States and the gradients of gates and values in float64, from a zero state.
-
-    Shapes as in `statemix.ops.bdlru_scan`; grad_states is shaped like the values.
-    """
-    gates, values = (x.detach().double().requires_grad_() for x in (gates, values))
-    with torch.enable_grad():
-        a, b = as_affine(recurrence, gates * 1.0, values * 1.0)
-    window = b.dim() > values.dim()  # H-LRU: the state is wider than the values
-    grad = grad_states.double()
-    with torch.no_grad():
-        states = _scan(a, b)
-        grad = _newest(grad, b.shape[-1]) if window else grad
-        after = shifted(a, -1).transpose(-1, -2)
-        adjoint = _scan(after.flip(1), grad.flip(1)).flip(1)  # l_t = dh_t + A_{t+1}ᵀ l_{t+1}
-        grad_a = adjoint.unsqueeze(-1) * shifted(states, 1).unsqueeze(-2)
-    d_gates, d_values = torch.autograd.grad((a, b), (gates, values), (grad_a, adjoint))
-    return (states[..., 0] if window else states), d_gates, d_values
-
-
-def corner(tensor: Tensor) -> Tensor:
-    """The first and last sequences, of them the first and last two blocks: [<= 2, T, <= 4, ...]."""
-    sequences, blocks = tensor.shape[0], tensor.shape[2]
-    kept = sorted({block % blocks for block in (0, min(1, blocks - 1), -1, -min(2, blocks))})
-    return tensor[sorted({0, sequences - 1})][:, :, kept]
-
-
-def relative_rms(got: Tensor, want: Tensor) -> float:
-    """Root-mean-square error relative to the true numbers' own root mean square."""
-    return float((got.double() - want).norm() / want.norm())
+    window = torch.cat([inputs.unsqueeze(-1), inputs.new_zeros(*inputs.shape, m - 1)], dim=-1)
+    return torch.cat([transitions.unsqueeze(-2), shift], dim=-2), window
 
 
 def _combine(left: Pair, right: Pair) -> Pair:
@@ -108,3 +58,60 @@ def associative_fast(transitions: Tensor, inputs: Tensor) -> Tensor:
     """`associative` with N innermost in memory."""
     pairs = (transitions.movedim(2, -1).contiguous(), inputs.movedim(2, -1).contiguous())
     return associative_scan(_combine_fast, pairs, dim=1, combine_mode="generic")[1].movedim(-1, 2)
+
+
+def scan_as_affine(
+    scan: Callable[[Tensor, Tensor], Tensor], recurrence: str, gates: Tensor, values: Tensor
+) -> Tensor:
+    """The states of a recurrence, shaped like the values, by a scan of its affine form."""
+    states = scan(*as_affine(recurrence, gates, values))
+    return states[..., 0] if recurrence == "hlru" else states
+
+
+def draw(shape: ScanShape, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Raw gates, values and the states' gradient, contiguous; transitions that shrink for an affine scan."""
+    dims, scale = shape.dims(), 0.5 / shape.m if shape.recurrence == "affine" else 1.0
+    gates, values, grad = (torch.randn(one, device=device, dtype=dtype) for one in (*dims, dims[1]))
+    return gates.mul_(scale), values, grad
+
+
+def float64_scan(
+    recurrence: str, gates: Tensor, values: Tensor, grad_states: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """States and the gradients of gates and values in float64, from a zero state.
+
+    Shapes as in `statemix.ops.bdlru_scan`; grad_states is shaped like the values.
+    """
+    leaves = [x.detach().double().requires_grad_() for x in (gates, values)]
+    states = scan_as_affine(associative, recurrence, *leaves)
+    d_gates, d_values = torch.autograd.grad(states, leaves, grad_states.double(), materialize_grads=True)
+    return states.detach(), d_gates, d_values
+
+
+def corner(tensor: Tensor) -> Tensor:
+    """The first and last sequences, of them the first and last two blocks: [<= 2, T, <= 4, ...]."""
+    sequences, blocks = tensor.shape[0], tensor.shape[2]
+    kept = sorted({block % blocks for block in (0, min(1, blocks - 1), -1, -min(2, blocks))})
+    return tensor[sorted({0, sequences - 1})][:, :, kept]
+
+
+def relative_rms(got: Tensor, want: Tensor) -> float:
+    """Root-mean-square error relative to the true numbers' own root mean square."""
+    return float((got.double() - want).norm() / want.norm())
+
+
+def check_errors(
+    shape: ScanShape, inputs: Sequence[Tensor], got: Sequence[Tensor], bounds: Bounds
+) -> dict[str, float]:
+    """Errors of states, d_gates and d_values against float64, on the corners; RuntimeError if one is over its bound.
+
+    inputs: gates, values and the states' gradient.
+    """
+    want, errors = float64_scan(shape.recurrence, *map(corner, inputs)), {}
+    for name, tensor, true in zip(("states", "d_gates", "d_values"), got, want, strict=True):
+        errors[name], bound = relative_rms(corner(tensor), true), bounds[name != "states"]
+        if not errors[name] <= bound:
+            raise RuntimeError(
+                f"{name}: error {errors[name]:.1e} against float64 at {shape}, expected at most {bound:.0e}"
+            )
+    return errors

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import io
-import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table as RichTable
 
 from benchmarks import decode as decoding
 from benchmarks import layer as layers
 from benchmarks import layer_baselines, measure, report, scan_baselines, scan_cpu, scan_passes
 from benchmarks import picture as pictures
 from benchmarks import train as training
-from benchmarks.measure import attempt, make_setup
-from benchmarks.packages import choose
-from benchmarks.records import Record, read_record, write_record
+from benchmarks.measure import attempt, choose, make_setup
+from benchmarks.records import NAME, Record, read_record, write_record
 from benchmarks.shapes import ScanShape, check_positive, parse_numbers, parse_shapes, parse_sizes
-from statemix.cli.program import Commands, Program
-from statemix.text import encoded, visible
-
-NAME = "python -m benchmarks"
+from statemix.cli import Commands, Program
+from statemix.text import visible
 
 Device = Annotated[str | None, typer.Option(help="cpu or cuda; default: cuda if available.")]
 Out = Annotated[Path | None, typer.Option(help="Record the measurement as JSON.")]
@@ -35,37 +27,26 @@ Repeats = Annotated[int, typer.Option(help="Samples of each; the slowest get few
 Dtype = Annotated[
     str | None, typer.Option(help=f"{', '.join(measure.DTYPES)}; default: bfloat16 on cuda, else float32.")
 ]
+Dim = Annotated[int, typer.Option(help="Width of the model.")]
+Batch = Annotated[int, typer.Option(help="B, sequences.")]
 Baselines = Annotated[str, typer.Option(help="all, none, or names, comma-separated.")]
-
-
-def _command() -> str:
-    """The command line as it was given."""
-    return encoded(shlex.join([*NAME.split(), *sys.argv[1:]]))
 
 
 def _show(record: Record) -> None:
     """The tables of a record, on standard output."""
-    width = Console().width if sys.stdout.isatty() else 10_000
-    console = Console(file=io.StringIO(), width=width, markup=False, emoji=False, highlight=False)
     for title, note, frame in report.make_tables({"": record}):
-        console.print(f"{title}. {note}")
-        table = RichTable(*map(visible, frame.columns), box=SIMPLE_HEAD)
-        for row in frame.itertuples(index=False):
-            table.add_row(*map(visible, row))
-        console.print(table)
-    print(console.file.getvalue().rstrip())  # type: ignore[attr-defined]
+        print(f"{title}. {note}\n\n{frame.to_string(index=False)}\n")
 
 
-def _carry_out(lines: Iterator[str], make_record: Callable[[], Record], out: Path | None) -> None:
+def _carry_out(lines: Iterator[str], record: Record, out: Path | None) -> None:
     """Measure, one thing a line; the record is written after each, so that a stopped command loses nothing.
 
     Fails at the end if one of statemix's own rows did.
     """
     for line in lines:
         if out is not None:
-            write_record(out, make_record())
+            write_record(out, record)
         print(visible(line), file=sys.stderr, flush=True)
-    record = make_record()
     _show(record)
     if out is not None:
         print(f"recorded in {visible(out)}")
@@ -77,12 +58,11 @@ def _carry_out(lines: Iterator[str], make_record: Callable[[], Record], out: Pat
 
 def _line(name: object, row: Record) -> str:
     """What was measured, in one line."""
-    note = row.get("skipped") or row.get("failed")
-    times = {key: value for key, value in row.items() if isinstance(value, dict) and "ms" in value}
-    shown = [f"{key} {report.quartiles(timed['ms'])} ms" for key, timed in times.items()]
+    times = {key: value["ms"] for key, value in row.items() if isinstance(value, dict) and "ms" in value}
+    shown = [f"{key} {report.quartiles(ms)} ms" for key, ms in times.items()]
     units = {"us": "µs", "ms": "ms", "ms_per_step": "ms"}
     shown += [f"{report.quartiles(row[key])} {unit}" for key, unit in units.items() if key in row]
-    return f"{name}: {note or ', '.join(shown)}"
+    return f"{name}: {report.reason(row) or ', '.join(shown)}"
 
 
 def scan(
@@ -109,50 +89,46 @@ def scan(
     """
     setup = make_setup(device, dtype, repeats)
     check_positive(batch=batch, length=length, blocks=blocks)
-    rows: list[Record] = []
-    baselines_rows: dict[str, Record] = {}
     if setup.device.type == "cpu" and sizes is None:
         if setup.dtype != "float32":
             raise ValueError(f"dtype: got {dtype!r}, expected float32 on the CPU, or --sizes beside it")
-        cases = parse_shapes(
-            shapes or scan_cpu.DEFAULT_SHAPES, [(batch or 32, length or 256, 0)], blocks or 32
-        )
-        names, time_one = [], partial(scan_cpu.measure, setup=setup)
-        make_record = partial(scan_cpu.make_record, rows, command=_command())
+        size = (batch or 32, length or 256, 0)
+        cases, names = parse_shapes(shapes or scan_cpu.DEFAULT_SHAPES, [size], blocks or 32), []
+        record, time_one = scan_cpu.new_record(), partial(scan_cpu.measure, setup=setup)
     else:
         cases = _pass_shapes(shapes, sizes, batch, length, blocks)
         names = choose(baselines, scan_baselines.BASELINES)
         copy = measure.copy_bandwidth(setup)
+        record = scan_passes.new_record(setup, copy)
         time_one = partial(scan_passes.measure, setup=setup, copy=copy)
-        make_record = partial(
-            scan_passes.make_record, rows, baselines_rows, setup=setup, copy=copy, command=_command()
-        )
+    rows = record["cases"]
 
     def lines() -> Iterator[str]:
         for shape in cases:
             rows.append(attempt(shape._asdict(), setup.device, partial(time_one, shape)))
             yield f"{len(rows)} of {len(cases)}: {_line(shape, rows[-1].get('results', rows[-1]))}"
         for name in names:
-            baselines_rows[name] = scan_baselines.run_baseline(name, rows, setup)
-            yield _line(name, baselines_rows[name])
+            record["baselines"][name] = row = scan_baselines.run_baseline(name, rows, setup)
+            yield _line(name, row)
 
-    _carry_out(lines(), make_record, out)
+    _carry_out(lines(), record, out)
 
 
 def _pass_shapes(
     shapes: str | None, sizes: str | None, batch: int | None, length: int | None, blocks: int | None
 ) -> list[ScanShape]:
     """The shapes of a scan in two passes: at --sizes, or at --batch, --length and --blocks where one is given."""
-    text = shapes or scan_passes.DEFAULT_SHAPES
-    if batch is length is blocks is None:
-        if shapes is None and sizes is None:
-            return scan_passes.default_shapes()
-        return parse_shapes(text, parse_sizes(sizes or scan_passes.DEFAULT_SIZES))
-    if sizes is not None:
-        raise ValueError(
-            f"sizes: got {sizes!r} beside --batch, --length or --blocks, expected one or the other"
-        )
-    return parse_shapes(text, [(batch or 8, length or 2048, 1024)], blocks)
+    if (batch, length, blocks) != (None, None, None):
+        if sizes is not None:
+            raise ValueError(
+                f"sizes: got {sizes!r} beside --batch, --length or --blocks, expected one or the other"
+            )
+        chosen = [(batch or 8, length or 2048, 1024)]
+    elif shapes is sizes is None:
+        return scan_passes.default_shapes()
+    else:
+        chosen = parse_sizes(sizes or scan_passes.DEFAULT_SIZES)
+    return parse_shapes(shapes or scan_passes.DEFAULT_SHAPES, chosen, blocks)
 
 
 def layer(
@@ -165,8 +141,8 @@ def layer(
             help="layer: m = 4 as wide as the model; paper: every m and the baselines at 33 M parameters."
         ),
     ] = "layer",
-    dim: Annotated[int, typer.Option(help="Width of the model.")] = 1024,
-    batch: Annotated[int, typer.Option(help="B, sequences.")] = 8,
+    dim: Dim = 1024,
+    batch: Batch = 8,
     length: Annotated[int, typer.Option(help="T, steps.")] = 2048,
     parameters: Annotated[
         int | None, typer.Option(help="Parameters of each layer, instead of the preset's.")
@@ -178,28 +154,27 @@ def layer(
 
     Baselines have as many parameters as BD-LRU, to 5 %; one that cannot be sized is compared with a BD-LRU that is.
     """
-    setup = make_setup(device, dtype, repeats, layers.BUDGET_MS)
+    setup = make_setup(device, dtype, repeats)
     check_positive(dim=dim, batch=batch, length=length, parameters=parameters)
     if preset not in layers.PRESETS:
         raise ValueError(f"preset: got {preset!r}, expected one of {', '.join(layers.PRESETS)}")
     names = choose(baselines, layer_baselines.BASELINES)
     chosen, sizes = layers.PRESETS[preset], layers.Sizes(dim, batch, length)
     wanted = parameters or chosen.parameters
-    rows: list[Record] = []
-    baseline_rows: dict[str, Record] = {}
+    record = layers.new_record(preset, sizes, setup)
+    rows = record["layers"]
 
     def lines() -> Iterator[str]:
         for m in chosen.block_sizes:
             facts = {"name": f"BDLRU m={m}", "m": m}
             rows.append(attempt(facts, setup.device, partial(layers.measure, m, wanted, sizes, setup)))
             yield _line(facts["name"], rows[-1])
-        compared = next((row for row in rows if row["m"] == chosen.compared and "both" in row), None)
+        compared = next((row for row in rows if row["m"] == layers.COMPARED and "both" in row), None)
         for name in (name for name in names if name in chosen.baselines):
-            baseline_rows[name] = layers.run_baseline(name, compared, rows, sizes, setup)
-            yield _line(name, baseline_rows[name])
+            record["baselines"][name] = row = layers.run_baseline(name, compared, rows, sizes, setup)
+            yield _line(name, row)
 
-    facts: Any = {"preset": preset, "sizes": sizes, "setup": setup, "command": _command()}
-    _carry_out(lines(), partial(layers.make_record, rows, baseline_rows, **facts), out)
+    _carry_out(lines(), record, out)
 
 
 def decode(
@@ -209,8 +184,8 @@ def decode(
     measured: Annotated[
         str, typer.Option("--layers", help="name:m, comma-separated.")
     ] = decoding.DEFAULT_LAYERS,
-    dim: Annotated[int, typer.Option(help="Width of the model.")] = 1024,
-    batch: Annotated[int, typer.Option(help="B, sequences.")] = 128,
+    dim: Dim = 1024,
+    batch: Batch = 128,
     positions: Annotated[str, typer.Option(help="Where a layer is timed.")] = decoding.DEFAULT_POSITIONS,
     run_on: Annotated[
         str, typer.Option(help=f"Layers that run on to every position; the others stop at {decoding.NEAR}.")
@@ -223,16 +198,19 @@ def decode(
     """
     setup = make_setup(device, dtype, repeats)
     check_positive(dim=dim, batch=batch)
-    sizes = decoding.Sizes(dim, batch, decoding.parse_positions(positions), decoding.parse_layers(run_on))
-    chosen, rows = decoding.parse_layers(measured), list[Record]()
+    sizes = decoding.Sizes(
+        dim, batch, sorted(set(parse_numbers("positions", positions))), decoding.parse_layers(run_on)
+    )
+    chosen, record = decoding.parse_layers(measured), decoding.new_record(setup)
 
     def lines() -> Iterator[str]:
         for one in chosen:
             facts = {"layer": one.name, "m": one.m}
-            rows.append(attempt(facts, setup.device, partial(decoding.measure, one, sizes, setup)))
-            yield _line(f"{one.name}:{one.m}", rows[-1])
+            row = attempt(facts, setup.device, partial(decoding.measure, one, sizes, setup))
+            record["layers"].append(row)
+            yield _line(f"{one.name}:{one.m}", row)
 
-    _carry_out(lines(), lambda: decoding.make_record(rows, setup=setup, command=_command()), out)
+    _carry_out(lines(), record, out)
 
 
 def train(
@@ -255,18 +233,15 @@ def train(
     check_positive(steps=steps)
     chosen = tuple(settings or ("task.name=selective_copying",))
     setting = training.Setting(chosen, preset, where, steps, repeats)
-    counts = parse_numbers(packed) if packed.strip() else []
-    if packed.strip() and not counts:
-        raise ValueError(f"packed: got {packed!r}, expected whole numbers such as 1,2,4")
-    training.make_config(setting, 0, "off")  # an error in it is raised at once
-    rows: dict[str, list[Record]] = {}
+    counts = parse_numbers("packed", packed) if packed.strip() else []
+    record = training.new_record(setting)
 
     def lines() -> Iterator[str]:
         for kind, row in training.run(setting, counts):
-            rows.setdefault(kind, []).append(row)
+            record[kind].append(row)
             yield _line(f"{row['concurrent']} concurrent" if kind == "packed" else row["mode"], row)
 
-    _carry_out(lines(), lambda: training.make_record(rows, setting=setting, command=_command()), out)
+    _carry_out(lines(), record, out)
 
 
 def picture(

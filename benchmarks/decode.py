@@ -11,8 +11,13 @@ from torch import Tensor, nn
 from benchmarks.layer import count_parameters
 from benchmarks.measure import Setup, free, set_count
 from benchmarks.records import Record, header
-from benchmarks.shapes import parse_numbers
+from benchmarks.shapes import parse_named
 from statemix.nn import BDLRU, HLRU
+
+WHAT = (
+    "one step of one layer in microseconds: in a stack of layers whose weights do not fit the cache together, and "
+    "alone, with its state carried on to far positions"
+)
 
 DEFAULT_LAYERS = "bdlru:1,bdlru:2,bdlru:4,bdlru:8,bdlru:16,hlru:4,lstm:1"
 DEFAULT_POSITIONS = "1,1000,1000000"
@@ -76,24 +81,8 @@ class Sizes(NamedTuple):
 
 def parse_layers(text: str) -> list[Layer]:
     """ "bdlru:4,lstm:1" -> layers; ValueError naming a wrong part. "none" is none."""
-    layers = []
-    for part in [] if text == "none" else text.split(","):
-        name, _, m = part.strip().partition(":")
-        if name not in BUILDERS or len(numbers := parse_numbers(m)) != 1:
-            known = ", ".join(f"{builder}:m" for builder in BUILDERS)
-            raise ValueError(f"layers: got {part.strip()!r}, expected {known}")
-        layers.append(Layer(name, numbers[0]))
-    return layers
-
-
-def parse_positions(text: str) -> list[int]:
-    """ "1,1000" -> growing positions of at least 1; ValueError for anything else."""
-    positions = parse_numbers(text)
-    if not positions:
-        raise ValueError(
-            f"positions: got {text!r}, expected whole numbers of at least 1, such as {DEFAULT_POSITIONS}"
-        )
-    return sorted(set(positions))
+    named = [] if text == "none" else parse_named("layers", text, BUILDERS)
+    return [Layer(name, numbers[0]) for name, numbers in named]
 
 
 def _tensors(state: Any) -> list[Tensor]:
@@ -190,10 +179,6 @@ def _per_step(timed: Record, steps: int) -> Record:
     return {"us": us, "timed": timed["timed"]}
 
 
-def make_record(rows: list[Record], *, setup: Setup, command: str) -> Record:
-    """Everything measured, ready for JSON."""
-    what = (
-        "one step of one layer in microseconds: in a stack of layers whose weights do not fit the cache together, and "
-        "alone, with its state carried on to far positions"
-    )
-    return {**header("decode", what, command, setup.device), "layers": rows}
+def new_record(setup: Setup) -> Record:
+    """A record without rows."""
+    return {**header("decode", WHAT, setup.device), "layers": []}

@@ -3,37 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.layer_baselines import BASELINES, LayerBaseline
-from benchmarks.measure import Setup, attempt, free, short_autotuning
-from benchmarks.packages import skip_reason
+from benchmarks.layer_baselines import BASELINES
+from benchmarks.measure import Setup, free, measure_baseline
 from benchmarks.records import Record, header
 from statemix.nn import BDLRU
+
+WHAT = (
+    "forward, and forward + backward with the gradients of the input and of all weights, of one layer; milliseconds; "
+    "on a GPU replayed as a CUDA graph, launched: forward + backward launched call by call; products: the layer's "
+    "matrix products alone"
+)
 
 SLACK = 0.05
 """How far apart, in parameters, two layers may be that count as equally large."""
 
-BUDGET_MS = 4000.0
-"""Milliseconds that the samples of one pass of a layer may take."""
-
 
 class Preset(NamedTuple):
-    """Block sizes of the BD-LRU layers, their parameters (None: by their width), m of the compared one, baselines."""
+    """Block sizes of the BD-LRU layers, their parameters (None: by their width), and the baselines."""
 
     block_sizes: tuple[int, ...]
     parameters: int | None
-    compared: int
     baselines: tuple[str, ...]
 
 
-PRESETS: dict[str, Preset] = {
-    "layer": Preset((4,), None, 4, tuple(BASELINES)),
+COMPARED = 4
+"""m of the BD-LRU layer that baselines are compared with."""
+
+PRESETS = {
+    "layer": Preset((COMPARED,), None, tuple(BASELINES)),
     "paper": Preset(
-        (1, 2, 4, 8, 16), 33_000_000, 4, tuple(name for name in BASELINES if name != "RWKV7 default")
+        (1, 2, 4, 8, 16), 33_000_000, tuple(name for name in BASELINES if name != "RWKV7 default")
     ),
 }
 
@@ -58,19 +63,13 @@ def blocks_for(dim: int, m: int, parameters: int) -> int:
     return rounded if abs(rounded / exact - 1) < SLACK / 2 else max(1, round(exact))
 
 
-def _redraw_matrices(module: nn.Module) -> None:
-    """N(0, 0.02²): some layers start with zeros, which would leave gradients empty."""
-    with torch.no_grad():
-        for parameter in module.parameters():
-            if parameter.dim() == 2:
-                parameter.normal_(0.0, 0.02)
-
-
 def time_layer(
     layer: nn.Module, width: int, sizes: Sizes, setup: Setup, *, cuda_graph: bool = True
 ) -> Record:
     """Forward, and forward with all gradients, which are checked first. RuntimeError if they are wrong."""
-    _redraw_matrices(layer)
+    for parameter in layer.parameters():
+        if parameter.dim() == 2:  # some layers start with zeros, which would leave gradients empty
+            nn.init.normal_(parameter, std=0.02)
     layer = layer.to(setup.device, setup.torch_dtype)
     for module in layer.modules():
         if isinstance(module, nn.RNNBase):
@@ -148,52 +147,26 @@ def run_baseline(
     Where it cannot be sized, another BD-LRU layer is sized to it, measured, and appended to `layers`.
     """
     baseline = BASELINES[name]
-    row: Record = {"description": baseline.description, "package": baseline.package.installed}
-    skipped = skip_reason(baseline.package, baseline.needs_gpu, setup.device)
-    if skipped or compared is None:
-        return row | {"skipped": skipped or "no BD-LRU layer to compare it with"}
 
-    def measured() -> Record:
-        with short_autotuning():
-            times = _measure_baseline(baseline, compared["parameters"], sizes, setup)
-        return times | _compare(name, times, compared, layers, sizes, setup)
+    def measured(compared: Record) -> Record:
+        units = baseline.units(sizes.dim, compared["parameters"])
+        layer, width = baseline.build(sizes.dim, units), baseline.width(sizes.dim, units)
+        row = {"units": units, **time_layer(layer, width, sizes, setup, cuda_graph=baseline.cuda_graph)}
+        if abs(row["parameters"] / compared["parameters"] - 1) > SLACK:
+            free(setup.device)
+            compared = {**measure(compared["m"], row["parameters"], sizes, setup), "sized_to": name}
+            layers.append(compared)
+        forward, both = (row[p]["ms"]["median"] / compared[p]["ms"]["median"] for p in ("forward", "both"))
+        against = {field: compared[field] for field in ("name", "blocks", "parameters")}
+        return row | {"relative_time": both, "forward_relative_time": forward, "against": against}
 
-    return attempt(row, setup.device, measured)
-
-
-def _measure_baseline(baseline: LayerBaseline, parameters: int, sizes: Sizes, setup: Setup) -> Record:
-    units = baseline.units(sizes.dim, parameters)
-    layer, width = baseline.build(sizes.dim, units), baseline.width(sizes.dim, units)
-    return {"units": units, **time_layer(layer, width, sizes, setup, cuda_graph=baseline.cuda_graph)}
-
-
-def _compare(
-    name: str, row: Record, compared: Record, layers: list[Record], sizes: Sizes, setup: Setup
-) -> Record:
-    """How many times longer than BD-LRU a baseline takes, and than which layer."""
-    if abs(row["parameters"] / compared["parameters"] - 1) > SLACK:
-        free(setup.device)
-        compared = {**measure(compared["m"], row["parameters"], sizes, setup), "sized_to": name}
-        layers.append(compared)
-    forward, both = (row[one]["ms"]["median"] / compared[one]["ms"]["median"] for one in ("forward", "both"))
-    against = {field: compared[field] for field in ("name", "blocks", "parameters")}
-    return {"relative_time": both, "forward_relative_time": forward, "against": against}
-
-
-def make_record(
-    layers: list[Record],
-    baselines: dict[str, Record],
-    *,
-    preset: str,
-    sizes: Sizes,
-    setup: Setup,
-    command: str,
-) -> Record:
-    """Everything measured, ready for JSON."""
-    what = (
-        "forward, and forward + backward with the gradients of the input and of all weights, of one layer; "
-        "milliseconds; on a GPU replayed as a CUDA graph, launched: forward + backward launched call by call; "
-        "products: the layer's matrix products alone"
+    why_not = "no BD-LRU layer to compare it with"
+    return measure_baseline(
+        baseline, {}, setup.device, why_not if compared is None else partial(measured, compared)
     )
-    shape: dict[str, Any] = {"preset": preset, **sizes._asdict(), "dtype": setup.dtype}
-    return {**header("layer", what, command, setup.device), **shape, "layers": layers, "baselines": baselines}
+
+
+def new_record(preset: str, sizes: Sizes, setup: Setup) -> Record:
+    """A record without rows."""
+    shape = {"preset": preset, **sizes._asdict(), "dtype": setup.dtype}
+    return {**header("layer", WHAT, setup.device), **shape, "layers": [], "baselines": {}}

@@ -9,19 +9,18 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
-from benchmarks.packages import FLA, TORCH, Package
+from benchmarks.measure import FLA, TORCH, Baseline
 
 
-class LayerBaseline(NamedTuple):
+@dataclass(frozen=True)
+class LayerBaseline(Baseline):
     """A layer, by `units(dim, parameters)`, its size, `build(dim, units)`, and `width(dim, units)`, what it maps."""
 
-    description: str
-    package: Package
-    needs_gpu: bool
     units: Callable[[int, int], int]
     build: Callable[[int, int], nn.Module]
     width: Callable[[int, int], int] = lambda dim, units: dim

@@ -1,17 +1,21 @@
-"""Times, memory and bandwidth on a device, in the form that records keep."""
+"""Times, memory and bandwidth on a device, in the form that records keep, and baselines of other packages."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import gc
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
+from unittest import mock
 
 import torch
 
 from benchmarks.records import Record
+from statemix.environment import installed_version
+from statemix.extras import install, installed
 from statemix.timing import Times, time_calls
 
 Call = Callable[[], object]
@@ -20,6 +24,9 @@ DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch
 
 MIN_SAMPLE_MS = 2.0
 """On a GPU a sample lasts at least this long, so that the events' own time does not count."""
+
+BUDGET_MS = 4000.0
+"""Milliseconds that all samples of one call may take."""
 
 COPY_BYTES = {"cuda": 2 << 30, "cpu": 64 << 20}
 """Size of the copy whose bandwidth is measured."""
@@ -31,8 +38,6 @@ class Setup(NamedTuple):
     device: torch.device
     dtype: str = "float32"
     repeats: int = 15
-    budget_ms: float = 8000.0
-    """Milliseconds that all samples of one call may take."""
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -49,18 +54,17 @@ class Setup(NamedTuple):
             {"": calls},
             device=self.device,
             repeats=self.repeats,
-            budget_ms=self.budget_ms,
+            budget_ms=BUDGET_MS,
             cuda_graph=cuda_graph,
         )
         return as_record(timing[""])
 
 
-def as_record(times: Times, scale: float = 1.0, key: str = "ms") -> Record:
-    """Times as records keep them, in milliseconds times `scale`."""
-    quantiles = {"median": times.median, "min": min(times.samples)}
-    quantiles |= {"lower_quartile": times.low, "upper_quartile": times.high}
-    scaled: Record = {name: scale * value for name, value in quantiles.items()}
-    return {key: scaled | {"samples": len(times.samples)}, "timed": times.method}
+def as_record(times: Times, key: str = "ms") -> Record:
+    """Times as records keep them, in milliseconds."""
+    ms = {"median": times.median, "min": min(times.samples), "lower_quartile": times.low}
+    ms |= {"upper_quartile": times.high, "samples": len(times.samples)}
+    return {key: ms, "timed": times.method}
 
 
 def keep_results(calls: Sequence[Call]) -> list[Call]:
@@ -71,10 +75,10 @@ def keep_results(calls: Sequence[Call]) -> list[Call]:
         results[place] = None
         results[place] = calls[place]()
 
-    return [functools.partial(run, place) for place in range(len(calls))]
+    return [partial(run, place) for place in range(len(calls))]
 
 
-def make_setup(device: str | None, dtype: str | None, repeats: int, budget_ms: float = 8000.0) -> Setup:
+def make_setup(device: str | None, dtype: str | None, repeats: int) -> Setup:
     """Checked options; without a device CUDA if available, without a dtype bfloat16 there and float32 elsewhere."""
     available = torch.cuda.is_available()
     name = device or ("cuda" if available else "cpu")
@@ -86,7 +90,7 @@ def make_setup(device: str | None, dtype: str | None, repeats: int, budget_ms: f
         raise ValueError(f"dtype: got {dtype!r}, expected one of {', '.join(map(repr, DTYPES))}")
     if repeats < 1:
         raise ValueError(f"repeats: got {repeats}, expected at least 1")
-    return Setup(torch.device(name), dtype, repeats, budget_ms)
+    return Setup(torch.device(name), dtype, repeats)
 
 
 def set_count(device: torch.device, set_bytes: int) -> int:
@@ -115,29 +119,22 @@ def share_of_copy(timed: Record, least: int, copy: Record) -> Record:
     return {**timed, "bytes": least, "tb_per_s": speed, "percent_of_copy": 100 * speed / copy["tb_per_s"]}
 
 
-@contextlib.contextmanager
-def short_autotuning() -> Iterator[None]:
+def short_autotuning() -> contextlib.AbstractContextManager[object]:
     """Let packages that tune Triton kernels at their first call time each candidate for 25 ms instead of 125 ms."""
-    benchmarker = None
-    if torch.cuda.is_available():
-        import triton
+    if not (torch.cuda.is_available() and installed("triton")):
+        return contextlib.nullcontext()
+    import triton
 
-        driver = type(triton.runtime.driver.active)
-        benchmarker = getattr(driver, "get_benchmarker", None)
-    if benchmarker is None:
-        yield
-        return
-    driver.get_benchmarker = lambda self: functools.partial(benchmarker(self), warmup=5, rep=20)
-    try:
-        yield
-    finally:
-        driver.get_benchmarker = benchmarker
+    driver = triton.runtime.driver.active
+    short = partial(driver.get_benchmarker(), warmup=5, rep=20)
+    return mock.patch.object(type(driver), "get_benchmarker", return_value=short)
 
 
 def attempt(names: Record, device: torch.device, measure: Callable[[], Record]) -> Record:
     """A measured row with its names, or the names with the reason ("failed"): the others are still measured."""
     try:
-        return names | measure()
+        with short_autotuning():
+            return names | measure()
     except Exception as error:  # compilers, drivers and foreign packages raise of every kind
         return names | {"failed": f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]}
     finally:
@@ -150,3 +147,55 @@ def free(device: torch.device) -> None:
         gc.collect()
         with contextlib.suppress(RuntimeError):
             torch.cuda.empty_cache()
+
+
+class Package(NamedTuple):
+    """A distribution, and the module it is imported by."""
+
+    distribution: str
+    module: str
+
+
+TORCH = Package("torch", "torch")
+FLA = Package("flash-linear-attention", "fla")
+ACCELERATED_SCAN = Package("accelerated-scan", "accelerated_scan")
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What is measured beside statemix: what it is, where it comes from, and whether it runs on CUDA devices alone."""
+
+    description: str
+    package: Package
+    needs_gpu: bool
+
+
+def measure_baseline(
+    baseline: Baseline, names: Record, device: torch.device, measure: Callable[[], Record] | str
+) -> Record:
+    """A baseline's measured row, or the row with the reason why it was skipped or failed.
+
+    measure: measures it, or says why it cannot be measured.
+    """
+    distribution, module = baseline.package
+    row = {
+        "description": baseline.description,
+        "package": f"{distribution} {installed_version(distribution)}",
+    }
+    if not installed(module):
+        return row | names | {"skipped": f"not installed: {install(module)}"}
+    if baseline.needs_gpu and device.type != "cuda":
+        return row | names | {"skipped": "needs a CUDA device"}
+    if isinstance(measure, str):
+        return row | names | {"skipped": measure}
+    return attempt(row | names, device, measure)
+
+
+def choose(text: str, known: Iterable[str]) -> list[str]:
+    """ "all", "none" or comma-separated names -> names; ValueError for an unknown one."""
+    known = list(known)
+    names = {"all": known, "none": []}.get(text, text.split(","))
+    for name in names:
+        if name not in known:
+            raise ValueError(f"baselines: got {name!r}, expected all, none or some of {','.join(known)}")
+    return names

@@ -4,40 +4,25 @@ from __future__ import annotations
 
 import datetime
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from statemix.environment import describe
+from statemix.text import encoded
 from statemix.training.files import replace_file
+
+NAME = "python -m benchmarks"
 
 Record = dict[str, Any]
 
-RENAMED = {
-    "contestants": "implementations",
-    "rivals": "baselines",
-    "rival": "baseline",
-    "ours": "layers",
-    "times_ours": "relative_time",
-    "left_out": "skipped",
-    "ways": "modes",
-    "capture": "mode",
-    "side_by_side": "concurrent",
-}
-"""Keys of records written before 0.1.0, and their names since."""
 
-
-RENAMED_COMMAND = {
-    " benchmarks/": " benchmarks/records/",
-    "statemix bench": "python -m benchmarks",
-    "--rivals": "--baselines",
-}
-"""The same for their command lines."""
-
-
-def header(bench: str, what: str, command: str, device: torch.device) -> Record:
+def header(bench: str, what: str, device: torch.device) -> Record:
     """What every record begins with: the benchmark, what its numbers mean, the command, date, device and versions."""
+    command = encoded(shlex.join([*NAME.split(), *sys.argv[1:]]))
     record: Record = {"bench": bench, "what": what, "command": command}
     record["date"] = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     record |= describe(str(device))
@@ -62,29 +47,11 @@ def write_record(path: Path, record: Record) -> None:
 
 
 def read_record(path: Path) -> Record:
-    """A record with today's keys. FileNotFoundError without the file, ValueError for one that is not a record."""
+    """A record. FileNotFoundError without the file, ValueError for one that is not a record."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError):
         content = None
     if not isinstance(content, dict) or not ("bench" in content or "versions" in content):
-        raise ValueError(f"{path}: expected a record of `python -m benchmarks` (JSON)")
-    return modernize(content)
-
-
-def modernize(record: Record) -> Record:
-    """The record with today's keys."""
-    old = RENAMED if record.get("bench") != "decode" else {}
-    renamed: Record = _renamed(record, old)
-    if renamed.get("bench") == "rivals":
-        renamed |= {"bench": "baselines", **renamed.pop("environment")}
-    if str(renamed.get("command")).startswith("statemix bench"):
-        for before, after in RENAMED_COMMAND.items():
-            renamed["command"] = renamed["command"].replace(before, after)
-    return renamed
-
-
-def _renamed(content: Any, names: dict[str, str]) -> Any:
-    if isinstance(content, dict):
-        return {names.get(key, key): _renamed(value, names) for key, value in content.items()}
-    return [_renamed(one, names) for one in content] if isinstance(content, list) else content
+        raise ValueError(f"{path}: expected a record of `{NAME}` (JSON)")
+    return content

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from benchmarks.records import Record, write_text
+from benchmarks.records import NAME, Record, write_text
 from statemix.text import visible
 
 NAMES = {"bdlru": "BD-LRU", "hlru": "H-LRU", "affine": "affine"}
-Row = dict[str, str]
+Row = dict[str, object]
 
 
 def number(value: float) -> str:
@@ -27,17 +27,23 @@ def quartiles(times: Record) -> str:
     return f"{number(times['median'])} ({number(times['lower_quartile'])}–{number(times['upper_quartile'])})"
 
 
-def _median(row: Record, name: str) -> str:
-    return number(row[name]["ms"]["median"]) if name in row else ""
-
-
-def _ratio(row: Record, name: str) -> str:
-    return f"{number(row[name])}×" if name in row else ""
-
-
-def _note(row: Record) -> str:
+def reason(row: Record) -> str:
     """Why there are no times, or an empty text."""
     return next((f"{word}: {row[word]}" for word in ("failed", "skipped") if word in row), "")
+
+
+def _number(row: Record, *keys: str, unit: str = "") -> str:
+    """The number below a row's keys, or an empty text."""
+    found: Any = row
+    for key in keys:
+        if key not in found:
+            return ""
+        found = found[key]
+    return number(found) + unit
+
+
+def _median(row: Record, name: str) -> str:
+    return _number(row, name, "ms", "median")
 
 
 def _size(row: Record) -> str:
@@ -50,9 +56,9 @@ def _scan_name(row: Record) -> str:
 
 def _passes(record: Record) -> Iterator[Row]:
     for row in record["cases"]:
-        result = {"scan": _scan_name(row), "N": str(row["blocks"])}
+        result = {"scan": _scan_name(row), "N": row["blocks"]}
         for name in ("forward", "backward"):
-            time = _note(row) if "failed" in row else (
+            time = reason(row) if "failed" in row else (
                 f"{number(1000 * row[name]['ms']['median'])} ({number(row[name]['percent_of_copy'])} %)"
             )  # fmt: skip
             result[f"{row['batch']}×{row['length']} {name}"] = time
@@ -64,23 +70,22 @@ def _scan_baselines(record: Record) -> Iterator[Row]:
         shape = row.get("case")
         yield {
             "baseline": name,
-            "what": _note(row) or f"{row['description']}; {row['package']}, {row['dtype']}",
+            "what": reason(row) or f"{row['description']}; {row['package']}, {row['dtype']}",
             "B×T×N": f"{_size(shape)}, m = {shape['m']}" if shape else "",
             "forward": _median(row, "forward"),
             "forward + backward": _median(row, "both"),
-            "time / BD-LRU": _ratio(row, "relative_time"),
+            "time / BD-LRU": _number(row, "relative_time", unit="×"),
         }
 
 
 def _implementations(record: Record) -> Iterator[Row]:
     first = next(iter(record["implementations"]))
     for row in record["cases"]:
-        if "failed" in row:
-            yield {"scan": _scan_name(row), "B×T×N": _size(row), first: _note(row)}
-            continue
-        times = {name: row["results"][name]["ms"] for name in record["implementations"]}
-        ratios = {name: number(ms["median"] / times[first]["median"]) for name, ms in times.items()}
-        cells = {n: quartiles(ms) + ("" if n == first else f", {ratios[n]}×") for n, ms in times.items()}
+        cells = {first: reason(row)}
+        for name in record["implementations"] if "results" in row else ():
+            own, ms = row["results"][first]["ms"], row["results"][name]["ms"]
+            ratio = "" if name == first else f", {number(ms['median'] / own['median'])}×"
+            cells[name] = quartiles(ms) + ratio
         yield {"scan": _scan_name(row), "B×T×N": _size(row), **cells}
 
 
@@ -90,13 +95,13 @@ def _layers(record: Record) -> Iterator[Row]:
     for name, row in sorted(rows, key=lambda pair: -pair[1].get("tokens_per_s", 0)):
         yield {
             "layer": name,
-            "parameters": f"{row['parameters']:,}" if "parameters" in row else _note(row),
+            "parameters": f"{row['parameters']:,}" if "parameters" in row else reason(row),
             "forward": _median(row, "forward"),
             "forward + backward": _median(row, "both"),
             "launched": _median(row, "launched"),
-            "tokens/s": number(row["tokens_per_s"]) if "tokens_per_s" in row else "",
-            "time / products": _ratio(row, "times_products"),
-            "time / BD-LRU": _ratio(row, "relative_time"),
+            "tokens/s": _number(row, "tokens_per_s"),
+            "time / products": _number(row, "times_products", unit="×"),
+            "time / BD-LRU": _number(row, "relative_time", unit="×"),
         }
 
 
@@ -105,9 +110,9 @@ def _decode(record: Record) -> Iterator[Row]:
         far = (f"{one['position']}: {number(one['us']['median'])}" for one in row.get("one_layer", []))
         yield {
             "layer": f"{NAMES.get(row['layer'], row['layer'])} m = {row['m']}",
-            "width": str(row.get("dim", "")),
-            "B": str(row.get("batch", "")),
-            "in a stack": _note(row) or quartiles(row["us"]),
+            "width": row.get("dim", ""),
+            "B": row.get("batch", ""),
+            "in a stack": reason(row) or quartiles(row["us"]),
             "alone, at position": ", ".join(far),
         }
 
@@ -123,10 +128,10 @@ def _modes(record: Record) -> Iterator[Row]:
         yield {
             "task": _task(record),
             "mode": row["mode"],
-            "ms per step": _note(row) or quartiles(row["ms"]),
-            "tokens/s": number(row["tokens_per_s"]) if "tokens_per_s" in row else "",
-            "ready after, s": number(row["ready_s"]) if "ready_s" in row else "",
-            "kernels": number(row["kernels"]["per_step"]) if "kernels" in row else "",
+            "ms per step": reason(row) or quartiles(row["ms"]),
+            "tokens/s": _number(row, "tokens_per_s"),
+            "ready after, s": _number(row, "ready_s"),
+            "kernels": _number(row, "kernels", "per_step"),
         }
 
 
@@ -134,9 +139,9 @@ def _concurrent(record: Record) -> Iterator[Row]:
     for row in record["packed"]:
         yield {
             "task": _task(record),
-            "runs": str(row["concurrent"]),
-            "ms per step and run": _note(row) or quartiles(row["ms_per_step"]),
-            "steps/s, all runs": number(row["steps_per_s"]) if "steps_per_s" in row else "",
+            "runs": row["concurrent"],
+            "ms per step and run": reason(row) or quartiles(row["ms_per_step"]),
+            "steps/s, all runs": _number(row, "steps_per_s"),
         }
 
 
@@ -146,7 +151,7 @@ def _checks(record: Record) -> Iterator[Row]:
         yield {
             "baseline": row["baseline"],
             "operation": row["operation"],
-            "computed by": f"{row['runs']}, {row['dtype']}" if row["runs"] else str(row["reason"]),
+            "computed by": f"{row['runs']}, {row['dtype']}" if row["runs"] else row["reason"],
             "outputs": "" if row["output_error"] is None else f"{row['output_error']:.1e}",
             "gradients": f"{max(errors):.1e}" if errors else "",
             "bound": f"{row['bound']:.0e}",
@@ -154,34 +159,25 @@ def _checks(record: Record) -> Iterator[Row]:
         }
 
 
-def _bits(record: Record) -> Iterator[Row]:
-    rows = pd.DataFrame(record["rows"])
-    rows["weights"] = [list(weights.values())[-1] for weights in rows["weights_after"]]
-    for (config, mode, deterministic), group in rows.groupby(["config", "mode", "without_timing"]):
-        yield {
-            "configuration": str(config),
-            "mode": str(mode),
-            "deterministic compiler": "yes" if deterministic else "no",
-            "runs": str(len(group)),
-            "different final weights": str(group["weights"].nunique()),
-        }
-
-
 def _resources(record: Record) -> Iterator[Row]:
-    for version, targets in record["versions"].items():
-        for target, kernels in targets.items():
-            calls = pd.DataFrame(
-                [c for one in kernels.values() for c in one.values()], columns=record["numbers"]
-            )
-            yield {
-                "Triton": version,
-                "target": target,
-                "kernels": str(len(kernels)),
-                "launches": str(len(calls)),
-                "with spills": str(int((calls["spill_bytes"] > 0).sum())),
-                "registers, at most": str(calls["registers"].max()),
-                "shared memory, at most": f"{calls['shared'].max() / 1024:.0f} KiB",
-            }
+    rows = [
+        (version, target, kernel, *numbers)
+        for version, targets in record["versions"].items()
+        for target, kernels in targets.items()
+        for kernel, calls in kernels.items()
+        for numbers in calls.values()
+    ]
+    frame = pd.DataFrame(rows, columns=["Triton", "target", "kernel", *record["numbers"]])
+    for (version, target), calls in frame.groupby(["Triton", "target"]):
+        yield {
+            "Triton": version,
+            "target": target,
+            "kernels": calls["kernel"].nunique(),
+            "launches": len(calls),
+            "with spills": (calls["spill_bytes"] > 0).sum(),
+            "registers, at most": calls["registers"].max(),
+            "shared memory, at most": f"{calls['shared'].max() / 1024:.0f} KiB",
+        }
 
 
 class Kind(NamedTuple):
@@ -212,39 +208,30 @@ KINDS = (
     Kind("Training: concurrent runs", "Median (quartiles).", "train", "packed", _concurrent),
     Kind("Baselines against float64 loops", "Relative root-mean-square error: of the outputs, and the largest of the "
          "gradients.", "baselines", "checks", _checks),
-    Kind("Bits of a run", "Weights of one configuration and seed, compiled in separate processes.",
-         "bits of a run", "rows", _bits),
     Kind("Compiled GPU kernels", "Resources of all recorded launches.", None, "numbers", _resources),
 )  # fmt: skip
 """Every table, in the order of the page."""
 
 
-class Table(NamedTuple):
-    """A table of one or several records of a kind."""
-
-    title: str
-    note: str
-    frame: pd.DataFrame
-
-
-def kinds_of(record: Record) -> list[Kind]:
-    """The tables that a record has a part in."""
-    return [kind for kind in KINDS if kind.bench == record.get("bench") and record.get(kind.entry)]
+Table = tuple[str, str, pd.DataFrame]
+"""Title, note, and the rows of one or several records of a kind, as text."""
 
 
 def make_tables(records: Mapping[str, Record]) -> list[Table]:
     """The tables of records by path. ValueError naming a record that is damaged or of no known kind."""
+    frames: dict[Kind, list[pd.DataFrame]] = {kind: [] for kind in KINDS}
     for path, record in records.items():
-        if not kinds_of(record):
-            raise ValueError(
-                f"{path}: got a record of {record.get('bench')!r}, expected one of `python -m benchmarks`"
-            )
+        bench = record.get("bench")
+        kinds = [kind for kind in KINDS if kind.bench == bench and record.get(kind.entry)]
+        if not kinds:
+            raise ValueError(f"{path}: got a record of {bench!r}, expected one of `{NAME}`")
+        for kind in kinds:
+            frames[kind].append(_frame(kind, path, record))
     tables = []
-    for kind in KINDS:
-        frames = [_frame(kind, path, record) for path, record in records.items() if kind in kinds_of(record)]
-        if frames:
-            frame = pd.concat(frames) if len(frames) > 1 else frames[0].drop(columns="record")
-            tables.append(Table(kind.title, kind.note, frame.fillna("")))
+    for kind, found in frames.items():
+        if found:
+            frame = pd.concat(found) if len(found) > 1 else found[0].drop(columns="record")
+            tables.append((kind.title, kind.note, frame.fillna("").map(visible)))
     return tables
 
 
@@ -261,7 +248,7 @@ def _frame(kind: Kind, path: str, record: Record) -> pd.DataFrame:
 def markdown(frame: pd.DataFrame) -> Iterator[str]:
     """The lines of a table in Markdown."""
 
-    def line(cells: Any) -> str:
+    def line(cells: Iterable[object]) -> str:
         return "| " + " | ".join(visible(cell).replace("|", "\\|") for cell in cells) + " |"
 
     yield line(frame.columns)
@@ -272,8 +259,8 @@ def markdown(frame: pd.DataFrame) -> Iterator[str]:
 def make_page(records: Mapping[str, Record], folder: Path) -> str:
     """All tables in Markdown, first one of the records with links as from `folder`. Errors as `make_tables`."""
     if not records:
-        raise ValueError("files: got none, expected records of `python -m benchmarks`")
-    tables = [Table("Records", "", pd.DataFrame([_origin(p, r, folder) for p, r in records.items()]))]
+        raise ValueError(f"files: got none, expected records of `{NAME}`")
+    tables = [("Records", "", pd.DataFrame([_origin(p, r, folder) for p, r in records.items()]))]
     lines = []
     for title, note, frame in tables + make_tables(records):
         lines += [f"## {title}", "", *([note, ""] if note else []), *markdown(frame), ""]
@@ -281,14 +268,15 @@ def make_page(records: Mapping[str, Record], folder: Path) -> str:
 
 
 def _origin(path: str, record: Record, folder: Path) -> Row:
+    record = record | record.get("environment", {})
     versions = record.get("versions", {}) if "bench" in record else {}
     compilers = [f"{name} {versions[name]}" for name in ("torch", "triton", "numba") if versions.get(name)]
-    if record.get("device") and "threads" in record and "cuda" not in record:
+    if "threads" in record and "cuda" not in record:
         compilers.append(f"{record['threads']} threads")
     return {
         "record": f"[{Path(path).stem}]({os.path.relpath(path, folder)})",
         "command": f"`{record['command']}`" if record.get("command") else "",
-        "hardware": str(record.get("device", "")),
+        "hardware": record.get("device", ""),
         "versions": ", ".join(compilers[:2] if "cuda" in record else compilers),
         "date": str(record.get("date", ""))[:10],
     }

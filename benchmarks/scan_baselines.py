@@ -9,32 +9,37 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.affine import associative, corner, float64_scan, relative_rms, shifted
-from benchmarks.measure import Call, Setup, attempt, free, set_count, short_autotuning
-from benchmarks.packages import ACCELERATED_SCAN, FLA, TORCH, Package, skip_reason
+from benchmarks.affine import Bounds, associative, check_errors, draw
+from benchmarks.measure import (
+    ACCELERATED_SCAN,
+    FLA,
+    TORCH,
+    Baseline,
+    Call,
+    Setup,
+    free,
+    measure_baseline,
+    set_count,
+)
 from benchmarks.records import Record
 from benchmarks.shapes import ScanShape
 
-BOUND = 5e-2
-"""The largest root-mean-square error against float64 (normalised gates rounded to bfloat16 are within it)."""
-
-BUDGET_MS = 4000.0
-"""Milliseconds that the samples of one pass of a baseline may take."""
+BOUNDS = (5e-2, 5e-2)
+"""Normalised gates rounded to bfloat16 are within them."""
 
 
-class ScanBaseline(NamedTuple):
+@dataclass(frozen=True)
+class ScanBaseline(Baseline):
     """A scan measured beside BD-LRU's of block size m; its own layout and gates are made before it is timed."""
 
-    description: str
-    package: Package
     m: int
     dtype: torch.dtype
-    needs_gpu: bool
     inputs: Callable[[Tensor, Tensor], tuple[Tensor, ...]]
     """Raw gates and values -> what the scan takes."""
     scan: Callable[..., Tensor]
@@ -54,9 +59,11 @@ def pairs_both(gates: Tensor, values: Tensor, grad: Tensor) -> list[Tensor]:
     """The same with its adjoint by hand, a second scan in the other direction: [states, d_gates, d_values]."""
     weights, states = pairs_forward(gates, values)
     transitions, inputs = weights[..., :-1], weights[..., -1]
-    after = shifted(transitions, -1).transpose(-1, -2)
+    zero = torch.zeros_like(transitions[:, :1])
+    after = torch.cat([transitions[:, 1:], zero], dim=1).transpose(-1, -2)
     adjoint = associative(after.flip(1), grad.flip(1)).flip(1)  # l_t = dh_t + A_{t+1}ᵀ l_{t+1}
-    d_transitions = adjoint.unsqueeze(-1) * shifted(states, 1).unsqueeze(-2)
+    before = torch.cat([torch.zeros_like(states[:, :1]), states[:, :-1]], dim=1)
+    d_transitions = adjoint.unsqueeze(-1) * before.unsqueeze(-2)
     d_weights = torch.cat([d_transitions, (adjoint * values).unsqueeze(-1)], dim=-1)
     d_gates = weights * (d_weights - (weights * d_weights).sum(-1, keepdim=True))
     return [states, d_gates, inputs * adjoint]
@@ -103,52 +110,39 @@ def raw(gates: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
 BASELINES: dict[str, ScanBaseline] = {
     "associative_scan": ScanBaseline(
         "softmax, torch's associative scan over pairs (A, b), adjoint by hand (arXiv 2602.12021)",
-        TORCH, 4, torch.float32, False, raw, lambda *x: pairs_forward(*x)[1], both=pairs_both,
+        TORCH, False, 4, torch.float32, raw, lambda *x: pairs_forward(*x)[1], both=pairs_both,
     ),
     "accelerated_scan": ScanBaseline(
         "accelerated_scan.warp: scalar gates, softmax not timed, time innermost",
-        ACCELERATED_SCAN, 1, torch.bfloat16, True, _warp_inputs, _warp_scan, lambda h: h.transpose(1, 2).unsqueeze(-1),
+        ACCELERATED_SCAN, True, 1, torch.bfloat16, _warp_inputs, _warp_scan, lambda h: h.transpose(1, 2).unsqueeze(-1),
     ),
     "chunk_hgrn": ScanBaseline(
         "fla's chunk_hgrn: logarithms of scalar gates, softmax not timed",
-        FLA, 1, torch.bfloat16, True, _hgrn_inputs, _hgrn_scan, lambda h: h.unsqueeze(-1),
+        FLA, True, 1, torch.bfloat16, _hgrn_inputs, _hgrn_scan, lambda h: h.unsqueeze(-1),
     ),
     "associative_scan_compiled": ScanBaseline(
-        "associative_scan under torch.compile", TORCH, 4, torch.float32, True,
+        "associative_scan under torch.compile", TORCH, True, 4, torch.float32,
         raw, lambda *x: _compiled(pairs_forward)(*x)[1], both=lambda *x: _compiled(pairs_both)(*x),
     ),
 }  # fmt: skip
 
 
-def draw_raw(shape: ScanShape, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Raw gates, values and the states' gradient, plainly contiguous; transitions that shrink for an affine scan."""
-    dims, scale = shape.dims(), 0.5 / shape.m if shape.recurrence == "affine" else 1.0
-    gates, values, grad = (torch.randn(one, device=device, dtype=dtype) for one in (*dims, dims[1]))
-    return scale * gates, values, grad
-
-
-def check(baseline: ScanBaseline, shape: ScanShape, device: torch.device, bound: float = BOUND) -> float:
-    """The largest root-mean-square error of states and gradients on the shape's corners; RuntimeError if wrong."""
-    gates, values, grad = draw_raw(shape, device, baseline.dtype)
+def check(baseline: ScanBaseline, shape: ScanShape, device: torch.device, bounds: Bounds = BOUNDS) -> float:
+    """The largest error of states and gradients on the shape's corners; RuntimeError if one is over its bound."""
+    gates, values, grad = draw(shape, device, baseline.dtype)
     if baseline.both is not None:
         got = baseline.both(gates, values, grad)
     else:
         leaves = (gates.requires_grad_(), values.requires_grad_())
         states = baseline.restore(baseline.scan(*baseline.inputs(*leaves)))
         got = [states.detach(), *torch.autograd.grad(states, leaves, grad)]
-    want = float64_scan(shape.recurrence, *(corner(x.detach()) for x in (gates, values, grad)))
-    error = max(relative_rms(corner(g), w) for g, w in zip(got, want, strict=True))
-    if not error <= bound:
-        raise RuntimeError(
-            f"wrong: error {error:.1e} against float64 at {shape}, expected at most {bound:.0e}"
-        )
-    return error
+    return max(check_errors(shape, (gates, values, grad), got, bounds).values())
 
 
 def make_calls(baseline: ScanBaseline, shape: ScanShape, device: torch.device) -> dict[str, Call]:
     """Forward alone, and with the gradients of all inputs, on inputs of their own."""
-    raw = draw_raw(shape, device, baseline.dtype)
-    inputs = baseline.inputs(*raw[:2])
+    drawn = draw(shape, device, baseline.dtype)
+    inputs = baseline.inputs(*drawn[:2])
     leaves = tuple(x.detach().requires_grad_() for x in inputs)
     both = baseline.both
 
@@ -162,7 +156,7 @@ def make_calls(baseline: ScanBaseline, shape: ScanShape, device: torch.device) -
         states = baseline.scan(*leaves)
         return [states, *torch.autograd.grad(states, leaves, grad)]
 
-    return {"forward": forward, "both": by_autograd if both is None else lambda: both(*raw)}
+    return {"forward": forward, "both": by_autograd if both is None else lambda: both(*drawn)}
 
 
 def measure(baseline: ScanBaseline, shape: ScanShape, setup: Setup) -> Record:
@@ -172,25 +166,23 @@ def measure(baseline: ScanBaseline, shape: ScanShape, setup: Setup) -> Record:
     row["sets"] = set_count(setup.device, 2 * baseline.dtype.itemsize * sum(map(math.prod, shape.dims())))
     sets = [make_calls(baseline, shape, setup.device) for _ in range(row["sets"])]
     for name in ("forward", "both"):
-        calls = [one[name] for one in sets]
-        row[name] = setup._replace(budget_ms=BUDGET_MS).sample(calls, cuda_graph=False)
+        row[name] = setup.sample([one[name] for one in sets], cuda_graph=False)
     return row
 
 
 def run_baseline(name: str, rows: Sequence[Record], setup: Setup) -> Record:
     """A baseline beside the first measured shape of its block size, or why it was skipped."""
     baseline = BASELINES[name]
-    row: Record = {"description": baseline.description, "package": baseline.package.installed}
-    row["dtype"] = str(baseline.dtype).removeprefix("torch.")
-    beside = [r for r in rows if (r["recurrence"], r["m"]) == ("bdlru", baseline.m) and "both" in r]
-    skipped = skip_reason(baseline.package, baseline.needs_gpu, setup.device)
-    if skipped or not beside:
-        return row | {"skipped": skipped or f"no shape bdlru:{baseline.m} was measured"}
-    shape = ScanShape(*(beside[0][field] for field in ScanShape._fields))
+    row: Record = {"dtype": str(baseline.dtype).removeprefix("torch.")}
+    beside = next(
+        (r for r in rows if (r["recurrence"], r["m"]) == ("bdlru", baseline.m) and "both" in r), None
+    )
+    if beside is None:
+        return measure_baseline(baseline, row, setup.device, f"no shape bdlru:{baseline.m} was measured")
+    shape, own = ScanShape(*(beside[field] for field in ScanShape._fields)), beside["both"]["ms"]["median"]
 
     def measured() -> Record:
-        with short_autotuning():
-            times = measure(baseline, shape, setup)
-        return times | {"relative_time": times["both"]["ms"]["median"] / beside[0]["both"]["ms"]["median"]}
+        times = measure(baseline, shape, setup)
+        return times | {"relative_time": times["both"]["ms"]["median"] / own}
 
-    return attempt(row | {"case": shape._asdict()}, setup.device, measured)
+    return measure_baseline(baseline, row | {"case": shape._asdict()}, setup.device, measured)

@@ -8,11 +8,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks.affine import corner, float64_scan, relative_rms
+from benchmarks.affine import Bounds, check_errors
+from benchmarks.affine import draw as draw_raw
 from benchmarks.measure import Call, Setup, free, set_count, share_of_copy
 from benchmarks.records import Record, header
 from benchmarks.shapes import ScanShape, parse_shapes, parse_sizes
-from statemix.ops import explain_backend
+from statemix.ops import explain_backend, in_fast_format
+
+WHAT = (
+    "forward and backward of one scan, softmax gates, on sets of inputs that exceed the cache together; "
+    "milliseconds; bytes are the least that a pass must move, in percent of the copy's speed"
+)
 
 DEFAULT_SHAPES = (
     "bdlru:1,bdlru:2,bdlru:4,bdlru:8,bdlru:16,hlru:4,hlru:8,hlru:16,hlru:4:1024,hlru:8:1024,hlru:16:1024"
@@ -21,12 +27,7 @@ DEFAULT_SIZES = "8x2048x1024,32x2048x1024,1x65536x1024"
 ODD_SHAPES, ODD_SIZES = "bdlru:3,bdlru:5,bdlru:3:344,bdlru:5:208", "8x2048x1024"
 """Measured by default; the second pair besides the first."""
 
-BOUNDS: dict[str, tuple[float, float]] = {
-    "bfloat16": (4e-3, 8e-3),
-    "float16": (5e-4, 1e-3),
-    "float32": (2e-6, 5e-6),
-}
-"""The largest root-mean-square error against float64, relative to the true one's: of the states, of each gradient."""
+BOUNDS: dict[str, Bounds] = {"bfloat16": (4e-3, 8e-3), "float16": (5e-4, 1e-3), "float32": (2e-6, 5e-6)}
 
 PASSES = ("forward", "backward", "both")
 
@@ -41,38 +42,12 @@ class Inputs(NamedTuple):
     grad_final: Tensor
 
 
-def fast_randn(
-    dims: tuple[int, ...],
-    device: torch.device,
-    dtype: torch.dtype,
-    generator: torch.Generator,
-    *,
-    gates: bool,
-) -> Tensor:
-    """Standard normal numbers in the fast memory format: on a CPU N innermost, elsewhere gate planes outermost.
-
-    dims: [B, T, N, ...], those of gates or of values.
-    """
-    if device.type == "cpu":
-        source, target = 2, -1
-    else:
-        source, target = (-1, 0) if gates else (0, 0)
-    order = torch.empty(dims, device="meta").movedim(source, target).shape
-    return torch.randn(order, device=device, dtype=dtype, generator=generator).movedim(target, source)
-
-
-def draw(shape: ScanShape, device: torch.device, dtype: torch.dtype, seed: int = 0) -> Inputs:
-    """Inputs in the fast memory format; transitions that shrink for an affine scan."""
-    generator = torch.Generator(device).manual_seed(seed)
-    fast = partial(fast_randn, device=device, dtype=dtype, generator=generator)
-    gates, values = shape.dims()
-    state = torch.zeros(shape.batch, shape.blocks, shape.m, device=device)
-    inputs = Inputs(
-        fast(gates, gates=True), fast(values, gates=False), state, fast(values, gates=False), state.clone()
-    )
-    if shape.recurrence == "affine":
-        inputs.gates.mul_(0.5 / shape.m)
-    return inputs
+def draw(shape: ScanShape, device: torch.device, dtype: torch.dtype) -> Inputs:
+    """Inputs in the fast memory format."""
+    gates, values, grad = draw_raw(shape, device, dtype)
+    zero = torch.zeros(shape.batch, shape.blocks, shape.m, device=device)
+    values, grad = (in_fast_format(x, "values") for x in (values, grad))
+    return Inputs(in_fast_format(gates, "gates"), values, zero, grad, zero.clone())
 
 
 def _operator(shape: ScanShape, suffix: str = "") -> Any:
@@ -111,19 +86,17 @@ def check(shape: ScanShape, x: Inputs, backend: str, dtype: str) -> dict[str, fl
     del poison
     states, final = forward(shape, x, backend)
     d_gates, d_values, d_initial = backward(shape, x, states, backend)
-    got = {"states": states, "d_gates": d_gates, "d_values": d_values}
-    for name, tensor in {**got, "final": final, "d_initial": d_initial}.items():
+    outputs = {
+        "states": states,
+        "d_gates": d_gates,
+        "d_values": d_values,
+        "final": final,
+        "d_initial": d_initial,
+    }
+    for name, tensor in outputs.items():
         if not bool(torch.isfinite(tensor).all()):
             raise RuntimeError(f"{name}: not finite at {shape}")
-    want = float64_scan(shape.recurrence, corner(x.gates), corner(x.values), corner(x.grad_states))
-    errors = {}
-    for (name, tensor), true in zip(got.items(), want, strict=True):
-        errors[name], bound = relative_rms(corner(tensor), true), BOUNDS[dtype][name != "states"]
-        if not errors[name] <= bound:
-            raise RuntimeError(
-                f"{name}: error {errors[name]:.1e} against float64 at {shape}, expected at most {bound:.0e}"
-            )
-    return errors
+    return check_errors(shape, (x.gates, x.values, x.grad_states), (states, d_gates, d_values), BOUNDS[dtype])
 
 
 def measure(shape: ScanShape, setup: Setup, copy: Record) -> Record:
@@ -133,7 +106,7 @@ def measure(shape: ScanShape, setup: Setup, copy: Record) -> Record:
     if device.type == "cuda" and backend != "triton":
         raise RuntimeError(f"backend: 'triton' cannot run: {why}")
     least = shape.bytes(dtype.itemsize)
-    sets = [draw(shape, device, dtype, seed) for seed in range(set_count(device, least["forward"]))]
+    sets = [draw(shape, device, dtype) for _ in range(set_count(device, least["forward"]))]
     row: Record = {"dtype": setup.dtype, "backend": backend, "sets": len(sets)}
     row["errors"] = check(shape, sets[0], backend, setup.dtype)
     free(device)
@@ -154,21 +127,8 @@ def default_shapes() -> list[ScanShape]:
     return usual + parse_shapes(ODD_SHAPES, parse_sizes(ODD_SIZES))
 
 
-def make_record(
-    rows: list[Record], baselines: dict[str, Record], *, setup: Setup, copy: Record, command: str
-) -> Record:
-    """Everything measured, ready for JSON."""
-    what = (
-        "forward and backward of one scan, softmax gates, on sets of inputs that exceed the cache together; "
-        "milliseconds; bytes are the least that a pass must move, in percent of the copy's speed"
-    )
+def new_record(setup: Setup, copy: Record) -> Record:
+    """A record without rows."""
     bounds = dict(zip(("states", "gradients"), BOUNDS[setup.dtype], strict=True))
-    return {
-        **header("scan", what, command, setup.device),
-        "passes": list(PASSES),
-        "dtype": setup.dtype,
-        "bounds": bounds,
-        "copy": copy,
-        "cases": rows,
-        "baselines": baselines,
-    }
+    facts = {"passes": list(PASSES), "dtype": setup.dtype, "bounds": bounds, "copy": copy}
+    return {**header("scan", WHAT, setup.device), **facts, "cases": [], "baselines": {}}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -15,6 +14,14 @@ from benchmarks.measure import as_record, attempt
 from benchmarks.records import Record, header
 from statemix.timing import summarize
 from statemix.training import Config, build_state, build_step, build_task, resolve_config
+
+WHAT = (
+    "Milliseconds of one optimiser step, wall clock over `steps` steps from an idle device to an idle device: batch, "
+    "forward, backward, clip, AdamW, running sums; no evaluation and no checkpoint. ready_s: data, model, compilation "
+    "and capture. packed: concurrent runs on one device, a few steps of each at a time. kernels: torch.profiler over "
+    "captured steps. weights: SHA-256 of all weights after so many steps, shortened: equal where two machines, or two "
+    "compilations, compute the same bits."
+)
 
 RUN_STEPS = 20_000
 """Steps of a whole run in arXiv 2602.12021."""
@@ -42,23 +49,20 @@ class Runner:
     def __init__(self, config: Config, modes: tuple[str, ...], device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.step = 0
-        with self._on_stream():
+        with torch.cuda.stream(self._stream):
             state = build_state(config, device)
             self._model, self._steps = state.model, build_step(state, modes)
-
-    def _on_stream(self) -> contextlib.AbstractContextManager[Any]:
-        return contextlib.nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
 
     def advance(self, count: int) -> None:
         """Set `count` steps going."""
         until = self.step + count
-        with self._on_stream():
+        with torch.cuda.stream(self._stream):
             while self.step < until:
                 self.step += self._steps.advance(self.step, until - self.step)
 
     def fingerprint(self) -> str:
         """SHA-256 of all weights, its first 12 digits: the same bits, the same text. Waits for the device."""
-        with self._on_stream():
+        with torch.cuda.stream(self._stream):
             weights = [one.detach().cpu().flatten() for one in self._model.state_dict().values()]
         bits = torch.cat([one.view(torch.uint8) for one in weights])
         return hashlib.sha256(bits.numpy().data).hexdigest()[:12]
@@ -148,27 +152,13 @@ def run(setting: Setting, packed: Sequence[int]) -> Iterator[tuple[str, Record]]
         best = best if "failed" in row else mode
         yield "modes", row
     for count in packed:
-        yield (
-            "packed",
-            attempt({"concurrent": count}, device, partial(measure_concurrent, count, best, setting)),
-        )
+        measure = partial(measure_concurrent, count, best, setting)
+        yield "packed", attempt({"concurrent": count}, device, measure)
 
 
-def make_record(rows: dict[str, list[Record]], *, setting: Setting, command: str) -> Record:
-    """Everything measured, ready for JSON."""
-    what = (
-        "Milliseconds of one optimiser step, wall clock over `steps` steps from an idle device to an idle device: "
-        "batch, forward, backward, clip, AdamW, running sums; no evaluation and no checkpoint. ready_s: data, model, "
-        "compilation and capture. packed: concurrent runs on one device, a few steps of each at a time. kernels: "
-        "torch.profiler over captured steps. weights: SHA-256 of all weights after so many steps, shortened: equal "
-        "where two machines, or two compilations, compute the same bits."
-    )
+def new_record(setting: Setting) -> Record:
+    """A record without rows."""
     config = make_config(setting, 0, "off").to_dict()
-    return {
-        **header("train", what, command, setting.device),
-        "config": {name: config[name] for name in ("task", "mixer", "model", "training")},
-        "steps": setting.steps,
-        "repeats": setting.repeats,
-        "modes": rows.get("modes", []),
-        "packed": rows.get("packed", []),
-    }
+    shown = {name: config[name] for name in ("task", "mixer", "model", "training")}
+    facts = {"config": shown, "steps": setting.steps, "repeats": setting.repeats}
+    return {**header("train", WHAT, setting.device), **facts, "modes": [], "packed": []}

@@ -40,12 +40,21 @@ def on_config(config: Any) -> Any:
     return config
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put tables made of the code and of the records where a page wants them."""
+def on_page_markdown(markdown: str, page: Any, **rest: Any) -> str:
+    """Put tables made of the code and of the records where a page wants them; wide tables get the page's width."""
     for mark, write in ((SETTINGS, settings), (RECORDS, records)):
         if mark in markdown:
             markdown = markdown.replace(mark, write())
+    folder, _, name = page.file.src_uri.partition("/")
+    if folder == "reproduce" and name != "index.md":
+        page.meta["hide"] = ["toc"]
+        markdown = unbroken(markdown)
     return markdown
+
+
+def unbroken(markdown: str) -> str:
+    """Names such as BD-LRU m = 4 stay on one line."""
+    return re.sub(r"(?<=LRU) m = (\d+)", "\u00a0m\u00a0=\u00a0\\1", markdown)
 
 
 def records() -> str:
@@ -57,7 +66,7 @@ def records() -> str:
     paths = sorted((ROOT / "benchmarks" / "records").glob("*.json"))
     page = make_page({str(path): read_record(path) for path in paths}, ROOT)
     page = re.sub(r"\[([^\]]+)\]\([^)]+\.json\)", r"`\1`", page)
-    return re.sub(r"(?<=LRU) m = (\d+)", "\u00a0m\u00a0=\u00a0\\1", page)
+    return unbroken(page)
 
 
 def settings() -> str:

@@ -11,7 +11,6 @@ import types
 import pytest
 
 from statemix import waiting
-from statemix.cli.console import working
 from statemix.waiting import COMPILING, Lines, compiling
 
 
@@ -97,13 +96,3 @@ def test_that_kernels_are_compiled_is_said_once_before_the_first_step(monkeypatc
                 break
         time.sleep(0.6)
     assert said + capsys.readouterr().err == f"{COMPILING}\n"
-
-
-def test_a_commands_work_in_a_log(capsys):
-    with working("compared", 3) as work:
-        for name in ("a", "b\x1b", "c"):
-            work.begin(name)
-            work.end()
-    told = capsys.readouterr().err.splitlines()
-    assert [line.partition(", ")[0] for line in told] == [f"compared: {k} of 3 done" for k in (1, 2, 3)]
-    assert "b\\x1b" in told[1] and "left" in told[1]

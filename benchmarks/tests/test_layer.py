@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -60,10 +61,10 @@ def bdlru():
 
 
 def test_record_of_layers(monkeypatch, bdlru):
-    monkeypatch.setattr("benchmarks.packages.installed", lambda name: name == "torch")
+    monkeypatch.setattr("benchmarks.measure.installed", lambda name: name == "torch")
     rows = [bdlru]
     others = {name: layer.run_baseline(name, bdlru, rows, SIZES, SETUP) for name in PRESET.baselines}
-    record = layer.make_record(rows, others, preset="layer", sizes=SIZES, setup=SETUP, command="x")
+    record = layer.new_record("layer", SIZES, SETUP) | {"layers": rows, "baselines": others}
     read = json.loads(json.dumps(record))
     assert {
         "bench",
@@ -105,7 +106,7 @@ def test_a_baseline_that_cannot_be_captured_is_launched(monkeypatch, bdlru):
 
 
 def test_a_baseline_that_cannot_be_sized_gets_a_layer_of_its_size(monkeypatch, bdlru):
-    fixed = layer.BASELINES["LSTM"]._replace(units=lambda dim, parameters: 8)
+    fixed = replace(layer.BASELINES["LSTM"], units=lambda dim, parameters: 8)
     monkeypatch.setitem(layer.BASELINES, "LSTM", fixed)
     rows = [bdlru]
     row = layer.run_baseline("LSTM", bdlru, rows, SIZES, SETUP)
@@ -129,7 +130,7 @@ def test_gradients_are_checked():
 
 
 def test_a_baseline_that_breaks_is_recorded(monkeypatch, bdlru):
-    broken = layer.BASELINES["LSTM"]._replace(build=lambda dim, units: nn.Sequential(nn.Linear(dim, 3)))
+    broken = replace(layer.BASELINES["LSTM"], build=lambda dim, units: nn.Sequential(nn.Linear(dim, 3)))
     monkeypatch.setitem(layer.BASELINES, "LSTM", broken)
     row = layer.run_baseline("LSTM", bdlru, [bdlru], SIZES, SETUP)
     assert row["failed"].startswith("RuntimeError")
@@ -153,7 +154,7 @@ def test_loop_carries_the_state():
 def test_record_of_steps():
     sizes = decode.Sizes(16, 2, [1, 300, 20_000], [])
     rows = [decode.measure(one, sizes, SETUP) for one in decode.parse_layers("bdlru:2,hlru:2,lstm:1")]
-    read = json.loads(json.dumps(decode.make_record(rows, setup=SETUP, command="x")))
+    read = json.loads(json.dumps(decode.new_record(SETUP) | {"layers": rows}))
     assert {"bench", "command", "date", "device", "versions", "layers"} <= set(read)
     for row in read["layers"]:
         assert row["stack"] == 2

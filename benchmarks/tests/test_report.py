@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import measure
 from benchmarks.app import PROGRAM
 from benchmarks.measure import as_record
 from benchmarks.picture import draw_picture
-from benchmarks.records import modernize, read_record, write_record
+from benchmarks.records import read_record, write_record
 from benchmarks.report import make_page, number, write_page
 from benchmarks.scan_passes import PASSES
 from benchmarks.shapes import ScanShape
@@ -194,22 +195,10 @@ def test_every_record_of_the_repository_is_read(path):
 
 def test_the_page_of_all_records_is_short():
     """What the documentation shows: every measurement of speed."""
-    shown = [path for path in RECORDS if not path.stem.startswith(("kernel_", "bits_", "baselines_"))]
+    shown = [path for path in RECORDS if not path.stem.startswith(("kernel_", "baselines_"))]
     text = make_page({str(path): read_record(path) for path in shown}, Path())
     assert len(text.splitlines()) <= 150
     assert "statemix bench" not in text
-
-
-def test_keys_and_commands_of_old_records_are_those_of_today():
-    old = {
-        "bench": "layer",
-        "ours": [{"times_ours": 2}],
-        "command": "statemix bench layer --out benchmarks/a.json",
-    }
-    new = modernize(old)
-    assert new["layers"] == [{"relative_time": 2}]
-    assert new["command"] == "python -m benchmarks layer --out benchmarks/records/a.json"
-    assert modernize(new) == new
 
 
 def test_picture(tmp_path):
@@ -312,6 +301,7 @@ def test_the_commands_write_where_they_are_told(tmp_path, monkeypatch, capsys):
 )
 def test_a_measurement_is_recorded_and_shown(tmp_path, monkeypatch, capsys, text):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(measure.COPY_BYTES, "cpu", 1 << 16)
     code, out, err = run(f"{text} --device cpu --repeats 3 --out new/x.json", capsys)
     assert code == 0, err
     assert "recorded in new/x.json" in out and "–" in err

@@ -27,15 +27,13 @@ def test_a_wrong_implementation_is_not_timed(monkeypatch):
     what, fast, _ = scan_cpu.IMPLEMENTATIONS["loop"]
     wrong = (what, fast, lambda recurrence, gates, values: values * gates[..., 0])
     monkeypatch.setitem(scan_cpu.IMPLEMENTATIONS, "associative_scan", wrong)
-    with pytest.raises(RuntimeError, match="associative_scan: wrong: error"):
+    with pytest.raises(RuntimeError, match="associative_scan: states: error"):
         scan_cpu.measure(SHAPES[1], SETUP)
 
 
 def test_record_is_complete(tmp_path):
     rows = [SHAPES[1]._asdict() | scan_cpu.measure(SHAPES[1], SETUP)]
-    write_record(
-        tmp_path / "new" / "scan.json", scan_cpu.make_record(rows, command="python -m benchmarks scan")
-    )
+    write_record(tmp_path / "new" / "scan.json", scan_cpu.new_record() | {"cases": rows})
     read = json.loads((tmp_path / "new" / "scan.json").read_text())
     wanted = "bench what command date device cores threads versions implementations cases"
     assert set(wanted.split()) <= set(read)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from benchmarks import measure, scan_baselines, scan_passes
 from benchmarks.affine import corner, float64_scan, relative_rms
-from benchmarks.measure import attempt
-from benchmarks.packages import choose
+from benchmarks.measure import attempt, choose
 from benchmarks.shapes import ScanShape, parse_shapes
 from statemix.ops import affine_scan, bdlru_scan, hlru_scan
 
@@ -86,9 +86,7 @@ def test_record_is_complete():
     shapes = parse_shapes("bdlru:4,hlru:2", [(2, 16, 8)])
     rows = [shape._asdict() | scan_passes.measure(shape, SETUP, copy) for shape in shapes]
     others = {name: scan_baselines.run_baseline(name, rows, SETUP) for name in scan_baselines.BASELINES}
-    record = scan_passes.make_record(
-        rows, others, setup=SETUP, copy=copy, command="python -m benchmarks scan"
-    )
+    record = scan_passes.new_record(SETUP, copy) | {"cases": rows, "baselines": others}
     read = json.loads(json.dumps(record))
     wanted = "bench what command date device versions passes dtype bounds copy cases baselines"
     assert set(wanted.split()) <= set(read)
@@ -103,7 +101,7 @@ def test_record_is_complete():
 
 
 def test_baselines_say_why_they_are_skipped(monkeypatch):
-    monkeypatch.setattr("benchmarks.packages.installed", lambda name: name == "torch")
+    monkeypatch.setattr("benchmarks.measure.installed", lambda name: name == "torch")
     shape = ScanShape("bdlru", 4, 2, 16, 2)
     rows = [shape._asdict() | scan_passes.measure(shape, SETUP._replace(repeats=1), COPY)]
     others = {name: scan_baselines.run_baseline(name, rows, SETUP) for name in scan_baselines.BASELINES}
@@ -128,10 +126,10 @@ def test_a_baseline_that_fails_is_recorded(monkeypatch):
         raise KeyError("no such kernel")
 
     for both, words in (
-        (lambda *x: [2 * y for y in right.both(*x)], "RuntimeError: wrong: error"),
+        (lambda *x: [2 * y for y in right.both(*x)], "RuntimeError: states: error"),
         (fail, "KeyError"),
     ):
-        monkeypatch.setitem(scan_baselines.BASELINES, "associative_scan", right._replace(both=both))
+        monkeypatch.setitem(scan_baselines.BASELINES, "associative_scan", replace(right, both=both))
         assert scan_baselines.run_baseline("associative_scan", rows, SETUP)["failed"].startswith(words)
 
 
@@ -149,7 +147,7 @@ def test_scalar_scans_are_made_from_gates_and_back(monkeypatch):
         return loop(log_gates.exp().transpose(1, 2), x.transpose(1, 2)).transpose(1, 2)
 
     for name, scan in (("accelerated_scan", loop), ("chunk_hgrn", hgrn)):
-        baseline = scan_baselines.BASELINES[name]._replace(scan=scan, dtype=torch.float32)
+        baseline = replace(scan_baselines.BASELINES[name], scan=scan, dtype=torch.float32)
         assert scan_baselines.check(baseline, ScanShape("bdlru", 1, 2, 9, 5), CPU) < 1e-6
         for call in scan_baselines.make_calls(baseline, ScanShape("bdlru", 1, 2, 9, 5), CPU).values():
             call()

@@ -17,11 +17,11 @@ SETTINGS = (
 SETTING = train.Setting(SETTINGS, "mad-bdlru", torch.device("cpu"), 4, 3)
 
 
-def test_record(monkeypatch):
-    rows = {"modes": [], "packed": []}
+def test_record():
+    record = train.new_record(SETTING)
     for kind, row in train.run(SETTING, [1, 3]):
-        rows[kind].append(row)
-    read = json.loads(json.dumps(train.make_record(rows, setting=SETTING, command="x")))
+        record[kind].append(row)
+    read = json.loads(json.dumps(record))
     assert {"bench", "what", "command", "date", "device", "versions", "config", "modes", "packed"} <= set(
         read
     )

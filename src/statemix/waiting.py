@@ -55,7 +55,7 @@ class Lines:
         self.done = done
         """How much of the whole; set without `moved`, a line that is due comes within a second."""
         self._begun = self._last = time.monotonic()
-        self._tenth, self._compiling_said = self._tenths(done), False
+        self._tenth, self._compiling_said = 10 * done // self._total, False
         self._lock, self._over = threading.Lock(), threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="statemix progress")
 
@@ -75,14 +75,11 @@ class Lines:
 
     def is_due(self) -> bool:
         """Whether to print a line now; if so, it counts as printed."""
-        now, tenth = time.monotonic(), self._tenths(self.done)
+        now, tenth = time.monotonic(), 10 * self.done // self._total
         if tenth == self._tenth and now - self._last < INTERVAL:
             return False
         self._tenth, self._last = tenth, now
         return True
-
-    def _tenths(self, done: int) -> int:
-        return 10 * done // self._total
 
     def _print_if_due(self) -> None:
         if self.is_due():

@@ -17,7 +17,7 @@ from tests.cli.conftest import TINY
 BAD_INPUT = {
     "frob": "No such command 'frob'",
     "tasks show nope": "task: got 'nope', expected one of",
-    "tasks show parity length": "option: got 'length', expected key=value",
+    "tasks show parity length": "setting: got 'length', expected key=value",
     "tasks show parity length=x": "parity.length: got 'x'",
     "tasks show parity --count -1": "count: got -1",
     "train nope": "preset: got 'nope', expected one of demo-diagonal",

@@ -70,7 +70,7 @@ ERRORS = {
     "folder": (["eval", ODD], "{}: No such file or directory"),
     "preset": (["train", ODD], "[b]c[/b] :smile: [red]x\\x1b[31m\\n"),
     "setting": (["train", f"task.name='''{ODD}'''"], "[b]c[/b] :smile: [red]x\\x1b[31m\\n"),
-    "option": (["tasks", "show", "parity", f"{ODD}=1"], "[b]c[/b] :smile: [red]x\\x1b[31m "),
+    "option": (["tasks", "show", "parity", f"{ODD}=1"], "[b]c[/b] :smile: [red]x\\x1b[31m\\n"),
     "command": ([ODD], "[b]c[/b] :smile: [red]x\\x1b[31m"),
     "moved": (["bench", ODD], "[b]c[/b] :smile: [red]x\\x1b[31m "),
 }

@@ -9,9 +9,8 @@ import sys
 
 import pytest
 
-from statemix.cli import train, tune
-from statemix.cli.console import Console, Styled
-from statemix.cli.table import Column, Table
+from statemix.cli import runs, tune
+from statemix.cli.console import Column, Console, Styled, Table
 from tests.cli.conftest import TINY
 
 
@@ -47,7 +46,7 @@ def checks():
 
 def accuracies():
     summary = {"step": 20_000, "parameters": 1_234_567, "accuracy": {"16": 1.0, "4096": 0.5}}
-    return train.accuracies({"a-run-with-a-name": summary}, 16)
+    return runs.accuracies({"a-run-with-a-name": summary}, 16)
 
 
 SHOWN = {

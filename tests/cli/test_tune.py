@@ -81,7 +81,7 @@ def test_without_triton(statemix, monkeypatch):
     [
         ("--shapes bdlru", "shapes: got 'bdlru'"),
         ("--sizes 8x2048", "sizes: got '8x2048'"),
-        ("--dtype float64", "dtype: got 'float64'"),
+        ("--dtype float64", "'float64' is not one of 'bfloat16', "),
         ("--repeats 0", "repeats: got 0"),
         ("--threads -1", "threads: got -1"),
     ],

@@ -16,7 +16,7 @@ from statemix.ops.layout import in_fast_format
 from tests.ops.cases import RECURRENCES, inputs, names, relative, restride, run
 from tests.ops.loops import ALL
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+pytestmark = pytest.mark.gpu
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 BOUNDS = {torch.float32: (2e-6, 5e-6), torch.bfloat16: (4e-3, 8e-3), torch.float16: (4e-3, 8e-3)}

@@ -11,7 +11,6 @@ import pytest
 
 from statemix.report import write_readme_picture, write_report
 from statemix.report.groups import read_groups, shorten
-from statemix.report.page import _seeds
 from tests.report.browser import find_chromium, lay_out
 from tests.report.copies import copy_run
 from tests.report.page import Page
@@ -138,13 +137,6 @@ def test_long_labels_are_broken_and_cut():
     assert max(map(len, lines)) <= 36
     assert lines[-1].endswith("…")
     assert shorten("BD-LRU m = 3", 36) == "BD-LRU m = 3"
-
-
-def test_seeds_are_told_as_ranges():
-    assert _seeds([3]) == "seed 3"
-    assert _seeds([0, 1]) == "seeds 0, 1"
-    assert _seeds([7, 0, 2, 1, 4]) == "seeds 0–2, 4, 7"
-    assert len(_seeds(list(range(300)))) < 20
 
 
 def test_a_long_command_is_folded(runs, tmp_path):

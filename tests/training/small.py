@@ -26,6 +26,12 @@ def small(*settings: str) -> Config:
     return resolve_config(overrides=[*SETTINGS, *settings])
 
 
+def assert_same(one: Path, other: Path) -> None:
+    """Two runs wrote the same bytes."""
+    for name in ("metrics.jsonl", "model.safetensors", "config.json"):
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
 PREAMBLE = f"""
 import os, signal, sys
 import torch
@@ -47,6 +53,7 @@ def _context() -> BaseContext:
             "statemix.training",
             "safetensors.torch",
             "numba",
+            "torch._dynamo",
             "torch.nn.attention",
             "torch.utils.flop_counter",
             __name__,

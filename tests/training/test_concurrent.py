@@ -11,14 +11,7 @@ import pytest
 
 from statemix.training import RunError, load_run, train, train_concurrently
 from statemix.training import loop as loops
-from tests.training.small import python, small
-
-FILES = ("metrics.jsonl", "model.safetensors", "config.json")
-
-
-def assert_same(one, other):
-    for name in FILES:
-        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+from tests.training.small import assert_same, python, small
 
 
 def test_side_by_side_is_as_one_by_one(tmp_path):
@@ -123,7 +116,7 @@ def test_a_second_signal_leaves_at_once_and_unlocks(tmp_path, monkeypatch):
     assert_same(*folders)
 
 
-def test_killed_it_goes_on(tmp_path):
+def test_killed_it_goes_on(tmp_path, untouched):
     code = """
 step = loop.Run._step
 def deadly(self, most):
@@ -137,9 +130,8 @@ train_concurrently([config] * 2, [sys.argv[1] + "/a", sys.argv[1] + "/b"])
 """
     assert python(code, tmp_path).returncode == -signal.SIGKILL
     train_concurrently([small()] * 2, [tmp_path / "a", tmp_path / "b"])
-    train(small(), tmp_path / "alone")
-    assert_same(tmp_path / "a", tmp_path / "alone")
-    assert_same(tmp_path / "b", tmp_path / "alone")
+    assert_same(tmp_path / "a", untouched)
+    assert_same(tmp_path / "b", untouched)
 
 
 def test_what_is_refused_before_any_work(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 
@@ -13,48 +12,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from statemix.training import RunError, evaluate_run, load_run, train
-from statemix.training import loop as loops
 from statemix.training.files import DIGEST, read_json, write_json
 from statemix.training.metrics import check_metrics
 from tests.training.small import small
 
 CHECKPOINT, WEIGHTS = "checkpoint/state.safetensors", "model.safetensors"
 CHECKPOINT_1, WEIGHTS_1 = "statemix-checkpoint-1", "statemix-weights-1"
-
-
-def stop_at(monkeypatch, step):
-    """Every run is asked to stop after that step."""
-    advance = loops.Run._step
-
-    def asking(self, most):
-        advance(self, min(most, 1))
-        if self.step == step:
-            os.kill(os.getpid(), 15)
-
-    monkeypatch.setattr(loops.Run, "_step", asking)
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """Two seeds, each finished and stopped at step 23."""
-    root = tmp_path_factory.mktemp("runs")
-    for seed in (0, 1):
-        config = small(f"training.seed={seed}")
-        with pytest.MonkeyPatch.context() as patch:
-            stop_at(patch, 23)
-            assert train(config, root / f"stopped-{seed}")["step"] == 23
-        train(config, root / f"finished-{seed}")
-    return root
-
-
-@pytest.fixture
-def stopped(runs, tmp_path):
-    return shutil.copytree(runs / "stopped-0", tmp_path / "stopped")
-
-
-@pytest.fixture
-def finished(runs, tmp_path):
-    return shutil.copytree(runs / "finished-0", tmp_path / "finished")
 
 
 def damages(content, seed=0, count=12):
@@ -182,11 +145,9 @@ WRONG = {
         r"has the unknown tensor 'optimizer.99.step'",
     ),
     "a stranger": (tensors(lambda found: found | {"moment": torch.ones(())}), r"unknown tensor 'moment'"),
-    "a step that is no number": (lambda found, position: position.update(step=float("nan")), r"'step' is nan"),
     "a step below": (lambda found, position: position.update(step=-5), r"step -5, expected 1 to 60"),
     "a step beyond": (lambda found, position: position.update(step=61), r"step 61, expected 1 to 60"),
-    "no length": (lambda found, position: position.pop("metrics"), r"position 'metrics' is None"),
-    "text for sums": (lambda found, position: position.update(totals="abc"), r"'totals' is 'abc', expected"),
+    "no length": (lambda found, position: position.pop("metrics"), r"position is .*, expected metrics"),
     "no whole line": (lambda found, position: position.update(metrics=9), r"metrics.jsonl is damaged"),
 }  # fmt: skip
 
@@ -240,7 +201,6 @@ def test_a_digest_that_was_taken_out_is_missed(finished):
     ("content", "message"),
     [
         ('{"status": "finished"}', "lacks 'step' or 'accuracy'"),
-        ('{"status": "finished", "step": 60, "accuracy": {"6": 7}}', "accuracy '6' is 7, expected 0 to 1"),
         ('{"step": 60, "accuracy": {}}', "status None, expected one of 'finished'"),
         ('{"status": "finished", "step": NaN}', "cannot read .*: NaN is not a number"),
         ('{"status": "finished", "step": 1e999}', "cannot read .*: 1e999 is not a number"),
@@ -256,25 +216,18 @@ def test_a_summary_that_says_nothing(finished, content, message):
 
 
 def test_a_configuration_that_was_edited(finished):
-    """The error says how to have it read all the same, and names a value that cannot be."""
+    """The error says how to have it read all the same; then a value that cannot be is named."""
     path = finished / "config.json"
     content = json.loads(path.read_text())
     content["training"]["eval_examples"] = 41
     path.write_text(json.dumps(content))
     with pytest.raises(RunError, match="if it was edited by hand, remove its entry 'sha256'"):
         load_run(finished)
-    for key, value in (
-        ("batch_size", -1),
-        ("eval_examples", 0),
-        ("seed", 2**40),
-    ):  # with the digest and without
+    for key, value in (("batch_size", -1), ("eval_examples", 0), ("seed", 2**40)):
         wrong = {**content, "training": content["training"] | {key: value}}
-        for digest in (content[DIGEST], None):
-            path.write_text(
-                json.dumps({k: v for k, v in (wrong | {DIGEST: digest}).items() if v is not None})
-            )
-            with pytest.raises(RunError, match=rf"config.json .* training.{key}: got {value}, expected"):
-                evaluate_run(finished)
+        path.write_text(json.dumps({k: v for k, v in wrong.items() if k != DIGEST}))
+        with pytest.raises(RunError, match=rf"config.json .* training.{key}: got {value}, expected"):
+            evaluate_run(finished)
 
 
 def test_every_reader_takes_the_weights(finished):

@@ -16,37 +16,7 @@ from safetensors.torch import save_file
 from statemix.training import RunError, load_run, train
 from statemix.training.folder import RunFolder
 from statemix.training.runs import load_config
-from tests.training.small import python, small
-
-STOPPED = """
-step = loop.Run._step
-def asking(self, *batch):
-    step(self, *batch)
-    if self.step == 23:
-        os.kill(os.getpid(), signal.SIGTERM)
-loop.Run._step = asking
-train(resolve_config(overrides=settings), sys.argv[1])
-"""
-
-
-@pytest.fixture(scope="module")
-def interrupted(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("interrupted")
-    assert python(STOPPED, folder).returncode == 0
-    return folder
-
-
-@pytest.fixture
-def half(interrupted, tmp_path):
-    """A run that stopped at step 23, to be damaged."""
-    return shutil.copytree(interrupted, tmp_path / "run")
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("finished")
-    train(small(), folder)
-    return folder
+from tests.training.small import assert_same, python, small
 
 
 def test_who_comes_second_does_not_train_another_configuration(tmp_path):
@@ -82,48 +52,48 @@ def test_only_what_nobody_writes_any_more_is_removed(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "garbage", "empty"])
-def test_a_damaged_checkpoint(half, damage):
-    path = half / "checkpoint" / "state.safetensors"
+def test_a_damaged_checkpoint(stopped, damage):
+    path = stopped / "checkpoint" / "state.safetensors"
     content = path.read_bytes()
     path.write_bytes({"truncated": content[:-100], "garbage": b"\xff" * 500, "empty": b""}[damage])
     with pytest.raises(RunError, match=r"state.safetensors is damaged or no safetensors file"):
-        train(small(), half)
+        train(small(), stopped)
 
 
-def test_a_foreign_checkpoint(half):
-    path = half / "checkpoint" / "state.safetensors"
+def test_a_foreign_checkpoint(stopped):
+    path = stopped / "checkpoint" / "state.safetensors"
     save_file({"weight": torch.zeros(3)}, path, metadata={"format": "pt"})
     with pytest.raises(RunError, match=r"format 'pt', expected 'statemix-checkpoint-2'"):
-        train(small(), half)
+        train(small(), stopped)
 
 
-def test_a_checkpoint_of_another_model(half, finished):
+def test_a_checkpoint_of_another_model(stopped):
     other = small("model.dim=16")
-    (half / "config.json").write_text(json.dumps(other.to_dict()))
+    (stopped / "config.json").write_text(json.dumps(other.to_dict()))
     with pytest.raises(RunError, match=r"belongs to another run"):
-        train(other, half)
+        train(other, stopped)
 
 
-def test_metrics_that_are_shorter_than_the_checkpoint_says(half):
-    (half / "metrics.jsonl").write_text("")
+def test_metrics_that_are_shorter_than_the_checkpoint_says(stopped):
+    (stopped / "metrics.jsonl").write_text("")
     with pytest.raises(RunError, match=r"metrics.jsonl has 0 bytes, the checkpoint was made after \d+"):
-        train(small(), half)
+        train(small(), stopped)
 
 
-def test_a_folder_of_another_run_names_what_differs(half):
+def test_a_folder_of_another_run_names_what_differs(stopped):
     with pytest.raises(
         RunError, match=r"another run: mixer.num_blocks: 4 in the folder, 5 given; training.lr: 0.01 in the"
     ):
-        train(small("mixer.num_blocks=5", "training.lr=0.5"), half)
+        train(small("mixer.num_blocks=5", "training.lr=0.5"), stopped)
     with pytest.raises(RunError, match="already holds a run, and resume is off"):
-        train(small(), half, resume=False)
+        train(small(), stopped, resume=False)
 
 
-def test_how_a_run_is_carried_out_may_change_on_the_way(half, finished):
-    summary = train(small("training.checkpoint_every=7", "training.tensorboard=off"), half)
+def test_how_a_run_is_carried_out_may_change_on_the_way(stopped, untouched):
+    summary = train(small("training.checkpoint_every=7", "training.tensorboard=off"), stopped)
     assert summary["status"] == "finished"
-    assert (half / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
-    assert (half / "model.safetensors").read_bytes() == (finished / "model.safetensors").read_bytes()
+    for name in ("metrics.jsonl", "model.safetensors"):
+        assert (stopped / name).read_bytes() == (untouched / name).read_bytes()
 
 
 def test_places_that_cannot_be_a_run(tmp_path):
@@ -154,16 +124,16 @@ def test_a_read_only_file_system():
 
 
 @pytest.mark.parametrize("content", ["", "[1]", '{"task": 3}', '{"nothing": {}}'])
-def test_a_damaged_configuration(half, content):
-    (half / "config.json").write_text(content)
+def test_a_damaged_configuration(stopped, content):
+    (stopped / "config.json").write_text(content)
     with pytest.raises(RunError, match=r"config.json"):
-        load_run(half)
+        load_run(stopped)
 
 
-def test_weights_that_are_missing_damaged_or_foreign(finished, half, tmp_path):
+def test_weights_that_are_missing_damaged_or_foreign(finished, tmp_path):
     with pytest.raises(RunError, match=r"config.json does not exist: .* is not a run folder"):
         load_run(tmp_path / "nowhere")
-    copy = shutil.copytree(finished, tmp_path / "copy")
+    copy = finished
     (copy / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(RunError, match=r"model.safetensors is damaged"):
         load_run(copy)
@@ -197,15 +167,15 @@ except RunError as error:
 """
 
 
-def test_a_quota_stops_the_run_and_room_lets_it_go_on(tmp_path, finished):
+def test_a_quota_stops_the_run_and_room_lets_it_go_on(tmp_path, untouched):
     """Files may not grow beyond 4 KB: the first checkpoint does not fit; later it does."""
     result = python(QUOTA, tmp_path, "4096")
     assert result.returncode == 0, result.stderr
     assert "RunError: cannot write" in result.stdout
     assert "state.safetensors" in result.stdout
     assert not list(tmp_path.rglob(".*.tmp"))
-    assert python(QUOTA, tmp_path, "0").stdout.split() == ["finished"]
-    assert (tmp_path / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
+    assert train(small(), tmp_path)["status"] == "finished"
+    assert_same(tmp_path, untouched)
 
 
 @pytest.fixture
@@ -220,7 +190,7 @@ def tiny_disk(tmp_path):
     subprocess.run(["umount", str(place)], check=True)
 
 
-def test_a_full_disk_keeps_the_last_checkpoint(tiny_disk, finished):
+def test_a_full_disk_keeps_the_last_checkpoint(tiny_disk, untouched):
     """The disk fills up between two checkpoints; once there is room, the run goes on to the same bytes."""
     code = """
 count = 0
@@ -243,5 +213,5 @@ loop.save_checkpoint = filling
     assert "No space left on device" in result.stdout, (result.stdout, result.stderr)
     assert not list(run.rglob(".*.tmp"))
     (tiny_disk / "filler").unlink()
-    assert python(QUOTA, run, "0").stdout.split() == ["finished"]
-    assert (run / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
+    assert train(small(), run)["status"] == "finished"
+    assert_same(run, untouched)

@@ -5,70 +5,22 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import socket
 
 import pytest
 import torch
 
-from statemix.training import RunError, evaluate_run, load_run, train, train_concurrently
-from statemix.training import loop as loops
-from statemix.training.files import open_own, read_json, replace_file
-from tests.training.small import small
-
-FILES = ("metrics.jsonl", "model.safetensors", "config.json")
-
-
-@pytest.fixture(scope="module")
-def untouched(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("untouched")
-    train(small(), folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def interrupted(tmp_path_factory):
-    """A run that was interrupted at step 23."""
-    folder = tmp_path_factory.mktemp("interrupted")
-    advance = loops.Run._step
-
-    def asking(self, most):
-        advance(self, min(most, 1))
-        if self.step == 23:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loops.Run, "_step", asking)
-        assert train(small(), folder)["status"] == "interrupted"
-    return folder
-
-
-@pytest.fixture
-def stopped(interrupted, tmp_path):
-    return shutil.copytree(interrupted, tmp_path / "stopped")
-
-
-def assert_same(folder, untouched):
-    for name in FILES:
-        assert (folder / name).read_bytes() == (untouched / name).read_bytes(), name
-
-
-@pytest.fixture
-def at_step(monkeypatch):
-    """Have something done to the folder of every run after a step."""
-
-    def arrange(step, act):
-        advance = loops.Run._step
-
-        def acting(self, most):
-            advance(self, min(most, 1))
-            if self.step == step:
-                act(self.folder.path)
-
-        monkeypatch.setattr(loops.Run, "_step", acting)
-
-    yield arrange
-    monkeypatch.undo()
+from statemix.training import (
+    RunError,
+    RunFolder,
+    check_metrics,
+    evaluate_run,
+    load_run,
+    train,
+    train_concurrently,
+)
+from statemix.training.files import read_json, replace_file
+from tests.training.small import assert_same, small
 
 
 def replaced(name):
@@ -88,28 +40,19 @@ def swapped(name):
     return act
 
 
-def add(folder):
-    with (folder / "metrics.jsonl").open("a") as file:
-        file.write("{}\n")
-
-
 EVENTS = {
-    "folder removed": (shutil.rmtree, r"run was removed or moved while the run was training"),
-    "folder made anew": (lambda f: (shutil.rmtree(f), f.mkdir()), r"run was removed or moved"),
-    "configuration removed": (lambda f: (f / "config.json").unlink(), r"config.json was removed while"),
-    "configuration emptied": (lambda f: (f / "config.json").write_text(""), r"config.json was changed while"),
-    "configuration replaced": (replaced("config.json"), r"config.json was changed while"),
-    "configuration changed": (swapped("config.json"), r"config.json was changed while"),
-    "metrics removed": (lambda f: (f / "metrics.jsonl").unlink(), r"metrics.jsonl was removed while"),
-    "metrics emptied": (lambda f: (f / "metrics.jsonl").write_text(""), r"metrics.jsonl was changed while"),
-    "metrics replaced": (replaced("metrics.jsonl"), r"metrics.jsonl was replaced while"),
-    "metrics changed": (swapped("metrics.jsonl"), r"metrics.jsonl was changed while"),
-    "metrics added to": (
-        add,
-        r"metrics.jsonl was changed",
+    "folder removed": (shutil.rmtree, r"run/lock was removed, moved or replaced while the run was training"),
+    "folder made anew": (lambda f: (shutil.rmtree(f), f.mkdir()), r"run/lock was removed, moved"),
+    "configuration emptied": (lambda f: (f / "config.json").write_text(""), r"cannot read .*config.json"),
+    "configuration replaced": (replaced("config.json"), r"cannot read .*config.json"),
+    "configuration changed": (swapped("config.json"), r"run holds another run: "),
+    "metrics removed": (
+        lambda f: (f / "metrics.jsonl").unlink(),
+        r"metrics.jsonl was removed, moved or replaced",
     ),
-    "lock removed": (lambda f: (f / "lock").unlink(), r"lock was removed or replaced while"),
-    "lock replaced": (replaced("lock"), r"lock was removed or replaced while"),
+    "metrics replaced": (replaced("metrics.jsonl"), r"metrics.jsonl was removed, moved or replaced"),
+    "lock removed": (lambda f: (f / "lock").unlink(), r"lock was removed, moved or replaced"),
+    "lock replaced": (replaced("lock"), r"lock was removed, moved or replaced"),
 }
 
 
@@ -122,42 +65,69 @@ EVENTS = {
         ("lock removed", 53),
     ],
 )
-def test_what_changes_under_a_run_stops_it(tmp_path, untouched, at_step, monkeypatch, event, step):
-    """Before the next checkpoint or at the end; nothing is written any more, and the run can be had all the same."""
+def test_what_is_removed_under_a_run_stops_it(tmp_path, untouched, at_step, monkeypatch, event, step):
+    """Before the next checkpoint or at the end, which are not written; the run can be had all the same."""
     act, message = EVENTS[event]
     left = {}
+    saved = ("model.safetensors", "summary.json", "checkpoint/state.safetensors")
 
     def acting(folder):
         act(folder)
-        left.update(
-            {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()} if folder.exists() else {}
-        )
+        left.update({name: (folder / name).stat().st_mtime_ns for name in saved if (folder / name).exists()})
 
     folder = tmp_path / "run"
     at_step(step, acting)
     with pytest.raises(RunError, match=message) as error:
         train(small(), folder)
     assert "\n" not in str(error.value)
-    now = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()} if folder.exists() else {}
-    assert now == left
+    assert {name: (folder / name).stat().st_mtime_ns for name in saved if (folder / name).exists()} == left
     monkeypatch.undo()
-    told = str(error.value)
-    if "begin anew" in told or "remove the folder to train from the beginning" in told:
-        return
-    assert "run the same command to resume" in told
-    if "or remove it, and" in told:
-        (folder / "config.json").unlink(missing_ok=True)
+    if event.startswith("configuration"):
+        (folder / "config.json").unlink()
+    if event.startswith("metrics"):
+        with pytest.raises(RunError, match=r"metrics.jsonl .*remove the folder to train from the beginning"):
+            train(small(), folder)
+        shutil.rmtree(folder)
     train(small(), folder)
     assert_same(folder, untouched)
 
 
+CHANGES = {
+    "emptied": lambda path: path.write_text(""),
+    "changed": lambda path: path.write_bytes(path.read_bytes().swapcase()),
+    "added to": lambda path: path.write_bytes(path.read_bytes() + b"{}\n"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("ends", ["finished", "killed"])
+def test_metrics_that_were_changed_are_noticed_when_they_are_read(
+    tmp_path, at_step, monkeypatch, change, ends
+):
+    """By the digest in the summary, or in the checkpoint that the run resumes from."""
+
+    def fail(folder):
+        raise KeyboardInterrupt
+
+    at_step(23, lambda folder: CHANGES[change](folder / "metrics.jsonl"))
+    if ends == "killed":
+        at_step(33, fail)
+        with pytest.raises(KeyboardInterrupt):
+            train(small(), tmp_path)
+        monkeypatch.undo()
+        with pytest.raises(RunError, match=r"metrics.jsonl (is damaged|has \d+ bytes)"):
+            train(small(), tmp_path)
+    else:
+        summary = train(small(), tmp_path)
+        with pytest.raises(RunError, match=r"metrics.jsonl is damaged"):
+            check_metrics(tmp_path / "metrics.jsonl", summary)
+
+
 def test_what_only_looks_changed_goes_on(tmp_path, untouched, at_step):
-    """Files that were touched, or written anew with the same content."""
+    """A configuration that was removed, which is put back, and metrics that were touched."""
 
     def act(folder):
-        content = (folder / "config.json").read_bytes()
         (folder / "config.json").unlink()
-        (folder / "config.json").write_bytes(content)
         os.utime(folder / "metrics.jsonl")
 
     at_step(23, act)
@@ -167,7 +137,7 @@ def test_what_only_looks_changed_goes_on(tmp_path, untouched, at_step):
 
 def test_a_folder_that_was_moved_goes_on_under_its_new_name(tmp_path, untouched, at_step, monkeypatch):
     at_step(23, lambda folder: folder.rename(tmp_path / "moved"))
-    with pytest.raises(RunError, match="or give it the folder's new name to resume"):
+    with pytest.raises(RunError, match="lock was removed, moved or replaced"):
         train(small(), tmp_path / "run")
     monkeypatch.undo()
     assert not (tmp_path / "run").exists()
@@ -185,7 +155,7 @@ def test_two_never_train_one_folder(tmp_path, untouched, at_step, monkeypatch):
         other.update(train(small(), folder))
 
     at_step(23, act)
-    with pytest.raises(RunError, match=r"lock was removed or replaced .* another process may train here"):
+    with pytest.raises(RunError, match=r"lock was removed, moved or replaced"):
         train(small(), tmp_path)
     assert other["status"] == "finished"
     assert_same(tmp_path, untouched)
@@ -228,9 +198,7 @@ def test_links_in_a_folder_are_not_followed(tmp_path, stopped, name, target):
             shutil.rmtree(link)
         link.unlink(missing_ok=True)
         link.symlink_to(strange)
-        with pytest.raises(
-            RunError, match=rf"{name} is a symbolic link, expected a file or folder of the run's"
-        ):
+        with pytest.raises(RunError, match=rf"{name} is a symbolic link, expected the run's own"):
             train(small(), folder)
         assert link.is_symlink()
     assert not strange.exists() if target == "nothing" else strange.exists()
@@ -238,16 +206,12 @@ def test_links_in_a_folder_are_not_followed(tmp_path, stopped, name, target):
     assert target != "folder" or not list(strange.iterdir())
 
 
-def test_a_link_that_comes_later_is_not_followed(tmp_path, monkeypatch):
+def test_a_link_that_comes_later_is_not_followed(tmp_path):
     """Between the first look at the folder and the opening."""
     (tmp_path / "strange").write_text("mine")
-    for name in ("lock", "metrics.jsonl"):
-        (tmp_path / name).symlink_to(tmp_path / "strange")
-        with pytest.raises(RunError, match=f"{name} is a symbolic link"):
-            open_own(tmp_path / name)
-    monkeypatch.setattr("pathlib.Path.is_symlink", lambda path: False)
-    with pytest.raises(RunError, match=r"cannot write .*lock"):
-        open_own(tmp_path / "lock")
+    (tmp_path / "lock").symlink_to(tmp_path / "strange")
+    with pytest.raises(RunError, match=r"cannot write .*lock"), RunFolder(tmp_path).locked():
+        pass
     assert (tmp_path / "strange").read_text() == "mine"
 
 
@@ -364,7 +328,9 @@ def test_what_others_put_beside_the_checkpoint_stays(stopped):
 
 
 def test_an_unfinished_run_says_so(stopped):
-    message = r"is not finished: the run has not come to an end \(saved at step 23 of 60\); `statemix train`"
+    message = (
+        r"is not finished: the run has not come to an end \(saved at step 23 of 60\).*; `statemix train`"
+    )
     with pytest.warns(RuntimeWarning, match=message):
         config, _ = load_run(stopped)
     assert config == small()
@@ -372,7 +338,7 @@ def test_an_unfinished_run_says_so(stopped):
     with pytest.raises(RunError, match=r"has no model.safetensors: .* \(saved at step 23 of 60\)"):
         load_run(stopped)
     shutil.rmtree(stopped / "checkpoint")
-    with pytest.raises(RunError, match="nothing of its 60 steps is saved"):
+    with pytest.raises(RunError, match="saved at step 0 of 60"):
         load_run(stopped)
 
 

@@ -26,7 +26,7 @@ def now(monkeypatch):
 
 def test_what_is_said(now):
     run = Progress(False, "a run with [a] rather\nlong name, step", 0, 20_000)
-    run.moved(20)
+    run.tell(20)
     now[0] = 9980.0
     run.tell(10_000, loss=1.23456, accuracy=0.5)
     run.tell(10_000, validation=0.25)
@@ -59,7 +59,7 @@ def test_what_the_first_step_waits_for(monkeypatch, now):
     at_work[0] = False
     assert progress.COMPILING not in str(run)
     at_work[0] = True
-    run.moved(8)
+    run.tell(8)
     assert progress.COMPILING not in str(run)
 
 

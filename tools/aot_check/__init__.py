@@ -2,6 +2,6 @@
 
     python -m tools.aot_check --check benchmarks/records/kernel_resources.json
 
-`machine` is a GPU that compiles and runs nothing, `cases` are calls that a user can make, `selection` says which of
-them are compiled, `resources` reads registers, spills and shared memory, `record` keeps them in a file and compares.
+`machine` is a GPU that runs nothing and tells registers, spills and shared memory, `cases` are calls that a user can
+make, `selection` says which of them are compiled, `record` keeps what they take in a file and compares.
 """

@@ -14,9 +14,12 @@ import triton
 from tools.aot_check import record as records
 from tools.aot_check.cases import Case, call
 from tools.aot_check.machine import TARGETS, pretending
-from tools.aot_check.selection import everything, spread
+from tools.aot_check.selection import cover, everything
 
 Outcome = tuple[Case, "records.Launched | str"]
+
+RECORD = Path(__file__).parents[2] / "benchmarks" / "records" / "kernel_resources.json"
+"""Read where no other file is named."""
 
 SAVE_EVERY = 25
 """Results between two savings of the record."""
@@ -33,10 +36,7 @@ def compile_case(case: Case) -> Outcome:
 
 
 def compile_all(cases: list[Case], jobs: int) -> Iterator[Outcome]:
-    """Every case, in no order, in `jobs` processes (in this one if there is one)."""
-    if jobs == 1:
-        yield from map(compile_case, cases)
-        return
+    """Every case, in no order, in `jobs` processes of their own: there no interpreter stands in for the compiler."""
     with multiprocessing.get_context("spawn").Pool(jobs) as pool:
         yield from pool.imap_unordered(compile_case, cases)
 
@@ -61,7 +61,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         epilog="Example: python -m tools.aot_check --targets sm90 --select 'forward m=4'",
     )
     add = parser.add_argument
-    add("--all", action="store_true", help="all that is recorded, not only the spread of every test run")
+    add("--all", action="store_true", help="all that is recorded, not only the few of every test run")
     add("--targets", default=",".join(TARGETS), help="some of %(default)s")
     add("--select", default="", help="words that a call must have, such as 'bdlru m=4 float32'")
     add("--part", default="1/1", help="K/N: every N-th call, from the K-th")
@@ -77,16 +77,16 @@ def main(arguments: list[str] | None = None) -> int:
     """0, or 1 if a kernel does not compile, takes too much or is not as recorded; 2 for a wrong argument."""
     options = _parse(arguments)
     try:
-        pool = everything() if options.all else spread()
+        record = records.read(options.check or options.write or RECORD)
+        pool = everything() if options.all or options.select else cover(record)
         cases = select(pool, options.targets, options.select, options.part)
-        record = records.read(options.check or options.write or Path())
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if options.write:
         records.keep(record, everything())
     if options.missing:
-        cases = [case for case in cases if records.key_of(case) not in record]
+        cases = [case for case in cases if str(case) not in record]
     start, wrong = time.monotonic(), 0
     for done, (case, launched) in enumerate(compile_all(cases, options.jobs), start=1):
         if isinstance(launched, str):

@@ -6,8 +6,10 @@ What is compiled is what the launchers of this package ask for, with tensors tha
 from __future__ import annotations
 
 import os
+import re
+import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +24,14 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
 from statemix.ops.launch import LaunchConfig, choosing
-from tools.aot_check.resources import READERS, Resources
+
+
+class Resources(NamedTuple):
+    """Registers of a thread, bytes of memory that a thread spills registers to, bytes of shared memory."""
+
+    registers: int
+    spill_bytes: int
+    shared: int
 
 
 class Target(NamedTuple):
@@ -43,6 +52,28 @@ TARGETS: dict[str, Target] = {
 
 FIRST_INDEX = 64
 """Device numbers of the targets, in their order: Triton and this package remember kernels and facts by number."""
+
+
+def _nvidia(stages: Mapping[str, Path], shared: int) -> Resources:
+    """From the machine code's own notes: no kernel has arrays of its own, so that its stack holds what is spilled."""
+    command = [knobs.nvidia.cuobjdump.path, "-res-usage", str(stages[".cubin"])]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    registers, stack = (int(re.findall(rf"\b{field}:(\d+)", shown)[-1]) for field in ("REG", "STACK"))
+    return Resources(registers, stack, shared)
+
+
+def _amd(stages: Mapping[str, Path], shared: int) -> Resources:
+    """From the assembly's notes: vector registers, and a thread's own memory."""
+    text = stages[".amdgcn"].read_text()
+    registers, private = (
+        int(re.findall(rf"\.{field}:\s+(\d+)", text)[-1])
+        for field in ("vgpr_count", "private_segment_fixed_size")
+    )
+    return Resources(registers, private, shared)
+
+
+READERS: dict[str, Callable[[Mapping[str, Path], int], Resources]] = {"cuda": _nvidia, "hip": _amd}
+"""By Triton's backend, from the stages of a compilation by their suffix and the bytes of shared memory."""
 
 
 def _shadows(device: torch.device) -> type[Tensor]:
@@ -78,31 +109,15 @@ class Machine:
         self.utils = self
         self._kind = _shadows(torch.device("cuda", self.index))
         self._files: dict[str, str] = {}
-
-    @property
-    def capability(self) -> tuple[int, int]:
-        """As PyTorch has it."""
-        return divmod(self.target.arch, 10) if isinstance(self.target.arch, int) else (9, 4)
+        self.get_current_target = lambda: GPUTarget(self.target.backend, self.target.arch, self.target.lanes)
+        self.get_current_device = lambda: self.index
+        self.get_current_stream = lambda index: 0
+        # Without end: what a kernel takes is compared with the target's limit afterwards (`record`).
+        self.get_device_properties = lambda index: {"max_shared_mem": 1 << 30}
 
     def tensor(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """A contiguous tensor without memory that says it is on this device; its address divides by everything."""
         return torch.empty(shape, dtype=dtype, device="meta").as_subclass(self._kind)
-
-    def get_current_target(self) -> GPUTarget:
-        """Whom to compile for."""
-        return GPUTarget(self.target.backend, self.target.arch, self.target.lanes)
-
-    def get_current_device(self) -> int:
-        """Its number."""
-        return self.index
-
-    def get_current_stream(self, index: int) -> int:
-        """There is one."""
-        return 0
-
-    def get_device_properties(self, index: int) -> dict[str, int]:
-        """Shared memory without end: what a kernel takes is compared with the target's afterwards (`record`)."""
-        return {"max_shared_mem": 1 << 30}
 
     def note_files(self, module: Any, function: Any, name: str, files: dict[str, str], key: str) -> None:
         """Called before a kernel is loaded: where the stages of its compilation lie."""
@@ -129,7 +144,8 @@ class Machine:
 def pretending(name: str) -> Iterator[Machine]:
     """A machine of a target by name (`TARGETS`) for Triton and for this package, with an empty compile cache."""
     machine = Machine(name)
-    facts = SimpleNamespace(warp_size=machine.target.lanes)
+    arch, facts = machine.target.arch, SimpleNamespace(warp_size=machine.target.lanes)
+    capability = divmod(arch, 10) if isinstance(arch, int) else (9, 4)
     knobs.runtime.kernel_load_start_hook.add(machine.note_files)
     with ExitStack() as stack:
         stack.callback(knobs.runtime.kernel_load_start_hook.remove, machine.note_files)
@@ -137,7 +153,7 @@ def pretending(name: str) -> Iterator[Machine]:
         stack.enter_context(mock.patch.dict(os.environ, {"TRITON_CACHE_DIR": cache}))
         for place, attribute, stand_in in (
             (torch.cuda, "get_device_properties", mock.Mock(return_value=facts)),
-            (torch.cuda, "get_device_capability", mock.Mock(return_value=machine.capability)),
+            (torch.cuda, "get_device_capability", mock.Mock(return_value=capability)),
             (torch.cuda, "get_device_name", mock.Mock(return_value=name)),
             (torch.cuda, "device_of", mock.MagicMock()),
             (torch.version, "hip", "0" if machine.target.backend == "hip" else None),

@@ -1,23 +1,28 @@
-"""Which calls are compiled: all that are recorded, and a spread of them that every test run compiles again."""
+"""Which calls are compiled: all that are recorded, and the few of them that cover what all exercise."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import cycle, product
+from itertools import product
+
+import triton
 
 from statemix.ops import NORMALIZATIONS
 from statemix.ops.launch import HOPPER, KERNELS, LaunchConfig
 from statemix.ops.triton.portable.launch import BLOCK_T
 from tools.aot_check.cases import DIRECTIONS, DTYPES, Case
 from tools.aot_check.machine import TARGETS
-
-MEASURED, HOPPER_TARGETS = "sm90", ("sm90", "sm100")
-"""The target of the launch table, and the targets with Hopper's instructions."""
+from tools.aot_check.record import Record
 
 GATED = ("bdlru", "hlru")
-USUAL, OTHERS = "bfloat16", ("float32", "float16")
-PLACES = {targets: list(product(targets, DTYPES)) for targets in (HOPPER_TARGETS, tuple(TARGETS))}
-"""Targets with dtypes."""
+USUAL = "bfloat16"
+MEASURED = [("sm90", USUAL)]
+"""Target and dtype of the launch table."""
+
+HOPPER_PLACES = list(product(("sm90", "sm100"), DTYPES))
+"""Targets with Hopper's instructions, with dtypes."""
+
+PLACES, USUAL_PLACES = list(product(TARGETS, DTYPES)), list(product(TARGETS, [USUAL]))
 
 SIZES = range(1, 17)
 WIDE = (32, 64, 128, 256)
@@ -35,7 +40,7 @@ SOME = tuple(name for name in NORMALIZATIONS if name not in ("softmax", "none"))
 
 def _cases(
     places: Iterable[tuple[str, str]], recurrences: Iterable[str], sizes: Iterable[int], *, hopper: bool = False,
-    shape: str = "whole", normalization: str = "softmax", directions: Iterable[str] = tuple(DIRECTIONS),
+    shape: str = "whole", normalization: str = "softmax", directions: Iterable[str] = DIRECTIONS,
 ) -> Iterator[Case]:  # fmt: skip
     """All combinations; with `hopper`, a case for each launch of the table."""
     for (target, dtype), recurrence, m, direction in product(places, recurrences, sizes, directions):
@@ -51,95 +56,61 @@ def _launches(direction: str, recurrence: str, m: int, shape: str) -> Iterable[L
     return dict.fromkeys((few, many) if shape in ("whole", "fused") else (many,))
 
 
-def limits(direction: str, recurrence: str) -> tuple[int, ...]:
-    """The m at which the launch table has an entry of its own."""
-    return tuple(HOPPER[KERNELS[recurrence], direction])
-
-
-def _small_limits(direction: str, recurrence: str) -> tuple[int, ...]:
-    """The same of the portable kernels' table, and the first m beyond."""
-    return (*BLOCK_T[KERNELS[recurrence], direction], WIDE[0])
-
-
 def everything() -> list[Case]:
     """All that is recorded."""
-    return list(dict.fromkeys([*_all_hopper(), *_all_portable(), *spread()]))
+    return list(dict.fromkeys([*_hopper(), *_portable()]))
 
 
-def _all_hopper() -> Iterator[Case]:
-    here = [(MEASURED, USUAL)]
-    yield from _cases([(MEASURED, dtype) for dtype in DTYPES], GATED, SIZES, hopper=True)
+def _hopper() -> Iterator[Case]:
+    yield from _cases(HOPPER_PLACES[: len(DTYPES)], GATED, SIZES, hopper=True)
     yield from _cases([("sm100", USUAL)], GATED, SIZES, hopper=True)
-    yield from _cases(here, GATED, SIZES, hopper=True, shape="chunks")
-    yield from _cases(here, GATED, SIZES, hopper=True, shape="fused", directions=["backward"])
-    yield from _cases(here, ["affine"], (1, 2, 4, 8, 16), hopper=True)
+    yield from _cases(MEASURED, GATED, SIZES, hopper=True, shape="chunks")
+    yield from _cases(MEASURED, GATED, SIZES, hopper=True, shape="fused", directions=["backward"])
+    yield from _cases(MEASURED, ["affine"], (1, 2, 4, 8, 16), hopper=True)
     for name in SOME:
-        yield from _cases(here, GATED, [ONE], hopper=True, normalization=name)
+        yield from _cases(MEASURED, GATED, [ONE], hopper=True, normalization=name)
     for shape, m in (("packed", ONE), ("odd", ODD), ("chunks", ONE), ("whole", ONE)):
-        yield from _cases(PLACES[HOPPER_TARGETS], KERNELS, [m], hopper=True, shape=shape)
+        yield from _cases(HOPPER_PLACES, KERNELS, [m], hopper=True, shape=shape)
 
 
-def _all_portable() -> Iterator[Case]:
-    usual = [(target, USUAL) for target in TARGETS]
-    yield from _cases(usual, GATED, (*SIZES, *WIDE))
+def _portable() -> Iterator[Case]:
+    yield from _cases(USUAL_PLACES, GATED, (*SIZES, *WIDE))
     for direction, recurrence in product(DIRECTIONS, KERNELS):
-        yield from _cases(
-            PLACES[tuple(TARGETS)], [recurrence], _small_limits(direction, recurrence), directions=[direction]
-        )
-    yield from _cases(usual, KERNELS, (*TOKEN[:-1], WIDE[0]), shape="chunks")
-    yield from _cases(PLACES[tuple(TARGETS)], KERNELS, TOKEN, shape="token", directions=["forward"])
-    yield from _cases(usual, KERNELS, [ONE], shape="packed")
+        sizes = (*BLOCK_T[KERNELS[recurrence], direction], WIDE[0])  # the table's, and the first beyond
+        yield from _cases(PLACES, [recurrence], sizes, directions=[direction])
+    yield from _cases(USUAL_PLACES, KERNELS, (*TOKEN[:-1], WIDE[0]), shape="chunks")
+    yield from _cases(PLACES, KERNELS, TOKEN, shape="token", directions=["forward"])
+    yield from _cases(USUAL_PLACES, KERNELS, [ONE], shape="packed")
     for name in SOME:
-        yield from _cases(usual, GATED, [ONE], normalization=name)
+        yield from _cases(USUAL_PLACES, GATED, [ONE], normalization=name)
 
 
-def spread() -> list[Case]:
-    """What every test run compiles: each entry of the table as it was measured; every m; every kernel for every
-    dtype and target; every normalisation and every shape of a call, on targets and dtypes in turn."""
-    return list(dict.fromkeys([*_entries(), *_some_hopper(), *_some_portable()]))
+def covered_by(case: Case, record: Record) -> set[tuple[object, ...]]:
+    """What compiling a case exercises.
+
+    Each kernel with a compiler and with a shape of call; of the Hopper and of the portable kernels, which share theirs,
+    a normalisation; a dtype on a target.
+    """
+    kernels = {kernel.partition(" (")[0] for kernel in record.get(str(case), {})}
+    compiler = case.target if case.launch else TARGETS[case.target].backend
+    return {
+        (case.target, case.dtype),
+        (case.launch is None, case.direction, case.normalization),
+        *((kernel, what) for kernel in kernels for what in (compiler, case.shape)),
+    }
 
 
-def _entries() -> Iterator[Case]:
-    for direction, recurrence in product(DIRECTIONS, GATED):
-        yield from _cases(
-            [(MEASURED, USUAL)], [recurrence], limits(direction, recurrence), hopper=True, directions=[direction]
-        )  # fmt: skip
+def cover(record: Record) -> list[Case]:
+    """A few cases that cover what all cover: always the one that adds most, of these the one with the smallest m.
 
-
-def _some_hopper() -> Iterator[Case]:
-    places, directions = cycle(PLACES[HOPPER_TARGETS]), cycle(DIRECTIONS)
-
-    def one(recurrence: str, m: int, **what: str) -> Case:
-        return next(
-            _cases([next(places)], [recurrence], [m], hopper=True, directions=[next(directions)], **what)
-        )
-
-    for place, direction in product(PLACES[HOPPER_TARGETS], DIRECTIONS):
-        yield next(_cases([place], ["bdlru"], [2], hopper=True, directions=[direction]))
-    for m in SIZES:
-        if m not in limits("forward", "bdlru"):
-            yield one("bdlru", m)
-    for recurrence, m in zip(cycle(GATED), (1, 2, 4, 8, 16, 2), strict=False):
-        yield one(recurrence, m, shape="chunks")
-    for recurrence, name in zip(cycle(GATED), SOME, strict=False):
-        yield one(recurrence, ONE, normalization=name)
-    for recurrence in KERNELS:
-        yield one(recurrence, ONE, shape="packed")
-        yield one(recurrence, ODD, shape="odd")
-    yield from _cases([(MEASURED, USUAL)], GATED, [ONE], hopper=True, shape="fused", directions=["backward"])
-
-
-def _some_portable() -> Iterator[Case]:
-    everywhere = PLACES[tuple(TARGETS)]
-    places, directions = cycle(everywhere), cycle(DIRECTIONS)
-    yield from _cases(everywhere, GATED, [2, WIDE[0]])
-    yield from _cases(everywhere, ["bdlru"], (2, TOKEN[-1]), shape="token", directions=["forward"])
-    for place, recurrence in zip(everywhere, cycle(GATED), strict=False):
-        yield from _cases([place], [recurrence], [2], shape="chunks", directions=[next(directions)])
-    for recurrence, m in (("bdlru", 2), ("hlru", 2), ("hlru", SIZES[-1])):  # three kernels of summaries
-        usual = [(target, USUAL) for target in TARGETS]
-        yield from _cases(usual, [recurrence], [m], shape="chunks", directions=["forward"])
-    for direction, recurrence in product(DIRECTIONS, KERNELS):
-        yield from _cases([next(places)], [recurrence], [ONE], shape="packed", directions=[direction])
-        for name in SOME if recurrence in GATED else ():
-            yield from _cases([next(places)], [recurrence], [ONE], normalization=name, directions=[direction])
+    ValueError where nothing is recorded with this version of Triton.
+    """
+    if not record:
+        raise ValueError(f"record: got none for Triton {triton.__version__}, expected one, or --all")
+    covers = {case: covered_by(case, record) for case in everything()}
+    chosen, left = [], set().union(*covers.values())
+    while left:
+        best = max(covers, key=lambda case: (len(covers[case] & left), -case.m))
+        chosen.append(best)
+        left -= covers[best]
+    return chosen

@@ -1,12 +1,7 @@
-"""The GPU kernels compiled without a GPU, for every target, and what they take beside the record of it.
-
-The compiling happens in processes of their own: there no interpreter stands in for the compiler, and nothing that the
-compiler keeps outlives a test.
-"""
+"""The GPU kernels compiled without a GPU, for every target, and what they take beside the record of it."""
 
 from __future__ import annotations
 
-import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -20,9 +15,8 @@ from statemix.ops.launch import HOPPER, KERNELS
 from tools.aot_check import command
 from tools.aot_check import record as records
 from tools.aot_check.cases import SHAPES, Case
-from tools.aot_check.machine import TARGETS
-from tools.aot_check.resources import Resources
-from tools.aot_check.selection import GATED, everything, spread
+from tools.aot_check.machine import TARGETS, Resources
+from tools.aot_check.selection import GATED, cover, covered_by, everything
 
 FILE = Path(__file__).parents[2] / "benchmarks" / "records" / "kernel_resources.json"
 PARTS = 2
@@ -37,61 +31,35 @@ def recorded():
     return records.read(FILE)
 
 
-def _covers(case, recorded):
-    """What compiling a case exercises: each kernel with a compiler and with a shape of call; of the Hopper and of the
-    portable kernels, which share theirs, a normalisation; a dtype on a target."""
-    kernels = {kernel.partition(" (")[0] for kernel in recorded[records.key_of(case)]}
-    compiler = case.target if case.launch else TARGETS[case.target].backend
-    return {
-        (case.target, case.dtype),
-        (case.launch is None, case.direction, case.normalization),
-        *((kernel, what) for kernel in kernels for what in (compiler, case.shape)),
-    }
-
-
-def _small_cover(cases, recorded):
-    """A few cases that cover what all cover: always the one that adds most, of these the one with the smallest m."""
-    chosen, left = [], set().union(*(_covers(case, recorded) for case in cases))
-    while left:
-        best = max(cases, key=lambda case: (len(_covers(case, recorded) & left), -case.m))
-        chosen.append(best)
-        left -= _covers(best, recorded)
-    return chosen
-
-
 @pytest.mark.parametrize("part", range(1, PARTS + 1))
 def test_kernels_compile_and_take_what_is_recorded(part, recorded, monkeypatch):
-    """Every kernel on every target, for every shape of call and every normalisation that the spread has."""
-    if triton.__version__ not in {key.version for key in recorded}:
+    """Every kernel with every compiler and shape of call, every normalisation, every dtype on every target."""
+    if not recorded:
         pytest.skip(f"nothing is recorded with Triton {triton.__version__}")
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    cases = _small_cover(spread(), recorded)[part - 1 :: PARTS]
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        outcomes = pool.map(command.compile_case, cases)
+    cases = cover(recorded)[part - 1 :: PARTS]
     wrong = [
         launched if isinstance(launched, str) else list(records.problems(case, launched, recorded))
-        for case, launched in outcomes
+        for case, launched in command.compile_all(cases, 1)
     ]
     assert [problem for problem in wrong if problem] == []
 
 
-def test_what_every_run_compiles_is_recorded_with_the_pinned_triton(recorded):
-    if triton.__version__ not in {key.version for key in recorded}:
+def test_everything_is_recorded_with_the_pinned_triton(recorded):
+    if not recorded:
         pytest.skip(f"nothing is recorded with Triton {triton.__version__}")
-    missing = [str(case) for case in spread() if records.key_of(case) not in recorded]
-    assert missing == []
+    assert set(recorded) == set(map(str, everything()))
 
 
 def test_shared_memory_is_within_every_targets_limit(recorded):
-    for key, kernels in recorded.items():
-        assert all(took.shared <= TARGETS[key.target].shared for took in kernels.values()), key
+    for case, kernels in recorded.items():
+        limit = TARGETS[case.partition(" ")[0]].shared
+        assert all(took.shared <= limit for took in kernels.values()), case
 
 
-def test_what_the_spread_covers():
-    """Every entry of the table as it was measured, every m, normalisation and shape of a call."""
-    cases = spread()
+def test_everything_has_every_launch_size_normalization_and_shape():
+    cases = everything()
     assert len(set(cases)) == len(cases)
-    assert set(cases) <= set(everything())
     for (kernels, direction), rows in HOPPER.items():
         for m, launches in rows.items():
             alike = [
@@ -102,29 +70,25 @@ def test_what_the_spread_covers():
             ]
             assert set(alike) <= set(cases)
     assert {case.m for case in cases if case.launch is not None} == set(range(1, 17))
+
+
+def test_the_cover_is_small_and_whole(recorded):
+    if not recorded:
+        pytest.skip(f"nothing is recorded with Triton {triton.__version__}")
+    cases = cover(recorded)
+    assert len(cases) < 80
+    assert set.union(*(covered_by(case, recorded) for case in cases)) >= {
+        ("hopper_forward", "sm90"), ("hopper_backward", "fused"), ("row_step", "hip"), ("gfx942", "float16")
+    }  # fmt: skip
     assert {case.normalization for case in cases} == set(NORMALIZATIONS)
     assert {case.shape for case in cases} == set(SHAPES)
     assert {case.target for case in cases} == set(TARGETS)
-
-
-def test_every_kernel_is_compiled_for_every_dtype_and_target(recorded):
-    """Told by the record, which knows the kernels' names."""
-    if triton.__version__ not in {key.version for key in recorded}:
-        pytest.skip(f"nothing is recorded with Triton {triton.__version__}")
-
-    def kernels(cases):
-        """By names without their numbers: "hopper_forward (2)" is its second launch in a call."""
-        return {
-            (case.target, kernel.partition(" (")[0], case.dtype)
-            for case in cases
-            for kernel in recorded.get(records.key_of(case), {})
-        }
-
-    assert kernels(spread()) == kernels(everything())
+    with pytest.raises(ValueError, match=r"record: got none for Triton .*, expected one, or --all"):
+        cover({})
 
 
 def test_a_part_and_words_select():
-    cases = spread()
+    cases = everything()
     parts = [command.select(cases, ",".join(TARGETS), "", f"{k}/4") for k in range(1, 5)]
     assert sorted(str(case) for part in parts for case in part) == sorted(map(str, cases))
     chosen = command.select(cases, "sm90", "forward m=4 bdlru", "1/1")
@@ -149,7 +113,7 @@ def test_a_record_comes_back_as_it_was_written(tmp_path):
     records.enter(record, CASE, [("hopper_forward", Resources(96, 0, 75_376))])
     records.write(path, record)
     assert records.read(path) == record
-    assert set(record) == {records.key_of(CASE)}
+    assert set(record) == {str(CASE)}
     assert list(tmp_path.iterdir()) == [path]
     records.keep(record, [CASE._replace(m=5)])
     assert record == {}

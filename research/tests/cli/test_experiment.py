@@ -171,6 +171,6 @@ def test_a_time_limit(research, tmp_path):
     done = research([*line, "--workers", "1", "--time-limit", "0.1"])
     assert done.code == 130
     assert done.err.splitlines()[-1] == (  # after what has been told of the progress
-        "interrupted: the time limit is reached: all active runs are saved; the same command goes on from there"
+        "interrupted: the time limit is over: all active runs are saved; the same command goes on from there"
     )
     assert list((tmp_path / "s").glob("*/checkpoint/state.safetensors"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from rich.console import Console
 from statemix_research.cli import watch
@@ -14,7 +16,7 @@ from statemix_research.sweeps.grid import describe
 def sweep():
     plan = make_plan(EXPERIMENTS["fig3"], "small")
     jobs = jobs_of(plan.cells)
-    progress = Progress(1, 0, 0, len(jobs))
+    progress = Progress(len(jobs), found=1, counts=Counter(finished=1))
     progress.running = {job.key: float(k) for k, job in enumerate(jobs[:3])}
     progress.ended = 1
     progress.counts["failed"] = 1

@@ -10,7 +10,7 @@ from statemix_research.paper.figures import draw, entries_of, short
 from statemix_research.paper.selection import frame_of
 from statemix_research.paper.tables import table, to_csv
 
-from statemix.report.palette import look_of
+from statemix.report import look_of
 
 TASKS = ["parity", "even pairs"]
 RANKING = Figure(

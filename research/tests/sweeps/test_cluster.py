@@ -21,29 +21,12 @@ pytestmark = pytest.mark.filterwarnings(
 )  # Dask's own: ports, versions, unclosed streams of killed workers
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def address():
     from distributed import LocalCluster
 
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster:
         yield cluster.scheduler_address
-
-
-def test_a_killed_worker_costs_nothing(tmp_path, address):
-    store = Store(tmp_path)
-    todo = jobs_of(make_plan(experiment(steps=200), "full").cells)
-    keys, victims = [job.key for job in todo], []
-    killer = threading.Thread(target=kill_one, args=(store, keys, victims))
-    killer.start()
-    executor = executor_of(None, address)
-    try:
-        progress = run_sweep(todo, store, executor)
-    finally:
-        executor.shutdown()
-        killer.join()
-    assert len(victims) == 1
-    assert (progress.counts["finished"], progress.counts["failed"]) == (4, 0)
-    assert_each_once(store, keys)
 
 
 def test_a_driver_that_is_terminated_has_the_workers_save(tmp_path, address):
@@ -71,3 +54,21 @@ def test_asked_to_leave_the_workers_save(tmp_path, address):
         assert store.folder(job.key).joinpath("checkpoint/state.safetensors").exists()
     brief = jobs_of(make_plan(experiment(steps=10), "full").cells)
     assert run_all(brief, store, executor_of(None, address)).counts["finished"] == 4
+
+
+def test_a_killed_worker_costs_nothing(tmp_path, address):
+    """The last test: the cluster starts another worker in its own time."""
+    store = Store(tmp_path)
+    todo = jobs_of(make_plan(experiment(steps=200), "full").cells)
+    keys, victims = [job.key for job in todo], []
+    killer = threading.Thread(target=kill_one, args=(store, keys, victims))
+    killer.start()
+    executor = executor_of(None, address)
+    try:
+        progress = run_sweep(todo, store, executor)
+    finally:
+        executor.shutdown()
+        killer.join()
+    assert len(victims) == 1
+    assert (progress.counts["finished"], progress.counts["failed"]) == (4, 0)
+    assert_each_once(store, keys)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from statemix_research.paper.experiments import EXPERIMENTS, get_experiment
 from statemix_research.sweeps import Store, export, import_runs, make_plan, rows_of
-from statemix_research.sweeps.exported import FORM, read_export
+from statemix_research.sweeps.rows import FORM, read_export
 
 from statemix.training import RunError
 

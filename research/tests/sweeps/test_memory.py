@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from statemix_research.sweeps.memory import left_after, memory_summary, silent_gates
+from statemix_research.sweeps.probes import left_after, memory_summary, silent_gates
 
-from statemix.analysis.spectra import companion
+from statemix.analysis import companion
 from statemix.models import MODELS
 from statemix.nn import BDLRU, HLRU, build_mixer
 

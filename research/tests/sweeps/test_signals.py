@@ -117,7 +117,7 @@ def test_what_nohup_ignores_stays_ignored(tmp_path):
 
 def test_a_worker_that_was_asked_to_leave_is_replaced(tmp_path):
     """It would give back every further job after a step."""
-    store, todo = Store(tmp_path), jobs_of(make_plan(experiment(steps=400, seeds=(0,)), "full").cells)
+    store, todo = Store(tmp_path), jobs_of(make_plan(experiment(steps=200, seeds=(0,)), "full").cells)
     asked: list[int] = []
 
     def ask(progress):

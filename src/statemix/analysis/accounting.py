@@ -27,9 +27,7 @@ def _window_scan_flops(gates: tuple[int, ...], values: tuple[int, ...], *_: Any,
 
 @functools.cache
 def _register_formulas() -> None:
-    from torch.utils.flop_counter import (
-        register_flop_formula,  # imports torch's compiler, which takes a second
-    )
+    from torch.utils.flop_counter import register_flop_formula  # takes a second: it imports the compiler
 
     operators = torch.ops.statemix
     register_flop_formula([operators.bdlru_scan, operators.affine_scan])(_block_scan_flops)
@@ -66,7 +64,7 @@ def flops_per_token(model: nn.Module, tokens: Tensor) -> int:
     """FLOPs of one forward pass on tokens int64 [B, T], divided by B T: the whole model, head included.
 
     Counted by `torch.utils.flop_counter.FlopCounterMode`: 2 for each multiply-add of a matrix product, a convolution or
-    attention, and for our scans 2m² + m per block (BD-LRU), 2m + 1 per channel (H-LRU) or 2m² per block (affine).
+    attention, and for the scans 2m² + m per block (BD-LRU), 2m + 1 per channel (H-LRU) or 2m² per block (affine).
     Other elementwise operations (norms, activations, gate normalisation) are not counted, and no backward pass.
     The pass runs on a copy on the CPU, so the count is the same for every device.
 
@@ -81,9 +79,7 @@ def flops_per_token(model: nn.Module, tokens: Tensor) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
     _register_formulas()
-    model = copy.deepcopy(model).to(
-        "cpu", torch.float64
-    )  # in float32 an LSTM is one operator that is not counted
+    model = copy.deepcopy(model).to("cpu", torch.float64)  # a float32 LSTM is one operator, not counted
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         model(tokens.cpu())
     return round(counter.get_total_flops() / tokens.numel())

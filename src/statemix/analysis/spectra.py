@@ -45,18 +45,18 @@ def transition_eigenvalues(model: nn.Module, tokens: Tensor, *, max_matrices: in
         raise ValueError(f"max_matrices: got {max_matrices}, expected at least 1")
     found = [mixer for mixer in mixers(model) if has_transitions(mixer)]
     inputs = inputs_of(model, found, tokens)
-    return [
-        _eigenvalues(_transitions(mixer, x), max_matrices) for mixer, x in zip(found, inputs, strict=True)
-    ]
+    matrices = (_transitions(mixer, x) for mixer, x in zip(found, inputs, strict=True))
+    return [_eigenvalues(one, max_matrices) for one in matrices]
 
 
 def inputs_of(model: nn.Module, parts: Sequence[nn.Module], tokens: Tensor) -> list[Tensor]:
     """What each of some modules is given while the model reads the tokens [B, T]."""
     seen: dict[nn.Module, Tensor] = {}
-    hooks = [
-        part.register_forward_pre_hook(lambda layer, arguments: seen.__setitem__(layer, arguments[0]))
-        for part in parts
-    ]
+
+    def keep(part: nn.Module, arguments: tuple[Any, ...]) -> None:
+        seen[part] = arguments[0]
+
+    hooks = [part.register_forward_pre_hook(keep) for part in parts]
     try:
         model(tokens)
     finally:
@@ -66,9 +66,9 @@ def inputs_of(model: nn.Module, parts: Sequence[nn.Module], tokens: Tensor) -> l
 
 
 def _transitions(mixer: Any, x: Tensor) -> Tensor:
-    return (
-        mixer.transitions(x) if hasattr(mixer, "transitions") else companion(mixer.coefficients(x)[..., :-1])
-    )
+    if hasattr(mixer, "transitions"):
+        return mixer.transitions(x)
+    return companion(mixer.coefficients(x)[..., :-1])
 
 
 def _eigenvalues(matrices: Tensor, most: int) -> Tensor:

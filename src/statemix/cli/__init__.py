@@ -1,16 +1,51 @@
-"""The command `statemix`; needs the extra `train`, but for `statemix doctor`."""
+"""The command `statemix`, and what other commands are made of. All but `statemix doctor` needs the extra `train`."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 import warnings
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from statemix.cli import streams
 from statemix.extras import install, installed
 from statemix.text import visible
 
+if TYPE_CHECKING:
+    from statemix.cli.console import Column, Styled, Table, output, progress
+    from statemix.cli.errors import Failure, Interrupted
+    from statemix.cli.program import Commands, Group, Program
+
+__all__ = [
+    "Column",
+    "Commands",
+    "Failure",
+    "Group",
+    "Interrupted",
+    "Program",
+    "Styled",
+    "Table",
+    "main",
+    "output",
+    "progress",
+]
+
+PLACES = {
+    "console": ("Column", "Styled", "Table", "output", "progress"),
+    "errors": ("Failure", "Interrupted"),
+    "program": ("Commands", "Group", "Program"),
+}
+"""Where the public names are; imported when they are first used, because `statemix doctor` runs without rich."""
+
 NEEDED = ("typer", "rich")
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in PLACES.items():
+        if name in names:
+            return getattr(import_module(f"statemix.cli.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def main(app: str = "statemix.cli.app") -> int:
@@ -20,24 +55,18 @@ def main(app: str = "statemix.cli.app") -> int:
     """
     streams.prepare()
     warnings.showwarning = _warn
-    out, err = sys.stdout, sys.stderr
+    out, err, arguments = sys.stdout, sys.stderr, sys.argv[1:]
     missing = [name for name in NEEDED if not installed(name)]
-    code = _without(missing, sys.argv[1:]) if missing else _run(app, sys.argv[1:])
+    code = _without(missing, arguments) if missing else import_module(app).PROGRAM.run(arguments)
     sys.stdout, sys.stderr = out, err  # the parser wraps them when a reader leaves
     streams.settle()
-    return code
+    return int(code)
 
 
 def _warn(message: Warning | str, *_: object, **__: object) -> None:
     """A warning in one line, without its place in the code."""
     with contextlib.suppress(OSError, ValueError):
         print(f"warning: {visible(' '.join(str(message).split()))}", file=sys.stderr, flush=True)
-
-
-def _run(app: str, arguments: list[str]) -> int:
-    from importlib import import_module
-
-    return import_module(app).PROGRAM.run(arguments)  # type: ignore[no-any-return]
 
 
 def _without(missing: list[str], arguments: list[str]) -> int:

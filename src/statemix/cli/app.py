@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from statemix.cli import demo, doctor, runs, tasks, train, tune
+from statemix.cli import doctor, runs, tasks, tune
 from statemix.cli.program import Commands, Group, Program
 
 COMMANDS: Commands = {
-    "demo": (demo.demo, "statemix demo --out demo --seeds 0"),
-    "train": (train.train, "statemix train demo-bdlru training.steps=200 --out runs/first"),
+    "demo": (runs.demo, "statemix demo --out demo --seeds 0"),
+    "train": (runs.train, "statemix train demo-bdlru training.steps=200 --out runs/first"),
     "eval": (runs.evaluate, "statemix eval runs/first --lengths 16,32,64"),
     "report": (runs.report, "statemix report runs/first --out report"),
     "doctor": (doctor.doctor, "statemix doctor"),
@@ -32,7 +32,7 @@ PROGRAM = Program(
     commands=COMMANDS,
     example="statemix demo",
     groups={"tasks": Group("List and show the synthetic tasks.", TASKS, "statemix tasks", tasks.list_tasks)},
-    classes={train.train: train.TrainCommand},
+    classes={runs.train: runs.TrainCommand},
     moved=MOVED,
 )
 

@@ -1,22 +1,25 @@
-"""Where commands write: results to stdout, everything else to stderr. Nothing in what is printed is markup."""
+"""Where commands write: results to stdout, everything else to stderr. Nothing in what is printed is markup, and a table
+cuts nothing: its rows are listed one below the other where the columns do not fit."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
+from rich.box import HEAVY_HEAD
 from rich.console import Console as RichConsole
-from rich.console import ConsoleOptions, RenderResult
-from rich.live import Live
+from rich.console import ConsoleOptions, RenderableType, RenderResult
+from rich.console import Group as Lines
+from rich.measure import Measurement
+from rich.padding import Padding
+from rich.table import Table as RichTable
 from rich.text import Text
 
 from statemix.cli.streams import encodable
-from statemix.text import duration, visible
-from statemix.waiting import COMPILING, Lines, compiling, is_watched
+from statemix.text import visible
 
 UNBOUNDED = 10_000
 """The width of what is no terminal: a line is as long as it needs to be."""
@@ -64,46 +67,59 @@ def progress() -> Console:
     return Console(stderr=True)
 
 
-class Work:
-    """How much is done of a number of things, which one is under way, and how long the rest may take."""
+PROSE, WORD = 90, 20
+"""Columns of prose are at most so wide; and no wider than this for the sake of a long word, which is folded."""
 
-    def __init__(self, what: str, total: int) -> None:
-        self.what, self.total, self.done, self.now = what, total, 0, ""
-        self.moved: Callable[[int], None] = lambda done: None
-        self._begun = time.monotonic()
 
-    def begin(self, now: str) -> None:
-        """This is under way now."""
-        self.now = now
+class Column(NamedTuple):
+    """A heading; numbers are flush right; prose is wrapped at its spaces, anything else never."""
 
-    def end(self) -> None:
-        """One more is done."""
-        self.done += 1
-        self.moved(self.done)
+    name: str
+    number: bool = False
+    prose: bool = False
 
-    def __str__(self) -> str:
-        parts = [f"{self.what}: {self.done} of {self.total} done"]
-        if self.done < self.total:
-            parts += [visible(self.now)] if self.now else []
-            if self.done:
-                left = (self.total - self.done) * (time.monotonic() - self._begun) / self.done
-                parts.append(f"{duration(left)} left")
-            parts += [COMPILING] if compiling() else []
-        return ", ".join(parts)
+
+class Table(RichTable):
+    """Rows under columns. A cell is a string, a `Styled`, or a list of these, one line below the other."""
+
+    def __init__(self, title: str, columns: Iterable[Column]) -> None:
+        super().__init__(box=HEAVY_HEAD)
+        self.heading = title
+        for column in columns:
+            self.add_column(
+                column.name, justify="right" if column.number else "left", overflow="fold",
+                no_wrap=not column.prose, max_width=PROSE if column.prose else None,
+            )  # fmt: skip
+
+    def add_row(self, *cells: RenderableType | list[RenderableType], **settings: bool) -> None:  # type: ignore[override]
+        """A cell for every column; those left out are empty."""
+        shown = (Lines(*map(_text, cell)) if isinstance(cell, list) else _text(cell) for cell in cells)
+        super().add_row(*shown)
 
     def __rich_console__(self, console: RichConsole, options: ConsoleOptions) -> RenderResult:
-        """As it is when it is drawn."""
-        yield console.render_str(str(self), style="dim")
+        """Side by side if every word of prose and every other cell fits, else below one another."""
+        if self.heading:
+            yield console.render_str(visible(self.heading), style="italic")
+        if self._needed(console, options) <= options.max_width:
+            yield from super().__rich_console__(console, options)
+            return
+        for cells in zip(*(column.cells for column in self.columns), strict=True):
+            for place, (column, cell) in enumerate(zip(self.columns, cells, strict=True)):
+                name = f"{column.header}: " if column.header else ""
+                for number, line in enumerate(cell.renderables if isinstance(cell, Lines) else [cell]):
+                    if str(line):
+                        indent = 2 if place or number else 0
+                        yield Padding(Text.assemble("" if number else name, line), (0, 0, 0, indent))
+
+    def _needed(self, console: RichConsole, options: ConsoleOptions) -> int:
+        """The least width: that of every cell, and of the longest word where a column is prose."""
+        unbounded, width = options.update_width(100_000), 1
+        for column in self.columns:
+            sizes = [Measurement.get(console, unbounded, cell) for cell in (column.header, *column.cells)]
+            word = min(WORD, max(size.minimum for size in sizes))
+            width += 3 + (max(size.maximum for size in sizes) if column.no_wrap else word)
+        return width
 
 
-@contextlib.contextmanager
-def working(what: str, total: int) -> Iterator[Work]:
-    """Progress through `total` things, on standard error: one line that moves on a terminal, plain lines in a log."""
-    work = Work(what, total)
-    if is_watched():
-        with Live(work, console=progress(), refresh_per_second=4, transient=True):
-            yield work
-        return
-    with Lines(lambda: str(work), total) as lines:
-        work.moved = lines.moved
-        yield work
+def _text(cell: RenderableType) -> RenderableType:
+    return Styled(cell, "") if isinstance(cell, str) else cell

@@ -1,7 +1,6 @@
 """`statemix doctor`: what is installed, what "auto" picks, and whether it computes the right numbers.
 
-It needs torch alone: without rich, the same is printed as plain text.
-"""
+It needs torch alone."""
 
 from __future__ import annotations
 
@@ -14,7 +13,6 @@ import torch
 from statemix.cli import selfcheck
 from statemix.cli.errors import Failure
 from statemix.environment import cpu_model, versions
-from statemix.extras import installed
 from statemix.ops import BACKENDS, explain_backend
 from statemix.ops import launch as table
 from statemix.text import visible
@@ -40,20 +38,8 @@ def doctor() -> None:
 
 
 def _show(title: str, names: Sequence[str], rows: Rows) -> None:
-    """Print a table; the last column may be wrapped. As plain text where rich is not installed."""
-    rows = [*rows]
-    if installed("rich"):
-        from statemix.cli.console import output
-        from statemix.cli.table import Column, Table
-
-        count = len(rows[0])
-        columns = [Column(name, prose=k == count - 1) for k, name in enumerate(names or [""] * count)]
-        shown = Table(title, columns, headed=bool(names))
-        for row in rows:
-            shown.add_row(*row)
-        output().print(shown)
-        return
-    lines = [[visible(cell) for cell in row] for row in ([names] if names else []) + rows]
+    """Print a table as plain text, which needs no package."""
+    lines = [[visible(cell) for cell in row] for row in [names, *rows] if row]
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
     for line in [title] if title else []:
         print(line)

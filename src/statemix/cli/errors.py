@@ -6,7 +6,7 @@ import contextlib
 import sys
 import traceback
 
-from statemix.cli.streams import READER_LEFT, is_broken_pipe
+from statemix.cli.streams import CANNOT_WRITE, READER_LEFT, is_broken_pipe
 from statemix.extras import PACKAGES, missing
 from statemix.text import visible
 
@@ -31,8 +31,9 @@ def message(error: BaseException) -> str:
         if top in PACKAGES:
             return missing(top)
     if isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename is not None else ""
-        return visible(f"{where}{error.strerror}")
+        unnamed = "standard output" if error.errno in CANNOT_WRITE else None
+        where = unnamed if error.filename is None else error.filename
+        return visible(error.strerror if where is None else f"{where}: {error.strerror}")
     return visible(" ".join(str(error).split())) or type(error).__name__
 
 

@@ -1,14 +1,13 @@
-"""The three standard streams, made fit for every command: open, of any encoding, and errors that name them."""
+"""The three standard streams, made fit for every command: open, and of any encoding."""
 
 from __future__ import annotations
 
 import codecs
 import contextlib
-import io
+import errno
 import os
 import sys
 from pathlib import Path
-from typing import Any, TextIO
 
 from statemix.text import visible
 
@@ -21,7 +20,8 @@ PLAIN = str.maketrans({
 READER_LEFT = 141
 """The exit code of a program that a signal ends because nobody reads on: 128 + SIGPIPE."""
 
-NAMES = {"stdin": "standard input", "stdout": "standard output", "stderr": "standard error"}
+CANNOT_WRITE = (errno.ENOSPC, errno.EIO, errno.EFBIG)
+"""Errors of standard output where they name no file: all other files are written by what names them."""
 
 
 def _replace(error: UnicodeError) -> tuple[str, int]:
@@ -34,37 +34,31 @@ def _replace(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error("statemix", _replace)
 
 
-def encodable(text: str, encoding: str) -> str:
-    """`text` with what an encoding does not have replaced, as the streams do; the width is then known."""
+def encodable(text: str, encoding: str | None) -> str:
+    """`text` with what an encoding does not have replaced, as the streams do; the width is then known.
+
+    None is the encoding of a stream of text in memory, which takes everything.
+    """
+    if encoding is None:
+        return text
     try:
         return text.encode(encoding, "statemix").decode(encoding)
     except (LookupError, UnicodeError):  # an encoding of bytes, or none that Python knows
         return text.encode("ascii", "statemix").decode()
 
 
-class _Named(io.FileIO):
-    """A file whose errors say which stream it is."""
-
-    title = ""
-
-    def write(self, data: Any, /) -> int:
-        try:
-            return super().write(data)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, self.title) from None
-
-
 def prepare() -> None:
-    """Open what is closed, on nothing; let stdout and stderr replace what they cannot encode, and name themselves."""
+    """Open what is closed, on nothing, and let stdout and stderr replace what they cannot encode."""
     closed = sys.stdout is None
-    for number, name in enumerate(NAMES):
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
         _occupy(number)
         stream = getattr(sys, name)
         if stream is None:
             nothing = Path(os.devnull).open("w" if number else "r", encoding="utf-8")  # noqa: SIM115
             setattr(sys, name, nothing)
         elif number:
-            setattr(sys, name, _lenient(stream, NAMES[name]))
+            with contextlib.suppress(AttributeError, OSError, ValueError):  # somebody's replacement
+                stream.reconfigure(errors="statemix")
     if closed:
         print("note: standard output is closed: results are not printed", file=sys.stderr)
 
@@ -79,24 +73,6 @@ def _occupy(number: int) -> None:
             os.dup2(nothing, number)
             os.close(nothing)
         os.set_inheritable(number, True)
-
-
-def _lenient(stream: TextIO, title: str) -> TextIO:
-    buffer = getattr(stream, "buffer", None)
-    raw = getattr(buffer, "raw", buffer)  # unbuffered, there is nothing between
-    if type(raw) is not io.FileIO:  # a Windows console, or somebody's replacement
-        with contextlib.suppress(AttributeError, ValueError):
-            stream.reconfigure(errors="statemix")  # type: ignore[attr-defined]
-        return stream
-    with contextlib.suppress(OSError):
-        stream.flush()
-    named = _Named(raw.fileno(), "w", closefd=False)
-    named.title = title
-    return io.TextIOWrapper(
-        named if buffer is raw else io.BufferedWriter(named), encoding=stream.encoding, errors="statemix",
-        line_buffering=getattr(stream, "line_buffering", False) or title == NAMES["stderr"],
-        write_through=buffer is raw,
-    )  # type: ignore[arg-type]  # fmt: skip
 
 
 def is_broken_pipe(error: BaseException | None) -> bool:

@@ -7,38 +7,14 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from statemix.cli.console import output
+from statemix.cli.console import Column, Table, output
 from statemix.cli.streams import encodable
-from statemix.cli.table import Column, Table
 from statemix.tasks import SPLITS, TASKS, get_task
 
 
 def complete_tasks(incomplete: str) -> list[str]:
     """For a shell: the tasks."""
     return [name for name in TASKS if name.startswith(incomplete)]
-
-
-def parse_value(text: str) -> object:
-    """A value from the command line: a whole number, a float, true or false, or the text itself."""
-    if text in ("true", "false"):
-        return text == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-def parse_options(items: list[str]) -> dict[str, object]:
-    """["length=16", ...] -> {"length": 16, ...}; ValueError for an item without "="."""
-    options: dict[str, object] = {}
-    for item in items:
-        key, equals, value = item.partition("=")
-        if not equals or not key:
-            raise ValueError(f"option: got {item!r}, expected key=value")
-        options[key] = parse_value(value)
-    return options
 
 
 def list_tasks() -> None:
@@ -66,7 +42,12 @@ def show(
     split: Annotated[str, typer.Option(help=", ".join(SPLITS))] = "test",
 ) -> None:
     """Show a task: its options, whether splits overlap, and a few instances with their answers."""
-    task = get_task(name, **parse_options(options or []))
+    from statemix.training import parse_override
+
+    given: dict[str, object] = {}
+    for item in options or []:
+        given |= parse_override(item)
+    task = get_task(name, **given)
     examples = task.generate(count, seed=seed, split=split)
     console = output()
     console.say(name, style="bold")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 import typer
 
-from statemix.cli.console import output, progress, working
-from statemix.cli.table import Column, Table
+from statemix.cli.console import Column, Table, output, progress
 from statemix.ops import launch as table
 
 if TYPE_CHECKING:
@@ -18,7 +17,13 @@ if TYPE_CHECKING:
 DEFAULT_SHAPES = "bdlru:1,bdlru:2,bdlru:3,bdlru:4,bdlru:8,bdlru:16,hlru:4,hlru:8,hlru:16"
 DEFAULT_SIZES = "8x2048x1024,32x2048x1024"
 
+PROSE = ("key", "launch", "failed")
+"""Columns that may be wrapped."""
+
 LAUNCH = "workers×warps · steps×stages · registers"
+
+
+Dtype = Literal["bfloat16", "float16", "float32"]
 
 
 def tune(
@@ -26,7 +31,7 @@ def tune(
         str, typer.Option(help="recurrence:m, comma-separated, or recurrence:m:N.")
     ] = DEFAULT_SHAPES,
     sizes: Annotated[str, typer.Option(help="BxTxH, comma-separated; H = N m channels.")] = DEFAULT_SIZES,
-    dtype: Annotated[str, typer.Option(help="One of bfloat16, float16, float32.")] = "bfloat16",
+    dtype: Annotated[Dtype, typer.Option(help="Of gates and values.")] = "bfloat16",
     repeats: Annotated[int, typer.Option(help="Samples of each launch.")] = 15,
     threads: Annotated[
         int, typer.Option(help="Kernels compiled at a time; 0: as many as there are cores.")
@@ -44,6 +49,7 @@ def tune(
     statemix/launch.json in the user's configuration.
     """
     from statemix.cli import tuning
+    from statemix.training.progress import Progress
 
     if show:
         _show_in_use(table.read_user_file())
@@ -51,21 +57,19 @@ def tune(
     for name, value, least in (("repeats", repeats, 1), ("threads", threads, 0)):
         if value < least:
             raise ValueError(f"{name}: got {value}, expected at least {least}")
-    if dtype not in tuning.DTYPES:
-        raise ValueError(f"dtype: got {dtype!r}, expected one of {', '.join(map(repr, tuning.DTYPES))}")
     wanted, path = tuning.parse_shapes(shapes, sizes), table.user_file()
     table.read_user_file()  # a damaged file is reported before the work
     device = tuning.check_gpu()
-    settings = (tuning.DTYPES[dtype], device, repeats, threads or os.cpu_count() or 1)
+    settings = (getattr(torch, dtype), device, repeats, threads or os.cpu_count() or 1)
     choices: list[Choice] = []
-    with working("shapes tuned", len(wanted)) as work:
-        for shape in wanted:
+    with Progress(True, "shapes tuned", 0, len(wanted)) as under_way:
+        for number, shape in enumerate(wanted, start=1):
             gpu = tuning.Gpu(shape, *settings)
             found = [tuning.choose_best(gpu, direction) for direction in tuning.DIRECTIONS]
             choices += [choice for choice in found if choice is not None]
             for choice in filter(None, found):
                 progress().say(f"{choice.key}: {_launch(choice.best)} of {choice.tried}")
-            work.end()
+            under_way.tell(number)
     output().print(_gains(choices))
     if dry_run:
         output().print("nothing was written (--dry-run)")
@@ -83,11 +87,8 @@ def _launch(launch: LaunchOrPortable) -> str:
 
 def _gains(choices: list[Choice]) -> Table:
     """The fastest launches beside the defaults of this GPU."""
-    names, prose = (
-        ("key", "B×T×N", "default, µs", "best, µs", "speed-up", "launch", "failed"),
-        ("key", "launch", "failed"),
-    )
-    result = Table(f"fastest launches: {LAUNCH}", [Column(name, prose=name in prose) for name in names])
+    names = ("key", "B×T×N", "default, µs", "best, µs", "speed-up", "launch", "failed")
+    result = Table(f"fastest launches: {LAUNCH}", [Column(name, prose=name in PROSE) for name in names])
     for choice in choices:
         usual = choice.default_ms
         result.add_row(
@@ -105,20 +106,17 @@ def _gains(choices: list[Choice]) -> Table:
 def _show_in_use(devices: dict[str, dict[str, LaunchOrPortable]]) -> None:
     """The measured defaults by compute capability, and the user's own entries by GPU."""
     console, path = output(), table.user_file()
-    names = ("recurrence", "direction", "m up to", f"lanes < {table.MANY_LANES}", "more lanes")
+    names = ("GPU", "key", f"lanes < {table.MANY_LANES}", "more lanes")
+    shown = Table(f"launches in use: {LAUNCH}", [Column(name, prose=True) for name in names])
     for capability, rows in table.MEASURED.items():
-        title = f"measured defaults, compute capability {'.'.join(map(str, capability))}: {LAUNCH}"
-        defaults = Table(title, [Column(name, prose=True) for name in names])
+        gpu = f"compute capability {'.'.join(map(str, capability))}"
         for (kind, direction), entries in rows.items():
             for limit, launches in entries.items():
-                defaults.add_row(kind, direction, str(limit), *map(_launch, launches))
-        console.print(defaults)
-    own = Table(f"your launch table: {path}", [Column(name, prose=True) for name in ("GPU", "key", "launch")])
+                shown.add_row(gpu, f"{kind} {direction} m ≤ {limit}", *map(_launch, launches))
     for device, choices in devices.items():
         for key, launch in choices.items():
-            own.add_row(device, key, _launch(launch))
-    if own.rows:
-        console.print(own)
-    else:
-        console.say(f"{path}: no entries")
+            few = not key.endswith("lanes=many")
+            shown.add_row(device, key, _launch(launch) if few else "", "" if few else _launch(launch))
+    console.print(shown)
+    console.say(f"{path}: {sum(map(len, devices.values())) or 'no'} entries")
     console.print("Other GPUs, larger m: portable kernels.")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -43,9 +44,6 @@ ALIGNMENT = 8
 """Blocks are a multiple of this, so that copies are as wide as they can be."""
 
 DIRECTIONS = ("forward", "backward")
-DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-BOUNDS = {torch.bfloat16: 8e-3, torch.float16: 1e-3, torch.float32: 5e-6}
-"""The largest relative error (root mean square) against float64 of a launch that is timed."""
 
 INPUT_AXES, OUTPUT_AXES = (2, 2, 1, 2, 1), {"forward": (2, 1), "backward": (2, 2, 1)}
 """Where N lies: in the scan's inputs and the outputs' gradients; in its outputs, or the inputs' gradients."""
@@ -68,27 +66,20 @@ class Shape(NamedTuple):
 def parse_shapes(shapes: str, sizes: str) -> list[Shape]:
     """ "bdlru:4,hlru:4:1024" at every size of "8x2048x1024,…" (BxTxH); N = H / m unless a third number gives it."""
     found = []
-    for size in sizes.split(","):
-        numbers = _positive(size.strip().split("x"))
-        if len(numbers) != 3:
-            raise ValueError(f"sizes: got {size.strip()!r}, expected BxTxH, such as 8x2048x1024")
-        batch, length, hidden = numbers
-        for shape in shapes.split(","):
-            recurrence, *rest = shape.strip().split(":")
-            numbers = _positive(rest)
-            if recurrence not in RECURRENCES or len(numbers) not in (1, 2):
+    for size in map(str.strip, sizes.split(",")):
+        if re.fullmatch(r"[1-9]\d*x[1-9]\d*x[1-9]\d*", size) is None:
+            raise ValueError(f"sizes: got {size!r}, expected BxTxH, such as 8x2048x1024")
+        batch, length, hidden = map(int, size.split("x"))
+        for shape in map(str.strip, shapes.split(",")):
+            if re.fullmatch(rf"({'|'.join(RECURRENCES)}):[1-9]\d*(:[1-9]\d*)?", shape) is None:
                 known = ", ".join(f"{name}:m" for name in RECURRENCES)
-                raise ValueError(f"shapes: got {shape.strip()!r}, expected {known} or the same with :N")
-            m, blocks = numbers[0], numbers[1] if len(numbers) > 1 else hidden // numbers[0]
+                raise ValueError(f"shapes: got {shape!r}, expected {known} or the same with :N")
+            recurrence, m, *rest = shape.split(":")
+            blocks = int(rest[0]) if rest else hidden // int(m)
             if blocks < 1:
-                raise ValueError(f"shapes: got {shape.strip()!r}, expected m of at most H = {hidden}")
-            found.append(Shape(recurrence, m, batch, length, blocks // ALIGNMENT * ALIGNMENT or blocks))
+                raise ValueError(f"shapes: got {shape!r}, expected m of at most H = {hidden}")
+            found.append(Shape(recurrence, int(m), batch, length, blocks // ALIGNMENT * ALIGNMENT or blocks))
     return found
-
-
-def _positive(parts: list[str]) -> list[int]:
-    """Whole numbers above 0; none at all if one part is something else."""
-    return [int(part) for part in parts] if all(p.isdecimal() and int(p) for p in parts) else []
 
 
 def shared_bytes(key: LaunchKey, launch: LaunchConfig) -> int:
@@ -102,8 +93,8 @@ def shared_bytes(key: LaunchKey, launch: LaunchConfig) -> int:
     return workers * warps * 32 * (planes * stages * key.bytes + carried * 4)
 
 
-def candidates(key: LaunchKey, shared: int, hopper: bool = True) -> list[LaunchOrPortable]:
-    """The launches worth timing on a GPU whose programs have `shared` bytes; portable kernels alone without Hopper."""
+def candidates(key: LaunchKey, shared: int) -> list[LaunchOrPortable]:
+    """The launches worth timing on a GPU whose programs have `shared` bytes for the Hopper kernels (0: none runs)."""
 
     def up_to_m(table: Mapping[int, tuple[int, ...]]) -> tuple[int, ...]:
         return next((entry for limit, entry in table.items() if key.m <= limit), ())
@@ -116,7 +107,7 @@ def candidates(key: LaunchKey, shared: int, hopper: bool = True) -> list[LaunchO
         for registers in up_to_m(REGISTERS)
         if (4 + max(4, workers * warps)) * 32 * registers <= REGISTER_FILE
     ]
-    return [*(launch for launch in grid if hopper and shared_bytes(key, launch) <= shared), None]
+    return [*(launch for launch in grid if shared_bytes(key, launch) <= shared), None]
 
 
 class Choice(NamedTuple):
@@ -137,15 +128,15 @@ def choose_best(gpu: Any, direction: str) -> Choice | None:
     if (key := gpu.key(direction)) is None:
         return None
     usual = default_launch(key, gpu.capability)
-    launches = list(dict.fromkeys([usual, *candidates(key, gpu.shared, gpu.hopper)]))
+    launches = list(dict.fromkeys([usual, *candidates(key, gpu.shared)]))
     gpu.compile(direction, launches)
     times: dict[LaunchOrPortable, float] = {}
     failed: dict[LaunchOrPortable, str] = {}
     for launch in launches:
         try:
             times[launch] = gpu.milliseconds(direction, launch)
-        except RuntimeError as error:
-            failed[launch] = " ".join(str(error).split())[:300]
+        except Exception as error:  # of the compiler or the driver, or wrong numbers
+            failed[launch] = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     if not times:
         raise RuntimeError(f"{key}: no launch of {len(launches)} is right, the first: {failed[usual]}")
     best = min(times, key=times.__getitem__)
@@ -189,10 +180,8 @@ class Gpu:
         shape, device = self.shape, self.device
         hip = torch.version.hip is not None
         self.capability = (0, 0) if hip else torch.cuda.get_device_capability(device)
-        self.hopper = self.capability >= (9, 0)
-        properties: Any = torch.cuda.get_device_properties(device)
+        properties: Any = torch.cuda.get_device_properties(device) if self.capability >= (9, 0) else None
         self.shared = int(getattr(properties, "shared_memory_per_block_optin", 0))
-        self._broken: dict[tuple[str, LaunchOrPortable], str] = {}
         self._inputs = self._draw(shape)
         self._short = self._draw(shape._replace(batch=1, length=min(shape.length, 64)))  # enough to compile
         corners = [_corner(x, axis) for x, axis in zip(self._inputs, INPUT_AXES, strict=True)]
@@ -212,33 +201,30 @@ class Gpu:
         return next((key for key in keys if key.direction == direction), None)
 
     def compile(self, direction: str, launches: Sequence[LaunchOrPortable]) -> None:
-        """Run every launch once, in threads: the compiler works outside Python for the most part."""
+        """Run every launch once, in threads, which the compiler leaves free; what fails does again when timed."""
         call = self._call(direction, self._short)
 
         def run(launch: LaunchOrPortable) -> None:
-            try:
-                with torch.cuda.device(self.device), forced(direction, launch, self.capability):
-                    call()
-            except Exception as error:  # of the compiler or the driver; reported when the launch is timed
-                self._broken[direction, launch] = f"{type(error).__name__}: {error}"
+            with (
+                contextlib.suppress(Exception),
+                torch.cuda.device(self.device),
+                forced(direction, launch, self.capability),
+            ):
+                call()
 
         with ThreadPoolExecutor(self.threads) as pool:
             list(pool.map(run, launches))
         torch.cuda.synchronize(self.device)
 
     def milliseconds(self, direction: str, launch: LaunchOrPortable) -> float:
-        """Check the numbers of a launch, then time it. RuntimeError if it cannot run or is wrong."""
-        if (direction, launch) in self._broken:
-            raise RuntimeError(self._broken[direction, launch])
+        """Check the numbers of a launch, then time it. RuntimeError if they are wrong."""
         call = self._call(direction, self._inputs)
         with forced(direction, launch, self.capability):
             for result in call():
                 result.fill_(float("nan"))  # where the next results will lie
             self._check(direction, call())
-            times = time_calls(
-                {"launch": call}, device=self.device, repeats=self.repeats, budget_ms=500, cuda_graph=True
-            )
-        return times["launch"].median
+            settings: Any = {"device": self.device, "repeats": self.repeats, "budget_ms": 500}
+            return time_calls({"": call}, cuda_graph=True, **settings)[""].median
 
     def _call(self, direction: str, inputs: tuple[Tensor, ...]) -> Callable[[], Sequence[Tensor]]:
         gates, values, state, grad_states, grad_final = inputs
@@ -254,10 +240,8 @@ class Gpu:
         for result, want, axis in zip(results, self._exact[direction], OUTPUT_AXES[direction], strict=True):
             if not bool(torch.isfinite(result).all()):
                 raise RuntimeError("not finite")
-            error, bound = (
-                float(selfcheck.relative_error(_corner(result, axis).cpu(), want)),
-                BOUNDS[self.dtype],
-            )
+            error = float(selfcheck.relative_error(_corner(result, axis).cpu(), want))
+            bound = selfcheck.BOUNDS[self.dtype]
             if not error <= bound:
                 raise RuntimeError(f"error {error:.1e} against float64, expected at most {bound:.0e}")
 
@@ -270,7 +254,7 @@ def _corner(tensor: Tensor, axis: int) -> Tensor:
     return tensor[sequences].index_select(axis, torch.tensor(blocks, device=tensor.device))
 
 
-@contextmanager
+@contextlib.contextmanager
 def forced(
     direction: str, launch: LaunchOrPortable, capability: tuple[int, int]
 ) -> Iterator[list[LaunchKey]]:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import io
-import math
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from statemix.analysis.accounting import mixers
-from statemix.analysis.spectra import has_transitions, transition_eigenvalues
+from statemix.analysis import has_transitions, mixers, transition_eigenvalues
 from statemix.extras import require
-from statemix.report.groups import Group, merge_groups, shorten
+from statemix.report.groups import Group, merge_groups, shorten, tasks_of
+from statemix.report.records import Record
 from statemix.training import load_run
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ SATURATED = 0.995
 EQUALLY_LIKELY = ("permutation", "cyclic", "alternating")
 """Tasks whose answers are equally likely by symmetry, so that chance is 1 / vocabulary."""
 
-GREY: Any = {"color": "#666666", "fontsize": 9}
+GREY = "#888888"
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -76,47 +76,34 @@ def render(make: Callable[[], Figure]) -> tuple[bytes, bytes]:
 
 def learning_curves(groups: list[Group]) -> Figure:
     """Training loss and, below it, validation accuracy against the step."""
+    import pandas
+
     figure = new_figure(WIDTH, 5.6)
     upper, lower = figure.subplots(2, 1, sharex=True)
-    _draw_curves(upper, groups, "loss")
+    for axes, name in ((upper, "loss"), (lower, "accuracy")):
+        for group in merge_groups(groups):
+            curves = [run.curves[name].rename(str(k)) for k, run in enumerate(group.runs)]
+            values = pandas.concat(
+                [curve for curve in curves if len(curve)] or curves[:1], axis=1
+            ).sort_index()
+            least = values.shape[1] if values.shape[1] <= SINGLE_RUNS else values.shape[1] / 2
+            _draw_series(axes, group, values[values.count(axis=1) >= least], marker="")
     upper.set(ylabel="training loss", ylim=(0, None))
-    _draw_curves(lower, groups, "accuracy")
     lower.set(xlabel="step", ylabel="validation accuracy", ylim=(0, 1.03))
     _add_legend(figure, lower)
     return figure
 
 
-def _draw_curves(axes: Axes, groups: list[Group], name: str) -> None:
-    import pandas
-
-    for group in groups:
-        curves = [run.curves[name].rename(str(k)) for k, run in enumerate(group.runs)]
-        values = pandas.concat([curve for curve in curves if len(curve)] or curves[:1], axis=1).sort_index()
-        least = values.shape[1] if values.shape[1] <= SINGLE_RUNS else values.shape[1] / 2
-        _draw_series(axes, group, values[values.count(axis=1) >= least], marker="")
-
-
 def _draw_series(axes: Axes, group: Group, values: Any, marker: str) -> None:
     """Rows of values, a column for each run: their mean, a band from the lowest to the highest, faint single runs."""
-    color, mean = group.look.color, values.mean(axis=1)
-    label = (
-        f"{group.label}: {group.configurations} configurations" if group.configurations > 1 else group.label
-    )
-    axes.plot(
-        mean.index,
-        mean,
-        group.line,
-        color=color,
-        marker=marker,
-        linewidth=2.2,
-        label=shorten(label, 36),
-        zorder=3,
-    )
-    if values.shape[1] > 1:
-        axes.fill_between(
-            mean.index, values.min(axis=1), values.max(axis=1), color=color, alpha=0.15, linewidth=0
-        )
-    if 1 < values.shape[1] <= SINGLE_RUNS:
+    color, mean, runs = group.look.color, values.mean(axis=1), values.shape[1]
+    several = f": {group.configurations} configurations" if group.configurations > 1 else ""
+    style: Any = {"color": color, "marker": marker, "linewidth": 2.2, "zorder": 3}
+    axes.plot(mean.index, mean, group.line, label=shorten(group.label + several, 36), **style)
+    if runs > 1:
+        low, high = values.min(axis=1), values.max(axis=1)
+        axes.fill_between(mean.index, low, high, color=color, alpha=0.15, linewidth=0)
+    if 1 < runs <= SINGLE_RUNS:
         axes.plot(mean.index, values, "." if marker else "-", color=color, alpha=0.3, linewidth=1)
 
 
@@ -130,55 +117,34 @@ def accuracy_length(groups: list[Group]) -> Figure:
 
 
 def draw_lengths(axes: Axes, groups: list[Group]) -> None:
-    """Accuracy against test length, from the lowest to the highest of the seeds."""
+    """Accuracy against test length, from the lowest to the highest of the seeds; the training length and chance."""
     import pandas
+    from matplotlib.ticker import LogLocator, ScalarFormatter
 
-    tested = [(group, [run.accuracy for run in group.runs if run.accuracy]) for group in groups]
-    for group, accuracies in tested:
-        values = pandas.DataFrame(map(pandas.Series, accuracies or [{}]), dtype=float).T.sort_index()
+    low = 1.0
+    for group in merge_groups(groups):
+        tested = [run.accuracy for run in group.runs if run.accuracy] or [{}]
+        values = pandas.DataFrame(map(pandas.Series, tested), dtype=float).T.sort_index()
         _draw_series(axes, group, values, group.look.marker)
-    every = [value for _, found in tested for accuracy in found for value in accuracy.values()]
-    lengths = sorted({length for _, found in tested for accuracy in found for length in accuracy})
-    if lengths:
+        low = min([low, *values.min()])
+    if any(run.accuracy for group in groups for run in group.runs):
         axes.set_xscale("log", base=2)
-        shown = _spaced(lengths)
-        axes.set_xticks(shown, list(map(str, shown)))
+        axes.xaxis.set_major_locator(LogLocator(base=2, numticks=9))
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.minorticks_off()
     else:
-        axes.annotate("no run tested yet", (0.5, 0.5), xycoords="axes fraction", ha="center", color="#666666")
+        low = 0.0
+        axes.annotate("no run tested yet", (0.5, 0.5), xycoords="axes fraction", ha="center", color=GREY)
         axes.set_xticks([])
-    axes.minorticks_off()
-    low = min(every, default=0.0)
     bottom = low - max(0.1 * (1 - low), 1e-4) if low >= SATURATED else 0.0
     axes.set(xlabel="test length", ylabel="test accuracy", ylim=(bottom, 1 + 0.03 * (1 - bottom)))
-    _mark_training(axes, groups, bool(lengths))
-
-
-def _spaced(lengths: list[int]) -> list[int]:
-    """Lengths for ticks, less those whose labels would overlap the one before."""
-    span = math.log2(lengths[-1] / lengths[0]) or 1.0
-    shown = lengths[:1]
-    for length in lengths[1:]:
-        if math.log2(length / shown[-1]) >= (len(str(length)) + len(str(shown[-1]))) * 0.012 * span:
-            shown.append(length)
-    return shown
-
-
-def _mark_training(axes: Axes, groups: list[Group], tested: bool) -> None:
-    """A line at the training length and, where the answers are equally likely by symmetry, at chance."""
-    tasks = {id(run.task): run.task for group in groups for run in group.runs}.values()
-    lengths, chances = {task.length for task in tasks}, {1 / task.vocab_size for task in tasks}
-    bottom, _ = axes.get_ylim()
-    where: Any
-    if tested and len(lengths) == 1:
-        length = lengths.pop()
-        axes.axvline(length, color="#888888", linestyle=":", linewidth=1.2)
-        where = {"xycoords": ("data", "axes fraction"), "xytext": (4, 3), "textcoords": "offset points"}
-        axes.annotate("trained here", (length, 0), **where, **GREY)
-    if all(task.name in EQUALLY_LIKELY for task in tasks) and len(chances) == 1 and bottom == 0:
-        chance = chances.pop()
-        axes.axhline(chance, color="#888888", linestyle="--", linewidth=1)
-        where = {"xycoords": ("axes fraction", "data"), "xytext": (0, -3), "textcoords": "offset points"}
-        axes.annotate("chance", (1, chance), ha="right", va="top", **where, **GREY)
+    tasks = tasks_of(groups)
+    lengths = {task.length for task in tasks}
+    chances = {1 / task.vocab_size if task.name in EQUALLY_LIKELY else None for task in tasks}
+    if len(lengths) == 1:
+        axes.axvline(lengths.pop(), color=GREY, linestyle=":", linewidth=1.2, label="training length")
+    if len(chances) == 1 and (chance := chances.pop()) is not None and bottom == 0:
+        axes.axhline(chance, color=GREY, linestyle="--", linewidth=1, label="chance")
 
 
 def _add_legend(figure: Figure, axes: Axes) -> None:
@@ -214,20 +180,18 @@ def draw_spectrum(axes: Axes, group: Group) -> None:
     """Eigenvalues inside the unit circle, entitled with the group's label, and a note if there are none."""
     from matplotlib.patches import Circle
 
-    axes.add_patch(Circle((0, 0), 1, fill=False, edgecolor="#888888", linewidth=1))
-    found = group_eigenvalues(group)
-    points = torch.cat([values.flatten() for values in found] or [torch.zeros(0, dtype=torch.complex128)])
-    axes.plot(
-        points.real, points.imag, ".", color=group.look.color, alpha=0.12, markersize=3, rasterized=True
-    )
+    axes.add_patch(Circle((0, 0), 1, fill=False, edgecolor=GREY, linewidth=1))
+    found = [values.flatten() for values in group_eigenvalues(group)]
+    points = torch.cat(found or [torch.zeros(0, dtype=torch.complex128)])
+    style: Any = {"color": group.look.color, "alpha": 0.12, "markersize": 3, "rasterized": True}
+    axes.plot(points.real, points.imag, ".", **style)
     axes.set(xlim=(-1.08, 1.08), ylim=(-1.08, 1.08), aspect="equal", xlabel="Re λ", ylabel="Im λ")
-    axes.set_xticks([-1, 0, 1])
-    axes.set_yticks([-1, 0, 1])
+    axes.set(xticks=[-1, 0, 1], yticks=[-1, 0, 1])
     axes.set_title(shorten(group.label, 21), fontsize=9.5)
     if points.isnan().all():
         none = "no transitions" if any(run.has_weights for run in group.runs) else "no weights yet"
         note = "diverged" if len(points) else none
-        axes.annotate(note, (0, 0), ha="center", va="center", color="#666666", backgroundcolor="white")
+        axes.annotate(note, (0, 0), ha="center", va="center", color=GREY, backgroundcolor="white")
 
 
 def group_eigenvalues(group: Group) -> list[torch.Tensor]:
@@ -240,9 +204,7 @@ def group_eigenvalues(group: Group) -> list[torch.Tensor]:
         return []
     run = min(trained, key=lambda run: run.status == "diverged")
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", RuntimeWarning
-        )  # of a run that is not finished: the page says so itself
+        warnings.simplefilter("ignore", RuntimeWarning)  # of an unfinished run: the page says so itself
         _, model = load_run(run.folder)
     for mixer in filter(has_transitions, mixers(model)):
         mixer.backend = "reference"  # type: ignore[assignment]  # for so few tokens no kernels need be loaded
@@ -251,46 +213,25 @@ def group_eigenvalues(group: Group) -> list[torch.Tensor]:
     return transition_eigenvalues(model, tokens, max_matrices=3000)
 
 
-def _caption(what: str, groups: list[Group], counts: list[int]) -> str:
-    """What is drawn, of how many runs and groups, and where they were trained; `counts`: runs behind each line."""
-    runs, behind = sum(len(group.runs) for group in groups), sorted(filter(None, counts))
-    several = f"{len(groups)} configurations in {len(counts)} group{'' if len(counts) == 1 else 's'}"
-    parts = [
-        what,
-        f"{_runs(runs)}, grouped by model: {several}." if len(counts) < len(groups) else f"{_runs(runs)}.",
-    ]
+def _caption(what: str, is_drawn: Callable[[Record], object], groups: list[Group]) -> str:
+    """What is drawn, of how many runs and groups, how many are behind each line, and where they were trained."""
+    merged = merge_groups(groups)
+    runs = [run for group in groups for run in group.runs]
+    text = f"{what} {len(runs)} run{'' if len(runs) == 1 else 's'}"
+    if len(merged) < len(groups):
+        text += f", grouped by model: {len(groups)} configurations in {len(merged)} groups"
+    behind = sorted(filter(None, (sum(map(bool, map(is_drawn, group.runs))) for group in merged)))
     if behind and behind[-1] > 1:
         span = str(behind[0]) if behind[0] == behind[-1] else f"{behind[0]} to {behind[-1]}"
-        parts.append(f"Line: mean over n = {span} runs. Band: from the lowest to the highest.")
-        parts += ["Faint: single runs."] if any(1 < count <= SINGLE_RUNS for count in behind) else []
-    return " ".join(parts)
+        text += f". Line: mean over n = {span} runs. Band: from the lowest to the highest"
+        text += ". Faint: single runs" if any(1 < count <= SINGLE_RUNS for count in behind) else ""
+    devices = dict.fromkeys(str(run.summary["device"]) for run in runs if run.summary.get("device"))
+    names = [name.upper() if name == "cpu" else name for name in devices]
+    return f"{text}. Trained on {' and '.join(names)}." if names else f"{text}."
 
 
-def hardware(groups: list[Group]) -> str:
-    """ "Trained on NVIDIA H200 and cpu." Empty where no run has ended."""
-    devices = dict.fromkeys(run.summary.get("device") for group in groups for run in group.runs)
-    names = [str(device).upper() if device == "cpu" else str(device) for device in devices if device]
-    return f" Trained on {' and '.join(names)}." if names else ""
-
-
-def _runs(count: int) -> str:
-    return "1 run" if count == 1 else f"{count} runs"
-
-
-def caption_lengths(groups: list[Group]) -> str:
-    """Of the figure of test accuracy."""
-    counts = [sum(bool(run.accuracy) for run in group.runs) for group in merge_groups(groups)]
-    runs = sum(len(group.runs) for group in groups)
-    untested = (
-        f" Without a test accuracy: {runs - sum(counts)} of {_runs(runs)}." if runs > sum(counts) else ""
-    )
-    return _caption("Test accuracy with the final weights.", groups, counts) + untested + hardware(groups)
-
-
-def caption_curves(groups: list[Group]) -> str:
-    """Of the figure of learning curves."""
-    counts = [len(group.runs) for group in merge_groups(groups)]
-    return _caption("Training loss and validation accuracy by step.", groups, counts) + hardware(groups)
+caption_lengths = partial(_caption, "Test accuracy with the final weights.", lambda run: run.accuracy)
+caption_curves = partial(_caption, "Training loss and validation accuracy by step.", lambda run: True)
 
 
 def caption_eigenvalues(groups: list[Group]) -> str:
@@ -312,13 +253,9 @@ class FigureOf(NamedTuple):
     caption: Callable[[list[Group]], str]
 
 
-FIGURES: dict[str, FigureOf] = {
-    "accuracy_length": FigureOf(
-        "Accuracy against test length", lambda groups: accuracy_length(merge_groups(groups)), caption_lengths
-    ),
-    "learning_curves": FigureOf(
-        "Learning curves", lambda groups: learning_curves(merge_groups(groups)), caption_curves
-    ),
+FIGURES = {
+    "accuracy_length": FigureOf("Accuracy against test length", accuracy_length, caption_lengths),
+    "learning_curves": FigureOf("Learning curves", learning_curves, caption_curves),
     "eigenvalues": FigureOf("Learned eigenvalues", eigenvalues, caption_eigenvalues),
 }
 """Every figure of the page by file name, in the order of the page."""

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from statemix.analysis.statistics import Spread, spread
+from statemix.analysis import Spread, spread
 from statemix.report.palette import MAX_SERIES, OTHERS, Look, look_of
 from statemix.report.records import Record, find_runs, read_record
+from statemix.tasks import Task
 from statemix.text import visible
 from statemix.training import flatten
 
@@ -45,10 +46,8 @@ class Group:
         return spread(run.accuracy[length] for run in self.runs if length in run.accuracy)
 
     def best_validation(self) -> float:
-        """The mean of the seeds' best validation accuracies; a run without one counts 0, as one that diverged."""
-        return spread(
-            run.best_validation or 0.0 if run.status != "diverged" else 0.0 for run in self.runs
-        ).mean
+        """The mean of the seeds' best validation accuracies; 0 for a run that has none or diverged."""
+        return spread((run.status != "diverged" and run.best_validation) or 0.0 for run in self.runs).mean
 
 
 def read_groups(folders: Iterable[str | Path]) -> list[Group]:
@@ -56,15 +55,21 @@ def read_groups(folders: Iterable[str | Path]) -> list[Group]:
     together: dict[str, list[Record]] = {}
     for record in map(read_record, find_runs(folders)):
         together.setdefault(json.dumps(_flat(record.config), sort_keys=True), []).append(record)
-    groups = [sorted(runs, key=lambda run: run.seed) for runs in together.values()]
     models: list[str] = []
     result = []
-    for runs, label in zip(groups, run_labels([runs[0].config for runs in groups]), strict=True):
+    for runs, label in zip(
+        together.values(), _labels([a.config for a, *_ in together.values()]), strict=True
+    ):
         model = mixer_label(runs[0].config["mixer"])
         line = LINES[models.count(model) % len(LINES)]
         models.append(model)
-        result.append(Group(label, look_of(model), line, runs))
+        result.append(Group(label, look_of(model), line, sorted(runs, key=lambda run: run.seed)))
     return result
+
+
+def tasks_of(groups: Iterable[Group]) -> list[Task]:
+    """The different tasks of some groups."""
+    return list({id(run.task): run.task for group in groups for run in group.runs}.values())
 
 
 def merge_groups(groups: list[Group]) -> list[Group]:
@@ -102,25 +107,24 @@ def mixer_label(mixer: dict[str, Any]) -> str:
     return "diagonal (m = 1)" if m == 1 else f"{title} m = {visible(m)}"
 
 
-def run_labels(configs: list[dict[str, Any]]) -> list[str]:
-    """The mixer's label; with the task's settings where tasks differ, and where a label is taken twice with the
-    settings that tell its configurations apart."""
+def _labels(configs: list[dict[str, Any]]) -> list[str]:
+    """The mixers' labels, with the task's settings where they differ, and with whatever tells equal labels apart."""
     plain, flat = [mixer_label(config["mixer"]) for config in configs], list(map(_flat, configs))
-    tasks = {key: values for key, values in _varied(flat).items() if key.startswith("task.")}
-    varied = {
-        label: _varied([one for one, name in zip(flat, plain, strict=True) if name == label]) | tasks
-        for label in plain
+    tasks = {key: values for key, values in varied(flat).items() if key.startswith("task.")}
+    together = {
+        label: [one for one, name in zip(flat, plain, strict=True) if name == label] for label in set(plain)
     }
+    told = {label: varied(members) | tasks for label, members in together.items()}
     labels = []
     for config, label in zip(flat, plain, strict=True):
         details = ", ".join(
-            _detail(key, config[key], varied[label][key]) for key in config if key in varied[label]
+            _detail(key, config[key], told[label][key]) for key in config if key in told[label]
         )
         labels.append(f"{label} ({details})" if details else label)
     return labels
 
 
-def _varied(configs: list[dict[str, Any]]) -> dict[str, list[Any]]:
+def varied(configs: list[dict[str, Any]]) -> dict[str, list[Any]]:
     """The settings that are not the same, or not there, in all configurations, with their different values."""
     keys = dict.fromkeys(key for config in configs for key in config)
     values = {key: {json.dumps(config.get(key)): config.get(key) for config in configs} for key in keys}

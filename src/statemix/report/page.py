@@ -17,7 +17,7 @@ import torch
 from statemix import __version__
 from statemix.extras import require
 from statemix.report.figures import FIGURES, PNG_DPI, draw_lengths, draw_spectrum, new_figure, render
-from statemix.report.groups import Group, merge_groups, read_groups
+from statemix.report.groups import Group, read_groups, tasks_of
 from statemix.report.sentences import sentences
 from statemix.report.tables import cell, make_rows, page_columns, some_of, statuses, tested_lengths, to_csv
 from statemix.tasks import Task
@@ -51,21 +51,25 @@ def write_report(folders: Iterable[str | Path], out: str | Path) -> Path:
     """
     folders, out = [Path(folder) for folder in folders], Path(out)
     require("jinja2", "matplotlib", "pandas")
-    template = _template()
+    import jinja2
+
+    source = files("statemix.report").joinpath("templates/page.html").read_text(encoding="utf-8")
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
     groups = read_groups(folders)
     rows = make_rows(groups)
-    files: dict[str, bytes] = {"runs.csv": to_csv(rows).encode()}
+    content: dict[str, bytes] = {"runs.csv": to_csv(rows).encode()}
     images = []
     for name, (heading, make, caption) in FIGURES.items():
-        svg, png = files[f"{name}.svg"], files[f"{name}.png"] = render(lambda make=make: make(groups))  # type: ignore[misc]
+        svg, png = content[f"{name}.svg"], content[f"{name}.png"] = render(lambda make=make: make(groups))  # type: ignore[misc]
         data, size = base64.b64encode(svg).decode(), png_size(png)
         images.append({"heading": heading, "caption": caption(groups), "data": data, "size": size})
-    files["index.html"] = template.render(
+    command = visible(shlex.join(["statemix", "report", *map(str, folders), "--out", str(out)]))
+    content["index.html"] = template.render(
         images=images, **_words(groups, rows), date=datetime.date.today().isoformat(), torch=torch.__version__,
-        version=__version__, command=visible(shlex.join(["statemix", "report", *map(str, folders), "--out", str(out)])),
+        version=__version__, command=command,
     ).encode()  # fmt: skip
-    for name, content in files.items():
-        _write(out / name, content)
+    for name, one in content.items():
+        _write(out / name, one)
     return out / "index.html"
 
 
@@ -77,41 +81,22 @@ def png_size(png: bytes) -> tuple[int, int]:
 
 def _words(groups: list[Group], rows: list[dict[str, Any]]) -> dict[str, Any]:
     """What the page says of the runs, besides the figures."""
-    tasks = _tasks(groups)
-    lengths = tested_lengths(groups)
+    tasks, lengths = tasks_of(groups), tested_lengths(groups)
+    runs = [run for group in groups for run in group.runs]
     return {
         "title": _title(tasks),
         "sentences": sentences(groups),
         "groups": groups,
-        "runs": sum(len(group.runs) for group in groups),
-        "statuses": statuses(*groups),
+        "runs": len(runs),
+        "statuses": statuses(runs),
         "trained": ", ".join(map(str, sorted({task.length for task in tasks}))),
         "overlaps": list(dict.fromkeys(task.overlap for task in tasks)),
         "tables": page_columns(rows, lengths),
         "left_out": len(lengths) - len(some_of(lengths)),
         "rows": [{column: cell(column, value, row["n"]) for column, value in row.items()} for row in rows],
-        "configurations": [
-            visible(json.dumps(group.config, indent=2, ensure_ascii=False), keep="\n") for group in groups
-        ],
-        "seeds": [_seeds([run.seed for run in group.runs]) for group in groups],
+        "as_json": lambda config: visible(json.dumps(config, indent=2, ensure_ascii=False), keep="\n"),
         "visible": visible,
     }
-
-
-def _tasks(groups: list[Group]) -> list[Task]:
-    return list({id(run.task): run.task for group in groups for run in group.runs}.values())
-
-
-def _seeds(seeds: list[int]) -> str:
-    """ "seeds 0–4, 7": sorted, with ranges."""
-    spans: list[list[int]] = []
-    for seed in sorted(set(seeds)):
-        if spans and seed == spans[-1][1] + 1:
-            spans[-1][1] = seed
-        else:
-            spans.append([seed, seed])
-    parts = [str(a) if a == b else f"{a}, {b}" if b == a + 1 else f"{a}–{b}" for a, b in spans]
-    return f"seed{'' if len(seeds) == 1 else 's'} {', '.join(parts)}"
 
 
 def write_readme_picture(folders: Iterable[str | Path], out: str | Path) -> Path:
@@ -135,12 +120,12 @@ def check_picture(out: Path) -> Path:
 
 
 def _picture(groups: list[Group]) -> Figure:
-    figure = new_figure(11, 4.2)
-    shown, drawn = groups[:2], merge_groups(groups)
+    figure, shown = new_figure(11, 4.2), groups[:2]
     axes, *panels = figure.subplots(1, 1 + len(shown), width_ratios=[1.5, *[1] * len(shown)])
-    draw_lengths(axes, drawn)
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=9.5, ncols=3, columnspacing=1.2)
-    axes.set_title(_title(_tasks(groups)), fontsize=11, pad=20 + 14 * (-(-len(drawn) // 3)))
+    draw_lengths(axes, groups)
+    legend: Any = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "fontsize": 9.5, "ncols": 3}
+    drawn = axes.legend(**legend, columnspacing=1.2).get_texts()
+    axes.set_title(_title(tasks_of(groups)), fontsize=11, pad=20 + 14 * (-(-len(drawn) // 3)))
     for panel, group in zip(panels, shown, strict=True):
         draw_spectrum(panel, group)
         panel.set_title(f"{group.label}\neigenvalues of its transitions", fontsize=10.5)
@@ -149,20 +134,12 @@ def _picture(groups: list[Group]) -> Figure:
 
 def _title(tasks: Sequence[Task]) -> str:
     """The tasks of a page, as its heading."""
-    names = list(
-        dict.fromkeys(f"{TITLES.get(task.name, task.name)}{task.options.get('n', '')}" for task in tasks)
-    )
+    every = (f"{TITLES.get(task.name, task.name)}{task.options.get('n', '')}" for task in tasks)
+    names = list(dict.fromkeys(every))
     if len(names) > TITLED:
         names = [*names[: TITLED - 1], f"{len(names) - TITLED + 1} more"]
     title = ", ".join(names).replace("_", " ")
     return title[0].upper() + title[1:]
-
-
-def _template() -> Any:
-    import jinja2
-
-    source = files("statemix.report").joinpath("templates/page.html").read_text(encoding="utf-8")
-    return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -13,40 +13,35 @@ class Look(NamedTuple):
     marker: str
 
 
+SHADES = {
+    "bdlru": ("#8FA7E8", "#4F7BD9", "#0072B2", "#20509E", "#12306B", "#081A40"),
+    "hlru": ("#F5B183", "#EE8A45", "#D55E00", "#A94A00", "#7A3500", "#4A2000"),
+}
+"""One hue per family, a shade for each of `SHADED` block sizes or orders."""
+
+SHADED = {2: "s", 3: "^", 4: "o", 5: "D", 8: "v", 16: "P"}
+
 LOOKS = {
-    "diagonal": Look("#56B4E9", "."),
+    **{f"{name}{m}": Look(color, marker) for name, shades in SHADES.items()
+       for color, (m, marker) in zip(shades, SHADED.items(), strict=True)},
+    **dict.fromkeys(("diagonal", "bdlru1", "hlru1"), Look("#56B4E9", ".")),
     "bdlru": Look("#0072B2", "o"),
-    "bdlru1": Look("#56B4E9", "."),
-    "bdlru2": Look("#8FA7E8", "s"),
-    "bdlru3": Look("#4F7BD9", "^"),
-    "bdlru4": Look("#0072B2", "o"),
-    "bdlru5": Look("#20509E", "D"),
-    "bdlru8": Look("#12306B", "v"),
-    "bdlru16": Look("#081A40", "P"),
     "hlru": Look("#D55E00", "s"),
-    "hlru1": Look("#56B4E9", "."),
-    "hlru2": Look("#F5B183", "s"),
-    "hlru3": Look("#EE8A45", "^"),
-    "hlru4": Look("#D55E00", "o"),
-    "hlru5": Look("#A94A00", "D"),
-    "hlru8": Look("#7A3500", "v"),
-    "hlru16": Look("#4A2000", "P"),
     "lstm": Look("#009E73", "X"),
     "lru": Look("#CC79A7", "<"),
     "mamba2": Look("#E69F00", ">"),
     "deltanet": Look("#882255", "p"),
     "gateddeltanet": Look("#44AA99", "h"),
-    "gateddeltaproduct": Look("#999933", "*"),
-    "gateddeltaproduct2": Look("#999933", "*"),
+    **dict.fromkeys(("gateddeltaproduct", "gateddeltaproduct2"), Look("#999933", "*")),
     "gateddeltaproduct4": Look("#5F5F1A", "*"),
     "rwkv7": Look("#AA4499", "d"),
     "mlstm": Look("#117733", "X"),
     "slstm": Look("#88CCEE", "X"),
     "pdssm": Look("#332288", "H"),
     "attention": Look("#000000", "+"),
-}
+}  # fmt: skip
 """By the model's name in lower case, letters and digits alone. Distinguishable by colour-blind readers in the usual
-comparisons (after Okabe and Ito, and Tol); block sizes and orders m are shades of one hue."""
+comparisons (after Okabe and Ito, and Tol)."""
 
 OTHERS = Look("#777777", ".")
 """Several models drawn as one series."""
@@ -60,7 +55,5 @@ MAX_SERIES = 8
 def look_of(model: str) -> Look:
     """The look of a model by its name or label: "bdlru-4", "BD-LRU m = 4", "Mamba-2"; the same for the same name."""
     key = re.sub(r"[^a-z0-9]", "", re.sub(r"\bm = |\(.*", "", model.lower()))
-    if key in LOOKS:
-        return LOOKS[key]
-    family = LOOKS.get(key.rstrip("0123456789"))
-    return family or Look(SPARE[sum(key.encode()) % len(SPARE)], "o")
+    look = LOOKS.get(key) or LOOKS.get(key.rstrip("0123456789"))
+    return look or Look(SPARE[sum(key.encode()) % len(SPARE)], "o")

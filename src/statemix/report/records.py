@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import math
 import operator
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,9 +35,9 @@ class Record:
     config: dict[str, Any]
     summary: dict[str, Any]
     task: Task
+    seed: int
     status: str
     step: int
-    seed: int
     accuracy: dict[int, float]
     best_validation: float | None
     seconds: float | None
@@ -58,9 +59,8 @@ def find_runs(folders: Iterable[str | Path]) -> list[Path]:
         if not runs:
             absent = "is not a folder" if folder.exists() else "does not exist"
             what = "has no run in it" if folder.is_dir() else absent
-            raise ValueError(
-                f"folders: {folder} {what}, expected a run folder (with config.json) or one that holds some"
-            )
+            expected = "expected a run folder (with config.json) or one that holds some"
+            raise ValueError(f"folders: {folder} {what}, {expected}")
         for run in runs:
             found.setdefault(run.resolve(), run)
     if not found:
@@ -70,33 +70,33 @@ def find_runs(folders: Iterable[str | Path]) -> list[Path]:
 
 def read_record(folder: Path) -> Record:
     """One run. ValueError naming the file that is missing, unreadable or not what it should be."""
-    try:
+    with _blaming(f"{folder} is not a run"):
         config = read_json(folder / "config.json")
         summary = read_json(folder / "summary.json") if (folder / "summary.json").exists() else {}
         last_step, curves = read_metrics(folder / "metrics.jsonl")
         check_metrics(folder / "metrics.jsonl", summary)
-    except (OSError, RunError, ValueError) as error:
-        reason = f"cannot read metrics.jsonl ({error.strerror})" if isinstance(error, OSError) else error
-        raise ValueError(f"folders: {folder} is not a run: {reason}") from None
-    try:
+    with _blaming(f"{folder}/config.json is not a configuration of a run"):
         Config.from_dict(config)
         task, seed = _task(json.dumps(config["task"], sort_keys=True)), int(config["training"]["seed"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"folders: {folder}/config.json is not a configuration of a run: {error}") from None
-    try:
-        accuracy = {
-            int(length): _number("accuracy", value, 1)
-            for length, value in summary.get("accuracy", {}).items()
-        }
+    with _blaming(f"{folder}/summary.json is not the summary of a run"):
+        accuracy = {int(k): _number("accuracy", one, 1) for k, one in summary.get("accuracy", {}).items()}
         best, seconds = summary.get("best_accuracy"), summary.get("seconds")
         return Record(
-            folder, config, summary, task, str(summary.get("status", "running")), int(summary.get("step", last_step)),
-            seed, {length: accuracy[length] for length in sorted(accuracy)},
+            folder, config, summary, task, seed, str(summary.get("status", "running")),
+            int(summary.get("step", last_step)), dict(sorted(accuracy.items())),
             None if best is None else _number("best_accuracy", best, 1),
             None if seconds is None else _number("seconds", seconds, math.inf), curves,
         )  # fmt: skip
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"folders: {folder}/summary.json is not the summary of a run: {error}") from None
+
+
+@contextlib.contextmanager
+def _blaming(what: str) -> Iterator[None]:
+    """Errors within as a ValueError that says what is wrong with which folder or file."""
+    try:
+        yield
+    except (OSError, RunError, AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = f"cannot read metrics.jsonl ({error.strerror})" if isinstance(error, OSError) else error
+        raise ValueError(f"folders: {what}: {reason}") from None
 
 
 @functools.lru_cache(maxsize=64)
@@ -127,9 +127,7 @@ def read_metrics(path: Path) -> tuple[int, dict[str, pandas.Series]]:
             try:
                 entry = decode(line.decode())  # `json.loads` of bytes takes twice as long
             except (ValueError, RecursionError):
-                damaged = (
-                    f"{path} line {number} is not JSON"  # an unfinished run may be writing its last line
-                )
+                damaged = f"{path} line {number} is not JSON"  # the last may be being written
                 continue
             try:
                 last_step = max(last_step, _add(points, entry))
@@ -153,10 +151,7 @@ def _add(points: dict[str, tuple[array[int], array[float]]], entry: Any) -> int:
 
 
 def thinned(points: array[Any]) -> array[Any]:
-    """Every 2^k-th point, with k as small as `POINTS` allows, and the last one.
-
-    The strides of two runs divide each other, so that runs of different lengths still share steps.
-    """
+    """Every 2^k-th point, with k as small as `POINTS` allows, and the last one: runs of other lengths share steps."""
     stride = 1
     while len(points) > 2 * POINTS * stride:
         stride *= 2

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from statemix.analysis.statistics import Spread
-from statemix.report.groups import Group, mixer_label
-from statemix.report.records import Record
-from statemix.report.tables import score
+from statemix.analysis import Spread
+from statemix.report.groups import Group, tasks_of, varied
+from statemix.report.tables import score, statuses
 from statemix.text import visible
 
 NAMED = 4
@@ -22,7 +21,7 @@ def sentences(groups: list[Group]) -> tuple[str, str]:
 
 def _question(groups: list[Group]) -> str:
     tasks = _by_task(groups)
-    trained = f"trained at length {_list(map(str, sorted({group.runs[0].task.length for group in groups})))}"
+    trained = f"trained at length {_list(map(str, sorted({task.length for task in tasks_of(groups)})))}"
     if len(tasks) > 1:
         return f"There are {len(tasks)} tasks ({_list(tasks)}), {trained}; {_compared(groups)}."
     task = groups[0].runs[0].task
@@ -33,15 +32,11 @@ def _question(groups: list[Group]) -> str:
 
 def _by_task(groups: list[Group]) -> dict[str, list[Group]]:
     """The groups by task: its name, and the options, less the length, in which tasks of that name differ."""
-    tasks = [group.runs[0].task for group in groups]
     together: dict[str, list[Group]] = {}
-    for group, task in zip(groups, tasks, strict=True):
-        alike = [other for other in tasks if other.name == task.name]
-        options = [
-            f"{key} = {visible(value)}"
-            for key, value in task.options.items()
-            if key != "length" and any(other.options.get(key) != value for other in alike)
-        ]
+    for group in groups:
+        task = group.runs[0].task
+        told = varied([other.options for other in tasks_of(groups) if other.name == task.name])
+        options = [f"{key} = {visible(task.options[key])}" for key in told if key != "length"]
         together.setdefault(", ".join([task.name.replace("_", " "), *options]), []).append(group)
     return together
 
@@ -52,11 +47,12 @@ def _compared(groups: list[Group]) -> str:
     if len(groups) == 1:
         return f"one configuration, {groups[0].label}, was trained with {seeds}, so nothing is compared"
     each = f"{seeds} each" if len(counts) == 1 else f"{sum(len(group.runs) for group in groups)} runs in all"
-    if len(groups) <= NAMED:
-        return f"{_list(group.label for group in groups)} are compared, {each}"
-    models = list(dict.fromkeys(mixer_label(group.config["mixer"]) for group in groups))
-    what = models[0] if len(models) == 1 else f"{len(models)} models ({_list(models)})"
-    return f"{len(groups)} configurations of {what} are compared, {each}"
+    return f"{_several(group.label for group in groups)} are compared, {each}"
+
+
+def _several(labels: Iterable[str]) -> str:
+    names = list(labels)
+    return _list(names) if len(names) <= NAMED else f"{len(names)} configurations"
 
 
 def _list(words: Iterable[str]) -> str:
@@ -68,27 +64,16 @@ def _list(words: Iterable[str]) -> str:
 
 
 def _answer(groups: list[Group]) -> str:
-    untested = [run for group in groups for run in group.runs if not run.accuracy]
+    untested = statuses(run for group in groups for run in group.runs if not run.accuracy)
     tested = [group for group in groups if any(run.accuracy for run in group.runs)]
     if not tested:
-        return f"There is no test accuracy yet: {_untested(untested)}."
-    several, tasks = len(_by_task(groups)) > 1, _by_task(groups)
-    parts = [
-        _outcome(members, f"on {name} " if several else "")
-        for name, every in tasks.items()
-        if (members := [group for group in every if group in tested])
-    ]
+        return f"There is no test accuracy yet: {untested}."
+    tasks = _by_task(tested)
+    several = len(_by_task(groups)) > 1
+    parts = [_outcome(members, f"on {name} " if several else "") for name, members in tasks.items()]
     text = "; ".join(parts) if len(parts) <= NAMED else "The table gives the accuracies task by task"
-    left_out = f" ({_untested(untested)}: left out)" if untested else ""
+    left_out = f" (without a test accuracy: {untested})" if untested else ""
     return f"{text[0].upper()}{text[1:]}{left_out}."
-
-
-def _untested(runs: list[Record]) -> str:
-    """ "1 run diverged, 2 runs running"."""
-    counts = Counter(run.status.replace("finished", "not tested") for run in runs)
-    return ", ".join(
-        f"{count} run{'' if count == 1 else 's'} {visible(how)}" for how, count in counts.items()
-    )
 
 
 def _outcome(groups: list[Group], prefix: str) -> str:
@@ -97,20 +82,17 @@ def _outcome(groups: list[Group], prefix: str) -> str:
     length = max(counts, key=lambda one: (counts[one], one))
     scores = {group.label: group.accuracy_at(length) for group in groups}
     scores = {label: one for label, one in scores.items() if one.n}
-    ranked = sorted(scores.values(), key=lambda one: one.mean)
-    low, high = ranked[0], ranked[-1]
-    place = f"{prefix}at {_relative(length, groups)}"
-    if low.mean == high.mean:
-        who = next(iter(scores)) if len(scores) == 1 else f"each of {len(scores)} configurations"
-        return f"{place} the test accuracy of {who} is {score(high, 1)}{_caution([high])}"
-    best, worst = ([k for k, one in scores.items() if one.mean == end.mean] for end in (high, low))
-    holders = [_list(those) if len(those) <= NAMED else f"{len(those)} of {len(scores)} configurations"
-               for those in (best, worst)]  # fmt: skip
-    text = (
-        f"{place} {holders[0]} {'have' if len(best) > 1 else 'has'} the highest test accuracy, {score(high, 1)}, "
-        f"and {holders[1]} the lowest, {score(low, 1)}"
+    low, high = (end(one.mean for one in scores.values()) for end in (min, max))
+    place = f"{prefix}at length {length}{_relative(length, groups)}"
+    worst, best = ([label for label, one in scores.items() if one.mean == end] for end in (low, high))
+    top, bottom = score(scores[best[0]], 1), score(scores[worst[0]], 1)
+    if low == high:
+        who = best[0] if len(best) == 1 else f"each of {len(best)} configurations"
+        return f"{place} the test accuracy of {who} is {top}{_caution([scores[best[0]]])}"
+    return (
+        f"{place} {_several(best)} {'have' if len(best) > 1 else 'has'} the highest test accuracy, {top}, and "
+        f"{_several(worst)} the lowest, {bottom}{_caution([scores[name] for name in (*best, *worst)])}"
     )
-    return text + _caution([scores[name] for name in (*best, *worst)])
 
 
 def _caution(ends: list[Spread]) -> str:
@@ -122,9 +104,9 @@ def _caution(ends: list[Spread]) -> str:
 
 
 def _relative(length: int, groups: list[Group]) -> str:
-    """ "length 256 (16 times the training length)"."""
-    trained = {run.task.length for group in groups for run in group.runs}
+    """ " (16 times the training length)"; nothing where the groups differ in it."""
+    trained = {task.length for task in tasks_of(groups)}
     if len(trained) > 1:
-        return f"length {length}"
+        return ""
     times = length / trained.pop()
-    return f"length {length} ({'the training length' if times == 1 else f'{times:.3g} times the training length'})"
+    return " (the training length)" if times == 1 else f" ({times:.3g} times the training length)"

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
-from statemix.analysis.statistics import Spread, spread
+from statemix.analysis import Spread, spread
 from statemix.report.groups import SIZES, Group
+from statemix.report.records import Record
 from statemix.text import visible
 
 COSTS = {
     "state size": "state_size",
     "FLOPs per token": "flops_per_token",
-    "FLOPs per step": "flops_per_step",
     "mixer parameters": "mixer_parameters",
     "parameters": "parameters",
 }
-"""What a model costs: the column, and the key in a summary. FLOPs per step are in summaries of earlier versions."""
+"""What a model costs: the column, and the key in a summary."""
 
 SHOWN_LENGTHS = 6
-"""Test lengths that the page has room for; runs.csv has them all."""
+"""Test lengths with a column on the page; runs.csv has them all."""
+
+SPREAD_COLUMNS = ("", " sd", " n", " min", " max")
+"""What runs.csv adds to the name of a column for the first fields of a `Spread`."""
 
 Row = dict[str, Any]
 
@@ -51,13 +55,13 @@ def _row(group: Group, lengths: list[int]) -> Row:
         "best validation": spread(run.best_validation for run in runs if run.best_validation is not None),
         "steps": max(run.step for run in runs),
         "seconds": spread(run.seconds for run in runs if run.seconds is not None),
-        "status": statuses(group),
+        "status": statuses(runs),
     }
 
 
-def statuses(*groups: Group) -> str:
+def statuses(runs: Iterable[Record]) -> str:
     """ "2 finished, 1 diverged"."""
-    counts = Counter(run.status for group in groups for run in group.runs)
+    counts = Counter(run.status for run in runs)
     return ", ".join(f"{count} {visible(status).replace('_', ' ')}" for status, count in counts.items())
 
 
@@ -65,13 +69,10 @@ def page_columns(rows: list[Row], lengths: list[int]) -> dict[str, list[str]]:
     """The columns of the page's tables by their headings: the results, then sizes and costs."""
     shown = [f"accuracy at {length}" for length in some_of(lengths)]
     task = ["task"] if len({row["task"] for row in rows}) > 1 else []
-    results = ["configuration", *task, "n", *shown, "best validation", "status"]
-    costs = [
-        column
-        for column in COSTS
-        if column != "FLOPs per step" or any(row[column] is not None for row in rows)
-    ]
-    return {"Results": results, "Sizes and costs": ["configuration", "m", "N", *costs, "steps", "seconds"]}
+    return {
+        "Results": ["configuration", *task, "n", *shown, "best validation", "status"],
+        "Sizes and costs": ["configuration", "m", "N", *COSTS, "steps", "seconds"],
+    }
 
 
 def some_of(lengths: list[int]) -> list[int]:
@@ -103,10 +104,10 @@ def cell(column: str, value: Any, n: int) -> str:
     """A cell as people read it; n: the runs of its row."""
     if column == "seconds" and value.n:
         value = round(value.mean) if value.mean >= 100 else f"{value.mean:.3g}"
-    if value is None or (isinstance(value, Spread) and not value.n):
-        return "–"
     if isinstance(value, Spread):
         return score(value, n)
+    if value is None:
+        return "–"
     return f"{value:,}".replace(",", "\u2009") if isinstance(value, int) else visible(value)
 
 
@@ -116,18 +117,10 @@ def to_csv(rows: list[Row]) -> str:
 
     table: list[Row] = []
     for row in rows:
-        line: Row = {}
+        table.append({})
         for column, value in row.items():
             if isinstance(value, Spread):
-                named = {
-                    "": value.mean,
-                    " sd": value.deviation,
-                    " n": value.n,
-                    " min": value.low,
-                    " max": value.high,
-                }
-                line |= {column + name: number for name, number in named.items()}
+                table[-1].update(zip((column + name for name in SPREAD_COLUMNS), value, strict=True))
             else:
-                line[column] = visible(value) if isinstance(value, str) else value
-        table.append(line)
+                table[-1][column] = visible(value) if isinstance(value, str) else value
     return pandas.DataFrame(table, dtype=object).to_csv(index=False, lineterminator="\n")  # type: ignore[no-any-return]

@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-from statemix.tasks.base import IGNORED, Examples, Task
+from statemix.tasks.base import IGNORED, Examples, Option, Task
 from statemix.tasks.copying import Compression, SelectiveCopying
 from statemix.tasks.fuzzy import FuzzyRecall
 from statemix.tasks.groups import Alternating, Cyclic, Permutation
-from statemix.tasks.options import Option
 from statemix.tasks.recall import InContextRecall, Memorization, NoisyRecall
 from statemix.tasks.regular import CycleNavigation, EvenPairs, ModularArithmetic, Parity
 from statemix.tasks.splits import SPLITS
 
 __all__ = ["IGNORED", "SPLITS", "TASKS", "Examples", "Option", "Task", "get_task"]
 
-TASKS: dict[str, type[Task]] = {
-    task.name: task
-    for task in (
-        Compression,
-        SelectiveCopying,
-        InContextRecall,
-        NoisyRecall,
-        FuzzyRecall,
-        Memorization,
-        Permutation,
-        Cyclic,
-        Alternating,
-        Parity,
-        EvenPairs,
-        CycleNavigation,
-        ModularArithmetic,
-    )
-}
+_BUILT_IN = (
+    Compression, SelectiveCopying, InContextRecall, NoisyRecall, FuzzyRecall, Memorization, Permutation, Cyclic,
+    Alternating, Parity, EvenPairs, CycleNavigation, ModularArithmetic,
+)  # fmt: skip
+
+TASKS: dict[str, type[Task]] = {task.name: task for task in _BUILT_IN}
 """Every task by name. A program adds one of its own with `TASKS[Mine.name] = Mine`."""
 
 

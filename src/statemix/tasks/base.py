@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from statemix.tasks.options import Option, OptionValue, resolve
 from statemix.tasks.splits import SMALLEST_BITS, SPLITS, belongs, seeded
 
 IGNORED = -100
@@ -21,6 +22,45 @@ class Examples(NamedTuple):
 
     inputs: Tensor
     targets: Tensor
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option: a word of `choices`, a fraction from 0 to 1 if the default is a float, else an integer.
+
+    Booleans are no integers. Integers are from `low` to `high` (no upper bound if None); `even` allows even ones alone.
+    note: where a bound comes from, shown behind it.
+    """
+
+    default: int | float | str
+    low: int = 0
+    high: int | None = None
+    meaning: str = ""
+    choices: tuple[str, ...] = ()
+    even: bool = False
+    note: str = ""
+
+    def expected(self) -> str:
+        """The words an error ends with."""
+        if self.choices:
+            return "one of " + ", ".join(map(repr, self.choices))
+        if isinstance(self.default, float):
+            return "a number from 0 to 1"
+        kind = "an even integer" if self.even else "an integer"
+        span = f"of at least {self.low}" if self.high is None else f"from {self.low} to {self.high}"
+        return f"{kind} {span}{self.note and f' ({self.note})'}"
+
+    def accepts(self, value: object) -> bool:
+        """Whether `value` may be this option."""
+        if self.choices:
+            return isinstance(value, str) and value in self.choices
+        if isinstance(value, bool):
+            return False
+        if isinstance(self.default, float):
+            return isinstance(value, int | float) and 0.0 <= value <= 1.0
+        if not isinstance(value, int) or (self.even and value % 2):
+            return False
+        return self.low <= value and (self.high is None or value <= self.high)
 
 
 class Task(ABC):
@@ -36,13 +76,25 @@ class Task(ABC):
     OPTIONS: ClassVar[Mapping[str, Option]]
 
     vocab_size: int
+    marks: Mapping[int, tuple[str, str]]
+    """Text and style of the input tokens that are not shown as cyan numbers; `_prepare` may set it."""
 
-    def __init__(self, **options: object) -> None:
+    def __init__(self, **options: Any) -> None:
         """Options by name; ValueError for one that is unknown or out of range."""
-        self.options: dict[str, OptionValue] = resolve(self.name, self.OPTIONS, options)
+        for name in options.keys() - self.OPTIONS:
+            raise ValueError(f"{self.name}.{name}: unknown option, expected one of {', '.join(self.OPTIONS)}")
+        self.options: dict[str, Any] = {}
+        for name, option in self.OPTIONS.items():
+            value = options.get(name, option.default)
+            if not option.accepts(value):
+                raise ValueError(f"{self.name}.{name}: got {value!r}, expected {option.expected()}")
+            self.options[name] = float(value) if isinstance(option.default, float) else value
         self.length = self.integer("length")
         self.length_option = self.OPTIONS["length"]
         """What a length may be; `_prepare` may narrow it."""
+        self.marks = {}
+        if "vocab_size" in self.options:
+            self.vocab_size = self.integer("vocab_size")
         with torch.device("cpu"):
             self._prepare()
         self.check_length(self.length)
@@ -51,13 +103,15 @@ class Task(ABC):
         """The value of a whole-number option."""
         return int(self.options[name])
 
-    @abstractmethod
-    def _prepare(self) -> None:
-        """Set `vocab_size` and whatever follows from the options."""
+    def _prepare(self) -> None:  # noqa: B027 - a task may have nothing to prepare
+        """Set whatever follows from the options, `vocab_size` unless it is one of them."""
 
-    @abstractmethod
     def _bits(self, length: int) -> float:
-        """The size of the space: -log2 of the probability of the likeliest inputs row, or a lower bound."""
+        """The size of the space: -log2 of the probability of the likeliest inputs row, or a lower bound.
+
+        That of uniform tokens, unless a task says otherwise.
+        """
+        return length * math.log2(self.vocab_size)
 
     @abstractmethod
     def _draw(self, count: int, length: int, training: bool, generator: torch.Generator) -> Examples:
@@ -84,15 +138,12 @@ class Task(ABC):
 
     def overlap_at(self, length: int) -> str:
         """`overlap` for instances of another length."""
-        if self.divides(length):
-            return (
-                f"At length {length} train, validation and test never share an instance: "
-                "a hash of its inputs gives every instance to one split, 80/10/10."
-            )
-        return (
-            f"At length {length} train, validation and test can share instances: "
-            f"there are fewer than {2**SMALLEST_BITS:.0f} equally likely ones, too few to divide."
+        what = (
+            "never share an instance: a hash of its inputs gives every instance to one split, 80/10/10."
+            if self.divides(length)
+            else f"can share instances: there are fewer than {2**SMALLEST_BITS:.0f} equally likely ones."
         )
+        return f"At length {length} train, validation and test {what}"
 
     def generate(
         self, count: int, *, length: int | None = None, seed: int = 0, split: str = "train"
@@ -133,7 +184,7 @@ class Task(ABC):
 
     def look(self, token: int) -> tuple[str, str]:
         """An input token as a person reads it, and its style (one of rich's)."""
-        return str(token), "cyan"
+        return self.marks.get(token, (str(token), "cyan"))
 
     def symbol(self, token: int) -> str:
         """An input token as a person reads it."""

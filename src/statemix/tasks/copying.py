@@ -8,8 +8,7 @@ from typing import ClassVar
 
 import torch
 
-from statemix.tasks.base import IGNORED, Examples, Task
-from statemix.tasks.options import Option
+from statemix.tasks.base import IGNORED, Examples, Option, Task
 from statemix.tasks.splits import integers
 
 
@@ -29,7 +28,7 @@ class Compression(Task):
     }
 
     def _prepare(self) -> None:
-        self.vocab_size = self.integer("vocab_size")
+        self.marks = {self.vocab_size - 1: ("<compress>", "cyan")}
 
     def _bits(self, length: int) -> float:
         return (length - 1) * math.log2(self.vocab_size - 1)
@@ -38,10 +37,6 @@ class Compression(Task):
         inputs = integers(self.vocab_size - 1, (count, length), generator)
         inputs[:, -1] = self.vocab_size - 1
         return Examples(inputs, inputs.clone())
-
-    def look(self, token: int) -> tuple[str, str]:
-        """A number, or <compress>."""
-        return "<compress>" if token == self.vocab_size - 1 else str(token), "cyan"
 
 
 class SelectiveCopying(Task):
@@ -62,8 +57,9 @@ class SelectiveCopying(Task):
     }
 
     def _prepare(self) -> None:
-        self.vocab_size, self.copies = self.integer("vocab_size"), self.integer("copies")
+        self.copies = self.integer("copies")
         self.blank, self.copy_token = self.vocab_size - 2, self.vocab_size - 1
+        self.marks = {self.blank: ("·", "white"), self.copy_token: ("<copy>", "bold magenta")}
         self.length_option = Option(0, 2 * self.copies + 1, note="2 * copies + 1")
 
     def _bits(self, length: int) -> float:
@@ -87,8 +83,3 @@ class SelectiveCopying(Task):
         targets = torch.full((count, length), IGNORED, dtype=torch.int64)
         targets[:, length - copies :] = content
         return Examples(inputs, targets)
-
-    def look(self, token: int) -> tuple[str, str]:
-        """A number, a dot for a blank, or <copy>."""
-        marks = {self.blank: ("·", "white"), self.copy_token: ("<copy>", "bold magenta")}
-        return marks.get(token, (str(token), "yellow"))

@@ -9,8 +9,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from statemix.tasks.base import Examples, Task
-from statemix.tasks.options import Option
+from statemix.tasks.base import Examples, Option, Task
 from statemix.tasks.recall import next_token_examples
 from statemix.tasks.splits import integers
 
@@ -69,7 +68,7 @@ class FuzzyRecall(Task):
     }
 
     def _prepare(self) -> None:
-        self.vocab_size, self.motif = self.integer("vocab_size"), self.integer("motif_size")
+        self.motif = self.integer("motif_size")
         self.padding, self.keys = self.vocab_size - 1, (self.vocab_size - 1) // 2
         self.values = self.padding - self.keys
         self.length_option = Option(0, 6 * self.motif, note="6 * motif_size")
@@ -81,18 +80,14 @@ class FuzzyRecall(Task):
 
     def _bits(self, length: int) -> float:
         keys = min(self.motif * self.keys, math.perm(self.keys, self.motif))  # in training, in a test
-        pairs = (length - 4 * self.motif) // (
-            2 * self.motif
-        )  # at least so many, of which one may be the probe
+        pairs = (length - 4 * self.motif) // (2 * self.motif)  # at least so many; one may be the probe
         return pairs * math.log2(keys) + math.log2(self.motif * self.values)
 
-    def _motifs(
-        self, alphabet: int, shape: tuple[int, int], full: bool, generator: torch.Generator
-    ) -> _Motifs:
-        tokens = distinct(alphabet, self.motif, shape, generator)
-        if full:
-            return _Motifs(tokens, torch.full(shape, self.motif))
-        return _Motifs(tokens, integers(self.motif, shape, generator) + 1)
+    def _motifs(self, alphabet: int, shape: tuple[int, int], full: bool, draw: torch.Generator) -> _Motifs:
+        tokens = distinct(alphabet, self.motif, shape, draw)
+        return _Motifs(
+            tokens, torch.full(shape, self.motif) if full else integers(self.motif, shape, draw) + 1
+        )
 
     def _codes(self, motifs: _Motifs) -> Tensor:
         """A number for every motif, the same only for the same motif: int64 [count, S]."""
@@ -153,7 +148,9 @@ class FuzzyRecall(Task):
         return next_token_examples(sequence[:, :-1], queried[:, :-1], training)
 
     def look(self, token: int) -> tuple[str, str]:
-        """A number, or a dot for padding."""
-        if token == self.padding:
-            return "·", "white"
-        return str(token), "cyan" if token < self.keys else "yellow"
+        """A number, keys and values in different styles, or a dot for padding."""
+        return (
+            ("·", "white")
+            if token == self.padding
+            else (str(token), "cyan" if token < self.keys else "yellow")
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from itertools import permutations
@@ -11,19 +10,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from statemix.tasks.base import Examples, Task
-from statemix.tasks.options import Option
+from statemix.tasks.base import Examples, Option, Task
 from statemix.tasks.splits import integers
-
-SHORT = 32
-"""Sequences up to this length are multiplied step by step."""
 
 
 def permutation_table(elements: Tensor) -> Tensor:
-    """The multiplication table of permutations closed under composition: int64 [order, order].
-
-    elements: int64 [order, n], different rows, each a permutation of 0 … n - 1. Entry [a, b] is the number of
-    the row p∘q with (p∘q)[i] = p[q[i]] for p = elements[a], q = elements[b].
+    """The table of a group of permutations int64 [order, n]: entry [a, b] is the number of p∘q, p = elements[a],
+    q = elements[b] and (p∘q)[i] = p[q[i]].
     """
     order, n = elements.shape
     digits = n ** torch.arange(n)
@@ -38,23 +31,12 @@ def permutation_table(elements: Tensor) -> Tensor:
 def running_products(factors: Tensor, table: Tensor) -> Tensor:
     """The products of the first 1, 2, … T factors: int64 [T, ...] of factors int64 [T, ...].
 
-    table: int64 [order, order], associative, with 0 as identity. A long sequence is cut into about √T blocks
-    that go on together, and each block then starts from the product of those before it.
+    table: int64 [order, order], associative. In log T passes, each of which doubles the factors in a product.
     """
-    length, flat, order = len(factors), table.flatten(), len(table)
-    if length > SHORT:
-        width = math.isqrt(length - 1) + 1
-        padding = torch.zeros(-length % width, *factors.shape[1:], dtype=torch.int64)
-        blocks = torch.cat([factors, padding]).reshape(-1, width, *factors.shape[1:]).transpose(0, 1)
-        within = running_products(blocks, table)  # [width, blocks, ...]
-        before = running_products(within[-1], table).roll(1, dims=0)
-        before[0] = 0
-        return flat[before * order + within].transpose(0, 1).flatten(0, 1)[:length]
-    products = torch.empty_like(factors)
-    running = torch.zeros_like(factors[0])
-    for t in range(length):
-        running = flat[running * order + factors[t]]
-        products[t] = running
+    products, flat, reach = factors.clone(), table.flatten(), 1
+    while reach < len(products):
+        products[reach:] = flat[products[:-reach] * len(table) + products[reach:]]
+        reach *= 2
     return products
 
 
@@ -86,14 +68,11 @@ class GroupTask(Task):
 
     def _prepare(self) -> None:
         self.table = self._table()
-        """The product of element a (row) by element b (column): int64 [order, order]."""
         self.vocab_size = len(self.table)
 
     @abstractmethod
-    def _table(self) -> Tensor: ...
-
-    def _bits(self, length: int) -> float:
-        return length * math.log2(self.vocab_size)
+    def _table(self) -> Tensor:
+        """The product of element a (row) by element b (column): int64 [order, order]."""
 
     def _draw(self, count: int, length: int, training: bool, generator: torch.Generator) -> Examples:
         factors = integers(self.vocab_size, (length, count), generator)
@@ -104,19 +83,16 @@ class GroupTask(Task):
 class PermutationTask(GroupTask):
     """Base of the groups of permutations: the elements in lexicographic order of their one-line notation.
 
-    The product is composition, (p·q)[i] = p[q[i]]: the newer factor acts first. People see cycles.
+    The product is composition, (p·q)[i] = p[q[i]]: the newer factor acts first. They are shown as disjoint cycles.
     """
 
-    def _elements(self) -> list[tuple[int, ...]]:
-        return list(permutations(range(self.integer("n"))))
+    even = False
+    """Whether only even permutations are elements."""
 
     def _table(self) -> Tensor:
-        self.elements = self._elements()
-        return permutation_table(torch.tensor(self.elements, dtype=torch.int64))
-
-    def look(self, token: int) -> tuple[str, str]:
-        """The element as disjoint cycles, such as (1 2)(3 4); "e" for the identity."""
-        return cycle_notation(self.elements[token]), "cyan"
+        elements = [p for p in permutations(range(self.integer("n"))) if is_even(p) or not self.even]
+        self.marks = {token: (cycle_notation(element), "cyan") for token, element in enumerate(elements)}
+        return permutation_table(torch.tensor(elements, dtype=torch.int64))
 
 
 class Permutation(PermutationTask):
@@ -134,14 +110,12 @@ class Alternating(PermutationTask):
     """The alternating group A_n of even permutations of n things; n!/2 tokens."""
 
     name = "alternating"
+    even = True
     summary = "Track the product of random even permutations of n things (A_n)"
     OPTIONS: ClassVar[Mapping[str, Option]] = {
         "n": Option(4, 3, 6, meaning="things permuted; n!/2 tokens"),
         "length": Option(16, 1, meaning="positions"),
     }
-
-    def _elements(self) -> list[tuple[int, ...]]:
-        return [permutation for permutation in super()._elements() if is_even(permutation)]
 
 
 class Cyclic(GroupTask):

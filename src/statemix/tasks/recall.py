@@ -9,18 +9,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from statemix.tasks.base import IGNORED, Examples, Task
-from statemix.tasks.options import Option
+from statemix.tasks.base import IGNORED, Examples, Option, Task
 from statemix.tasks.splits import fractions, integers, seeded
 
 _LENGTH = Option(128, 4, even=True, meaning="tokens of the whole sequence; the inputs have one fewer")
 
 
 def next_token_examples(sequence: Tensor, queried: Tensor, training: bool) -> Examples:
-    """Inputs and targets [count, S - 1] of sequences [count, S]: predict the next token.
-
-    In training every position has its target, otherwise those alone whose next token is `queried` [count, S].
-    """
+    """Next tokens as targets [count, S - 1]: all in training, else those `queried`, of sequences [count, S]."""
     targets = sequence[:, 1:].clone()
     if not training:
         targets.masked_fill_(~queried[:, 1:], IGNORED)
@@ -28,10 +24,7 @@ def next_token_examples(sequence: Tensor, queried: Tensor, training: bool) -> Ex
 
 
 def first_places(keys: Tensor, valid: Tensor, alphabet: int) -> Tensor:
-    """Where every key comes first: int64 [count, alphabet], P for a key that never does.
-
-    keys: int64 [count, P] below `alphabet`; valid: bool [count, P], the places that count.
-    """
+    """Where every key comes first among the `valid` of keys [count, P]: int64 [count, alphabet], P for never."""
     count, pairs = keys.shape
     places = torch.where(valid, torch.arange(pairs), pairs)
     first = torch.full((count, alphabet), pairs, dtype=torch.int64)
@@ -59,7 +52,6 @@ class InContextRecall(Task):
     noise = 0.0
 
     def _prepare(self) -> None:
-        self.vocab_size = self.integer("vocab_size")
         self.noise_start = self.vocab_size - self.noise_vocab
         self.keys = self.noise_start // 2
         self.values = self.noise_start - self.keys
@@ -153,8 +145,8 @@ class Memorization(Task):
     }
 
     def _prepare(self) -> None:
-        self.vocab_size = self.integer("vocab_size")
         self.insert_token, self.keys = self.vocab_size - 1, (self.vocab_size - 1) // 2
+        self.marks = {self.insert_token: ("?", "magenta")}
         generator = seeded(self.name, "map", self.vocab_size, self.options["map_seed"])
         order = torch.randperm(self.vocab_size - 1 - self.keys, generator=generator)
         self.mapping = order[: self.keys] + self.keys
@@ -175,7 +167,3 @@ class Memorization(Task):
         targets = torch.full((count, length), IGNORED, dtype=torch.int64)
         targets[:, 1::2] = self.mapping[keys]
         return Examples(inputs, targets)
-
-    def look(self, token: int) -> tuple[str, str]:
-        """A number, or a question mark for the insert token."""
-        return ("?", "magenta") if token == self.insert_token else (str(token), "cyan")

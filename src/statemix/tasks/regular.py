@@ -14,8 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from statemix.tasks.base import IGNORED, Examples, Task
-from statemix.tasks.options import Option
+from statemix.tasks.base import IGNORED, Examples, Option, Task
 from statemix.tasks.splits import integers
 
 _TARGET = Option("last", choices=("last", "every"), meaning="positions with a target: the last, or every one")
@@ -55,9 +54,7 @@ class Parity(PrefixTask):
     name = "parity"
     summary = "Say whether the number of ones is odd"
     OPTIONS: ClassVar[Mapping[str, Option]] = {"target": _TARGET, "length": _LENGTH}
-
-    def _prepare(self) -> None:
-        self.vocab_size = self.symbols = 2
+    vocab_size = symbols = 2
 
     def _answers(self, inputs: Tensor) -> Tensor:
         return inputs.cumsum(dim=1) % 2
@@ -72,9 +69,7 @@ class EvenPairs(PrefixTask):
     name = "even_pairs"
     summary = "Say whether 01 and 10 occur an even number of times (first symbol = last)"
     OPTIONS: ClassVar[Mapping[str, Option]] = {"target": _TARGET, "length": _LENGTH}
-
-    def _prepare(self) -> None:
-        self.vocab_size = self.symbols = 2
+    vocab_size = symbols = 2
 
     def _answers(self, inputs: Tensor) -> Tensor:
         return (inputs == inputs[:, :1]).to(torch.int64)
@@ -100,14 +95,11 @@ class CycleNavigation(PrefixTask):
 
     def _prepare(self) -> None:
         self.modulus, self.symbols = self.integer("modulus"), 3
+        self.marks = {0: ("stay", "cyan"), 1: ("+1", "cyan"), 2: ("-1", "cyan")}
         self.vocab_size = max(self.modulus, self.symbols)
 
     def _answers(self, inputs: Tensor) -> Tensor:
         return torch.where(inputs == 2, -1, inputs).cumsum(dim=1) % self.modulus
-
-    def look(self, token: int) -> tuple[str, str]:
-        """The move."""
-        return {0: "stay", 1: "+1", 2: "-1"}.get(token, str(token)), "cyan"
 
 
 class ModularArithmetic(PrefixTask):
@@ -133,6 +125,7 @@ class ModularArithmetic(PrefixTask):
         self.modulus = self.integer("modulus")
         self.plus, self.minus, self.times, self.padding = (self.modulus + i for i in range(4))
         self.vocab_size = self.modulus + 4
+        self.marks = {self.modulus + i: (text, "magenta") for i, text in enumerate(("+", "-", "*", "<pad>"))}
 
     def _bits(self, length: int) -> float:
         numbers = (length + 1) // 2
@@ -159,9 +152,3 @@ class ModularArithmetic(PrefixTask):
             term = torch.where(product, term * number, signed) % self.modulus
             targets[t] = (total + term) % self.modulus
         return targets.T.contiguous()
-
-    def look(self, token: int) -> tuple[str, str]:
-        """A number, an operator, or <pad>."""
-        if token < self.modulus:
-            return str(token), "cyan"
-        return ("+", "-", "*", "<pad>")[token - self.modulus], "magenta"

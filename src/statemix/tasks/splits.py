@@ -17,9 +17,8 @@ BUCKETS = 10
 SMALLEST_BITS = 10.0
 """A space of instances of fewer bits than this is not divided: a bucket might be empty."""
 
-_GOLDEN = (
-    0x9E3779B97F4A7C15 - 2**64
-)  # the odd constants of the splitmix64 finaliser, as signed 64-bit numbers
+# the odd constants of the splitmix64 finaliser, as signed 64-bit numbers
+_GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 _FIRST = 0xBF58476D1CE4E5B9 - 2**64
 _SECOND = 0x94D049BB133111EB - 2**64
 

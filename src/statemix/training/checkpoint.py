@@ -22,8 +22,8 @@ CHECKPOINT, WEIGHTS = "statemix-checkpoint", "statemix-weights"
 STATE = ("step", "exp_avg", "exp_avg_sq")
 """What AdamW keeps for each parameter: a count, and two moments of the parameter's shape."""
 
-POSITION: dict[str, Any] = {"step": int, "metrics": int, "seconds": (int, float), "totals": list}
-"""What a position has to hold, and of what type."""
+POSITION = {"step", "metrics", "seconds", "totals"}
+"""What a position has to hold."""
 
 
 def require_safetensors() -> Any:
@@ -55,26 +55,20 @@ def _parts(content: bytes) -> tuple[dict[str, str], dict[str, Any], bytes]:
 def _read(path: Path, form: str, run: str | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and metadata. RunError for a file that is missing, damaged, of another format or of another run."""
     library = require_safetensors()
+    wrong = (library.SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError, AttributeError)
     try:
         content = read_bytes(path)
         metadata, header, data = _parts(content)
-        told = json.loads(metadata["statemix"]) if "statemix" in metadata else _earlier(metadata)
-        digest = told.pop(DIGEST, None)
-        if "statemix" in metadata and digest != digest_of({**told, "tensors": header}, data):
-            raise ValueError("its content does not fit the digest that was written with it")
+        if "statemix" in metadata:
+            told = json.loads(metadata["statemix"])
+            if told.pop(DIGEST, None) != digest_of({**told, "tensors": header}, data):
+                raise ValueError("its content does not fit the digest that was written with it")
+        else:  # a file of format 1
+            told = {key: json.loads(text) if key == "position" else text for key, text in metadata.items()}
         tensors: dict[str, Tensor] = library.torch.load(content)
     except FileNotFoundError:
         raise MissingFileError(f"{path} does not exist") from None
-    except (
-        library.SafetensorError,
-        OSError,
-        ValueError,
-        TypeError,
-        KeyError,
-        RuntimeError,
-        AttributeError,
-        RecursionError,
-    ) as error:
+    except wrong as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise RunError(f"{path} is damaged or no safetensors file: {reason}") from None
     if told.get("format") not in (f"{form}-2", f"{form}-1"):
@@ -84,12 +78,6 @@ def _read(path: Path, form: str, run: str | None = None) -> tuple[dict[str, Tens
     if run is not None and told.get("run", run) != run:
         raise RunError(f"{path} belongs to another run than the config.json of its folder")
     return tensors, told
-
-
-def _earlier(metadata: dict[str, str]) -> dict[str, Any]:
-    """The metadata of a file of format 1, whose digest is not checked."""
-    position = {"position": json.loads(metadata["position"])} if "position" in metadata else {}
-    return {key: value for key, value in metadata.items() if key != DIGEST} | position
 
 
 def _check_tensors(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
@@ -143,26 +131,22 @@ def load_checkpoint(
     """
     tensors, told = _read(path, CHECKPOINT, run)
     expected = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    for index, parameter in enumerate(p for group in optimizer.param_groups for p in group["params"]):
-        for key in STATE:
-            expected[f"optimizer.{index}.{key}"] = torch.zeros(()) if key == "step" else parameter
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, parameter in enumerate(parameters):
+        shapes = dict.fromkeys(STATE, parameter) | {"step": torch.zeros(())}
+        expected |= {f"optimizer.{index}.{key}": tensor for key, tensor in shapes.items()}
     _check_tensors(path, tensors, expected)
     position = _position(path, told)
-    model.load_state_dict({name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model.")})
-    state: dict[int, dict[str, Tensor]] = {}
-    for name in tensors.keys() - {f"model.{name}" for name in model.state_dict()}:
-        _, index_, key = name.split(".")
-        state.setdefault(int(index_), {})[key] = tensors[name]
+    model.load_state_dict({name: tensors[f"model.{name}"] for name in model.state_dict()})
+    state = {k: {key: tensors[f"optimizer.{k}.{key}"] for key in STATE} for k in range(len(parameters))}
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return position
 
 
 def _position(path: Path, told: Mapping[str, Any]) -> dict[str, Any]:
-    """The position of a checkpoint, every entry of its type."""
     position = told.get("position")
-    if not isinstance(position, dict):
-        raise RunError(f"{path} is damaged: its position is {position!r}, expected a JSON object")
-    for key, kind in POSITION.items():
-        if not isinstance(position.get(key), kind):
-            raise RunError(f"{path}: position {key!r} is {position.get(key)!r}, expected {kind}")
+    if not isinstance(position, dict) or not position.keys() >= POSITION:
+        raise RunError(
+            f"{path} is damaged: its position is {position!r}, expected {', '.join(sorted(POSITION))}"
+        )
     return position

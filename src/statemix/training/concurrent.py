@@ -90,10 +90,8 @@ def _train(config: Config, folder: str | Path, resume: bool, signals: StopSignal
             if isinstance(run, dict):
                 return run
             held.callback(run.close)
-            slices = run.slices(signals, Progress(False, "", 0, 1))
-            while (summary := run.advance(slices)) is None:
-                yield
-            return summary
+            yield from run.slices(signals, Progress(False, "", 0, 1))
+            return run.summary
         except Exception as error:
             text = "".join(traceback.format_exception(error))
             if isinstance(run, Run):  # else the folder may be someone else's

@@ -13,9 +13,12 @@ from statemix.models import NORMS
 RUNTIME_KEYS = ("training.capture", "training.checkpoint_every", "training.tensorboard")
 """Settings of how a run is carried out, not of what it computes: a run may be resumed with other values."""
 
-CAPTURES = ("auto", "off", "graph", "compiled")
+CAPTURES, PRECISIONS = ("auto", "off", "graph", "compiled"), ("auto", "float32", "bfloat16")
 
-MAX_STEPS, MAX_DEPTH = 10**9, 10_000
+MAX_STEPS, MAX_DEPTH, MAX_DIM = 10**9, 10_000, 30_000
+
+MAX_INT = 2**63 - 1
+"""Of any setting: what torch can count."""
 
 SEEDS = 2**31
 """Seeds lie below this: the epochs of a run count on from seed · 2³² in 64 bits."""
@@ -29,32 +32,31 @@ def setting(default: Any, meaning: str, unit: str = "", **limits: Any) -> Any:
     return field(default=default, metadata={"meaning": meaning, "unit": unit, "limits": limits})
 
 
-def check_text(name: str, value: str) -> str:
-    """`value` if a file can hold it, else ValueError."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{name}: got {value!r}, expected text that UTF-8 can hold") from None
-    return value
+def check_value(name: str, value: Any) -> None:
+    """ValueError for a number that is not finite, or too large for torch, and for text that no file can hold."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{name}: got {value!r}, expected text that UTF-8 can hold") from None
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name}: got {value}, expected a finite number")
+    elif isinstance(value, int) and abs(value) > MAX_INT:
+        raise ValueError(f"{name}: got {value}, expected at most {MAX_INT:.0e}")
 
 
 def _scalar(name: str, value: Any, kind: type, limits: Mapping[str, Any]) -> Any:
     """`value` as `kind`, within its limits; an int passes for a float. ValueError naming the setting."""
-    accepted = (int, float) if kind is float else kind
-    if isinstance(value, bool) or not isinstance(value, accepted):
+    if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
         raise ValueError(f"{name}: got {value!r}, expected {kind.__name__}")
-    value = kind(value)
     low, high, choices = limits.get("low"), limits.get("high"), limits.get("choices")
-    if isinstance(value, str):
-        check_text(name, value)
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{name}: got {value}, expected a finite number")
     if choices is not None and value not in choices:
         raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(map(repr, choices))}")
     if (low is not None and value < low) or (high is not None and value > high):
         span = f"at least {low}" if high is None else f"{low} to {high}"
         raise ValueError(f"{name}: got {value}, expected {span}")
-    return value
+    check_value(name, value)
+    return kind(value)
 
 
 class _Section:
@@ -69,13 +71,13 @@ class _Section:
 
 
 def _setting(name: str, value: Any, one: dataclasses.Field[Any]) -> Any:
-    limits, size = one.metadata["limits"], len(one.default) if isinstance(one.default, tuple) else None
-    if size is None:
-        return _scalar(name, value, type(one.default), limits)
-    kind = limits["item"]
+    limits, default = one.metadata["limits"], one.default
+    if not isinstance(default, tuple):
+        return _scalar(name, value, type(default), limits)
+    kind, size = limits["item"], len(default)
     if not isinstance(value, (list, tuple)) or (size and len(value) != size):
         raise ValueError(
-            f"{name}: got {value!r}, expected a list of {size or ''} {kind.__name__}s".replace("  ", " ")
+            f"{name}: got {value!r}, expected a list of {f'{size} ' * bool(size)}{kind.__name__}s"
         )
     return tuple(_scalar(name, item, kind, limits) for item in value)
 
@@ -86,7 +88,7 @@ class ModelConfig(_Section):
 
     section = "model"
 
-    dim: int = setting(128, "width of the residual stream", "channels", low=1)
+    dim: int = setting(128, "width of the residual stream", "channels", low=1, high=MAX_DIM)
     depth: int = setting(2, "layers, each a mixer and a SwiGLU", "layers", low=1, high=MAX_DEPTH)
     norm: str = setting("layer", 'norm before each mixer and SwiGLU: "layer" or "rms"', choices=tuple(NORMS))
 
@@ -101,28 +103,23 @@ class TrainingConfig(_Section):
     batch_size: int = setting(128, "size of a batch", "instances", low=1)
     lr: float = setting(1e-3, "learning rate after warm-up", low=0)
     warmup: int = setting(
-        100, "how long the learning rate rises from 0; unless given, at most training.steps", "steps", low=0
+        100, "rise of the learning rate from 0; unless given, at most training.steps", "steps", low=0
     )
     schedule: str = setting(
         "cosine",
-        'learning rate after warm-up: "cosine" falls to min_lr at the last step, "constant" stays',
+        '"cosine" falls to min_lr at the last step, "constant" stays',
         choices=("cosine", "constant"),
     )
     min_lr: float = setting(1e-6, "learning rate at the end of the cosine", low=0)
     betas: tuple[float, float] = setting(
         (0.9, 0.999), "AdamW's decay rates of both moments", item=float, low=0, high=math.nextafter(1, 0)
     )
-    weight_decay: float = setting(
-        0.0, "AdamW's, on matrices and embeddings; never on biases, norms or other vectors", low=0
-    )
+    weight_decay: float = setting(0.0, "AdamW's, on matrices and embeddings, not on biases and norms", low=0)
     gradient_clip: float = setting(1.0, "largest norm of the gradient; 0 clips nothing", low=0)
     seed: int = setting(0, "of the weights, the data and their order", low=-SEEDS, high=SEEDS - 1)
     train_examples: int = setting(12_800, "size of the training set, drawn once", "instances", low=1)
     train_lengths: tuple[int, ...] = setting(
-        (),
-        "task lengths to train on, equal shares of the instances; empty: the task's own",
-        "positions",
-        item=int,
+        (), "task lengths to train on, in equal shares; empty: the task's own", "positions", item=int
     )
     eval_examples: int = setting(1_280, "size of each validation and test set", "instances", low=1)
     eval_every: int = setting(200, "how often the validation split is evaluated", "steps", low=1)
@@ -132,18 +129,15 @@ class TrainingConfig(_Section):
     log_every: int = setting(20, "how often training metrics are written", "steps", low=1)
     checkpoint_every: int = setting(200, "how often a checkpoint is written", "steps", low=1)
     stop_accuracy: float = setting(
-        0.0,
-        "stop once the validation accuracy at the training length reaches this; 0 never stops early",
-        "from 0 to 1",
-        low=0,
+        0.0, "validation accuracy that ends the training; 0 never stops early", "from 0 to 1", low=0
     )
     precision: str = setting(
         "auto",
-        '"bfloat16" (autocast), "float32", or "auto": bfloat16 on a GPU that has it, float32 elsewhere',
-        choices=("auto", "float32", "bfloat16"),
+        '"bfloat16" (autocast), "float32", or "auto": bfloat16 on a GPU that has it',
+        choices=PRECISIONS,
     )
     device: str = setting(
-        "auto", 'a name such as "cpu" or "cuda:1", or "auto": a GPU when there is one, else the CPU'
+        "auto", 'such as "cpu" or "cuda:1", or "auto": a GPU when there is one, else the CPU'
     )
     capture: str = setting(
         "auto",
@@ -153,12 +147,9 @@ class TrainingConfig(_Section):
     )
     tensorboard: str = setting(
         "auto",
-        'write TensorBoard events too: "on", "off", or "auto": when TensorBoard is installed',
+        'write TensorBoard events: "on", "off", or "auto": when it is installed',
         choices=("auto", "on", "off"),
     )
-
-
-_SECTIONS = {"model": ModelConfig, "training": TrainingConfig}
 
 
 @dataclass(frozen=True)
@@ -183,6 +174,9 @@ class Config:
             table = getattr(self, name)
             if not isinstance(table, Mapping) or not isinstance(table.get("name"), str):
                 raise ValueError(f'{name}: got {table!r}, expected a table with a "name"')
+            for key, value in flatten(table, f"{name}.").items():
+                for one in value if isinstance(value, list) else [value]:
+                    check_value(key, one)
             object.__setattr__(self, name, dict(table))
 
     def to_dict(self) -> dict[str, Any]:
@@ -194,16 +188,13 @@ class Config:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Config:
         """The reverse of `to_dict`. Errors: ValueError naming an unknown key, or a value that cannot be."""
-        sections = {
-            name: _section(name, content[name], kind) for name, kind in _SECTIONS.items() if name in content
-        }
-        return _known("", {**content, **sections}, cls)
-
-
-def _section(name: str, content: Any, kind: type) -> Any:
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{name}: got {content!r}, expected a table of settings")
-    return _known(f"{name}.", content, kind)
+        built = dict(content)
+        for kind in (ModelConfig, TrainingConfig):
+            if (name := kind.section) in content:
+                if not isinstance(content[name], Mapping):
+                    raise ValueError(f"{name}: got {content[name]!r}, expected a table of settings")
+                built[name] = _known(f"{name}.", content[name], kind)
+        return _known("", built, cls)
 
 
 def _known(prefix: str, content: Mapping[str, Any], kind: type) -> Any:

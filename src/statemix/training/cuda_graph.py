@@ -19,7 +19,7 @@ from statemix.ops._torch_compat import copy_into, recompile_limit
 from statemix.tasks import Examples
 from statemix.training.build import build_optimizer, learning_rate
 from statemix.training.evaluation import Scores, means, scores, sums
-from statemix.training.steps import TrainingState
+from statemix.training.steps import Steps, TrainingState
 
 STEPS_PER_GRAPH = 5
 """Steps in one graph, where that many are due."""
@@ -37,8 +37,6 @@ def forward(model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[Tensor, 
 
 
 Forward = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
 Action = Callable[[], None]
 
 
@@ -52,16 +50,14 @@ def ignore_compiler_warnings() -> None:
         warnings.filterwarnings("ignore", message=known)
 
 
-OPTIONS: dict[str, dict[str, Any]] = {"inductor": {"deterministic": True}}
-"""Options of compilers. torch's chooses without timing, which differs from machine to machine."""
-
-
 @functools.cache
 def compiled_forward(backend: str = "inductor") -> Forward:
-    """`forward`, compiled for each new set of shapes; models of equal build share what is compiled."""
-    compiled = torch.compile(
-        forward, fullgraph=True, dynamic=False, backend=backend, options=OPTIONS.get(backend)
-    )
+    """`forward`, compiled for each new set of shapes; models of equal build share what is compiled.
+
+    torch's own compiler chooses without timing, which differs from machine to machine.
+    """
+    options: dict[str, Any] | None = {"deterministic": True} if backend == "inductor" else None
+    compiled = torch.compile(forward, fullgraph=True, dynamic=False, backend=backend, options=options)
 
     def run(model: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         with recompile_limit(RECOMPILATIONS), warnings.catch_warnings():
@@ -69,10 +65,6 @@ def compiled_forward(backend: str = "inductor") -> Forward:
             return compiled(model, inputs, targets)
 
     return run
-
-
-FORWARDS: dict[str, Callable[[], Forward]] = {"graph": lambda: forward, "compiled": compiled_forward}
-"""What makes the function that is captured, by the name of the way."""
 
 
 def narrowed(model: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -89,63 +81,11 @@ def narrowed(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     return twin
 
 
-def laid_out_as(parameter: Tensor, grad: Tensor | None) -> Tensor | None:
-    """The gradient with the strides of its parameter: a fused update takes no other."""
-    if grad is None or grad.stride() == parameter.stride():
-        return grad
-    return torch.empty_like(parameter).copy_(grad)
-
-
-class Update:
-    """From gradients to new weights without the host: cast, clip, AdamW, and the narrow copies made anew."""
-
-    def __init__(self, state: TrainingState, rate: Tensor, twin: nn.Module) -> None:
-        self._clip = state.training.gradient_clip
-        self.parameters = list(state.model.parameters())
-        self.leaves = list(twin.parameters())
-        pairs = list(zip(self.parameters, self.leaves, strict=True))
-        own = [(wide, narrow) for wide, narrow in pairs if wide is not narrow]
-        self._wide: list[Tensor] = [wide for wide, _ in own]
-        self._narrow: list[Tensor] = [narrow for _, narrow in own]
-        self._wide_grads = {id(narrow): torch.zeros_like(wide) for wide, narrow in own}
-        self.optimizer = build_optimizer(state.model, state.training, rate)
-        for parameter in self.parameters:
-            before = state.optimizer.state.get(parameter, {})
-            step = before.get("step", torch.zeros(()))
-            self.optimizer.state[parameter] = {
-                "step": step.to(parameter.device, torch.float32, copy=True),
-                "exp_avg": before.get("exp_avg", torch.zeros_like(parameter)),
-                "exp_avg_sq": before.get("exp_avg_sq", torch.zeros_like(parameter)),
-            }
-
-    def kept(self) -> list[Tensor]:
-        """Every tensor that a step changes."""
-        state = [tensor for entry in self.optimizer.state.values() for tensor in entry.values()]
-        return [*self.parameters, *self._narrow, *state]
-
-    def run(self, loss: Tensor) -> None:
-        """One step down the gradient of the loss."""
-        grads = torch.autograd.grad(loss, self.leaves, allow_unused=True)
-        narrow, wide = list[Tensor](), list[Tensor]()
-        for parameter, leaf, grad in zip(self.parameters, self.leaves, grads, strict=True):
-            if grad is None or parameter is leaf:
-                parameter.grad = laid_out_as(parameter, grad)
-                continue
-            parameter.grad = self._wide_grads[id(leaf)]
-            narrow.append(grad)
-            wide.append(parameter.grad)
-        with torch.no_grad():
-            if wide:
-                copy_into(wide, narrow)
-            if self._clip:
-                nn.utils.clip_grad_norm_(self.parameters, self._clip)
-            self.optimizer.step()
-            if self._wide:
-                copy_into(self._narrow, self._wide)
-
-
 class DeviceStep:
-    """One step that reads its batch, its rate and its number from the device; the host never waits."""
+    """One step that reads its batch, its rate and its number from the device; the host never waits.
+
+    From gradients to weights: cast, clip, AdamW, and the narrow copies of the weights made anew.
+    """
 
     def __init__(self, state: TrainingState, run_forward: Forward) -> None:
         self._state, self._forward = state, run_forward
@@ -154,9 +94,22 @@ class DeviceStep:
         self._place = torch.zeros(2, dtype=torch.int64, device=device)  # the step, and its place in the epoch
         rates = [learning_rate(training, step) for step in range(training.steps)]
         self._rates, self._rate = torch.tensor(rates, device=device), torch.zeros(1, device=device)
-        half = torch.bfloat16 if _autocasts(state, device) else None
-        self.model = state.model if half is None else narrowed(state.model, half)
-        self.update = Update(state, self._rate, self.model)
+        narrow = isinstance(state.autocast, torch.autocast)
+        self.model = narrowed(state.model, torch.bfloat16) if narrow else state.model
+        self.parameters, self._leaves = list(state.model.parameters()), list(self.model.parameters())
+        own = [pair for pair in zip(self.parameters, self._leaves, strict=True) if pair[0] is not pair[1]]
+        self._wide: list[Tensor] = [wide for wide, _ in own]
+        self._narrow: list[Tensor] = [narrow for _, narrow in own]
+        self._wide_grads = {id(narrow): torch.zeros_like(wide) for wide, narrow in own}
+        self.optimizer = build_optimizer(state.model, training, self._rate)
+        for parameter in self.parameters:
+            before = state.optimizer.state.get(parameter, {})
+            step = before.get("step", torch.zeros(()))
+            self.optimizer.state[parameter] = {
+                "step": step.to(device, torch.float32, copy=True),
+                "exp_avg": before.get("exp_avg", torch.zeros_like(parameter)),
+                "exp_avg_sq": before.get("exp_avg_sq", torch.zeros_like(parameter)),
+            }
 
     def enter(self, step: int) -> None:
         """Stand before a step: its epoch laid out, its number and place on the device."""
@@ -174,29 +127,49 @@ class DeviceStep:
         inputs, targets = self._state.data.batch_at(self._place[1:], rows)
         with self._state.autocast:
             loss, numbers = self._forward(self.model, inputs, targets)
-        self.update.run(loss)
+        self._update(loss)
         self._state.totals.add_(numbers)
         self._place.add_(1)
 
+    def _update(self, loss: Tensor) -> None:
+        grads = torch.autograd.grad(loss, self._leaves, allow_unused=True)
+        narrow, wide = list[Tensor](), list[Tensor]()
+        for parameter, leaf, grad in zip(self.parameters, self._leaves, grads, strict=True):
+            if grad is not None and parameter is not leaf:
+                parameter.grad = self._wide_grads[id(leaf)]
+                narrow.append(grad)
+                wide.append(parameter.grad)
+            elif grad is None or grad.stride() == parameter.stride():
+                parameter.grad = grad
+            else:  # a fused update takes no other strides
+                parameter.grad = torch.empty_like(parameter).copy_(grad)
+        with torch.no_grad():
+            if wide:
+                copy_into(wide, narrow)
+            if clip := self._state.training.gradient_clip:
+                nn.utils.clip_grad_norm_(self.parameters, clip)
+            self.optimizer.step()
+            if self._wide:
+                copy_into(self._narrow, self._wide)
+
+    def changed(self) -> list[Tensor]:
+        """Every tensor that a step changes; the place comes last."""
+        state = [tensor for entry in self.optimizer.state.values() for tensor in entry.values()]
+        return [*self.parameters, *self._narrow, *state, self._state.totals, self._place]
+
     def rehearse(self, rows: int, times: int) -> None:
         """`times` steps whose effects are undone, even when one fails."""
-        kept = [*self.update.kept(), self._state.totals, self._place]
-        before = [tensor.detach().clone() for tensor in kept]
+        before = [tensor.detach().clone() for tensor in self.changed()]
         try:
             for _ in range(times):
                 self.run(rows)
                 self._place.copy_(before[-1])
         finally:
             with torch.no_grad():
-                for tensor, value in zip(kept, before, strict=True):
+                for tensor, value in zip(self.changed(), before, strict=True):
                     tensor.copy_(value)
-            for parameter in self.update.parameters:
+            for parameter in self.parameters:
                 parameter.grad = None
-
-
-def _autocasts(state: TrainingState, device: torch.device) -> bool:
-    with state.autocast:
-        return torch.is_autocast_enabled(device.type)
 
 
 def recorder(device: torch.device) -> Callable[[Action], Action]:
@@ -216,10 +189,10 @@ def recorder(device: torch.device) -> Callable[[Action], Action]:
     return record
 
 
-class GraphSteps:
+class GraphSteps(Steps):
     """Steps replayed from CUDA graphs on the stream that was current when it was made.
 
-    capture: a key of `FORWARDS`. start: the step to begin with. record: in place of a `recorder`.
+    capture: "graph" or "compiled". start: the step to begin with. record: in place of a `recorder`.
     """
 
     def __init__(
@@ -228,8 +201,8 @@ class GraphSteps:
         if len(state.data.lengths) > 1 and not state.data.causal:
             raise ValueError("training.capture: instances of several lengths need a causal model, or 'off'")
         self.capture, self._state = capture, state
-        self._step = DeviceStep(state, FORWARDS[capture]())
-        self.optimizer = self._step.update.optimizer
+        self._step = DeviceStep(state, compiled_forward() if capture == "compiled" else forward)
+        self.optimizer = self._step.optimizer
         self._record = record or recorder(state.totals.device)
         self._replays: dict[tuple[int, int], Action] = {}
         if start < state.training.steps:
@@ -262,9 +235,9 @@ class GraphSteps:
 
     def _next(self, step: int, most: int) -> tuple[int, int]:
         """Rows of the next batches, and how many of them one replay takes."""
-        data = self._state.data
-        wanted = min(STEPS_PER_GRAPH, most)
-        return data.rows(step), STEPS_PER_GRAPH if data.full(step, wanted) == STEPS_PER_GRAPH else 1
+        rows = self._state.data.rows(step, STEPS_PER_GRAPH)
+        full = len(rows) == STEPS_PER_GRAPH <= most and min(rows) == self._state.data.batch_size
+        return rows[0], STEPS_PER_GRAPH if full else 1
 
     def _replay(self, rows: int, count: int) -> Action:
         if (rows, count) not in self._replays:

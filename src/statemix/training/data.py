@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from itertools import accumulate, takewhile
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -25,8 +25,7 @@ def cached_examples(task: Task, length: int, split: str, count: int, seed: int) 
 
     Drawing can take seconds, and the runs of a sweep share a few sets.
     """
-    options = {**task.options, "length": length}
-    key = (task.name, tuple(sorted(options.items())), split, count, seed)
+    key = (task.name, *sorted({**task.options, "length": length}.items()), split, count, seed)
     with _lock:
         if key in _cache:
             _cache.move_to_end(key)
@@ -42,9 +41,8 @@ def cached_examples(task: Task, length: int, split: str, count: int, seed: int) 
 def evaluation_set(
     task: Task, length: int, split: str, count: int, seed: int, device: torch.device
 ) -> Examples:
-    """Instances of one length and split, on the device; on the CPU shared with other runs, not to be changed."""
-    inputs, targets = cached_examples(task, length, split, count, seed)
-    return Examples(inputs.to(device), targets.to(device))
+    """`cached_examples` on a device; on the CPU they are shared with other runs."""
+    return Examples(*(part.to(device) for part in cached_examples(task, length, split, count, seed)))
 
 
 class TrainingSet:
@@ -65,9 +63,7 @@ class TrainingSet:
             for k, length in enumerate(self.lengths)
         ]
         longest = max(map(task.input_length, self.lengths))
-        self.instances = torch.cat(
-            [_padded(one, longest) for one in sets]
-        )  # [count, 2, T]: inputs and targets
+        self.instances = torch.cat([_padded(one, longest) for one in sets])  # [count, 2, T]: inputs, targets
         self.batch_size, self._seed = training.batch_size, training.seed
         self._counts = [len(one.inputs) for one in sets]
         self._batches = [
@@ -94,16 +90,10 @@ class TrainingSet:
         inputs, targets = self._laid_out.index_select(0, place)[0, :rows].unbind(1)
         return inputs, targets
 
-    def rows(self, step: int) -> int:
-        """How many instances the batch of a step has."""
-        _, start, end = self._order[self.enter(step)]
-        return end - start
-
-    def full(self, step: int, most: int) -> int:
-        """How many of the next batches of the epoch, up to `most`, are full."""
+    def rows(self, step: int, most: int = 1) -> list[int]:
+        """How many instances each of the next batches of the epoch has, `most` of them or fewer."""
         place = self.enter(step)
-        full = (end - start == self.batch_size for _, start, end in self._order[place : place + most])
-        return sum(takewhile(bool, full))
+        return [end - start for _, start, end in self._order[place : place + most]]
 
     def enter(self, step: int) -> int:
         """Lay out a step's epoch unless it is there, waiting for nothing; returns the step's place in it."""
@@ -114,10 +104,8 @@ class TrainingSet:
             if len(self._counts) > 1:
                 mixed = torch.randperm(self.batches, generator=generator).tolist()
                 self._order = [self._batches[k] for k in mixed]
-            rows, firsts = (
-                torch.zeros(self.batches, self.batch_size, dtype=torch.int64),
-                [0, *accumulate(self._counts)],
-            )
+            rows = torch.zeros(self.batches, self.batch_size, dtype=torch.int64)
+            firsts = [0, *accumulate(self._counts)]
             for row, (which, start, end) in zip(rows, self._order, strict=True):
                 row[: end - start] = firsts[which] + orders[which][start:end]
             if self.instances.is_cuda:

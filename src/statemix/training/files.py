@@ -11,7 +11,6 @@ import os
 import re
 import secrets
 import socket
-import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -39,14 +38,6 @@ class BusyError(RunError):
 
 class MissingFileError(RunError, ValueError):
     """A file that was named does not exist."""
-
-
-class DamagedError(RunError):
-    """A JSON file does not fit its digest: it was damaged, or edited by hand."""
-
-    def __init__(self, message: str, content: Mapping[str, Any] | None = None) -> None:
-        super().__init__(message)
-        self.content = content or {}  # what the file says all the same
 
 
 def digest_of(content: Mapping[str, Any], data: bytes = b"") -> str:
@@ -120,37 +111,34 @@ def abandoned(temporary: Path) -> bool:
     name = _TEMPORARY.fullmatch(temporary.name)
     if name is None:
         return False  # not a temporary file of a run
-    if f".{socket.gethostname()}." in temporary.name:
-        try:
-            os.kill(int(name["pid"]), 0)
-        except ProcessLookupError:
-            return True
-        except OSError:
-            return False  # it is another user's
-    try:
+    with contextlib.suppress(
+        OSError
+    ):  # the process is another user's, or the file has just been put in place
+        if f".{socket.gethostname()}." in temporary.name:
+            try:
+                os.kill(int(name["pid"]), 0)
+            except ProcessLookupError:
+                return True
         return time.time() - temporary.lstat().st_mtime > OLD
-    except FileNotFoundError:
-        return False  # it has just been put in place
+    return False
 
 
-def open_own(path: Path) -> int:
-    """A descriptor to read and write the file of this name, made if need be. RunError for a link: none is followed."""
-    if path.is_symlink():
-        raise RunError(f"{path} is a symbolic link, expected a file of the run's own: remove the link")
-    with writing(path):
-        return os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+def check_in_place(path: Path, descriptor: int) -> None:
+    """RunError unless the open file is still the one of that name."""
+    with contextlib.suppress(OSError):
+        if os.path.samestat(path.lstat(), os.fstat(descriptor)):
+            return
+    raise RunError(
+        f"{path} was removed, moved or replaced while the run was training: put it back, or run the same command to "
+        "resume from the last checkpoint"
+    )
 
 
 def read_bytes(path: Path) -> bytes:
-    """The whole of a regular file, opened once. OSError for whatever is no file."""
-
-    def opener(name: str, flags: int) -> int:
-        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe would be waited for
-
-    with open(path, "rb", opener=opener) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
-        return file.read()
+    """The whole of a regular file. OSError for whatever is no file: a pipe would be waited for."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return path.read_bytes()
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -176,8 +164,8 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         return unseal(content)
     except ValueError as error:
-        message = f"{path} is damaged: {error}; if it was edited by hand, remove its entry {DIGEST!r}"
-        raise DamagedError(message, {key: content[key] for key in content if key != DIGEST}) from None
+        hint = f"if it was edited by hand, remove its entry {DIGEST!r}"
+        raise RunError(f"{path} is damaged: {error}; {hint}") from None
 
 
 def _finite(text: str) -> float:

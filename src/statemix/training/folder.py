@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping
@@ -15,13 +16,18 @@ from statemix.training.files import (
     BusyError,
     RunError,
     abandoned,
+    check_in_place,
     digest_of,
     is_temporary,
-    open_own,
     read_json,
     write_json,
     writing,
-)
+)  # fmt: skip
+
+try:
+    import fcntl
+except ImportError:  # a system without such locks
+    fcntl = None  # type: ignore[assignment]
 
 FINAL = ("finished", "stopped_early", "diverged")
 """The statuses of a run that has nothing left to do."""
@@ -30,8 +36,6 @@ STATUSES = (*FINAL, "interrupted")
 
 UNNAMED = ("name", "version", "training.device", *RUNTIME_KEYS)
 """Settings that do not make the files of another run."""
-
-RESUME = "run the same command to resume from the last checkpoint"
 
 
 def run_id(content: Mapping[str, Any]) -> str:
@@ -61,12 +65,11 @@ class RunFolder:
         for path in [path for path in vars(self).values() if path != self.path] + [self.checkpoint.parent]:
             if path.is_symlink():
                 raise RunError(
-                    f"{path} is a symbolic link, expected a file or folder of the run's own: remove the link"
+                    f"{path} is a symbolic link, expected the run's own file or folder: remove the link"
                 )
         if self.config.exists():
             if not resume:
                 raise RunError(f"{self.path} already holds a run, and resume is off: choose another folder")
-            self._compare(config)
         elif self.path.is_dir() and not self._is_free(config, resume):
             raise RunError(
                 f"{self.path} is not empty and not a run folder (no config.json): choose another, or put the file back"
@@ -84,58 +87,37 @@ class RunFolder:
 
     def keep(self, config: Config) -> None:
         """Put the configuration in, if it is not there; RunError if another one is. Called under the lock."""
-        if self.config.exists():
-            self._compare(config)
-        else:
-            write_json(self.config, config.to_dict())
-
-    def _compare(self, config: Config) -> None:
+        if not self.config.exists():
+            return write_json(self.config, config.to_dict())
         here, wanted = flatten(read_json(self.config)), flatten(config.to_dict())
         here.setdefault("training.train_lengths", [])  # earlier versions did not write it
         ignored = {"version", *RUNTIME_KEYS}
         different = sorted(k for k in (here.keys() | wanted.keys()) - ignored if here.get(k) != wanted.get(k))
-        if not different:
-            return
-        listed = "; ".join(
-            f"{key}: {here.get(key)!r} in the folder, {wanted.get(key)!r} given" for key in different
-        )
-        hint = ""
-        if "training.steps" in different and not set(different) - {"training.steps", "training.warmup"}:
-            steps = wanted["training.steps"]
-            place = shlex.quote(str(self.path.with_name(f"{self.path.name}-{steps}")))
-            hint = (
-                "; the steps of a run are fixed when it begins: its learning rates follow them, and no optimiser state "
-                f"is kept at its end. Train {steps} steps in another folder: the same command with --out {place}"
+        listed = [f"{key}: {here.get(key)!r} in the folder, {wanted.get(key)!r} given" for key in different]
+        if "training.steps" in different and set(different) <= {"training.steps", "training.warmup"}:
+            place = shlex.quote(str(self.path.with_name(f"{self.path.name}-{wanted['training.steps']}")))
+            listed.append(
+                "the steps of a run are fixed when it begins, as its learning rates follow them: train it in another "
+                f"folder, the same command with --out {place}"
             )
-        raise RunError(f"{self.path} holds another run: {listed}{hint}")
+        if different:
+            raise RunError(f"{self.path} holds another run: {'; '.join(listed)}")
+        return None
 
     def finished(self) -> dict[str, Any] | None:
         """The summary of a run that has nothing left to do, else None. RunError for a damaged or foreign one."""
-        summary = self.last_summary()
-        if summary is None or summary["status"] not in FINAL:
+        if not self.summary.exists():
+            return None
+        summary = read_json(self.summary)
+        status = summary.get("status")
+        if status not in STATUSES:
+            known = ", ".join(map(repr, STATUSES))
+            raise RunError(f"{self.summary}: status {status!r}, expected one of {known}")
+        if status not in FINAL:
             return None
         if "run" in summary and self.config.exists() and summary["run"] != run_id(read_json(self.config)):
             raise RunError(f"{self.summary} belongs to another run than {self.config}")
         return summary
-
-    def last_summary(self) -> dict[str, Any] | None:
-        """The summary of how the run ended or was interrupted, else None. RunError for a damaged one."""
-        if not self.summary.exists():
-            return None
-        summary = read_json(self.summary)
-        if summary.get("status") not in STATUSES:
-            known = ", ".join(map(repr, STATUSES))
-            raise RunError(f"{self.summary}: status {summary.get('status')!r}, expected one of {known}")
-        return summary
-
-    def check_scores(self, summary: Mapping[str, Any]) -> None:
-        """RunError when the summary of a training lacks its step or its accuracies."""
-        scores = summary.get("accuracy")
-        if not isinstance(summary.get("step"), int) or not isinstance(scores, dict):
-            raise RunError(f"{self.summary} is damaged: it lacks 'step' or 'accuracy'")
-        for length, score in scores.items():
-            if not isinstance(score, (int, float)) or not 0 <= score <= 1:
-                raise RunError(f"{self.summary}: accuracy {length!r} is {score!r}, expected 0 to 1")
 
     def remove_checkpoint(self) -> None:
         """Called when the weights and the summary are safe. Files of others beside the checkpoint stay."""
@@ -153,67 +135,21 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[Callable[[], None]]:
-        """Nobody else trains here meanwhile; gives a function that raises a RunError when the folder, its lock or its
-        configuration was removed, replaced or changed since.
+        """Nobody else trains here meanwhile; gives a function that raises a RunError once the lock is not in its place.
 
+        So it is when the folder or its lock was removed, moved or replaced: then another process may train there.
         The lock dies with the process. BusyError when it is taken.
         """
-        try:
-            import fcntl
-        except ImportError:  # no such locks on this system
-            yield self._guard(None)
-            return
-        while True:
-            with os.fdopen(open_own(self.lock), "rb") as file:
-                with writing(self.lock):
-                    try:
-                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    except BlockingIOError:
-                        raise BusyError(f"{self.path} is being trained by another process") from None
-                if _identity(self.lock) == _identity(
-                    file.fileno()
-                ):  # else it was removed before it was locked
-                    yield self._guard(file.fileno())
-                    return
-
-    def _guard(self, lock: int | None) -> Callable[[], None]:
-        folder, kept = _identity(self.path), dict[str, Any]()
-
-        def check() -> None:
-            if _identity(self.path) != folder:
-                raise RunError(
-                    f"{self.path} was removed or moved while the run was training: run the same command to begin anew, "
-                    "or give it the folder's new name to resume"
-                )
-            if lock is not None and _identity(self.lock) != _identity(lock):
-                raise RunError(
-                    f"{self.lock} was removed or replaced while the run was training, so another process may train "
-                    f"here now: {RESUME}"
-                )
-            version = _identity(self.config, content=True)
-            if version != kept.get("version"):
-                self._check_config(kept, version)
-
-        return check
-
-    def _check_config(self, kept: dict[str, Any], version: object) -> None:
-        """Remember the configuration, or compare it with the one that is remembered."""
-        content = None
-        with contextlib.suppress(RunError):
-            content = read_json(self.config)
-        if kept and kept["content"] != content:
-            what = "changed" if self.config.exists() else "removed"
-            raise RunError(
-                f"{self.config} was {what} while the run was training: put back what it was, or remove it, and {RESUME}"
-            )
-        kept |= {"version": version, "content": content}
-
-
-def _identity(file: Path | int, content: bool = False) -> tuple[int, ...]:
-    """Which file this is and, with `content`, something that differs when it was written to; () for none."""
-    try:
-        status = os.fstat(file) if isinstance(file, int) else file.lstat() if content else file.stat()
-    except OSError:
-        return ()
-    changed = (status.st_size, status.st_mtime_ns) if content else ()
-    return status.st_dev, status.st_ino, *changed
+        with writing(self.lock):
+            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+            descriptor = os.open(self.lock, flags, 0o666)
+        with os.fdopen(descriptor, "rb"):
+            if fcntl is not None:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise BusyError(f"{self.path} is being trained by another process") from None
+                except OSError as error:
+                    raise RunError(f"cannot lock {self.lock}: {error.strerror}") from None
+            check_in_place(self.lock, descriptor)
+            yield functools.partial(check_in_place, self.lock, descriptor)

@@ -59,10 +59,9 @@ def train(
             return run
         bar = Progress(progress, f"{config.name}, step", run.step, config.training.steps)
         with StopSignals() as signals, bar, contextlib.closing(run):
-            slices = run.slices(signals, bar)
-            while (summary := run.advance(slices)) is None:
-                bar.moved(run.step)
-            return summary
+            for _ in run.slices(signals, bar):
+                pass
+        return run.summary
 
 
 def check_trainable(config: Config) -> None:
@@ -84,7 +83,8 @@ def open_run(config: Config, folder: str | Path, resume: bool = True) -> Iterato
         files.failure.unlink(missing_ok=True)
         done = files.finished()
         if done is not None:
-            files.check_scores(done)
+            if not {"step", "accuracy"} <= done.keys():
+                raise RunError(f"{files.summary} is damaged: it lacks 'step' or 'accuracy'")
             files.remove_checkpoint()  # a kill may have come between the summary and this
             yield done
         else:
@@ -94,72 +94,68 @@ def open_run(config: Config, folder: str | Path, resume: bool = True) -> Iterato
 class Run:
     """One run that is being trained: what is kept between steps, and its files.
 
-    guard: raises when the folder is no longer the run's; called before anything is written. On a GPU everything happens
-    on a stream of the run's own, so that concurrent runs overlap there.
+    guard: raises when the folder is no longer the run's; called before anything is written. summary: at the end. On a
+    GPU everything happens on a stream of the run's own, so that concurrent runs overlap there.
     """
 
     def __init__(self, config: Config, folder: RunFolder, guard: Callable[[], None]) -> None:
         self.config, self.training, self.folder, self.guard = config, config.training, folder, guard
         self.device, self.task = build_device(config), build_task(config)
-        self.run_id = run_id(config.to_dict())
+        self.run_id, self.summary = run_id(config.to_dict()), Summary()
         self._stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         self.position: dict[str, Any] = {"step": 0, "metrics": 0, "best_accuracy": None, "seconds": 0.0}
         with torch.cuda.stream(self._stream):
             self.state = build_state(config, self.device)
             self.optimizer = self.state.optimizer
-            self._restore()
+            if (path := folder.checkpoint).exists():
+                self.position = load_checkpoint(path, self.state.model, self.optimizer, self.run_id)
+                if not 1 <= self.step <= self.training.steps:
+                    raise RunError(f"{path}: step {self.step}, expected 1 to {self.training.steps}")
+                self.state.totals.copy_(torch.tensor(self.position["totals"], dtype=torch.float64))
         self.events = Events(config.training.tensorboard, folder.events, self.step)
-        self.metrics = MetricsFile(
-            folder.metrics, self.position["metrics"], self.position.get("metrics_sha256"), guard
-        )
+        lines = self.position["metrics"], self.position.get("metrics_sha256")
+        self.metrics = MetricsFile(folder.metrics, *lines)
         self.started = time.perf_counter() - self.position["seconds"]
-
-    def _restore(self) -> None:
-        path = self.folder.checkpoint
-        if path.exists():
-            self.position = load_checkpoint(path, self.state.model, self.optimizer, self.run_id)
-            if not 1 <= self.step <= self.training.steps:
-                raise RunError(f"{path}: step {self.step}, expected 1 to {self.training.steps}")
-            self.state.totals.copy_(torch.tensor(self.position["totals"], dtype=torch.float64))
 
     @property
     def step(self) -> int:
         """Steps done."""
         return int(self.position["step"])
 
-    def advance(self, slices: Generator[None, None, Summary]) -> Summary | None:
-        """Run one of the `slices` on the run's stream; returns the summary at the end.
-
-        On a GPU the steps are then queued, not done.
-        """
-        with torch.cuda.stream(self._stream):
-            try:
-                next(slices)
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]
-        return None
-
     def close(self) -> None:
         """Close the files; called at any time."""
         self.metrics.close()
         self.events.close()
 
-    def slices(self, signals: StopSignals, bar: Progress) -> Generator[None, None, Summary]:
-        """Train to the end, or until something ends it; yields where others may go on, returns the summary."""
+    def slices(self, signals: StopSignals, bar: Progress) -> Iterator[None]:
+        """Train to the end, or until something ends it; yields where others may go on, on a GPU with steps queued."""
+        work = self._work(signals, bar)
+        while True:
+            with torch.cuda.stream(self._stream):
+                if next(work, "over") == "over":
+                    return
+            yield
+
+    def _work(self, signals: StopSignals, bar: Progress) -> Iterator[None]:
         self.steps = build_step(self.state, captures_of(self.training, self.device), self.step)
         self.optimizer = self.steps.optimizer
-        validate = self.steps.evaluator(self._examples(self.task.length, "validation"))
-        status = yield from self._train(signals, bar, validate)
+        status = yield from self._train(signals, bar)
         if status == "interrupted":
             self._save()
-        return self._finish(status)
+        self._finish(status)
 
-    def _train(
-        self, signals: StopSignals, bar: Progress, validate: Callable[[], Scores]
-    ) -> Generator[None, None, str]:
+    def _train(self, signals: StopSignals, bar: Progress) -> Generator[None, None, str]:
+        """Steps until there is something to do with their numbers, a signal asks to stop, or others may go on."""
         training = self.training
+        every = (training.log_every, training.eval_every, training.checkpoint_every)
+        validate = self.steps.evaluator(self._examples(self.task.length, "validation"))
         while self.step < training.steps:
-            yield from self._run_steps(signals)
+            until = min(training.steps, self.step + SLICE, *((self.step // n + 1) * n for n in every))
+            while self.step < until:
+                self._step(until - self.step)
+                if signals.received is not None:
+                    break
+            yield
             last, numbers, accuracy = self.step == training.steps, dict[str, float](), 0.0
             if last or self.step % training.log_every == 0:
                 numbers = self._log()
@@ -177,26 +173,7 @@ class Run:
                 self._save()
         return "finished"
 
-    def _run_steps(self, signals: StopSignals) -> Iterator[None]:
-        """Steps, at least one, until there is something to do with their numbers or a signal asks to stop.
-
-        Others may go on after every `SLICE` steps, and at the end, before the numbers are waited for.
-        """
-        training = self.training
-        every = (training.log_every, training.eval_every, training.checkpoint_every)
-        until = min(training.steps, *((self.step // n + 1) * n for n in every))
-        while True:
-            end = min(until, self.step + SLICE)
-            while self.step < end:
-                self._step(end - self.step)
-                if signals.received is not None:
-                    break
-            yield
-            if self.step == until or signals.received is not None:
-                return
-
     def _step(self, most: int) -> None:
-        """At least one step and at most `most`."""
         self.position["step"] += self.steps.advance(self.step, most)
 
     def _log(self) -> dict[str, float]:
@@ -205,16 +182,18 @@ class Run:
         self.state.totals.zero_()
         loss, accuracy = loss / ((self.step - 1) % self.training.log_every + 1), correct / max(counted, 1.0)
         rate = learning_rate(self.training, self.step - 1)
-        self._write(kind="train", step=self.step, loss=_finite(loss), accuracy=accuracy, lr=rate)
+        self._write(kind="train", step=self.step, loss=loss, accuracy=accuracy, lr=rate)
         return {"loss": loss, "accuracy": accuracy}
 
     def _score(self, split: str, length: int, result: Scores) -> float:
-        finite = {name: _finite(value) for name, value in result.items()}
-        self._write(kind="eval", step=self.step, split=split, length=length, **finite)
+        self._write(kind="eval", step=self.step, split=split, length=length, **result)
         return result["accuracy"]
 
     def _write(self, **entry: Any) -> None:
         self.guard()
+        entry |= {
+            name: None for name, one in entry.items() if isinstance(one, float) and not math.isfinite(one)
+        }
         self.metrics.append(**entry)
         self.events.add(entry)
 
@@ -223,11 +202,16 @@ class Run:
         return evaluation_set(self.task, length, split, training.eval_examples, training.seed, self.device)
 
     def _save(self) -> None:
+        self._check()
         self.position["metrics"], self.position["metrics_sha256"] = self.metrics.sync()
         self.position["seconds"] = time.perf_counter() - self.started
         self.position["totals"] = self.state.totals.tolist()
-        self.guard()
         save_checkpoint(self.folder.checkpoint, self.state.model, self.optimizer, self.position, self.run_id)
+
+    def _check(self) -> None:
+        """Whether the folder is still this run's; a configuration that was removed is put back."""
+        self.guard()
+        self.folder.keep(self.config)
 
     def note_failure(self, text: str) -> None:
         """Leave the text in the folder, if that still is the run's. RunError when it cannot be."""
@@ -235,7 +219,7 @@ class Run:
         content = text.encode(errors="backslashreplace")
         replace_file(self.folder.failure, lambda path: path.write_bytes(content))
 
-    def _finish(self, status: str) -> Summary:
+    def _finish(self, status: str) -> None:
         """Test unless there is nothing to test, then weights and summary, and the checkpoint goes last."""
         model, accuracy = self.state.model, dict[str, float]()
         if status in ("finished", "stopped_early"):
@@ -244,10 +228,10 @@ class Run:
                 result = evaluate(model, examples, self.training.batch_size, self.state.autocast)
                 accuracy[str(length)] = self._score("test", length, result)
         _, digest = self.metrics.sync()
-        self.guard()
+        self._check()
         save_weights(self.folder.weights, model, self.run_id)
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
-        summary = {
+        self.summary = {
             "status": status,
             "step": self.step,
             "parameters": parameters(model),
@@ -264,11 +248,6 @@ class Run:
             "metrics_sha256": digest,
         }
         self.guard()
-        write_json(self.folder.summary, summary)
+        write_json(self.folder.summary, self.summary)
         if status != "interrupted":
             self.folder.remove_checkpoint()
-        return summary
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -7,15 +7,12 @@ import hashlib
 import importlib.util
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from statemix.extras import missing
-from statemix.training.files import RunError, read_bytes, replace_file, writing
-
-BUFFER = 8192
-"""Bytes of lines that wait to be written together."""
+from statemix.training.files import RunError, check_in_place, read_bytes, replace_file, writing
 
 ANEW = "put it back, or remove the folder to train from the beginning"
 
@@ -24,89 +21,53 @@ class MetricsFile:
     """The metrics of a run that is being trained.
 
     length, digest: of the lines to go on from, as `sync` returned them; what follows is dropped. Checkpoints of earlier
-    versions have no digest (None). guard: called before anything is written, to raise when nothing may be.
-    The file is put in place anew, so nothing that shares it by a link is changed. Errors: RunError naming the file.
+    versions have no digest (None). The file is put in place anew, so nothing that shares it by a link is changed.
+    Errors: RunError naming the file, also once it was removed or replaced.
     """
 
-    def __init__(
-        self, path: Path, length: int, digest: str | None, guard: Callable[[], None] = lambda: None
-    ) -> None:
-        self.path, self._guard = path, guard
-        kept = self._read(length, digest)
+    def __init__(self, path: Path, length: int, digest: str | None) -> None:
+        self.path = path
+        kept = _read(path, length, digest)
         replace_file(path, lambda temporary: temporary.write_bytes(kept))
         with writing(path):
             self._file = path.open("ab", buffering=0)
-        self._waiting = bytearray()
         self._digest, self._size = hashlib.sha256(kept), length
-        self._version = self._now()
-
-    def _read(self, length: int, digest: str | None) -> bytes:
-        """The lines to go on from."""
-        try:
-            content = read_bytes(self.path) if length else b""
-        except FileNotFoundError:
-            content = b""
-        except OSError as error:
-            raise RunError(f"cannot read {self.path}: {error.strerror}") from None
-        kept = content[:length]
-        if len(kept) < length:
-            raise RunError(
-                f"{self.path} has {len(kept)} bytes, the checkpoint was made after {length}: {ANEW}"
-            )
-        if digest not in (None, hashlib.sha256(kept).hexdigest()) or (kept and not kept.endswith(b"\n")):
-            raise RunError(
-                f"{self.path} is damaged: its first {length} bytes are not those of its checkpoint: {ANEW}"
-            )
-        return kept
-
-    def _now(self) -> tuple[int, ...]:
-        """Differs when the file of that name was replaced or written to."""
-        status = self.path.lstat()
-        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
     def append(self, **entry: Any) -> None:
         """Add a line."""
-        self._waiting += json.dumps(entry, allow_nan=False).encode() + b"\n"
-        if len(self._waiting) > BUFFER:
-            self._write()
-
-    def _check(self) -> None:
-        """RunError when the file is not as this run has left it; one that was only touched is."""
-        try:
-            here = self._now()
-        except OSError:
-            raise RunError(f"{self.path} was removed while the run was training: {ANEW}") from None
-        if here[:2] != self._version[:2]:
-            raise RunError(f"{self.path} was replaced while the run was training: {ANEW}")
-        if here != self._version:
-            if hashlib.sha256(read_bytes(self.path)).digest() != self._digest.digest():
-                raise RunError(f"{self.path} was changed while the run was training: {ANEW}")
-            self._version = here
-
-    def _write(self) -> None:
-        self._guard()
-        self._check()
+        line = json.dumps(entry, allow_nan=False).encode() + b"\n"
+        check_in_place(self.path, self._file.fileno())
+        self._digest.update(line)
+        self._size += len(line)
         with writing(self.path):
-            done = 0
-            while done < len(self._waiting):
-                done += self._file.write(self._waiting[done:])
-            self._digest.update(self._waiting)
-            self._size += len(self._waiting)
-            self._waiting.clear()
-            self._version = self._now()
+            while line:
+                line = line[self._file.write(line) :]
 
     def sync(self) -> tuple[int, str]:
-        """Everything on the disk; the length in bytes and the digest. RunError when others have changed the file."""
-        self._write()
+        """Everything on the disk; the length in bytes and the digest of what this run has written."""
+        check_in_place(self.path, self._file.fileno())
         with writing(self.path):
             os.fsync(self._file.fileno())
         return self._size, self._digest.hexdigest()
 
     def close(self) -> None:
-        """Write what waits, if that may be, and close; what a full disk refuses is not an error twice."""
-        with contextlib.suppress(OSError, RunError):
-            self._write()
+        """Close the file."""
         self._file.close()
+
+
+def _read(path: Path, length: int, digest: str | None) -> bytes:
+    """The lines to go on from."""
+    try:
+        kept = read_bytes(path)[:length] if length else b""
+    except FileNotFoundError:
+        kept = b""
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}") from None
+    if len(kept) < length:
+        raise RunError(f"{path} has {len(kept)} bytes, the checkpoint was made after {length}: {ANEW}")
+    if digest not in (None, hashlib.sha256(kept).hexdigest()) or (kept and not kept.endswith(b"\n")):
+        raise RunError(f"{path} is damaged: its first {length} bytes are not those of its checkpoint: {ANEW}")
+    return kept
 
 
 def check_metrics(path: Path, summary: Mapping[str, Any]) -> None:
@@ -130,15 +91,14 @@ class Events:
     """
 
     def __init__(self, wanted: str, folder: Path, step: int) -> None:
-        installed = wanted != "off" and importlib.util.find_spec("tensorboard") is not None
-        if wanted == "on" and not installed:
-            raise ImportError(f'training.tensorboard is "on", and {missing("tensorboard")}')
         self._folder, self._writer = folder, None
-        if installed:
+        if wanted != "off" and importlib.util.find_spec("tensorboard") is not None:
             from torch.utils.tensorboard import SummaryWriter  # type: ignore[attr-defined]
 
             with writing(folder):
                 self._writer = SummaryWriter(str(folder), purge_step=step + 1)
+        elif wanted == "on":
+            raise ImportError(f'training.tensorboard is "on", and {missing("tensorboard")}')
 
     def add(self, entry: Mapping[str, Any]) -> None:
         """The numbers of one line, under "train/…" or "test/length 16/…"."""

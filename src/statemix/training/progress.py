@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 from statemix.extras import installed, missing
@@ -26,52 +27,41 @@ class Progress:
         self._bar: Any = None
         self._lines: Lines | None = None
         watched = is_watched()
-        if wanted is False or (wanted is None and not (watched and installed("rich"))):
-            return
-        if watched:
+        if watched and (wanted or (wanted is None and installed("rich"))):
             self._bar = _rich_bar(self)
-        else:
+        elif wanted:
             self._lines = Lines(lambda: str(self), total, done)
+        self._shown: AbstractContextManager[Any] = self._bar or self._lines or contextlib.nullcontext()
 
     def __enter__(self) -> Progress:
-        for shown in filter(None, (self._bar, self._lines)):
-            shown.__enter__()
+        self._shown.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        for shown in filter(None, (self._bar, self._lines)):
-            shown.__exit__(*error)
+        self._shown.__exit__(*error)
 
-    def moved(self, done: int) -> None:
-        """So much is done; a plain line that is due waits a moment for the numbers."""
+    def tell(self, done: int, **numbers: float) -> None:
+        """So much is done, with numbers to show: "loss 1.235" for a float, "3 finished" for an int."""
+        self.numbers |= numbers
         if done > self.done:
             self._marks = [*self._marks[:1], (time.monotonic(), done)]
         self.done = done
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=done)
         if self._lines is not None:
-            self._lines.done = done
-
-    def tell(self, done: int, **numbers: float) -> None:
-        """So much is done, with numbers to show: "loss 1.235" for a float, "3 finished" for an int."""
-        self.numbers |= numbers
-        self.moved(done)
-        if self._lines is not None:
             self._lines.moved(done)
 
     def __str__(self) -> str:
-        return ", ".join(self._parts())
-
-    def _parts(self) -> Iterator[str]:
         """Steps before the first look are not counted in the time that is left: kernels were compiled."""
-        yield f"{self.name} {self.done}/{self.total} ({100 * self.done // max(1, self.total)} %)"
+        parts = [f"{self.name} {self.done}/{self.total} ({100 * self.done // max(1, self.total)} %)"]
         for name, number in self.numbers.items():
-            yield f"{number} {name}" if isinstance(number, int) else f"{name} {number:.3f}"
+            parts.append(f"{number} {name}" if isinstance(number, int) else f"{name} {number:.3f}")
         if not self._marks and time.monotonic() - self._begun > PATIENCE and compiling():
-            yield COMPILING
+            parts.append(COMPILING)
         if len(self._marks) == 2 and self.done < self.total:
             (begun, first), (now, last) = self._marks
-            yield f"{duration((self.total - self.done) * (now - begun) / (last - first))} left"
+            parts.append(f"{duration((self.total - self.done) * (now - begun) / (last - first))} left")
+        return ", ".join(parts)
 
 
 def _rich_bar(standing: Progress) -> Any:

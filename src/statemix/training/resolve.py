@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from statemix.nn import build_mixer
 from statemix.tasks import Task, get_task
-from statemix.training.config import Config, check_text, flatten
+from statemix.training.config import Config, TrainingConfig, flatten
 from statemix.training.presets import PRESETS
 
 if sys.version_info >= (3, 11):
@@ -21,9 +18,8 @@ if sys.version_info >= (3, 11):
 else:  # pragma: no cover - what 3.11 took into the standard library
     import tomli as tomllib
 
-
 MAX_NUMBERS = 10**10
-"""Weights of a model, and tokens of a set of instances: 160 GB of either in training."""
+"""Weights of a model, or tokens of a set of instances: 160 GB of either in training."""
 
 
 def resolve_config(
@@ -41,6 +37,8 @@ def resolve_config(
     >>> config.training.steps, config.training.warmup, config.mixer["block_size"]
     (50, 50, 2)
     """
+    from statemix import __version__
+
     content: dict[str, Any] = Config().to_dict()
     if preset is not None:
         if preset not in PRESETS:
@@ -51,7 +49,7 @@ def resolve_config(
     for override in overrides:
         one = parse_override(override)
         content, given = _merge(content, one), _merge(given, one)
-    config = Config.from_dict(content | {"version": _version()})
+    config = Config.from_dict(content | {"version": __version__})
     if "training.warmup" not in flatten(given):
         config = shorten_warmup(config)
     check(config)
@@ -62,12 +60,6 @@ def shorten_warmup(config: Config) -> Config:
     """The configuration with a warm-up no longer than the training."""
     training = config.training
     return replace(config, training=replace(training, warmup=min(training.warmup, training.steps)))
-
-
-def _version() -> str:
-    from statemix import __version__
-
-    return __version__
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -115,34 +107,20 @@ def check(config: Config) -> None:
     training = config.training
     if training.warmup > training.steps:
         raise ValueError(f"training.warmup: got {training.warmup}, expected at most steps = {training.steps}")
-    _check_arguments(config)
     task = get_task(**config.task)
-    _check_lengths(config, task)
-    _check_size("model.dim", config.model.dim, _mlp_weights(config))
-    try:
-        mixer = build_mixer(**config.mixer, dim=config.model.dim, device="meta")
-    except TypeError as error:
-        raise ValueError(f"mixer: {error}") from None
-    except (RuntimeError, OverflowError) as error:  # sizes that torch cannot even multiply
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"mixer: got {config.mixer!r}, expected a size that can be: {reason}") from None
-    _check_memory(config, task, mixer)
+    _check_lengths(training, task)
+    _check_weights(config, task)
+    learned = max(map(task.input_length, training.train_lengths or (task.length,)))
+    tested = max(map(task.input_length, (task.length, *training.eval_lengths)))
+    for name, length in (("train_examples", learned), ("batch_size", learned), ("eval_examples", tested)):
+        if (count := getattr(training, name)) * length > MAX_NUMBERS:
+            raise ValueError(
+                f"training.{name}: got {count}, {count * length:.1e} tokens at length {length}, expected at most "
+                f"{MAX_NUMBERS:.0e} tokens"
+            )
 
 
-def _check_arguments(config: Config) -> None:
-    """The values of `task` and `mixer`: finite, small enough for torch, and text that files can hold."""
-    for key, value in flatten({"task": config.task, "mixer": config.mixer}).items():
-        for one in value if isinstance(value, list) else [value]:
-            if isinstance(one, str):
-                check_text(key, one)
-            elif isinstance(one, float) and not math.isfinite(one):
-                raise ValueError(f"{key}: got {one}, expected a finite number")
-            elif key.startswith("mixer.") and isinstance(one, int) and abs(one) > MAX_NUMBERS:
-                raise ValueError(f"{key}: got {one}, expected at most {MAX_NUMBERS:.0e}")
-
-
-def _check_lengths(config: Config, task: Task) -> None:
-    training = config.training
+def _check_lengths(training: TrainingConfig, task: Task) -> None:
     for name in ("train_lengths", "eval_lengths"):
         lengths = getattr(training, name)
         try:
@@ -157,43 +135,27 @@ def _check_lengths(config: Config, task: Task) -> None:
             f"training.train_lengths: got {list(training.train_lengths)}, expected none above the task's length and "
             "eval_lengths: the model has no positions beyond"
         )
-    if training.train_examples < len(training.train_lengths):
+    if training.train_examples < (count := len(training.train_lengths)):
         raise ValueError(
-            f"training.train_examples: got {training.train_examples}, expected at least one for each of the "
-            f"{len(training.train_lengths)} train_lengths"
+            f"training.train_examples: got {training.train_examples}, expected at least one for each of the {count} "
+            "train_lengths"
         )
 
 
-def _check_memory(config: Config, task: Task, mixer: nn.Module) -> None:
-    """The weights of the model, by its largest part, and the tokens of every set; mixer: one, on the meta device."""
-    model, training = config.model, config.training
-    sizes = [key for key, value in config.mixer.items() if type(value) is int]
-    largest = max(sizes, key=lambda key: config.mixer[key], default="name")
-    weights = {
-        ("model.dim", model.dim): _mlp_weights(config),
-        ("task", str(config.task)): 2 * task.vocab_size * model.dim,
-        (f"mixer.{largest}", config.mixer[largest]): model.depth
-        * sum(one.numel() for one in mixer.parameters()),
-    }
-    _check_size(*max(weights, key=lambda part: weights[part]), sum(weights.values()))
-    learned = max(map(task.input_length, training.train_lengths or (task.length,)))
-    tested = max(map(task.input_length, (task.length, *training.eval_lengths)))
-    for name, length in (("train_examples", learned), ("batch_size", learned), ("eval_examples", tested)):
-        tokens = getattr(training, name) * length
-        if tokens > MAX_NUMBERS:
-            raise ValueError(
-                f"training.{name}: got {getattr(training, name)}, {tokens:.1e} tokens at length {length}, expected at "
-                f"most {MAX_NUMBERS:.0e} tokens"
-            )
-
-
-def _mlp_weights(config: Config) -> int:
-    """Weights of the SwiGLUs, nearly."""
-    return 8 * config.model.dim**2 * config.model.depth
-
-
-def _check_size(name: str, value: Any, weights: int) -> None:
+def _check_weights(config: Config, task: Task) -> None:
+    """Those of the whole model, nearly, from one mixer without storage."""
+    model = config.model
+    try:
+        mixer = build_mixer(**config.mixer, dim=model.dim, device="meta")
+    except TypeError as error:
+        raise ValueError(f"mixer: {error}") from None
+    except (RuntimeError, OverflowError) as error:  # sizes that torch cannot even multiply
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"mixer: got {config.mixer!r}, expected a size that can be: {reason}") from None
+    layer = 8 * model.dim**2 + sum(one.numel() for one in mixer.parameters())
+    weights = model.depth * layer + 2 * task.vocab_size * model.dim
     if weights > MAX_NUMBERS:
         raise ValueError(
-            f"{name}: got {value}, which makes {weights:.1e} weights, expected at most {MAX_NUMBERS:.0e}"
+            f"model: got {weights:.1e} weights (dim {model.dim}, depth {model.depth}, mixer {config.mixer}, "
+            f"{task.vocab_size} tokens), expected at most {MAX_NUMBERS:.0e}"
         )

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -16,8 +15,8 @@ from statemix.training.checkpoint import load_weights, step_of
 from statemix.training.config import Config
 from statemix.training.data import evaluation_set
 from statemix.training.evaluation import Scores, evaluate
-from statemix.training.files import DamagedError, RunError, read_json
-from statemix.training.folder import FINAL, RunFolder, run_id
+from statemix.training.files import RunError, read_json
+from statemix.training.folder import RunFolder, run_id
 from statemix.training.resolve import check
 
 
@@ -28,24 +27,13 @@ def load_config(folder: str | Path) -> Config:
 
 def _read_config(run: RunFolder) -> tuple[Config, str]:
     """The configuration of a run, checked, and what the run's other files carry (`run_id`)."""
+    content = read_json(run.config)
     try:
-        content = read_json(run.config)
-    except DamagedError as error:
-        try:
-            build_device(_checked(error.content))
-        except ValueError as wrong:
-            raise RunError(f"{error}; {wrong}") from None  # what the edit has made wrong, too
-        raise
-    try:
-        return _checked(content), run_id(content)
+        config = Config.from_dict(content)
+        check(config)
     except ValueError as error:
         raise RunError(f"{run.config} is not a configuration of this version: {error}") from None
-
-
-def _checked(content: Mapping[str, Any]) -> Config:
-    config = Config.from_dict(content)
-    check(config)
-    return config
+    return config, run_id(content)
 
 
 def load_run(folder: str | Path) -> tuple[Config, nn.Module]:
@@ -68,18 +56,12 @@ def load_run(folder: str | Path) -> tuple[Config, nn.Module]:
 
 
 def _standing(run: RunFolder, config: Config) -> str:
-    """How far a run has come that has not ended, or has lost its weights, and what to do."""
-    summary = run.last_summary()
-    if summary is not None and summary["status"] in FINAL:
-        told = f"{run.summary.name} says {summary['status']!r}"
-        return f"the run has not come to an end, or its weights were not kept ({told})"
-    total = config.training.steps
-    if run.checkpoint.exists():
-        place = f"saved at step {step_of(run.checkpoint)} of {total}"
-    else:
-        place = f"nothing of its {total} steps is saved"
-    how = "`statemix train` with the same settings and folder resumes it"
-    return f"the run has not come to an end ({place}); {how}"
+    """How far a run has come that has not ended, and what to do."""
+    step = step_of(run.checkpoint) if run.checkpoint.exists() else 0
+    return (
+        f"the run has not come to an end (saved at step {step} of {config.training.steps}), or its weights were not "
+        "kept; `statemix train` with the same settings and folder resumes it"
+    )
 
 
 def evaluate_run(

@@ -55,12 +55,17 @@ def groups() -> Iterator[Group]:
     """Every setting: the run's own, those of each task and of each mixer, the model's, the training's."""
     default = Config()
     yield Group("run", list(_fields(Config, "")))
-    names = Setting("task.name", _toml(default.task["name"]), f"one of {', '.join(TASKS)}")
-    yield Group("task", [names])
-    for task in TASKS:
-        yield Group(f"task.name={task}", list(_options(task)))
-    names = Setting("mixer.name", _toml(default.mixer["name"]), f"one of {', '.join(MIXERS)}")
-    yield Group("mixer", [names])
+    yield Group("task", [Setting("task.name", _toml(default.task["name"]), f"one of {', '.join(TASKS)}")])
+    for task, built in TASKS.items():
+        options = built.OPTIONS.items()
+        yield Group(
+            f"task.name={task}",
+            [
+                Setting(f"task.{name}", _toml(o.default), f"{o.meaning}; {o.expected()}")
+                for name, o in options
+            ],
+        )
+    yield Group("mixer", [Setting("mixer.name", _toml(default.mixer["name"]), f"one of {', '.join(MIXERS)}")])
     for mixer in MIXERS:
         yield Group(f"mixer.name={mixer}", list(_arguments(mixer, default.mixer)))
     for kind in (ModelConfig, TrainingConfig):
@@ -70,25 +75,21 @@ def groups() -> Iterator[Group]:
 def _fields(kind: type, prefix: str) -> Iterator[Setting]:
     for one in dataclasses.fields(kind):
         if "meaning" in one.metadata:
-            name, told = f"{prefix}{one.name}", one.metadata
-            yield Setting(name, _toml(one.default), told["meaning"], told["unit"])
-
-
-def _options(task: str) -> Iterator[Setting]:
-    for name, option in TASKS[task].OPTIONS.items():
-        yield Setting(f"task.{name}", _toml(option.default), f"{option.meaning}; {option.expected()}")
+            yield Setting(
+                f"{prefix}{one.name}", _toml(one.default), one.metadata["meaning"], one.metadata["unit"]
+            )
 
 
 def _arguments(mixer: str, default: Mapping[str, Any]) -> Iterator[Setting]:
-    meanings = ARGUMENTS | getattr(MIXERS[mixer], "ARGUMENTS", {})
-    for one in inspect.signature(MIXERS[mixer]).parameters.values():
-        if one.name in NOT_SET:
+    kind = MIXERS[mixer]
+    meanings = ARGUMENTS | getattr(kind, "ARGUMENTS", {})
+    for name, one in inspect.signature(kind).parameters.items():
+        if name in NOT_SET:
             continue
-        value = (
-            default.get(one.name) if one.default is one.empty and mixer == default["name"] else one.default
-        )
-        needed = "none, needed" if value is one.empty else "none" if value is None else _toml(value)
-        yield Setting(f"mixer.{one.name}", needed, meanings.get(one.name, f"see {MIXERS[mixer].__name__}"))
+        needed = one.default is one.empty
+        value = default.get(name) if needed and mixer == default["name"] else one.default
+        said = "none, needed" if value is one.empty else "none" if value is None else _toml(value)
+        yield Setting(f"mixer.{name}", said, meanings.get(name, f"see {kind.__name__}"))
 
 
 def to_toml(config: Config) -> str:

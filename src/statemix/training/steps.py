@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,22 +39,11 @@ def build_state(config: Config, device: torch.device) -> TrainingState:
     )  # fmt: skip
 
 
-class Steps(Protocol):
-    """A way to run steps."""
+class Steps:
+    """A way to run steps: here every operation is launched by the host.
 
-    capture: str
-    optimizer: torch.optim.AdamW
-    """Whose state a checkpoint keeps."""
-
-    def advance(self, step: int, most: int) -> int:
-        """Run at least one and at most `most` steps from `step` on; returns how many."""
-
-    def evaluator(self, examples: Examples) -> Callable[[], Scores]:
-        """A function that scores the model as it then is."""
-
-
-class PlainSteps:
-    """Every operation is launched by the host."""
+    capture: a value of `training.capture`. optimizer: whose state a checkpoint keeps.
+    """
 
     capture = "off"
 
@@ -62,7 +51,7 @@ class PlainSteps:
         self._state, self.optimizer = state, state.optimizer
 
     def advance(self, step: int, most: int) -> int:
-        """One step."""
+        """Run at least one and at most `most` steps from `step` on; returns how many."""
         state, training = self._state, self._state.training
         inputs, targets = state.data.batch(step)
         for group in state.optimizer.param_groups:
@@ -79,7 +68,7 @@ class PlainSteps:
         return 1
 
     def evaluator(self, examples: Examples) -> Callable[[], Scores]:
-        """As `evaluate`."""
+        """A function that scores the model as it then is."""
         state = self._state
         return lambda: evaluate(state.model, examples, state.training.batch_size, state.autocast)
 
@@ -105,4 +94,4 @@ def build_step(state: TrainingState, captures: tuple[str, ...], start: int = 0) 
                 RuntimeWarning,
                 stacklevel=2,
             )
-    return PlainSteps(state)
+    return Steps(state)

@@ -67,11 +67,9 @@ class Attention(Baseline):
 
     def initial_state(self, batch_size: int) -> Tensor:
         """No keys and values yet: [B, 0, 2, E], float32 (float64 in a float64 layer)."""
-        shape, (device, dtype) = (
-            (check_size("batch_size", batch_size, 0), 0, 2, self.inner_dim),
-            placement(self),
-        )
-        return torch.zeros(shape, dtype=state_dtype(dtype), device=device)
+        device, dtype = placement(self)
+        batch_size = check_size("batch_size", batch_size, 0)
+        return torch.zeros(batch_size, 0, 2, self.inner_dim, dtype=state_dtype(dtype), device=device)
 
     def forward(
         self, x: Tensor, state: Tensor | None = None, cu_seqlens: Tensor | None = None
@@ -83,7 +81,7 @@ class Attention(Baseline):
         check_input("x", x, ("B", "T", self.dim), "[B, T, dim]", self.dtype)
         if cu_seqlens is not None:
             raise ValueError(
-                "cu_seqlens: got packed sequences, expected None: attention has one length for the whole batch"
+                "cu_seqlens: got packed sequences, expected None (one length for the whole batch)"
             )
         if state is None:
             state = self.initial_state(x.shape[0]).to(x.device)

@@ -95,9 +95,8 @@ class Baseline(nn.Module):
         if x.shape[1] == 0:
             return x.clone(), state.clone()
         dtype = state_dtype(self.dtype)
-        parts = {
-            name: part.unflatten(1, self.shapes[name]) for name, part in self._split_state(state.to(dtype))
-        }
+        split = self._split_state(state.to(dtype))
+        parts = {name: part.unflatten(1, self.shapes[name]) for name, part in split}
         y, after = self.advance(x, parts)
         return y, torch.cat([after[name].to(dtype).flatten(1) for name in self.shapes], 1)
 

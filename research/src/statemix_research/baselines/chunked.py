@@ -18,16 +18,17 @@ MLSTMState = tuple[Tensor, Tensor, Tensor]
 
 
 def in_chunks(
-    one_chunk: Callable[..., tuple[Tensor, State]],
-    tensors: Sequence[Tensor],
-    sizes: Sequence[int],
-    state: State,
+    one_chunk: Callable[..., tuple[Tensor, State]], tensors: Sequence[Tensor], state: State, chunk: int
 ) -> tuple[Tensor, State]:
-    """Go through time, `sizes[k]` steps of `tensors[k]` [B, T, H, ...] at once: ([B, T, H, V], the state after it).
+    """Go through time, up to `chunk` steps of the longest of `tensors` at once: ([B, T, H, V], the state after it).
 
-    one_chunk: takes the pieces as [B, H, L, ...] and `state`, returns outputs [B, H, L, V] and the state after them.
+    tensors: [B, n T, H, ...], each with its own n.
+    one_chunk: takes the pieces as [B, H, n L, ...] and `state`, returns outputs [B, H, L, V] and the state after them.
     """
-    outputs = []
+    lengths, outputs = [one.shape[1] for one in tensors], []
+    steps = min(lengths)
+    tokens = max(1, chunk * steps // max(lengths))
+    sizes = [length // steps * tokens for length in lengths]
     heads_first = (one.transpose(1, 2).split(size, 2) for one, size in zip(tensors, sizes, strict=True))
     for pieces in zip(*heads_first, strict=True):
         y, state = one_chunk(*pieces, state=state)
@@ -42,7 +43,7 @@ def simple_gla(
 
     Source: arXiv 2405.21060, section 6.
     """
-    return in_chunks(_simple_gla_chunk, (q, k, v, g), 4 * [chunk], initial_state)
+    return in_chunks(_simple_gla_chunk, (q, k, v, g), initial_state, chunk)
 
 
 def _simple_gla_chunk(q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -56,25 +57,16 @@ def _simple_gla_chunk(q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, state: Tens
 
 
 def delta_rule(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    beta: Tensor,
-    g: Tensor | None = None,
-    *,
-    initial_state: Tensor,
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor | None = None, *, initial_state: Tensor,
     chunk: int = CHUNK,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """`recurrences.delta_rule` with up to `chunk` writes computed at once; the same arguments and results.
 
     What a step writes depends on what those before it wrote: a triangular system, solved for the whole chunk at once.
     Source: arXiv 2406.06484 (section 3), arXiv 2412.06464 (with g).
     """
-    n = k.shape[1] // q.shape[1]
-    tokens = max(1, chunk // n)
     g = torch.zeros_like(q[..., 0]) if g is None else g
-    sizes = (tokens, n * tokens, n * tokens, n * tokens, tokens)
-    return in_chunks(_delta_rule_chunk, (q, k, v, beta, g), sizes, initial_state)
+    return in_chunks(_delta_rule_chunk, (q, k, v, beta, g), initial_state, chunk)
 
 
 def _delta_rule_chunk(
@@ -96,21 +88,13 @@ def _delta_rule_chunk(
 
 
 def rwkv7(
-    r: Tensor,
-    w: Tensor,
-    k: Tensor,
-    v: Tensor,
-    a: Tensor,
-    b: Tensor,
-    *,
-    initial_state: Tensor,
-    chunk: int = CHUNK,
-) -> tuple[Tensor, Tensor]:
+    r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, *, initial_state: Tensor, chunk: int = CHUNK
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """`recurrences.rwkv7` with `chunk` steps computed at once; the same arguments and results.
 
     -w added up over a chunk is at most 80, or float32 runs over; a layer's is at most 39. Source: arXiv 2503.14456.
     """
-    return in_chunks(_rwkv7_chunk, (r, w, k, v, a, b), 6 * [chunk], initial_state)
+    return in_chunks(_rwkv7_chunk, (r, w, k, v, a, b), initial_state, chunk)
 
 
 def _rwkv7_chunk(
@@ -136,7 +120,7 @@ def mlstm(
     q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, *, initial_state: MLSTMState, chunk: int = CHUNK
 ) -> tuple[Tensor, MLSTMState]:
     """`recurrences.mlstm` with `chunk` steps computed at once; the same arguments and results."""
-    return in_chunks(_mlstm_chunk, (q, k, v, i, f), 5 * [chunk], initial_state)
+    return in_chunks(_mlstm_chunk, (q, k, v, i, f), initial_state, chunk)
 
 
 def _mlstm_chunk(
@@ -145,9 +129,8 @@ def _mlstm_chunk(
     """q, k, v [B, H, L, d], i, f [B, H, L] -> ([B, H, L, d], state)."""
     memory, norm, top = state
     kept = F.logsigmoid(f).cumsum(-1)  # log of what is kept from before the chunk to t
-    logs = (
-        kept.unsqueeze(-1) - kept.unsqueeze(-2) + i.unsqueeze(-2)
-    )  # [B, H, t, j]: log weight of step j at t
+    # [B, H, t, j]: log weight of step j at t
+    logs = kept.unsqueeze(-1) - kept.unsqueeze(-2) + i.unsqueeze(-2)
     future = torch.ones(logs.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
     logs = logs.masked_fill(future, -torch.inf)
     before = kept + top.unsqueeze(-1)

@@ -24,18 +24,9 @@ class DeltaLayer(Baseline):
     gated: ClassVar[bool] = True
 
     def __init__(
-        self,
-        dim: int,
-        *,
-        heads: int,
-        head_dim: int,
-        expand_v: int,
-        factors: int,
-        negative_eigenvalues: bool,
-        conv_size: int,
-        backend: str,
-        **factory: Any,
-    ) -> None:
+        self, dim: int, *, heads: int, head_dim: int, expand_v: int, factors: int, negative_eigenvalues: bool,
+        conv_size: int, backend: str, **factory: Any,
+    ) -> None:  # fmt: skip
         sizes = {"dim": dim, "heads": heads, "head_dim": head_dim, "expand_v": expand_v, "factors": factors}
         for name, size in sizes.items():
             check_size(name, size)

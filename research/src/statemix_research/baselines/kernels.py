@@ -43,17 +43,17 @@ TRITON = installed_triton()
 traces through the choice."""
 
 
-def refused_on_hopper(device: torch.device, *, tilelang: bool) -> str | None:
-    """Why flash-linear-attention computes no gradients of a gated recurrence on a CUDA device, or None.
+def refused_on_hopper(on_hopper: str, device: torch.device) -> str | None:
+    """Why flash-linear-attention computes no gradients of an operation on a CUDA device, or None.
 
     Triton from 3.4 on and before 3.7.1 compiles its `chunk_bwd_dqkwg` wrongly for compute capability 9 (issue 640 of
-    flash-linear-attention), so the package raises a RuntimeError in the backward pass.
-
-    Args:
-        device: a CUDA device.
-        tilelang: whether tilelang, if installed, replaces the kernel (not where states are float32).
+    flash-linear-attention), so the package raises a RuntimeError in the backward pass, unless tilelang replaces the
+    kernel, as it does where states are not float32.
     """
-    if not (3, 4) <= TRITON < (3, 7, 1) or torch.version.hip is not None or (tilelang and TILELANG):
+    tilelang = on_hopper == "tilelang"
+    if on_hopper == "kernel" or (tilelang and TILELANG):
+        return None
+    if not (3, 4) <= TRITON < (3, 7, 1) or torch.version.hip is not None:
         return None
     if torch.cuda.get_device_properties(device).major != 9:
         return None
@@ -75,25 +75,20 @@ class Operation(NamedTuple):
     """Whether the kernel takes half precision only."""
     floats: tuple[str, ...] = ()
     """Arguments that stay in float32 whatever the dtype of the others."""
-    refused: Callable[[torch.device], str | None] = lambda device: None
-    """Why the kernel, though installed, cannot be used on a CUDA device, or None."""
+    on_hopper: str = "kernel"
+    """What computes gradients on Hopper GPUs: "kernel", "tilelang" if installed, or "nothing" (`refused_on_hopper`)."""
 
 
 _delta_rule = functools.partial(Operation, recurrences.delta_rule, chunked.delta_rule, half_only=True)
-_refused = functools.partial(refused_on_hopper, tilelang=True)
+_gated = functools.partial(_delta_rule, floats=("g",), on_hopper="tilelang")
 
 OPERATIONS: dict[str, Operation] = {
     "simple_gla": Operation(
-        recurrences.simple_gla, chunked.simple_gla, "simple_gla:chunk_simple_gla", floats=("g",),
-        refused=functools.partial(refused_on_hopper, tilelang=False),
+        recurrences.simple_gla, chunked.simple_gla, "simple_gla:chunk_simple_gla", floats=("g",), on_hopper="nothing"
     ),
     "delta_rule": _delta_rule("delta_rule:chunk_delta_rule"),
-    "gated_delta_rule": _delta_rule(
-        "gated_delta_rule:chunk_gated_delta_rule", floats=("g",), refused=_refused
-    ),
-    "gated_delta_product": _delta_rule(
-        "gated_delta_product:chunk_gated_delta_product", floats=("g",), refused=_refused
-    ),
+    "gated_delta_rule": _gated("gated_delta_rule:chunk_gated_delta_rule"),
+    "gated_delta_product": _gated("gated_delta_product:chunk_gated_delta_product"),
     "rwkv7": Operation(recurrences.rwkv7, chunked.rwkv7, "rwkv7:chunk_rwkv7", floats=("w",)),
 }  # fmt: skip
 
@@ -109,7 +104,7 @@ def unusable(name: str, device: torch.device) -> str | None:
         return MISSING
     if device.type != "cuda":
         return f"flash-linear-attention has no kernels for {device.type}"
-    return OPERATIONS[name].refused(device)
+    return refused_on_hopper(OPERATIONS[name].on_hopper, device)
 
 
 def explain(
@@ -170,14 +165,11 @@ def run_operation(
 def _run_kernel(
     operation: Operation, dtype: torch.dtype, state: Tensor, tensors: dict[str, Tensor], **settings: Any
 ) -> tuple[Tensor, Tensor]:
-    arguments = {
-        key: x.to(torch.float32 if key in operation.floats else dtype).contiguous()
-        for key, x in tensors.items()
-    }
+    dtypes = dict.fromkeys(operation.floats, torch.float32)
+    arguments = {key: x.to(dtypes.get(key, dtype)).contiguous() for key, x in tensors.items()}
     module, _, function = operation.kernel.partition(":")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         kernel = getattr(import_module(f"fla.ops.{module}"), function)
-        return kernel(
-            **arguments, scale=1.0, initial_state=state.float(), output_final_state=True, **settings
-        )
+        settings |= {"scale": 1.0, "initial_state": state.float(), "output_final_state": True}
+        return kernel(**arguments, **settings)

@@ -80,23 +80,13 @@ class PDSSM(Baseline):
 
 
 def batched_permutation_diagonal(
-    weights: Tensor,
-    dictionary: Tensor,
-    magnitude: Tensor,
-    phase: Tensor,
-    inputs: Tensor,
-    *,
-    initial_state: Tensor,
-) -> tuple[Tensor, Tensor]:
+    weights: Tensor, dictionary: Tensor, magnitude: Tensor, phase: Tensor, inputs: Tensor, *, initial_state: Tensor
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """`recurrences.permutation_diagonal` with the transitions of all steps made at once; same arguments and results."""
     permutations = recurrences.one_hot_columns(weights, dictionary)  # [B, T, N, N]
-    rotations = rotation(
-        torch.stack([magnitude * phase.cos(), magnitude * phase.sin()], -1)
-    )  # [B, T, N, 2, 2]
-    state, outputs = initial_state, []
-    for permutation, rotate, b in zip(
-        permutations.unbind(1), rotations.unbind(1), inputs.unbind(1), strict=True
-    ):
+    diagonal = torch.stack([magnitude * phase.cos(), magnitude * phase.sin()], -1)
+    state, outputs, steps = initial_state, [], (permutations, rotation(diagonal), inputs)
+    for permutation, rotate, b in zip(*(x.unbind(1) for x in steps), strict=True):
         state = torch.baddbmm(b, permutation, (rotate @ state.unsqueeze(-1)).squeeze(-1))
         outputs.append(state)
     return torch.stack(outputs, 1), state

@@ -154,14 +154,8 @@ def one_hot_columns(weights: Tensor, dictionary: Tensor) -> Tensor:
 
 
 def permutation_diagonal(
-    weights: Tensor,
-    dictionary: Tensor,
-    magnitude: Tensor,
-    phase: Tensor,
-    inputs: Tensor,
-    *,
-    initial_state: Tensor,
-) -> tuple[Tensor, Tensor]:
+    weights: Tensor, dictionary: Tensor, magnitude: Tensor, phase: Tensor, inputs: Tensor, *, initial_state: Tensor
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """h_t = P_t (d_t ⊙ h_{t-1}) + b_t, P_t with one-hot columns, d_t = magnitude exp(i phase).
 
     weights [B, T, K], dictionary [K, N, N], magnitude, phase [B, T, N], inputs and states [B, T, N, 2] (real,

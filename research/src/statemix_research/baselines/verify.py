@@ -24,7 +24,6 @@ from statemix_research.baselines.pdssm import batched_permutation_diagonal
 Tensors = dict[str, Tensor]
 Outputs = tuple[Tensor, ...]
 Precision = dict[str, tuple[torch.dtype, float]]
-Draw = torch.Generator
 
 B, T, H, K, N = 2, 130, 2, 64, 32
 """Batch, time (over two chunks of 64), heads, the size of keys and values, the size of diagonal states."""
@@ -37,6 +36,24 @@ TENSOR_CORES: Precision = {"cuda": (torch.float32, 5e-3), "cpu": (torch.float32,
 cuDNN rounds to TF32. A mistake shows as an error of order 1."""
 
 
+class Input(NamedTuple):
+    """Random numbers of `DRAWS[kind]` times `scale`, plus `shift`; times another input, by name."""
+
+    shape: tuple[int, ...]
+    scale: float = 1.0
+    shift: float = 0.0
+    kind: str = "normal"
+    times: str | None = None
+
+
+DRAWS: dict[str, Callable[..., Tensor]] = {
+    "normal": torch.randn,
+    "uniform": torch.rand,
+    "unit": lambda *shape, **how: F.normalize(torch.randn(*shape, **how), dim=-1),
+    "softmax": lambda *shape, **how: torch.randn(*shape, **how).softmax(-1),
+}
+
+
 class Comparison(NamedTuple):
     """What is compared: `fast` and `loop` take the inputs by name and return outputs and final states."""
 
@@ -45,7 +62,7 @@ class Comparison(NamedTuple):
     kernel: str
     """A key of `kernels.OPERATIONS`, or what else computes it."""
     precision: Precision
-    inputs: Callable[[Draw], Tensors]
+    inputs: dict[str, Input]
     fast: Callable[..., Outputs]
     loop: Callable[..., Outputs]
     floats: tuple[str, ...] = ()
@@ -76,17 +93,11 @@ class Check:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON, which has no NaN: null, beside "passed": false."""
-        errors = {name: _finite(error) for name, error in self.gradient_errors.items()}
-        changed = {
-            "output_error": _finite(self.output_error),
-            "gradient_errors": errors,
-            "passed": self.passed,
-        }
-        return asdict(self) | changed
-
-
-def _finite(error: float) -> float | None:
-    return error if math.isfinite(error) else None
+        errors = {"": self.output_error} | self.gradient_errors
+        finite = {name: error if math.isfinite(error) else None for name, error in errors.items()}
+        return asdict(self) | {
+            "output_error": finite.pop(""), "gradient_errors": finite, "passed": self.passed
+        }  # fmt: skip
 
 
 def select(names: Iterable[str]) -> list[Comparison]:
@@ -128,11 +139,13 @@ def implementation(comparison: Comparison, device: torch.device) -> tuple[str, s
 
 def draw_inputs(comparison: Comparison, dtype: torch.dtype, device: torch.device) -> Tensors:
     """The inputs of a comparison: numbers that `dtype` holds exactly, states and `floats` in float32."""
-    inputs = {name: x.to(dtype) for name, x in comparison.inputs(torch.Generator().manual_seed(0)).items()}
-    return {
-        name: x.to(device, torch.float32 if "state" in name or name in comparison.floats else dtype)
-        for name, x in inputs.items()
-    }
+    generator, inputs = torch.Generator().manual_seed(0), Tensors()
+    for name, (shape, scale, shift, kind, times) in comparison.inputs.items():
+        x = scale * DRAWS[kind](*shape, generator=generator, dtype=torch.float64) + shift
+        inputs[name] = x if times is None else x * inputs[times]
+    inputs = {name: x.to(device, dtype) for name, x in inputs.items()}
+    wide = {name: x.float() for name, x in inputs.items() if "state" in name or name in comparison.floats}
+    return inputs | wide
 
 
 def outputs_and_gradients(function: Callable[..., Outputs], inputs: Tensors) -> list[Tensor]:
@@ -153,88 +166,54 @@ def relative_error(got: Tensor, want: Tensor) -> float:
     return float((got.double() - want).norm() / want.norm())
 
 
-def _normal(draw: Draw, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=draw, dtype=torch.float64)
+HEADS, STATE = (B, T, H, K), (B, H, K, K)
 
 
-def _uniform(draw: Draw, *shape: int) -> Tensor:
-    return torch.rand(*shape, generator=draw, dtype=torch.float64)
-
-
-def _keys(draw: Draw, steps: int) -> Tensor:
-    return F.normalize(_normal(draw, B, steps, H, K), dim=-1)
-
-
-def _simple_gla(draw: Draw) -> Tensors:
-    q, k, v = (_normal(draw, B, T, H, K) * size for size in (K**-0.5, 1.0, 0.1))
-    return {"q": q, "k": k, "v": v, "g": -_uniform(draw, B, T, H), "initial_state": _normal(draw, B, H, K, K)}
-
-
-def _delta(draw: Draw, *, gated: bool, factors: int) -> Tensors:
-    steps = T * factors
-    inputs = {"q": _keys(draw, T), "k": _keys(draw, steps), "v": _normal(draw, B, steps, H, K)}
-    inputs["beta"] = 2 * _uniform(draw, B, steps, H)
+def _delta(factors: int, *, gated: bool = True) -> dict[str, Input]:
+    written = (B, T * factors, H, K)
+    inputs = {"q": Input(HEADS, kind="unit"), "k": Input(written, kind="unit"), "v": Input(written)}
+    inputs["beta"] = Input(written[:3], 2.0, kind="uniform")
     if gated:
-        inputs["g"] = -0.2 * _uniform(draw, B, T, H)
-    return inputs | {"initial_state": _normal(draw, B, H, K, K)}
+        inputs["g"] = Input((B, T, H), -0.2, kind="uniform")
+    return inputs | {"initial_state": Input(STATE)}
 
 
-def _rwkv7(draw: Draw) -> Tensors:
-    removed = _keys(draw, T)
-    return {
-        "r": _normal(draw, B, T, H, K) * K**-0.5,
-        "w": -math.exp(-0.5) * _uniform(draw, B, T, H, K),
-        "k": _normal(draw, B, T, H, K) * 0.5,
-        "v": _normal(draw, B, T, H, K),
-        "a": -removed,
-        "b": removed * _uniform(draw, B, T, H, K),
-        "initial_state": _normal(draw, B, H, K, K),
-    }
-
-
-def _mlstm(draw: Draw) -> Tensors:
-    sizes = {"q": 1.0, "k": K**-0.5, "v": 1.0}
-    inputs = {name: _normal(draw, B, T, H, K) * size for name, size in sizes.items()}
-    inputs |= {"i": _normal(draw, B, T, H), "f": 3 + _normal(draw, B, T, H)}
-    shapes = {"state_c": (B, H, K, K), "state_n": (B, H, K), "state_m": (B, H)}
-    return inputs | {name: _normal(draw, *shape) for name, shape in shapes.items()}
-
-
-def _slstm(draw: Draw) -> Tensors:
-    states = {f"state_{name}": _normal(draw, B, H, N) for name in "hc"}
-    states |= {"state_n": 1 + _uniform(draw, B, H, N), "state_m": _normal(draw, B, H, N)}
-    return {"gates": _normal(draw, B, T, 4, H, N), "recurrent": _normal(draw, 4, H, N, N) * N**-0.5} | states
-
-
-def _lru(draw: Draw) -> Tensors:
-    size, phase = 0.5 + 0.49 * _uniform(draw, N), 2 * math.pi * _uniform(draw, N)
-    eigenvalues = size.unsqueeze(-1) * torch.stack([phase.cos(), phase.sin()], -1)
-    return {
-        "eigenvalues": eigenvalues,
-        "inputs": _normal(draw, B, T, N, 2),
-        "initial_state": _normal(draw, B, N, 2),
-    }
-
-
-def _pdssm(draw: Draw) -> Tensors:
-    return {
-        "weights": _normal(draw, B, T, 8).softmax(-1),
-        "dictionary": _normal(draw, 8, N, N),
-        "magnitude": 0.5 + 0.5 * _uniform(draw, B, T, N),
-        "phase": 2 * math.pi * _uniform(draw, B, T, N),
-        "inputs": _normal(draw, B, T, N, 2),
-        "initial_state": _normal(draw, B, N, 2),
-    }
-
-
-def _attention(draw: Draw) -> Tensors:
-    return {name: _normal(draw, B, T, H, K) for name in "qkv"}
-
-
-def _lstm(draw: Draw) -> Tensors:
-    shapes = {"weight_ih": (4 * N, N), "weight_hh": (4 * N, N), "bias_ih": (4 * N,), "bias_hh": (4 * N,)}
-    weights = {f"{name}_l0": _normal(draw, *shape) * N**-0.5 for name, shape in shapes.items()}
-    return {"x": _normal(draw, B, T, N), **weights, "state": _normal(draw, B, 2, N)}
+INPUTS: dict[str, dict[str, Input]] = {
+    "simple_gla": {
+        "q": Input(HEADS, K**-0.5), "k": Input(HEADS), "v": Input(HEADS, 0.1),
+        "g": Input((B, T, H), -1.0, kind="uniform"), "initial_state": Input(STATE),
+    },
+    "rwkv7": {
+        "r": Input(HEADS, K**-0.5), "w": Input(HEADS, -math.exp(-0.5), kind="uniform"), "k": Input(HEADS, 0.5),
+        "v": Input(HEADS), "a": Input(HEADS, -1.0, kind="unit"), "b": Input(HEADS, -1.0, kind="uniform", times="a"),
+        "initial_state": Input(STATE),
+    },
+    "mlstm": {
+        "q": Input(HEADS), "k": Input(HEADS, K**-0.5), "v": Input(HEADS), "i": Input((B, T, H)),
+        "f": Input((B, T, H), shift=3.0), "state_c": Input(STATE), "state_n": Input(STATE[:3]),
+        "state_m": Input(STATE[:2]),
+    },
+    "slstm": {
+        "gates": Input((B, T, 4, H, N)), "recurrent": Input((4, H, N, N), N**-0.5), "state_h": Input((B, H, N)),
+        "state_c": Input((B, H, N)), "state_n": Input((B, H, N), shift=1.0, kind="uniform"),
+        "state_m": Input((B, H, N)),
+    },
+    "lru": {
+        "eigenvalues": Input((N, 2), 0.95, kind="unit"), "inputs": Input((B, T, N, 2)),
+        "initial_state": Input((B, N, 2)),
+    },
+    "pdssm": {
+        "weights": Input((B, T, 8), kind="softmax"), "dictionary": Input((8, N, N)),
+        "magnitude": Input((B, T, N), 0.5, 0.5, "uniform"), "phase": Input((B, T, N), 2 * math.pi, kind="uniform"),
+        "inputs": Input((B, T, N, 2)), "initial_state": Input((B, N, 2)),
+    },
+    "attention": dict.fromkeys("qkv", Input(HEADS)),
+    "lstm": {
+        "x": Input((B, T, N)), "weight_ih_l0": Input((4 * N, N), N**-0.5),
+        "weight_hh_l0": Input((4 * N, N), N**-0.5), "bias_ih_l0": Input((4 * N,), N**-0.5),
+        "bias_hh_l0": Input((4 * N,), N**-0.5), "state": Input((B, 2, N)),
+    },
+}  # fmt: skip
 
 
 def _attention_fast(q: Tensor, k: Tensor, v: Tensor) -> Outputs:
@@ -265,45 +244,35 @@ def _tuple_state(function: Callable[..., tuple[Tensor, Outputs]]) -> Callable[..
     return run
 
 
-def _with_kernel(
-    baseline: str, operation: str, inputs: Callable[..., Tensors], factors: int = 1
-) -> Comparison:
+def _with_kernel(baseline: str, operation: str, inputs: dict[str, Input], factors: int = 1) -> Comparison:
     """A comparison of a layer that calls `kernels.run_operation`."""
     settings = {"num_householder": factors} if factors > 1 else {}
     name = f"{operation}, {factors} factors" if factors > 1 else operation
+    loop, floats = kernels.OPERATIONS[operation].loop, kernels.OPERATIONS[operation].floats
 
     def fast(initial_state: Tensor, **tensors: Tensor) -> Outputs:
         return kernels.run_operation(operation, "auto", initial_state, tensors, **settings)
 
-    def loop(**tensors: Tensor) -> Outputs:
-        return kernels.OPERATIONS[operation].loop(**tensors)
-
-    return Comparison(
-        baseline, name, operation, HALF, inputs, fast, loop, kernels.OPERATIONS[operation].floats
-    )
-
-
-def _delta_rule(baseline: str, operation: str, *, gated: bool = True, factors: int = 1) -> Comparison:
-    return _with_kernel(baseline, operation, partial(_delta, gated=gated, factors=factors), factors)
+    return Comparison(baseline, name, operation, HALF, inputs, fast, loop, floats)
 
 
 COMPARISONS: list[Comparison] = [
-    Comparison("lstm", "lstm", "torch.nn.LSTM", TENSOR_CORES, _lstm, _lstm_fast, _lstm_loop),
-    Comparison("lru", "complex diagonal scan", "affine_scan", FULL, _lru,
+    Comparison("lstm", "lstm", "torch.nn.LSTM", TENSOR_CORES, INPUTS["lstm"], _lstm_fast, _lstm_loop),
+    Comparison("lru", "complex diagonal scan", "affine_scan", FULL, INPUTS["lru"],
                partial(complex_scan, backend="auto"), recurrences.complex_diagonal),
-    _with_kernel("mamba2", "simple_gla", _simple_gla),
-    _delta_rule("deltanet", "delta_rule", gated=False),
-    _delta_rule("gated_deltanet", "gated_delta_rule"),
-    _delta_rule("gated_deltaproduct", "gated_delta_product", factors=2),
-    _delta_rule("gated_deltaproduct", "gated_delta_product", factors=4),
-    _with_kernel("rwkv7", "rwkv7", _rwkv7),
-    Comparison("mlstm", "mlstm", "torch, chunks of 64", FULL, _mlstm,
+    _with_kernel("mamba2", "simple_gla", INPUTS["simple_gla"]),
+    _with_kernel("deltanet", "delta_rule", _delta(1, gated=False)),
+    _with_kernel("gated_deltanet", "gated_delta_rule", _delta(1)),
+    _with_kernel("gated_deltaproduct", "gated_delta_product", _delta(2), 2),
+    _with_kernel("gated_deltaproduct", "gated_delta_product", _delta(4), 4),
+    _with_kernel("rwkv7", "rwkv7", INPUTS["rwkv7"]),
+    Comparison("mlstm", "mlstm", "torch, chunks of 64", FULL, INPUTS["mlstm"],
                _tuple_state(chunked.mlstm), _tuple_state(recurrences.mlstm)),
-    Comparison("slstm", "slstm", "torch, a loop", FULL, _slstm,
+    Comparison("slstm", "slstm", "torch, a loop", FULL, INPUTS["slstm"],
                _tuple_state(recurrences.slstm), _tuple_state(recurrences.slstm)),
-    Comparison("attention", "causal attention", "scaled_dot_product_attention", HALF, _attention, _attention_fast,
-               lambda **tensors: (recurrences.attention(**tensors),)),
-    Comparison("pdssm", "permutation diagonal scan", "torch, a loop", FULL, _pdssm,
+    Comparison("attention", "causal attention", "scaled_dot_product_attention", HALF, INPUTS["attention"],
+               _attention_fast, lambda **tensors: (recurrences.attention(**tensors),)),
+    Comparison("pdssm", "permutation diagonal scan", "torch, a loop", FULL, INPUTS["pdssm"],
                batched_permutation_diagonal, recurrences.permutation_diagonal),
 ]  # fmt: skip
 """All comparisons, in the order of `BASELINES`."""

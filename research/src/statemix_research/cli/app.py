@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from statemix.cli.program import Commands, Program
+from statemix.cli import Commands, Program
 from statemix_research.cli import baselines, sweeps
 
 COMMANDS: Commands = {

@@ -9,9 +9,7 @@ from typing import Annotated
 import torch
 import typer
 
-from statemix.cli.console import Styled, output, progress
-from statemix.cli.errors import Failure
-from statemix.cli.table import Column, Table
+from statemix.cli import Column, Failure, Styled, Table, output, progress
 from statemix.environment import describe, installed_version
 from statemix.training.files import write_json
 from statemix_research.baselines.verify import Check, check, select

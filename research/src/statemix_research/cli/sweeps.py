@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from statemix.cli.console import output, progress
-from statemix.cli.errors import Failure, Interrupted
-from statemix.cli.table import Column, Table
+from statemix.cli import Column, Failure, Interrupted, Table, output, progress
 from statemix.text import visible
 
 if TYPE_CHECKING:
@@ -115,7 +113,7 @@ def run(
                 packed=sweeps.default_packed(scheduler) if packed is None else packed,
             )  # fmt: skip
     except KeyboardInterrupt:
-        over = "the time limit is reached: " if time.monotonic() > until else ""
+        over = "the time limit is over: " if time.monotonic() > until else ""
         raise Interrupted(f"{over}all active runs are saved; the same command goes on from there") from None
     executor.shutdown()
     damaged = _tell_damaged(place, ended)

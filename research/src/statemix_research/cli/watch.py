@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from rich.console import Group
 from rich.live import Live
 
-from statemix.cli.console import Styled
-from statemix.cli.console import progress as console_of
+from statemix.cli import Styled
+from statemix.cli import progress as console_of
 from statemix.text import duration
 from statemix.waiting import Lines, is_watched
 

@@ -13,7 +13,7 @@ from statemix_research.paper.experiment import Figure
 from statemix_research.paper.selection import ACCURACIES, bootstrap, choose, matching, summaries
 from statemix_research.paper.tables import by_length
 
-from statemix.report.palette import MAX_SERIES, look_of
+from statemix.report import MAX_SERIES, look_of
 from statemix.text import visible
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882
 PUBLISHED = "#999999"
 
 NAMES = {
-    "flops_per_step": "FLOPs per token",
+    "flops_per_step": "FLOPs of the recurrences per token",
     "flops_per_token": "FLOPs per token, whole model",
     "tokens_per_s": "tokens per second",
     "state_size": "state size",

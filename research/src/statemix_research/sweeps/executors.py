@@ -10,6 +10,7 @@ import signal
 import threading
 import uuid
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor
 from concurrent.futures import TimeoutError as Late
@@ -43,8 +44,8 @@ PRELOADED = ["statemix_research.sweeps.work", "torch._dynamo", "numba"]
 
 
 def worker_context() -> Any:
-    """How workers begin: forked off a server that has imported what they need; on a machine with a GPU, whose driver
-    does not survive a fork, and where there are no forks, each from the beginning."""
+    """Workers are forked off a server that has imported what they need; anew beside a GPU, whose driver survives no
+    fork."""
     if torch.cuda.is_available() or "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -78,49 +79,45 @@ class Processes(Executor):
         if workers < 1:
             raise ValueError(f"workers: got {workers}, expected at least 1")
         self.workers = workers
-        self._pools: dict[int, ProcessPoolExecutor] = {}
-        self._pids: dict[int, Future[int]] = {}
-        self._busy = dict.fromkeys(range(workers), 0)
-        self._slots = weakref.WeakKeyDictionary[Future[Any], int]()
+        self._slots: dict[int, tuple[ProcessPoolExecutor, Future[int]]] = {}
+        self._busy = Counter[int]()
+        self._slot_of = weakref.WeakKeyDictionary[Future[Any], int]()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """As every executor's."""
-        slot = min(self._busy, key=lambda one: self._busy[one])
+        slot = min(range(self.workers), key=lambda one: self._busy[one])
         try:
             future = self._pool(slot).submit(fn, *args, **kwargs)
         except BrokenProcessPool:  # it died idle, or with its last job
-            self._pools.pop(slot).shutdown(wait=False)
+            self._leave(slot)
             future = self._pool(slot).submit(fn, *args, **kwargs)
         self._busy[slot] += 1
-        self._slots[future] = slot
-        future.add_done_callback(lambda _: self._release(slot))
+        self._slot_of[future] = slot
+        future.add_done_callback(lambda _: self._busy.subtract([slot]))
         return future
 
     def renew(self, future: Future[Any]) -> None:
         """The process that had this job was told to leave, and would do no other: the next job finds a new one."""
-        pool = self._pools.pop(self._slots[future], None)
-        if pool is not None:
-            pool.shutdown(wait=False)
+        self._leave(self._slot_of[future])
 
     def _pool(self, slot: int) -> ProcessPoolExecutor:
-        if slot not in self._pools:
-            self._pools[slot] = ProcessPoolExecutor(
-                1, mp_context=worker_context(), initializer=begin, initargs=(slot,)
-            )
-            self._pids[slot] = self._pools[slot].submit(os.getpid)
-        return self._pools[slot]
+        if slot not in self._slots:
+            pool = ProcessPoolExecutor(1, mp_context=worker_context(), initializer=begin, initargs=(slot,))
+            self._slots[slot] = pool, pool.submit(os.getpid)
+        return self._slots[slot][0]
 
-    def _release(self, slot: int) -> None:
-        self._busy[slot] -= 1
+    def _leave(self, slot: int) -> None:
+        if slot in self._slots:
+            self._slots.pop(slot)[0].shutdown(wait=False)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As every executor's; with `cancel_futures` the jobs under way are told to save and leave (SIGINT)."""
-        for pid in self._pids.values() if cancel_futures else ():
+        slots, self._slots = list(self._slots.values()), {}
+        for _, pid in slots if cancel_futures else ():
             with contextlib.suppress(Late, CancelledError, BrokenProcessPool, ProcessLookupError):
                 os.kill(pid.result(BEGIN), signal.SIGINT)
-        for pool in self._pools.values():
+        for pool, _ in slots:
             pool.shutdown(wait=wait, cancel_futures=cancel_futures)
-        self._pools = {}
 
 
 def begin(slot: int) -> None:
@@ -245,19 +242,13 @@ def executor_of(workers: int | None, scheduler: str | None) -> Processes | Clust
         if workers is not None:
             raise ValueError("workers: a scheduler has its own, expected --workers or --scheduler, not both")
         return Cluster(scheduler)
-    return Processes(default_workers() if workers is None else workers)
+    if workers is None and torch.cuda.is_available():
+        workers = torch.cuda.device_count()
+    elif workers is None:  # of the cores those that this process may use
+        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Processes(workers)
 
 
 def default_packed(scheduler: str | None) -> int:
     """How many trainings a worker runs side by side: several on a GPU of this machine, else one."""
     return PACKED if scheduler is None and torch.cuda.is_available() else 1
-
-
-def default_workers() -> int:
-    """A process for every GPU or, without any, for every core that this process may use."""
-    return torch.cuda.device_count() if torch.cuda.is_available() else cores()
-
-
-def cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -6,23 +6,26 @@ import functools
 import inspect
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from statemix import __version__
 from statemix.nn import MIXERS
 from statemix.tasks import get_task
-from statemix.training import Config, check, parse_override, shorten_warmup
-from statemix_research.sweeps.models import ModelSpec, ShapesOnly, Skipped, get_model_spec, sized
-from statemix_research.sweeps.store import Job, Keys, key_of
+from statemix.training import Config, check, flatten, parse_override, shorten_warmup
+from statemix_research.sweeps.models import ShapesOnly, Skipped, get_model_spec, sized
+from statemix_research.sweeps.store import Job, key_of
 from statemix_research.sweeps.tasks import get_task_spec
 
 Labels = dict[str, Any]
 """What a cell is called by in tables: task, model, m, matched_on, size, lr, seed, …"""
 
 NO_GATES = "–"
-"""The normalisation of a baseline."""
+"""What stands for the settings of a baseline's gates."""
+
+GATES = ("normalization", "transition_bias")
+"""Settings of the gates, which a baseline has none of."""
 
 FREE = ("lr", "seed")
 """Training settings in which the runs of one point of a grid differ."""
@@ -36,18 +39,11 @@ class Cell(NamedTuple):
 
 
 class InvalidCell(NamedTuple):
-    """A point of a grid that does not run, and why."""
+    """A point of a grid that does not run, and why; without one that this installation cannot build the rest does."""
 
     labels: Labels
     reason: str
-
-
-class Expansion(NamedTuple):
-    """A whole grid: what runs, what this installation cannot build, and what is impossible."""
-
-    cells: list[Cell]
-    skipped: list[InvalidCell]
-    invalid: list[InvalidCell]
+    is_skipped: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,7 @@ class Sweep:
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     probes: tuple[str, ...] = ()
 
-    def expand(self, overrides: Iterable[str] = (), *, to_run: bool = True) -> Expansion:
+    def expand(self, overrides: Iterable[str] = (), *, to_run: bool = True) -> Iterator[Cell | InvalidCell]:
         """Every cell.
 
         Args:
@@ -83,18 +79,22 @@ class Sweep:
             to_run: Every model is built to be checked. Else one for each task, which is quicker and still finds wrong
                 overrides.
         """
-        parsed = [parse_override(text) for text in overrides]
-        cells: dict[tuple[Any, ...], Cell] = {}
-        skipped, invalid, seen = list[InvalidCell](), list[InvalidCell](), set[str]()
+        parsed, seen = [parse_override(text) for text in overrides], set[str]()
+        varied = [key for key in FREE if f"training.{key}" not in _given(parsed)]
         for point in self._points():
-            checked = to_run or point["task"] not in seen
-            try:
-                for cell in self._runs(point, parsed, checked, invalid):
-                    cells.setdefault((cell.job.key, *cell.labels.values()), cell)
+            first: Cell | None = None
+            for lr, seed in itertools.product(self.rates, self.seeds):
+                run = {**point, "lr": lr, "seed": seed}
+                try:
+                    if first is None:
+                        first = cell = self._cell(run, parsed, to_run or point["task"] not in seen)
+                    else:
+                        cell = _at_other_rates(first, {key: run[key] for key in varied})
+                except (Skipped, ValueError, TypeError) as error:
+                    yield InvalidCell(_labels(run), str(error), isinstance(error, Skipped))
+                else:
                     seen.add(point["task"])
-            except Skipped as error:
-                skipped += [InvalidCell(_shown(run), str(error)) for run in self._seeded(point)]
-        return Expansion(list(cells.values()), skipped, invalid)
+                    yield cell
 
     def _points(self) -> Iterator[dict[str, Any]]:
         """The combinations of all axes but rates and seeds; a baseline has neither normalisation nor bias."""
@@ -105,114 +105,67 @@ class Sweep:
         }  # fmt: skip
         for values in itertools.product(*axes.values()):
             point = dict(zip(axes, values, strict=True))
-            is_first = (point["normalization"], point["transition_bias"]) == (
-                self.normalizations[0],
-                self.transition_biases[0],
-            )
-            if is_first or not get_model_spec(point["model"]).is_baseline:
+            usual = (self.normalizations[0], self.transition_biases[0])
+            if not get_model_spec(point["model"]).is_baseline or tuple(map(point.get, GATES)) == usual:
                 yield point
 
-    def _seeded(self, point: dict[str, Any]) -> list[dict[str, Any]]:
-        """A point at every rate and seed."""
-        return [{**point, "lr": lr, "seed": seed} for lr, seed in itertools.product(self.rates, self.seeds)]
-
-    def _runs(
-        self, point: dict[str, Any], parsed: list[dict[str, Any]], checked: bool, invalid: list[InvalidCell]
-    ) -> Iterator[Cell]:
-        """The cells of a point; the impossible ones are added to `invalid`. Errors: Skipped."""
-        fixed = {key for one in parsed for key in one.get("training", {})}
-        vary: Callable[[Mapping[str, Any]], Cell] | None = None
-        for run in self._seeded(point):
-            try:
-                if vary is not None:
-                    yield vary({key: run[key] for key in FREE if key not in fixed})
-                else:
-                    cell = self._cell(run, parsed, checked)
-                    vary = _at_other_rates(cell)
-                    yield cell
-            except (ValueError, TypeError) as error:
-                invalid.append(InvalidCell(_shown(run), str(error)))
-
-    def _cell(self, point: dict[str, Any], parsed: list[dict[str, Any]], checked: bool) -> Cell:
-        task, spec = get_task_spec(point["task"]), get_model_spec(point["model"])
+    def _cell(self, run: dict[str, Any], parsed: list[dict[str, Any]], checked: bool) -> Cell:
+        task, spec, given = get_task_spec(run["task"]), get_model_spec(run["model"]), _given(parsed)
         content: dict[str, Any] = {
             "task": {**task.task, **self.settings.get("task", {})},
-            "model": {"depth": point["depth"], **self.settings.get("model", {})},
+            "model": {"depth": run["depth"], **self.settings.get("model", {})},
             "training": {
-                **task.training, **self.settings.get("training", {}), "lr": point["lr"], "seed": point["seed"],
-                "weight_decay": point["weight_decay"], "tensorboard": "off",
+                **task.training, **self.settings.get("training", {}), "lr": run["lr"], "seed": run["seed"],
+                "weight_decay": run["weight_decay"], "tensorboard": "off",
             },
             "mixer": {},
         }  # fmt: skip
-        _override(content, parsed)
-        matched_on, size = point["size"]
-        mixer = sized(spec, content["model"].get("dim", Config().model.dim), matched_on, size)
+        for section, values in (item for one in parsed for item in one.items()):
+            if section not in content or not isinstance(values, dict):
+                raise ValueError(f"setting: got {section!r}, expected task.…, mixer.…, model.… or training.…")
+            content[section].update(values)
+        mixer = sized(spec, content["model"].get("dim", Config().model.dim), *run["size"])
         own = {f"task.{key}" for key in task.task if key != "length"} | {f"mixer.{key}" for key in mixer}
-        for key in (
-            f"{section}.{key}" for one in parsed for section, values in one.items() for key in values
-        ):
-            if key in own or key == "mixer.name":
+        for key in given:
+            if key in own:
                 raise ValueError(
                     f"setting: got {key}, which the experiment sets itself, expected another one"
                 )
         if not spec.is_baseline:
-            mixer |= {key: point[key] for key in ("normalization", "transition_bias")}
+            mixer |= {key: run[key] for key in GATES}
         content["mixer"] = {**mixer, **content["mixer"]}
-        warmup_given = any("warmup" in one.get("training", ()) for one in parsed)
-        config = resolved(content, checked, shorten=not warmup_given)
-        return Cell(self._labels(point, spec, config), Job(config["name"], "train", config, self.probes))
-
-    def _labels(self, point: dict[str, Any], spec: ModelSpec, config: dict[str, Any]) -> Labels:
-        """In the order of the columns of a table of all runs."""
-        (matched_on, size), training, mixer = point["size"], config["training"], config["mixer"]
-        return {
-            "task": get_task_spec(point["task"]).label, "model": spec.label, "layer": spec.layer, "m": spec.m,
-            "matched_on": matched_on, "size": size,
-            "normalization": NO_GATES if spec.is_baseline else mixer["normalization"],
-            "transition_bias": NO_GATES if spec.is_baseline else mixer["transition_bias"],
-            "depth": config["model"]["depth"],
-            "lr": training["lr"], "weight_decay": training["weight_decay"], "seed": training["seed"],
-            "length": config["task"]["length"],
-        }  # fmt: skip
+        config = resolved(content, checked, shorten="training.warmup" not in given)
+        return Cell(_labels(run, config), Job(config["name"], "train", config, self.probes))
 
 
-def _override(content: dict[str, Any], parsed: Iterable[Mapping[str, Any]]) -> None:
-    for one in parsed:
-        for section, values in one.items():
-            if section not in content or not isinstance(values, dict):
-                raise ValueError(f"setting: got {section!r}, expected task.…, mixer.…, model.… or training.…")
-            content[section].update(values)
+def _given(parsed: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The names of the settings that a person gave."""
+    return [key for one in parsed for key in flatten(one)]
 
 
-def _shown(point: dict[str, Any]) -> Labels:
-    """The labels of a point that has no cell."""
-    (matched_on, size), spec = point["size"], get_model_spec(point["model"])
-    labels = {**point, "task": get_task_spec(point["task"]).label, "model": spec.label}
-    labels |= {"matched_on": matched_on, "size": size}
-    if spec.is_baseline:
-        labels |= {"normalization": NO_GATES, "transition_bias": NO_GATES}
-    return labels
+def _labels(run: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> Labels:
+    """The labels of a run, in the order of the columns of a table of all runs; those of a cell are its settings."""
+    (matched_on, size), spec = run["size"], get_model_spec(run["model"])
+    labels = {
+        "task": get_task_spec(run["task"]).label, "model": spec.label, "layer": spec.layer, "m": spec.m,
+        "matched_on": matched_on, "size": size, "normalization": run["normalization"],
+        "transition_bias": run["transition_bias"], "depth": run["depth"], "lr": run["lr"],
+        "weight_decay": run["weight_decay"], "seed": run["seed"],
+    }  # fmt: skip
+    if config is not None:
+        told = {**config["mixer"], **config["training"], **config["model"]}
+        set_here = (*GATES, "depth", *FREE, "weight_decay")
+        labels |= {key: told[key] for key in set_here if key in told} | {"length": config["task"]["length"]}
+    return labels | dict.fromkeys(GATES, NO_GATES) if spec.is_baseline else labels
 
 
-def _at_other_rates(cell: Cell) -> Callable[[Mapping[str, Any]], Cell]:
-    """What makes, from one cell of a point, those with other values of `FREE`, in a tenth of the time."""
-    config = cell.job.content
-    keys = Keys("train", config, [f"training.{key}" for key in FREE])
-
-    def vary(values: Mapping[str, Any]) -> Cell:
-        free = _checked_free(*(values.get(key, config["training"][key]) for key in FREE))
-        key = keys.key(free.values())
-        content = {**config, "name": key, "training": {**config["training"], **free}}
-        return Cell({**cell.labels, **free}, cell.job._replace(key=key, content=content))
-
-    return vary
-
-
-@functools.lru_cache(maxsize=10_000)
-def _checked_free(*values: Any) -> dict[str, Any]:
-    """Values of `FREE`, checked and of the right types. ValueError naming the setting."""
-    training = Config.from_dict({"training": dict(zip(FREE, values, strict=True))}).training
-    return {key: getattr(training, key) for key in FREE}
+def _at_other_rates(cell: Cell, values: Mapping[str, Any]) -> Cell:
+    """A cell with other values of `FREE`, in a fraction of the time. ValueError naming the setting."""
+    content = dict(cell.job.content)
+    content = Config.from_dict({**content, "training": {**content["training"], **values}}).to_dict()
+    content["name"] = key_of("train", content)
+    labels = {**cell.labels, **{key: content["training"][key] for key in FREE}}
+    return Cell(labels, cell.job._replace(key=content["name"], content=content))
 
 
 def resolved(content: Mapping[str, Any], checked: bool = True, *, shorten: bool = False) -> dict[str, Any]:
@@ -225,25 +178,15 @@ def resolved(content: Mapping[str, Any], checked: bool = True, *, shorten: bool 
     config = shorten_warmup(config) if shorten else config
     plain = config.to_dict()
     if checked:
-        training = {key: value for key, value in plain["training"].items() if key not in FREE}
-        _check_once(json.dumps({**plain, "training": training}, sort_keys=True))
+        with ShapesOnly():
+            check(config)
     plain["task"] = {**_task_options(json.dumps(plain["task"])), "name": plain["task"]["name"]}
     defaults = _mixer_defaults(plain["mixer"]["name"])
-    given = {key: _as_default(value, defaults.get(key)) for key, value in plain["mixer"].items()}
-    plain["mixer"] = {**defaults, **given}
+    for key, value in plain["mixer"].items():
+        if isinstance(defaults.get(key), float) and type(value) is int:
+            plain["mixer"][key] = float(value)  # 0 and 0.0 make no two runs
+    plain["mixer"] = {**defaults, **plain["mixer"]}
     return {**plain, "name": key_of("train", plain)}
-
-
-def _as_default(value: Any, default: Any) -> Any:
-    """A whole number as a float where the default is one: 0 and 0.0 make no two runs."""
-    return float(value) if isinstance(default, float) and type(value) is int else value
-
-
-@functools.lru_cache(maxsize=100_000)
-def _check_once(content: str) -> None:
-    """`check`, once for all learning rates and seeds of a cell."""
-    with ShapesOnly():
-        check(Config.from_dict(json.loads(content)))
 
 
 @functools.lru_cache(maxsize=10_000)
@@ -262,12 +205,14 @@ def _mixer_defaults(mixer: str) -> Mapping[str, Any]:
 
 def describe(labels: Labels) -> str:
     """ "S3, BD-LRU m = 3, state 128, lr 0.001, seed 0": a cell in a line."""
-    parts = [str(labels[key]) for key in ("task", "panel", "model") if labels.get(key) is not None]
-    if "matched_on" in labels:
-        parts.append(f"{labels['matched_on']} {labels['size']}")
-    if labels.get("normalization", "softmax") not in ("softmax", NO_GATES):
-        parts.append(labels["normalization"])
-    if labels.get("transition_bias", 0.0) not in (0.0, NO_GATES):
-        parts.append(f"transition bias {labels['transition_bias']}")
-    named = ("depth", "length", "lr", "seed")
-    return ", ".join(parts + [f"{key} {labels[key]}" for key in named if labels.get(key) is not None])
+    told = {key: value for key, value in labels.items() if value is not None}
+    parts = [str(told[key]) for key in ("task", "panel", "model") if key in told]
+    if "matched_on" in told:
+        parts.append(f"{told['matched_on']} {told['size']}")
+    if told.get("normalization", "softmax") not in ("softmax", NO_GATES):
+        parts.append(told["normalization"])
+    if told.get("transition_bias", 0.0) not in (0.0, NO_GATES):
+        parts.append(f"transition bias {told['transition_bias']}")
+    return ", ".join(
+        parts + [f"{key} {told[key]}" for key in ("depth", "length", "lr", "seed") if key in told]
+    )

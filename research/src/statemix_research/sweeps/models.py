@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from statemix.analysis.accounting import parameters, state_size
+from statemix.analysis import parameters, state_size
 from statemix.nn import MIXERS, build_mixer
 
 TOLERANCE = 0.25
@@ -109,19 +109,12 @@ def get_model_spec(name: str) -> ModelSpec:
     return MODEL_SPECS[name]
 
 
-FILLS = (
-    "uniform_", "normal_", "trunc_normal_", "kaiming_uniform_", "xavier_uniform_", "constant_", "copy_", "fill_",
-    "zero_", "clamp_", "log_", "exp_",
-)  # fmt: skip
-"""In-place initialisations, skipped where only sizes count."""
-
 ELEMENTWISE = ("neg", "log", "log1p", "exp", "expm1", "mul", "add", "sub", "__rsub__", "pow", "full_like")
-"""Functions whose result has the size of their arguments. On the meta device torch evaluates them in Python and imports
-its compiler for that, which takes seconds."""
+"""Functions whose result has the size of their arguments."""
 
 CREATION: dict[Any, Callable[..., Tensor]] = {
-    torch.linspace: lambda start, end, steps: torch.empty(steps),
-    torch.randn: lambda *size: torch.empty(*size),
+    torch.linspace: lambda start, end, steps, **named: torch.empty(steps, **named),
+    torch.randn: torch.empty,
 }
 """Functions that create a tensor with values, and the same without them."""
 
@@ -129,39 +122,30 @@ CREATION: dict[Any, Callable[..., Tensor]] = {
 class ShapesOnly(TorchFunctionMode):
     """Builds modules on the meta device without computing anything for their weights.
 
-    everything: whatever is created in this mode is on the meta device.
+    On that device torch evaluates some functions in Python, and imports its compiler for that, which takes seconds.
     """
-
-    def __init__(self, everything: bool = False) -> None:
-        super().__init__()
-        self.everything = everything
 
     def __torch_function__(
         self, function: Any, types: Any, arguments: Sequence[Any] = (), named: dict[str, Any] | None = None
     ) -> Any:
-        named = named or {}
-        given = arguments[0] if function in (torch.stack, torch.cat) else (*arguments, *named.values())
+        named, name = named or {}, function.__name__
+        if function in CREATION and named.get("device") == torch.device("meta"):
+            return CREATION[function](*arguments, **named)
+        given = arguments[0] if function is torch.stack else (*arguments, *named.values())
         tensors = [one for one in given if isinstance(one, Tensor) and one.is_meta]
-        shapes = {one.shape for one in tensors}
-        if tensors and function.__name__ in FILLS:
+        if tensors and name.endswith("_") and not name.endswith("__"):  # fills it in place
             return tensors[0]
-        if len(shapes) == 1 and function.__name__ in ELEMENTWISE:
+        if len({one.shape for one in tensors}) == 1 and name in ELEMENTWISE:
             return tensors[0].detach()
-        if len(shapes) == 1 and function is torch.stack and not named and len(arguments) == 1:
+        if tensors and function is torch.stack and len(arguments) == 1 and not named:
             return tensors[0].new_empty(len(tensors), *tensors[0].shape)
-        if tensors and function is torch.cat:
-            shape, dim = list(tensors[0].shape), named.get("dim", [*arguments, 0][1])
-            shape[dim] = sum(one.shape[dim] for one in tensors)
-            return tensors[0].new_empty(shape)
-        if self.everything and function in CREATION:
-            return CREATION[function](*arguments)
         return function(*arguments, **named)
 
 
 @functools.lru_cache(maxsize=100_000)
 def counted(mixer: str, dim: int, count: Callable[[Any], int]) -> int:
     """A count of a mixer, given as JSON, that is built without memory."""
-    with torch.device("meta"), ShapesOnly(everything=True):
+    with ShapesOnly(), torch.device("meta"):
         return count(build_mixer(**json.loads(mixer), dim=dim))
 
 
@@ -237,26 +221,17 @@ def _of_width(spec: ModelSpec, dim: int, width: int) -> dict[str, Any]:
 
 
 def nearest_width(count: Callable[[int], int], size: int) -> int:
-    """The width from 1 to `MAX_WIDTH` whose count is nearest to `size`; counts grow with the width.
+    """The width from 1 to `MAX_WIDTH` whose count is nearest to `size`; counts grow with the width, mostly in a line.
 
-    Counts are parabolas of the width, or nearly, so bisection looks first around where the parabola meets `size`.
+    Bisection looks first where the line through the counts at both ends meets `size`.
     """
     low, high = 1, 8
     while count(high) < size and high < MAX_WIDTH:
         low, high = high, min(8 * high, MAX_WIDTH)
     while high - low > 1:
-        guess = _interpolated(count, high, size)
-        for width in (guess, guess - 1, guess + 1, (low + high) // 2):
+        slope = (count(high) - count(low)) / (high - low)
+        guess = low + int((size - count(low)) / max(slope, 1e-9))
+        for width in (guess, guess + 1, (low + high) // 2):
             if low < width < high:
                 low, high = (width, high) if count(width) < size else (low, width)
     return min((low, high), key=lambda width: abs(count(width) - size))
-
-
-def _interpolated(count: Callable[[int], int], high: int, size: int) -> int:
-    """The width at which the parabola through the counts at 1, `high` / 2 and `high` is `size`."""
-    middle = max(2, high // 2)
-    slope = (count(middle) - count(1)) / (middle - 1)
-    bend = ((count(high) - count(middle)) / (high - middle) - slope) / (high - 1) if high > middle else 0.0
-    b, c = slope - bend * (1 + middle), count(1) - slope + bend * middle - size
-    denominator = b + math.sqrt(max(b * b - 4 * bend * c, 0.0))
-    return round(-2 * c / denominator) if denominator > 0 else high // 2

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from statemix_research.sweeps.grid import Cell, Expansion, InvalidCell, describe
+from statemix_research.sweeps.grid import FREE, Cell, InvalidCell, describe
 from statemix_research.sweeps.models import MODEL_SPECS
 from statemix_research.sweeps.store import Job
 from statemix_research.sweeps.tasks import TASK_SPECS
@@ -20,9 +21,8 @@ NAMED: Mapping[str, Mapping[str, Any]] = {"task": TASK_SPECS, "model": MODEL_SPE
 class Grid(Protocol):
     """A `Sweep`, or anything else that expands into cells."""
 
-    def expand(self, overrides: Iterable[str] = (), *, to_run: bool = True) -> Expansion:
+    def expand(self, overrides: Iterable[str] = (), *, to_run: bool = True) -> Iterator[Cell | InvalidCell]:
         """Every cell, with "key=value" settings for all of them; all are checked if they are `to_run`."""
-        ...
 
 
 class Presets(Protocol):
@@ -31,12 +31,10 @@ class Presets(Protocol):
     @property
     def name(self) -> str:
         """How commands call it."""
-        ...
 
     @property
     def presets(self) -> Mapping[str, Sequence[Grid]]:
         """Its grids."""
-        ...
 
 
 class Plan(NamedTuple):
@@ -63,14 +61,19 @@ def make_plan(experiment: Presets, preset: str, settings: Iterable[str] = (), *,
         known = ", ".join(map(repr, experiment.presets))
         raise ValueError(f"preset: got {preset!r}, expected one of {known}")
     settings = tuple(settings)
-    expansions = [grid.expand(settings, to_run=to_run) for grid in experiment.presets[preset]]
-    cells = [cell for part in expansions for cell in part.cells]
-    skipped = [one for part in expansions for one in part.skipped]
-    invalid = [one for part in expansions for one in part.invalid]
+    cells: dict[tuple[Any, ...], Cell] = {}
+    skipped, invalid = list[InvalidCell](), list[InvalidCell]()
+    for one in (one for grid in experiment.presets[preset] for one in grid.expand(settings, to_run=to_run)):
+        if isinstance(one, Cell):
+            cells.setdefault((one.job.key, *one.labels.values()), one)
+        else:
+            (skipped if one.is_skipped else invalid).append(one)
     if invalid:
-        total = len(cells) + len(invalid) + len(skipped)
-        raise ValueError(_told(experiment.name, invalid, total))
-    return Plan(experiment.name, preset, settings, cells, skipped)
+        points = ((one.reason, describe({**one.labels, **dict.fromkeys(FREE)})) for one in invalid)
+        told = _some([f"{reason} [{_some(of)}]" for reason, of in _grouped(points).items()])
+        of_all = f"{len(invalid)} of {len(cells) + len(invalid) + len(skipped)} cells"
+        raise ValueError(f"{experiment.name}: {of_all} cannot run, nothing was started: {told}")
+    return Plan(experiment.name, preset, settings, list(cells.values()), skipped)
 
 
 def jobs_of(cells: Iterable[Cell]) -> list[Job]:
@@ -112,29 +115,15 @@ def only(plan: Plan, choices: Iterable[str]) -> Plan:
 def _meant(key: str, text: str, known: Sequence[Any]) -> Any:
     """The value of a label that the text stands for."""
     named = NAMED.get(key, {})
+    wanted = {text, named[text].label if text in named else text}
+    with contextlib.suppress(ValueError):
+        wanted.add(float(text))
     for value in known:
-        number = value is not None and not isinstance(value, str) and _number(text) == value
-        if number or str(value) == text or (text in named and named[text].label == value):
+        if str(value) in wanted or (value in wanted and not isinstance(value, str)):
             return value
     names = {spec.label: name for name, spec in named.items()}
     shown = ", ".join(str(names.get(value, value)) for value in known)
     raise ValueError(f"only: got {key}={text!r}, expected one of {shown}")
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-def _told(name: str, invalid: list[InvalidCell], total: int) -> str:
-    cells: dict[str, dict[str, None]] = {}  # of each reason, in order and once
-    for one in invalid:
-        labels = {key: value for key, value in one.labels.items() if key not in ("lr", "seed")}
-        cells.setdefault(one.reason, {})[describe(labels)] = None
-    told = _some([f"{reason} [{_some(list(of))}]" for reason, of in cells.items()])
-    return f"{name}: {len(invalid)} of {total} cells cannot run, nothing was started: {told}"
 
 
 def _some(texts: list[str]) -> str:
@@ -144,7 +133,12 @@ def _some(texts: list[str]) -> str:
 
 def reasons(skipped: Iterable[tuple[str, str]]) -> dict[str, str]:
     """All reasons for which each model is skipped, from pairs (model, reason)."""
+    return {model: "; ".join(of) for model, of in _grouped(skipped).items()}
+
+
+def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """The second texts of each first one, in order and once."""
     found: dict[str, dict[str, None]] = {}
-    for model, reason in skipped:
-        found.setdefault(model, {})[reason] = None
-    return {model: "; ".join(of) for model, of in found.items()}
+    for first, second in pairs:
+        found.setdefault(first, {})[second] = None
+    return {first: list(of) for first, of in found.items()}

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import datetime
 import errno
-import functools
 import hashlib
 import json
 import os
 import re
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from statemix.training import RUNTIME_KEYS, RunFolder, flatten
-from statemix.training.files import RunError, seal, writing
-from statemix_research.sweeps.reading import last_lines, read_history, read_object, read_probe, read_summary
+from statemix.training.files import RunError, read_bytes, read_json, seal, unseal, writing
+from statemix_research.sweeps import fields
+from statemix_research.sweeps.probes import PROBES
 
 FINISHED, DIVERGED, FAILED, UNFINISHED, MISSING = "finished", "diverged", "failed", "unfinished", "missing"
 
@@ -32,6 +33,9 @@ UNHASHED = ("name", "version", *RUNTIME_KEYS)
 
 FORMER = {"step_time": "pace"}
 """Probes whose files had another name in older stores."""
+
+FACTS = {"ended": ("status", "hardware"), "failed": ("error",)}
+"""What a line of a history has, by its event, beside the event and the time."""
 
 _KEY = re.compile(r"[0-9a-f]{16}")
 
@@ -47,35 +51,9 @@ class Job(NamedTuple):
 
 def key_of(kind: str, content: Mapping[str, Any]) -> str:
     """16 hex digits of the SHA-256 of the canonical JSON of a job's content, less what is `UNHASHED`."""
-    return Keys(kind, content).key()
-
-
-HOLE = "\0"
-"""Stands for what is free."""
-
-
-class Keys:
-    """The keys (`key_of`) of contents that differ in the settings `free` alone, such as "training.lr", in alphabetical
-    order."""
-
-    def __init__(self, kind: str, content: Mapping[str, Any], free: Sequence[str] = ()) -> None:
-        told = {key: value for key, value in flatten(content).items() if key not in UNHASHED}
-        text = _canonical([kind, told | dict.fromkeys(free, HOLE)])
-        self._parts = text.split(_canonical(HOLE)) if free else [text]
-
-    def key(self, values: Iterable[Any] = ()) -> str:
-        """The key at these values of what is free."""
-        text = self._parts[0]
-        for value, part in zip(values, self._parts[1:], strict=True):
-            text += _written(value) + part
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _canonical(content: Any) -> str:
-    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-_written = functools.lru_cache(maxsize=10_000, typed=True)(_canonical)
+    told = {key: value for key, value in flatten(content).items() if key not in UNHASHED}
+    text = json.dumps([kind, told], sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class Found(NamedTuple):
@@ -120,7 +98,7 @@ class Store:
 
     def probed(self, key: str, name: str) -> dict[str, Any] | None:
         """The result of a probe of a trained model, else None. RunError for a damaged file."""
-        return read_probe(self.probe_path(key, name), name, key)
+        return _read_probe(self.probe_path(key, name), name, key)
 
     def probe_path(self, key: str, name: str) -> Path:
         """Where the result of a probe lies."""
@@ -140,8 +118,12 @@ class Store:
         path, text = self.history_path(key), history_line(key, event, **facts)
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("ab", buffering=0) as file:
-                if file.write(text if _ends_a_line(path) else b"\n" + text) < len(text):
+            with path.open("a+b", buffering=0) as file:
+                if file.tell():
+                    file.seek(-1, os.SEEK_END)
+                    if file.read() != b"\n":  # a kill cut the last line off
+                        text = b"\n" + text
+                if file.write(text) < len(text):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(file.fileno())
 
@@ -163,49 +145,50 @@ class Store:
         """Finished, diverged, failed, unfinished (it goes on where it was), missing or damaged."""
         return self.read(job).status
 
-    def read(self, job: Job) -> Found:
-        """Everything that is kept of a job, every file checked."""
-        folder = self.folder(job.key)
-        if not os.path.lexists(folder):
-            return Found(MISSING)
-        found = Found(DAMAGED)
+    def read(self, job: Job, *, under_way: bool = False) -> Found:
+        """Everything that is kept of a job, every file checked; the configuration of a run `under_way` only if so
+        wished: a sweep leaves that to the worker."""
+        folder, found = RunFolder(self.folder(job.key)), Found(MISSING)
+        if not os.path.lexists(folder.path):
+            return found
         try:
-            if not folder.is_dir():
-                raise RunError(f"{folder} is not a folder, expected one of a run")
-            found = found._replace(summary=read_summary(folder / "summary.json", job.kind))
+            if not folder.path.is_dir():
+                raise RunError(f"{folder.path} is not a folder, expected one of a run")
+            found = found._replace(summary=_read_summary(folder, job.kind))
             found = found._replace(history=self.attempts(job.key))
-            return self._with_status(job, found)
+            if found.summary is not None:
+                return self._read_ended(job, folder, found)
+            status = UNFINISHED if failure_of(found.history) is None else FAILED
+            if under_way and status == UNFINISHED and folder.config.exists():
+                _check_config(folder.config, job)
+            return found._replace(status=status)
         except RunError as error:
             return found._replace(status=DAMAGED, damage=str(error))
 
-    def _with_status(self, job: Job, found: Found) -> Found:
-        folder, summary = self.folder(job.key), found.summary
-        left = UNFINISHED if failure_of(found.history) is None else FAILED
-        if summary is None:
-            return found._replace(status=left)
+    def _read_ended(self, job: Job, folder: RunFolder, found: Found) -> Found:
         if not found.history and self.history_path(job.key).exists():
             raise RunError(f"{self.history_path(job.key)} is damaged: it is empty")
-        check_config(folder / "config.json", job)
-        curves = last_lines(folder / "metrics.jsonl", summary) if job.kind == "train" else {}
+        summary: dict[str, Any] = found.summary or {}
+        if job.kind == "train" or folder.config.exists():  # a timing need not have one
+            _check_config(folder.config, job)
+        curves = _last_lines(folder.metrics, summary) if job.kind == "train" else {}
         every = {name: self.probed(job.key, name) for name in job.probes}
         probed = {name: one for name, one in every.items() if one is not None}
-        status = (
-            DIVERGED if summary["status"] == DIVERGED else FINISHED if len(probed) == len(every) else left
-        )
+        if summary["status"] == DIVERGED:
+            status = DIVERGED
+        elif len(probed) == len(every):
+            status = FINISHED
+        else:
+            status = UNFINISHED if failure_of(found.history) is None else FAILED
         return found._replace(status=status, curves=curves, probed=probed)
 
 
-def check_config(path: Path, job: Job) -> None:
-    """RunError for a configuration that is damaged or another run's. A timing need not have one."""
-    if job.kind != "train" and not path.exists():
-        return
-    content = read_object(path)
-    try:
-        key = key_of(job.kind, content)
-    except (TypeError, ValueError) as error:
-        raise RunError(f"{path} is damaged: {error}") from None
-    if key != job.key:
-        raise RunError(f"{path} is damaged: its content has the key {key}, expected {job.key}")
+def _check_config(path: Path, job: Job) -> None:
+    """RunError for a configuration that is missing, damaged or another run's."""
+    content = _read_object(path)
+    with _damage(path):
+        if (key := key_of(job.kind, content)) != job.key:
+            raise ValueError(f"its content has the key {key}, expected {job.key}")
 
 
 def failure_of(history: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
@@ -221,10 +204,88 @@ def history_line(key: str, event: str, **facts: Any) -> bytes:
     return json.dumps(seal({"event": event, **here, **facts})).encode() + b"\n"
 
 
-def _ends_a_line(path: Path) -> bool:
-    """Whether a file of lines ends with one: a kill may have cut it off."""
-    with path.open("rb") as file:
-        if not file.seek(0, os.SEEK_END):
-            return True
-        file.seek(-1, os.SEEK_END)
-        return file.read() == b"\n"
+def _is_there(path: Path) -> bool:
+    """Whether there is a file. RunError for a link, which is no file of the run's own."""
+    try:
+        if path.is_symlink():
+            raise RunError(f"{path} is a symbolic link, expected a file of the run's own")
+        return path.exists()
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """A JSON object. RunError for a file that is missing or damaged, and whatever is no file of the run's own."""
+    _is_there(path)
+    return read_json(path)
+
+
+def _read_summary(folder: RunFolder, kind: str) -> dict[str, Any] | None:
+    """The summary of a run that has nothing left to do, else None. RunError for a damaged one."""
+    if not _is_there(folder.summary):
+        return None
+    summary = folder.finished()
+    if summary is not None:
+        needed = (*fields.NEEDED[kind], *(("accuracy",) if kind == "train" else ()))
+        with _damage(folder.summary):
+            fields.check_fields(summary, {**fields.SUMMARY, "accuracy": fields.SCORES}, needed)
+    return summary
+
+
+def _read_probe(path: Path, name: str, run: str) -> dict[str, Any] | None:
+    """The result of a probe of a run, if there is one. RunError for a damaged file."""
+    if not _is_there(path):
+        return None
+    result, gives = _read_object(path), PROBES[name].gives
+    with _damage(path):
+        fields.check_fields(result, {**fields.PROBED, "run": fields.one_of(run)}, gives)
+    return {key: result[key] for key in gives}
+
+
+def read_history(path: Path, run: str) -> list[dict[str, Any]]:
+    """The lines of a run's history, less one that was cut off by a kill. RunError for a damaged one."""
+    lines, expected = [], {**fields.EVENT, "run": fields.one_of(run)}
+    for number, text in enumerate(_read(path).split(b"\n") if _is_there(path) else (), 1):
+        if _is_cut_off(text):
+            continue
+        with _damage(f"{path} line {number}"):
+            line = unseal(fields.parse(text))
+            fields.check_fields(line, expected, ("event", "time", *FACTS.get(str(line.get("event")), ())))
+        lines.append(line)
+    return lines
+
+
+def _is_cut_off(text: bytes) -> bool:
+    """Whether a line is empty or the beginning of one: printable, as a line is, and without its end."""
+    return not text.endswith(b"}") and text.isascii() and text.decode().isprintable()
+
+
+def _last_lines(path: Path, summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The last line of each curve ("train", or the split) of a run that is over. RunError for damaged metrics."""
+    text = _read(path)
+    *lines, rest = text.split(b"\n")
+    with _damage(path):
+        if summary.get("metrics_sha256", digest := hashlib.sha256(text).hexdigest()) != digest:
+            raise ValueError(f"its content does not fit the digest in {path.parent}/summary.json")
+        if rest:
+            raise ValueError("its last line is cut off")
+    last: dict[str, dict[str, Any]] = {}
+    for number, one in enumerate(lines, 1):
+        with _damage(f"{path} line {number}"):
+            line = fields.parse(one)
+            split = ("split",) if line.get("kind") == "eval" else ()
+            fields.check_fields(line, fields.METRIC, ("kind", "step", "loss", "accuracy", *split))
+        last[line.get("split", line["kind"])] = line
+    return last
+
+
+def _read(path: Path) -> bytes:
+    _is_there(path)
+    try:
+        return read_bytes(path)
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _damage(place: object) -> AbstractContextManager[None]:
+    return fields.naming(f"{place} is damaged: ", RunError)

@@ -10,6 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from statemix_research.sweeps.executors import Cluster, Processes, interruptible
@@ -29,10 +30,12 @@ LOOK = 0.5
 Work = Callable[[Job, str], Outcome]
 
 
+@dataclass
 class Progress:
     """Where a sweep stands.
 
     Attributes:
+        total: All its jobs.
         found: Jobs that had come to their end before.
         counts: Jobs by status.
         running: The keys of the jobs in workers' hands, and since when.
@@ -41,15 +44,17 @@ class Progress:
         ended: Jobs that came to their end in this sweep.
     """
 
-    def __init__(self, done: int, failed: int, diverged: int, total: int) -> None:
-        self.found, self.total = done, total
-        self.counts = Counter({FINISHED: done - diverged, DIVERGED: diverged, FAILED: failed})
-        self.running: dict[str, float] = {}
-        self.trained: set[str] = set()
-        self.damaged: dict[str, str] = {}
-        self.ended = self.interrupted = self.deaths = 0
-        self.workers = 1
-        self._begun = time.monotonic()
+    total: int
+    found: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    running: dict[str, float] = field(default_factory=dict)
+    trained: set[str] = field(default_factory=set)
+    damaged: dict[str, str] = field(default_factory=dict)
+    ended: int = 0
+    interrupted: int = 0
+    deaths: int = 0
+    workers: int = 1
+    began: float = field(default_factory=time.monotonic)
 
     @property
     def left(self) -> int:
@@ -62,7 +67,7 @@ class Progress:
         done = self.ended + len(self.trained)
         if not done:
             return None
-        return (self.left + len(self.running) - len(self.trained)) * (time.monotonic() - self._begun) / done
+        return (self.left + len(self.running) - len(self.trained)) * (time.monotonic() - self.began) / done
 
 
 class Ledger(NamedTuple):
@@ -137,7 +142,11 @@ def run_sweep(
                 progress.workers = 1 if alone else executor.workers
                 while waiting and len(running) < progress.workers:
                     bundle = _bundle(ledger, side_by_side, progress.workers - len(running))
-                    running[_submit(executor, bundle, store, packed, work)] = bundle
+                    if len(bundle) == 1:
+                        future = executor.submit(work, bundle[0], str(store.path))
+                    else:
+                        future = executor.submit(execute_packed, bundle, str(store.path), packed)
+                    running[future] = bundle
                     progress.running |= {job.key: time.monotonic() for job in bundle}
                 progress.trained = _trained(running.values(), store)
                 watch(progress)
@@ -154,19 +163,17 @@ def run_sweep(
 
 
 def _open(jobs: list[Job], store: Store, retry: bool | Collection[str]) -> Ledger:
-    waiting, counts, damaged = deque[Job](), Counter[str](), dict[str, str]()
+    progress, waiting = Progress(len(jobs)), deque[Job]()
     for job in jobs:
         found = store.read(job)
         again = retry if isinstance(retry, bool) else job.key in retry
-        if found.status == DAMAGED:
-            damaged[job.key] = found.damage
-        elif found.status in (FINISHED, DIVERGED) or (found.status == FAILED and not again):
-            counts[found.status] += 1
+        if found.status in (FINISHED, DIVERGED, DAMAGED) or (found.status == FAILED and not again):
+            progress.counts[found.status] += 1
         else:
             waiting.append(job)
-    done = counts[FINISHED] + counts[DIVERGED]
-    progress = Progress(done, counts[FAILED], counts[DIVERGED], len(jobs))
-    progress.damaged, progress.counts[DAMAGED] = damaged, len(damaged)
+        if found.status == DAMAGED:
+            progress.damaged[job.key] = found.damage
+    progress.found = progress.counts[FINISHED] + progress.counts[DIVERGED]
     return Ledger(store, progress, waiting, Counter())
 
 
@@ -183,14 +190,6 @@ def _bundle(ledger: Ledger, packed: int, idle: int) -> list[Job]:
     return bundle
 
 
-def _submit(
-    executor: Processes | Cluster, bundle: list[Job], store: Store, packed: int, work: Work
-) -> Future[Any]:
-    if len(bundle) == 1:
-        return executor.submit(work, bundle[0], str(store.path))
-    return executor.submit(execute_packed, bundle, str(store.path), packed)
-
-
 def _trained(bundles: Iterable[list[Job]], store: Store) -> set[str]:
     """What has been trained of the bundles that are under way."""
     keys = (job.key for bundle in bundles if len(bundle) > 1 for job in bundle)
@@ -198,7 +197,7 @@ def _trained(bundles: Iterable[list[Job]], store: Store) -> set[str]:
 
 
 def _settle(ledger: Ledger, future: Future[Any], bundle: list[Job]) -> bool:
-    """Take in how the jobs of a worker ended; returns whether it was asked to leave."""
+    """Take in how the jobs of a worker ended; returns whether it was told to leave."""
     progress = ledger.progress
     for job in bundle:
         del progress.running[job.key]
@@ -211,7 +210,7 @@ def _settle(ledger: Ledger, future: Future[Any], bundle: list[Job]) -> bool:
         for job, outcome in zip(bundle, result if isinstance(result, list) else [result], strict=True):
             if outcome.status == "interrupted":
                 progress.interrupted += 1
-                ledger.waiting.append(job)  # a worker that was asked to leave: another one goes on
+                ledger.waiting.append(job)  # a worker that was told to leave: another one goes on
             else:
                 progress.ended += 1
                 progress.counts[outcome.status] += 1
@@ -219,19 +218,12 @@ def _settle(ledger: Ledger, future: Future[Any], bundle: list[Job]) -> bool:
     died = isinstance(error, BrokenProcessPool)
     progress.deaths += died
     for job in bundle:
-        again = (died and ledger.deaths[job.key] < DEATHS - 1) or len(bundle) > 1
-        _failed(ledger, job, error, again)
+        ledger.deaths[job.key] += 1
+        if len(bundle) > 1 or (died and ledger.deaths[job.key] < DEATHS):
+            ledger.waiting.append(job)  # it is tried again, alone
+            continue
+        progress.ended += 1
+        progress.counts[FAILED] += 1
+        text = f"{'its worker died again and again: ' if died else ''}{type(error).__name__}: {error}"
+        ledger.store.note(job.key, FAILED, error=text, traceback="".join(traceback.format_exception(error)))
     return False
-
-
-def _failed(ledger: Ledger, job: Job, error: BaseException, again: bool) -> None:
-    """The worker that had the job is dead, or could not do it: it is tried `again`, alone, or is failed."""
-    ledger.deaths[job.key] += 1
-    if again:
-        ledger.waiting.append(job)
-        return
-    ledger.progress.ended += 1
-    ledger.progress.counts[FAILED] += 1
-    why = "its worker died again and again: " if isinstance(error, BrokenProcessPool) else ""
-    text = f"{why}{type(error).__name__}: {error}"
-    ledger.store.note(job.key, FAILED, error=text, traceback="".join(traceback.format_exception(error)))

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from statemix.analysis.accounting import parameters
+from statemix.analysis import parameters
 from statemix.environment import describe
 from statemix.nn import build_mixer
 from statemix.ops import bdlru_scan, in_fast_format
 from statemix.timing import time_calls
 from statemix.training.files import write_json
-from statemix_research.sweeps.grid import Cell, Expansion, InvalidCell
+from statemix_research.sweeps.grid import Cell, InvalidCell, Labels
 from statemix_research.sweeps.models import Skipped, get_model_spec, sized
 from statemix_research.sweeps.store import Job, key_of
 
@@ -51,8 +51,32 @@ SCANS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 """What figure 5 compares: one step after another, torch's generic parallel scan, and this library's kernels."""
 
 
+class Timings:
+    """A grid of timings."""
+
+    def expand(self, overrides: Iterable[str] = (), *, to_run: bool = True) -> Iterator[Cell | InvalidCell]:
+        """Every cell, all of them checked. ValueError for settings, which a timing has none of."""
+        if given := list(overrides):
+            raise ValueError(f"setting: got {given[0]!r}, expected none (timings have no training)")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        machine = {
+            "device": device,
+            "hardware": str(describe(device)["device"]),
+        }  # on another it is another run
+        for labels, content in self._points():
+            if isinstance(content, Exception):
+                yield InvalidCell(labels, str(content), isinstance(content, Skipped))
+            else:
+                content |= machine
+                yield Cell(labels, Job(key_of("throughput", content), "throughput", content))
+
+    def _points(self) -> Iterator[tuple[Labels, dict[str, Any] | Exception]]:
+        """The labels of every cell, and what is timed, or why it cannot be."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
-class Scans:
+class Scans(Timings):
     """Scans of BD-LRU by implementation, m and length; N is the state size divided by m, or `blocks`."""
 
     panel: str
@@ -64,29 +88,18 @@ class Scans:
     blocks: int = 0
     repeats: int = 15
 
-    def expand(self, overrides: Iterable[str] = (), *, to_run: bool = True) -> Expansion:
-        """Every cell. ValueError for settings, which a timing has none of."""
-        _no_settings(overrides)
-        cells, invalid = list[Cell](), list[InvalidCell]()
-        for name, m, length in (
-            (n, m, length) for n in self.scans for m in self.m for length in self.lengths
-        ):
-            labels = {"panel": self.panel, "model": name, "m": m, "length": length}
-            blocks = self.blocks or self.state // m
-            if blocks < 1:
-                reason = f"m: got {m}, expected at most the state of {self.state}"
-                invalid.append(InvalidCell(labels, reason))
-                continue
-            content = {
-                "scan": name, "m": m, "blocks": blocks, "length": length, "batch": self.batch,
-                "repeats": self.repeats, **_machine(),
-            }  # fmt: skip
-            cells.append(_cell({**labels, "blocks": blocks}, content))
-        return Expansion(cells, [], invalid)
+    def _points(self) -> Iterator[tuple[Labels, dict[str, Any] | Exception]]:
+        for name, m, length in itertools.product(self.scans, self.m, self.lengths):
+            size = {"m": m, "length": length, "blocks": self.blocks or self.state // m}
+            labels = {"panel": self.panel, "model": name, **size}
+            if size["blocks"]:
+                yield labels, {"scan": name, **size, "batch": self.batch, "repeats": self.repeats}
+            else:
+                yield labels, ValueError(f"m: got {m}, expected at most the state of {self.state}")
 
 
 @dataclass(frozen=True)
-class Layers:
+class Layers(Timings):
     """Whole layers with as many parameters, their widths multiples of `MULTIPLE` where that is near."""
 
     panel: str
@@ -97,40 +110,17 @@ class Layers:
     length: int
     repeats: int = 15
 
-    def expand(self, overrides: Iterable[str] = (), *, to_run: bool = True) -> Expansion:
-        """Every cell, all of them checked by being sized. ValueError for settings, which a timing has none of."""
-        _no_settings(overrides)
-        cells, skipped, invalid = list[Cell](), list[InvalidCell](), list[InvalidCell]()
-        shared = {
-            key: value for key, value in dataclasses.asdict(self).items() if key not in ("panel", "models")
-        }
+    def _points(self) -> Iterator[tuple[Labels, dict[str, Any] | Exception]]:
+        shared = {name: getattr(self, name) for name in ("parameters", "dim", "batch", "length", "repeats")}
         for name in self.models:
             spec = get_model_spec(name)
             labels = {"panel": self.panel, "model": spec.label, "m": spec.m, "length": self.length}
             try:
                 mixer = sized(spec, self.dim, "parameters", self.parameters, MULTIPLE)
-            except Skipped as error:
-                skipped.append(InvalidCell(labels, str(error)))
-            except ValueError as error:
-                invalid.append(InvalidCell(labels, str(error)))
+            except (Skipped, ValueError) as error:
+                yield labels, error
             else:
-                cells.append(_cell(labels, {"mixer": mixer, **shared, **_machine()}))
-        return Expansion(cells, skipped, invalid)
-
-
-def _no_settings(overrides: Iterable[str]) -> None:
-    if given := list(overrides):
-        raise ValueError(f"setting: got {given[0]!r}, expected none (timings have no training)")
-
-
-def _machine() -> dict[str, str]:
-    """The device that is timed; on another machine a timing is another run."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return {"device": device, "hardware": str(describe(device)["device"])}
-
-
-def _cell(labels: dict[str, Any], content: dict[str, Any]) -> Cell:
-    return Cell(labels, Job(key_of("throughput", content), "throughput", content))
+                yield labels, {"mixer": mixer, **shared}
 
 
 def measure(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -171,12 +161,9 @@ def _scan(content: Mapping[str, Any], device: torch.device) -> Timed:
 def _layer(content: Mapping[str, Any], device: torch.device) -> Timed:
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     layer = build_mixer(**content["mixer"], dim=content["dim"]).to(device, dtype)
-    with (
-        torch.no_grad()
-    ):  # matrices N(0, 0.02²): some layers start with zeros, and their gradients would be too
-        for parameter in layer.parameters():
-            if parameter.dim() == 2:
-                parameter.normal_(0.0, 0.02)
+    for parameter in layer.parameters():  # matrices N(0, 0.02²): with zeros gradients would be zeros too
+        if parameter.dim() == 2:
+            nn.init.normal_(parameter, 0.0, 0.02)
     shape = [content[name] for name in ("batch", "length", "dim")]
     x, grad = (torch.randn(shape, device=device, dtype=dtype) for _ in range(2))
     inputs = (x.requires_grad_(), *layer.parameters())
@@ -186,7 +173,6 @@ def _layer(content: Mapping[str, Any], device: torch.device) -> Timed:
         return torch.autograd.grad(y[0] if isinstance(y, tuple) else y, inputs, grad, allow_unused=True)
 
     if not all(one is None or one.isfinite().all() for one in both()):
-        raise RuntimeError(
-            f"{content['mixer']['name']}: its gradients are not finite, so its time counts for nothing"
-        )
+        name = content["mixer"]["name"]
+        raise RuntimeError(f"{name}: its gradients are not finite, so its time counts for nothing")
     return {"parameters": parameters(layer)}, both, {"cuda_graph": True, "budget_ms": LAYER_BUDGET_MS}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import traceback
@@ -15,6 +16,7 @@ from statemix.training import (
     BusyError,
     Config,
     RunError,
+    RunFolder,
     build_device,
     leaving,
     train,
@@ -23,7 +25,7 @@ from statemix.training import (
 from statemix.training.files import write_json
 from statemix_research.sweeps.probes import PROBES
 from statemix_research.sweeps.store import FAILED, Job, Store
-from statemix_research.sweeps.throughput import measure as measure_throughput
+from statemix_research.sweeps.throughput import measure
 
 BUSY = 0.5
 """Seconds between two looks at a run that another process is training."""
@@ -40,13 +42,9 @@ class Outcome(NamedTuple):
     error: str = ""
 
 
-def _train(content: dict[str, Any], folder: Path) -> dict[str, Any]:
-    return train(Config.from_dict(content), folder, progress=False)
-
-
 KINDS: dict[str, Callable[[dict[str, Any], Path], dict[str, Any]]] = {
-    "train": _train,
-    "throughput": measure_throughput,
+    "train": lambda content, folder: train(Config.from_dict(content), folder, progress=False),
+    "throughput": measure,
 }
 """What each kind of job does with its content in its folder; returns the summary that it wrote."""
 
@@ -57,21 +55,23 @@ def execute(job: Job, store: str) -> Outcome:
     Never raises for what goes wrong in the work: the traceback goes into the run's history and the outcome says
     "failed". A run that came to its end is not run again.
     """
+    place = Store(store)
     with _ALONE:
-        place = Store(store)
         try:
-            status = _work(job, place)
+            return Outcome(job.key, _work(job, place))
         except Exception as error:
             text = f"{type(error).__name__}: {error}"
             place.note(job.key, FAILED, error=text, traceback=traceback.format_exc())
             return Outcome(job.key, FAILED, text)
-        return Outcome(job.key, status)
 
 
 def execute_packed(jobs: Sequence[Job], store: str, side_by_side: int) -> list[Outcome]:
     """As `execute` for each job, but the trainings run side by side in this process (`train_concurrently`)."""
-    place = Store(store)
-    fresh = [job for job in jobs if job.kind == "train" and _begin(job, place)]
+    place, fresh = Store(store), list[Job]()
+    for job in jobs:
+        with contextlib.suppress(RunError):  # which `execute` will tell
+            if job.kind == "train" and _begin(job, place) is None:
+                fresh.append(job)
     with _ALONE:
         summaries = train_concurrently(
             [Config.from_dict(job.content) for job in fresh],
@@ -79,13 +79,16 @@ def execute_packed(jobs: Sequence[Job], store: str, side_by_side: int) -> list[O
             concurrency=side_by_side, progress=False,
             ended=lambda number, summary: _note_end(fresh[number], place, summary),
         )  # fmt: skip
-    trained = {job.key: summary for job, summary in zip(fresh, summaries, strict=True)}
     left = leaving() or any(summary["status"] in ("interrupted", "waiting") for summary in summaries)
+    failed = {
+        job.key: summary["error"]
+        for job, summary in zip(fresh, summaries, strict=True)
+        if summary["status"] == FAILED and not _is_busy(summary)
+    }
     outcomes = []
     for job in jobs:
-        summary = trained.get(job.key, {"status": "finished"})
-        if summary["status"] == FAILED and not _busy(summary):
-            outcomes.append(Outcome(job.key, FAILED, summary["error"]))
+        if job.key in failed:
+            outcomes.append(Outcome(job.key, FAILED, failed[job.key]))
         elif left:
             outcomes.append(Outcome(job.key, "interrupted"))
         else:  # probes; and what another process was training
@@ -93,19 +96,7 @@ def execute_packed(jobs: Sequence[Job], store: str, side_by_side: int) -> list[O
     return outcomes
 
 
-def _begin(job: Job, store: Store) -> bool:
-    """Whether a training is left to do; what is wrong with its folder is left to `execute` to tell."""
-    try:
-        if _take_up(job, store) is not None:
-            return False
-        _keep_config(job, store.folder(job.key))
-        store.note(job.key, "started")
-    except RunError:
-        return False
-    return True
-
-
-def _busy(summary: dict[str, Any]) -> bool:
+def _is_busy(summary: dict[str, Any]) -> bool:
     """Whether the run "failed" because another process is training it."""
     return str(summary["error"]).startswith(f"{BusyError.__name__}:")
 
@@ -113,62 +104,58 @@ def _busy(summary: dict[str, Any]) -> bool:
 def _note_end(job: Job, store: Store, summary: dict[str, Any]) -> None:
     if summary["status"] != FAILED:
         note_ended(job, store, summary["status"])
-    elif not _busy(summary):
+    elif not _is_busy(summary):
         store.note(job.key, FAILED, error=summary["error"], traceback=summary["traceback"])
 
 
 def _work(job: Job, store: Store) -> str:
-    folder = store.folder(job.key)
-    summary = _take_up(job, store)
-    if summary is None:
-        if job.kind == "train":
-            _keep_config(job, folder)
-        summary = _patiently(job, store)
+    summary = _begin(job, store) or _patiently(job, store)
     if summary["status"] in ("interrupted", "diverged"):
         return str(summary["status"])
     for name in job.probes:
         if leaving():
             return "interrupted"
-        if not store.probe_path(job.key, name).exists():
-            write_json(store.probe_path(job.key, name), {"run": job.key, **PROBES[name].take(folder)})
+        path = store.probe_path(job.key, name)
+        if not path.exists():
+            write_json(path, {"run": job.key, **PROBES[name].take(store.folder(job.key))})
     if store.failure(job.key) is not None:
         store.note(job.key, "measured")  # a probe that failed before
     return "finished"
 
 
-def _take_up(job: Job, store: Store) -> dict[str, Any] | None:
-    """The summary of a run that came to its end, else None: the work is to be done.
+def _begin(job: Job, store: Store) -> dict[str, Any] | None:
+    """The summary of a run that came to its end, else None: the work begins.
 
     A run is reopened for probes of its weights if they were not kept, as those of an imported run are not.
     """
+    folder = RunFolder(store.folder(job.key))
     summary = store.summary(job.key)
-    kept = (store.folder(job.key) / "model.safetensors").exists()
-    if summary is None or summary["status"] == "diverged" or kept:
-        return summary
-    on_weights = [name for name in job.probes if PROBES[name].on_weights]
-    if all(store.probe_path(job.key, name).exists() for name in on_weights):
-        return summary
-    store.reopen(job.key)
+    if summary is not None:
+        on_weights = [name for name in job.probes if PROBES[name].on_weights]
+        if (
+            summary["status"] == "diverged"
+            or folder.weights.exists()
+            or all(store.probe_path(job.key, name).exists() for name in on_weights)
+        ):
+            return summary
+        store.reopen(job.key)
+    if job.kind == "train" and not folder.config.exists():
+        # first, since a folder with a history and no configuration would be a stranger's
+        write_json(folder.config, job.content)
+    store.note(job.key, "started")
     return None
-
-
-def _keep_config(job: Job, folder: Path) -> None:
-    """The configuration first: a folder with a history and no configuration would be a stranger's."""
-    if not (folder / "config.json").exists():
-        write_json(folder / "config.json", job.content)
 
 
 def _patiently(job: Job, store: Store) -> dict[str, Any]:
     """Do the work, or wait for whoever is at it."""
-    store.note(job.key, "started")
-    waiting = False
+    is_waiting = False
     while True:
         try:
             summary = KINDS[job.kind](job.content, store.folder(job.key))
         except BusyError:
-            if not waiting:
+            if not is_waiting:
                 store.note(job.key, "waiting")
-            waiting = True
+            is_waiting = True
             time.sleep(BUSY)
             done = store.summary(job.key)
             if done is not None:
