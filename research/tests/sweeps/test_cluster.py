@@ -58,6 +58,7 @@ def test_asked_to_leave_the_workers_save(tmp_path, address):
     assert run_all(brief, store, executor_of(None, address)).counts["finished"] == 4
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_nothing(tmp_path, address):
     """The last test: the cluster starts another worker in its own time."""
     store = Store(tmp_path)
