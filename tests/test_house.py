@@ -149,6 +149,7 @@ print(time.process_time() - began)
 """
 
 
+@pytest.mark.slow
 def test_import_costs_little_beyond_torch():
     """30 ms on an idle machine; half as much again where other processes share its cores."""
     assert min(float(python(IMPORT_TIME)) for _ in range(5)) <= 0.045

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 from typing import NamedTuple
 
 import pytest
 import torch
 from statemix_research.cli.app import PROGRAM
+from statemix_research.paper.experiments import EXPERIMENTS
+from statemix_research.sweeps import jobs_of, make_plan
+from statemix_research.sweeps.work import execute_packed
+
+from research.tests.sweeps.helpers import QUICK
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -36,3 +42,24 @@ def research(tmp_path, monkeypatch, capsys):
         return Done(code, *capsys.readouterr())
 
     return call
+
+
+@pytest.fixture(scope="session")
+def plan():
+    """The plan of a small figure 3."""
+    return make_plan(EXPERIMENTS["fig3"], "small", QUICK)
+
+
+@pytest.fixture(scope="session")
+def whole(plan, tmp_path_factory):
+    """A store of a small figure 3."""
+    path = tmp_path_factory.mktemp("whole")
+    execute_packed(jobs_of(plan.cells), str(path), 8)
+    return path
+
+
+@pytest.fixture
+def victim(whole, plan, tmp_path):
+    """The folder of one run in a copy of that store."""
+    shutil.copytree(whole, tmp_path / "s")
+    return tmp_path / "s" / plan.cells[1].job.key

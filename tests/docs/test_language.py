@@ -27,8 +27,8 @@ ALWAYS = ("research/notes", "research/results", "benchmarks/records", "tests/doc
 
 OLD_NAMES = {
     ("src/statemix/cli/app.py", '"rivals"'),
-    ("research/src/statemix_research/sweeps/exported.py", r'r"(\d+) were asked"'),
-    ("research/src/statemix_research/sweeps/exported.py", r'r"one of (\d+) numbers was asked"'),
+    ("research/src/statemix_research/sweeps/rows.py", r'r"(\d+) were asked"'),
+    ("research/src/statemix_research/sweeps/rows.py", r'r"one of (\d+) numbers was asked"'),
 }
 """Strings that name what older versions called something."""
 

@@ -48,7 +48,9 @@ def test_the_workflow_takes_every_python_and_both_ends_of_torch():
     assert matrix["python"] == ["3.10", "3.11", "3.12", "3.13"]
     lowest = re.search(r"torch>=([\d.]+)", (ROOT / "pyproject.toml").read_text()).group(1)
     assert matrix["torch"] == [f"torch=={lowest}.*", "torch"]
-    assert {"run": "make docs"} in jobs["pinned"]["steps"]
+    assert any(
+        "make test" in step.get("run", "") for step in jobs["pinned"]["steps"]
+    )  # it builds the site, too
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ import atexit, os, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 
 def report(who):
-    print(who, call(), flush=True)
+    print(f"{who} {call()}\\n", end="", flush=True)  # one write: threads print side by side
 
 atexit.register(report, "registered before torch")
 import torch

@@ -19,8 +19,8 @@ from tools.aot_check.machine import TARGETS, Resources
 from tools.aot_check.selection import GATED, cover, covered_by, everything
 
 FILE = Path(__file__).parents[2] / "benchmarks" / "records" / "kernel_resources.json"
-PARTS = 2
-"""Tests that share the compiling."""
+PARTS = 3
+"""Tests that share the compiling; the first is run each time."""
 
 CASE = Case("sm90", "forward", "bdlru", 4, "bfloat16", HOPPER["bdlru", "forward"][4][0])
 """Some case."""
@@ -31,7 +31,9 @@ def recorded():
     return records.read(FILE)
 
 
-@pytest.mark.parametrize("part", range(1, PARTS + 1))
+@pytest.mark.parametrize(
+    "part", [1, *(pytest.param(part, marks=pytest.mark.slow) for part in range(2, PARTS + 1))]
+)
 def test_kernels_compile_and_take_what_is_recorded(part, recorded, monkeypatch):
     """Every kernel with every compiler and shape of call, every normalisation, every dtype on every target."""
     if not recorded:

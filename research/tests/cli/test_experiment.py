@@ -11,7 +11,8 @@ from statemix_research.paper.source import read_results
 from statemix_research.sweeps import Store, jobs_of, make_plan, probes
 from statemix_research.sweeps.work import execute_packed
 
-QUICK = ["training.steps=4", "training.warmup=1", "training.lr=0.01", "training.seed=0"]
+from research.tests.sweeps.helpers import QUICK
+
 SMALL = {"fig3": ["fig3.png"], "fig5": ["fig5a.png", "fig5b.png", "fig5c.png"]}
 
 

@@ -5,33 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 
-import pytest
-from statemix_research.paper.experiments import EXPERIMENTS
-from statemix_research.sweeps import Store, jobs_of, make_plan
-from statemix_research.sweeps.work import execute_packed
+from statemix_research.sweeps import Store
 
-QUICK = ("training.steps=4", "training.warmup=1", "training.lr=0.01", "training.seed=0")
+from research.tests.sweeps.helpers import QUICK
+
 EVIL = "\x1b[31mred\x1b[0m \x07|a|`b`[c](http://d)<script>e</script>[bold]f[/]\u2028g\x85h\x0bi\nj"
-
-
-@pytest.fixture(scope="module")
-def plan():
-    return make_plan(EXPERIMENTS["fig3"], "small", QUICK)
-
-
-@pytest.fixture(scope="module")
-def whole(plan, tmp_path_factory):
-    """A store of a small figure 3."""
-    path = tmp_path_factory.mktemp("whole")
-    execute_packed(jobs_of(plan.cells), str(path), 8)
-    return path
-
-
-@pytest.fixture
-def victim(whole, plan, tmp_path):
-    """The folder of one run in a copy of that store."""
-    shutil.copytree(whole, tmp_path / "s")
-    return tmp_path / "s" / plan.cells[1].job.key
 
 
 def test_a_damaged_run_is_told_of(research, victim, plan):
@@ -86,7 +64,9 @@ def test_names_in_an_exported_file_are_text(research, victim, tmp_path):
     (tmp_path / "x.jsonl").write_text("".join(json.dumps(one) + "\n" for one in (head, *rows)))
     text = research("show fig3 --store x.jsonl").out
     assert not set(text) & set("\x1b\x07\u2028\x85\x0b")
-    assert {line[:26] for line in text.split("\n") if "<script>" in line} == {"    statemix-research run "}
+    assert {line.split(" fig3 ")[0] for line in text.split("\n") if "<script>" in line} == {
+        "    statemix-research run", "    statemix-research paper"
+    }  # fmt: skip
     tables = [line for line in text.split("\n") if line.startswith("|")]
     assert any("script" in line for line in tables)
     assert all("`b`" not in line and "|a|" not in line for line in tables)

@@ -13,6 +13,9 @@ from statemix_research.sweeps.grid import Sweep
 from statemix_research.sweeps.store import Job, Store
 from statemix_research.sweeps.work import Outcome, execute
 
+QUICK = ("training.steps=4", "training.warmup=1", "training.lr=0.01", "training.seed=0")
+"""Settings that make every run of a small preset a matter of seconds."""
+
 TRAINING = {
     "steps": 60, "batch_size": 16, "warmup": 5, "train_examples": 64, "eval_examples": 32, "eval_every": 20,
     "log_every": 10, "checkpoint_every": 10, "eval_lengths": [], "device": "cpu",

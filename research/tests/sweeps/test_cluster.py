@@ -29,6 +29,7 @@ def address():
         yield cluster.scheduler_address
 
 
+@pytest.mark.slow
 def test_a_driver_that_is_terminated_has_the_workers_save(tmp_path, address):
     driver = started(tmp_path, address)
     os.kill(driver.pid, signal.SIGTERM)
@@ -41,6 +42,7 @@ def test_no_scheduler_there():
         executor_of(None, "tcp://127.0.0.1:1")
 
 
+@pytest.mark.slow
 def test_asked_to_leave_the_workers_save(tmp_path, address):
     """A time limit reaches jobs of a scheduler's workers too; then they are free for the next sweep."""
     store = Store(tmp_path)
@@ -56,6 +58,7 @@ def test_asked_to_leave_the_workers_save(tmp_path, address):
     assert run_all(brief, store, executor_of(None, address)).counts["finished"] == 4
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_nothing(tmp_path, address):
     """The last test: the cluster starts another worker in its own time."""
     store = Store(tmp_path)

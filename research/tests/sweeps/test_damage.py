@@ -11,35 +11,14 @@ import pytest
 from statemix_research.paper.experiments import EXPERIMENTS
 from statemix_research.paper.pages import page_lines
 from statemix_research.paper.source import read_results
-from statemix_research.sweeps import Store, export, jobs_of, make_plan, rows_of, run_sweep
+from statemix_research.sweeps import Store, export, jobs_of, rows_of, run_sweep
 from statemix_research.sweeps.executors import Processes
 from statemix_research.sweeps.store import history_line
-from statemix_research.sweeps.work import execute_packed
 
+from research.tests.sweeps.helpers import QUICK
 from statemix.training import RunError
 
-QUICK = ("training.steps=4", "training.warmup=1", "training.lr=0.01", "training.seed=0")
 FILES = ("config.json", "summary.json", "metrics.jsonl", "attempts.jsonl", "spectrum.json")
-
-
-@pytest.fixture(scope="module")
-def plan():
-    return make_plan(EXPERIMENTS["fig3"], "small", QUICK)
-
-
-@pytest.fixture(scope="module")
-def whole(plan, tmp_path_factory):
-    """A store of a small figure 3."""
-    path = tmp_path_factory.mktemp("whole")
-    execute_packed(jobs_of(plan.cells), str(path), 8)
-    return path
-
-
-@pytest.fixture
-def victim(whole, plan, tmp_path):
-    """The folder of one run in a copy of that store."""
-    shutil.copytree(whole, tmp_path / "s")
-    return tmp_path / "s" / plan.cells[1].job.key
 
 
 def _link(path, to):

@@ -9,10 +9,8 @@ from statemix_research.paper.experiments import EXPERIMENTS, get_experiment
 from statemix_research.sweeps import Store, export, import_runs, jobs_of, make_plan, rows_of
 from statemix_research.sweeps.work import execute, execute_packed
 
-from research.tests.sweeps.helpers import events
+from research.tests.sweeps.helpers import QUICK, events
 from statemix.training import RunError
-
-QUICK = ("training.steps=4", "training.warmup=1", "training.lr=0.01", "training.seed=0")
 
 
 @pytest.fixture

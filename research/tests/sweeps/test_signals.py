@@ -67,6 +67,7 @@ def assert_saved(store):
         assert store.status(job) == "unfinished"
 
 
+@pytest.mark.slow
 def test_a_batch_system_that_ends_all_processes_has_them_save(tmp_path):
     driver = started(tmp_path)
     os.killpg(driver.pid, signal.SIGTERM)
@@ -104,6 +105,7 @@ def test_a_terminal_that_closes_has_them_save(tmp_path):
     assert (folder / "checkpoint" / "state.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_what_nohup_ignores_stays_ignored(tmp_path):
     """SIGHUP; SIGTERM to the driver alone still saves."""
     driver = started(tmp_path, before=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))

@@ -84,6 +84,7 @@ def test_a_killed_worker_costs_nothing(tmp_path):
     assert_as_alone(next(job for job in todo if job.key == victim), store, tmp_path)
 
 
+@pytest.mark.slow
 def test_side_by_side_a_killed_worker_costs_nothing(tmp_path):
     """Two workers, two runs in each at a time; one is killed while its runs are half done."""
     store, todo = Store(tmp_path / "store"), jobs(steps=200, seeds=(0, 1, 2))
@@ -102,6 +103,7 @@ def test_side_by_side_a_killed_worker_costs_nothing(tmp_path):
         assert_as_alone(job, store, tmp_path)
 
 
+@pytest.mark.slow
 def test_side_by_side_what_is_trained_is_seen_before_the_worker_is_done(tmp_path):
     """Three runs of five are dealt: two short ones, and one that takes many looks."""
     short, (long, *_) = jobs(steps=6), jobs(steps=500, seeds=(0,))
@@ -136,6 +138,7 @@ def test_side_by_side_each_ends_in_its_own_way(tmp_path):
             assert len(events(store, job.key, "ended")) == 1
 
 
+@pytest.mark.slow
 def test_side_by_side_asked_to_leave_all_are_saved(tmp_path):
     """Ctrl-C: what is under way is saved, nothing is lost, the same sweep goes on."""
     store, todo = Store(tmp_path / "store"), jobs(steps=200)

@@ -56,7 +56,7 @@ def write_file(path: Path, content: bytes) -> None:
 def page_lines(results: Results, drawn: dict[str, Drawn] | None = None) -> Iterator[str]:
     """The page of an experiment; figures that are `drawn` are linked as files beside it."""
     experiment, frame = results.experiment, frame_of(results.rows)
-    yield from (f"# {experiment.title}", "", experiment.question, "", f"    {command_of(results)}", "")
+    yield from (f"# {experiment.title}", "", experiment.question, "", *commands_of(results), "")
     if results.preset == "small":
         yield from (f"**{SMALL}**", "")
     for name, one in (drawn or {}).items():
@@ -74,10 +74,14 @@ def page_lines(results: Results, drawn: dict[str, Drawn] | None = None) -> Itera
         yield f"- Every run: [{experiment.name}.csv](data/{link(experiment.name)}.csv)."
 
 
-def command_of(results: Results) -> str:
-    """The command that runs an experiment, in one line."""
-    words = ["statemix-research", "run", results.experiment.name, *results.settings]
-    return visible(shlex.join([*words, "--preset", results.preset]))
+def commands_of(results: Results) -> list[str]:
+    """Lines of code: what runs an experiment, and what makes its page of the results that it is made of."""
+    name, preset = results.experiment.name, ["--preset", results.preset]
+    store = results.source.parent if results.source.suffix == ".jsonl" else results.source
+    settings = [word for setting in results.settings for word in ("--setting", setting)]
+    run = ["run", name, *results.settings, *preset]
+    page = ["paper", name, *settings, *preset, "--store", str(store)]
+    return [f"    {visible(shlex.join(['statemix-research', *words]))}" for words in (run, page)]
 
 
 def _caption(drawn: Drawn, rows: Iterable[dict[str, Any]]) -> str:
@@ -151,5 +155,5 @@ def claims_page(every: Iterable[Results]) -> str:
 def empty_page(experiment: Experiment) -> str:
     """The page of an experiment that has no results."""
     nothing = Results(experiment, "full", (), [], {}, Path("research/results"))
-    lines = [f"# {experiment.title}", "", experiment.question, "", f"    {command_of(nothing)}", ""]
+    lines = [f"# {experiment.title}", "", experiment.question, "", *commands_of(nothing), ""]
     return "\n".join([*lines, "There are no results of the full preset.", "", *notes_of(experiment)])
