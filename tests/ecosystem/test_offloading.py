@@ -33,7 +33,9 @@ def dispatched(module, folder):
     ]
     places = {name: ("disk" if k % 2 else "cpu") for k, name in enumerate(names) if name}
     places.update({name: "disk" for name, _ in module.named_parameters(recurse=False)})
-    return accelerate().dispatch_model(module, places, main_device="cpu", offload_dir=folder, force_hooks=True)
+    return accelerate().dispatch_model(
+        module, places, main_device="cpu", offload_dir=folder, force_hooks=True
+    )
 
 
 OFFLOADED = {
