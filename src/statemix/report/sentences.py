@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from statemix.analysis import Spread
-from statemix.report.groups import Group, tasks_of, varied
+from statemix.report.runs import Group, tasks_of, varied
 from statemix.report.tables import score, statuses
 from statemix.text import visible
 
@@ -35,7 +35,8 @@ def _by_task(groups: list[Group]) -> dict[str, list[Group]]:
     together: dict[str, list[Group]] = {}
     for group in groups:
         task = group.runs[0].task
-        told = varied([other.options for other in tasks_of(groups) if other.name == task.name])
+        alike = [run for other in groups for run in other.runs if run.task.name == task.name]
+        told = [key.removeprefix("task.") for key in varied(alike) if key.startswith("task.")]
         options = [f"{key} = {visible(task.options[key])}" for key in told if key != "length"]
         together.setdefault(", ".join([task.name.replace("_", " "), *options]), []).append(group)
     return together

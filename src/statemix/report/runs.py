@@ -1,4 +1,4 @@
-"""Run folders, read for a report: any run, at any stage, and a clear error for a folder that is none."""
+"""Run folders, read for a report and put together by configuration: any run at any stage, with labels and looks."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ import functools
 import json
 import math
 import operator
+import textwrap
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from statemix.analysis import Spread, spread
+from statemix.report.drawing import MAX_SERIES, OTHERS, Look, look_of
 from statemix.tasks import Task, get_task
-from statemix.training import Config, check_metrics
+from statemix.text import visible
+from statemix.training import Config, check_metrics, flatten
 from statemix.training.files import RunError, read_json
 
 if TYPE_CHECKING:
@@ -25,6 +30,15 @@ POINTS = 1000
 
 CURVES = {"train": "loss", "eval": "accuracy"}
 """The value that is drawn of each kind of line in metrics.jsonl; of evaluations, those on the validation split."""
+
+SIZES = {"bdlru": ("BD-LRU", "block_size"), "hlru": ("H-LRU", "order")}
+"""The title of a mixer that has an m, and which of its arguments m is."""
+
+IGNORED = ("name", "version", "training.seed", "training.device")
+"""What does not make two configurations different."""
+
+LINES = ("-", "--", ":", "-.")
+"""Of configurations of one model, which share its colour."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +62,16 @@ class Record:
     def has_weights(self) -> bool:
         """Whether a trained model can be loaded from the folder."""
         return (self.folder / "model.safetensors").exists()
+
+    @property
+    def model(self) -> str:
+        """The label of the mixer."""
+        return mixer_label(self.config["mixer"])
+
+    @functools.cached_property
+    def settings(self) -> dict[str, Any]:
+        """What tells configurations apart, by dotted name."""
+        return {key: value for key, value in flatten(self.config).items() if key not in IGNORED}
 
 
 def find_runs(folders: Iterable[str | Path]) -> list[Path]:
@@ -152,7 +176,116 @@ def _add(points: dict[str, tuple[array[int], array[float]]], entry: Any) -> int:
 
 def thinned(points: array[Any]) -> array[Any]:
     """Every 2^k-th point, with k as small as `POINTS` allows, and the last one: runs of other lengths share steps."""
-    stride = 1
-    while len(points) > 2 * POINTS * stride:
-        stride *= 2
+    stride = 1 << ((len(points) - 1) // (2 * POINTS)).bit_length() if points else 1
     return points[:-1:stride] + points[-1:]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Seeds of one configuration; or, in a figure, runs of several configurations of one model."""
+
+    label: str
+    look: Look
+    line: str
+    runs: list[Record]
+    configurations: int = 1
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration, of the first seed."""
+        return self.runs[0].config
+
+    def accuracy_at(self, length: int) -> Spread:
+        """The test accuracies of the runs at one length."""
+        return spread(run.accuracy[length] for run in self.runs if length in run.accuracy)
+
+    def best_validation(self) -> float:
+        """The mean of the seeds' best validation accuracies; 0 for a run that has none or diverged."""
+        return spread((run.status != "diverged" and run.best_validation) or 0.0 for run in self.runs).mean
+
+
+def read_groups(folders: Iterable[str | Path]) -> list[Group]:
+    """Read every run and put those together that differ in the seed alone, in order of appearance."""
+    together: dict[str, list[Record]] = {}
+    for record in map(read_record, find_runs(folders)):
+        together.setdefault(json.dumps(record.settings, sort_keys=True), []).append(record)
+    labels = _labels([runs[0] for runs in together.values()])
+    seen, groups = Counter[str](), list[Group]()
+    for runs, label in zip(together.values(), labels, strict=True):
+        model = runs[0].model
+        line = LINES[seen[model] % len(LINES)]
+        groups.append(Group(label, look_of(model), line, sorted(runs, key=lambda run: run.seed)))
+        seen[model] += 1
+    return groups
+
+
+def tasks_of(groups: Iterable[Group]) -> list[Task]:
+    """The different tasks of some groups."""
+    return list({id(run.task): run.task for group in groups for run in group.runs}.values())
+
+
+def merge_groups(groups: list[Group]) -> list[Group]:
+    """At most `MAX_SERIES` groups for a figure: the same groups, or one for each model; the last for all the others.
+
+    A merged group has the runs of all its configurations. The best models on the validation split stand alone.
+    """
+    if len(groups) <= MAX_SERIES:
+        return groups
+    several = len({group.config["task"]["name"] for group in groups}) > 1
+    together: dict[str, list[Group]] = {}
+    for group in groups:
+        task = f", {visible(group.config['task']['name'])}".replace("_", " ") if several else ""
+        together.setdefault(group.runs[0].model + task, []).append(group)
+    merged = [_merged(label, members[0].look, members) for label, members in together.items()]
+    if len(merged) <= MAX_SERIES:
+        return merged
+    merged.sort(key=Group.best_validation, reverse=True)
+    alone, rest = merged[: MAX_SERIES - 1], merged[MAX_SERIES - 1 :]
+    return [*alone, _merged(f"{len(rest)} others", OTHERS, rest)]
+
+
+def _merged(label: str, look: Look, members: list[Group]) -> Group:
+    runs = [run for group in members for run in group.runs]
+    return Group(label, look, "-", runs, sum(group.configurations for group in members))
+
+
+def mixer_label(mixer: dict[str, Any]) -> str:
+    """ "BD-LRU m = 3", "H-LRU m = 4", "diagonal (m = 1)", or the mixer's own name."""
+    if mixer["name"] not in SIZES:
+        return visible(mixer["name"])
+    title, argument = SIZES[mixer["name"]]
+    m = mixer.get(argument)
+    return "diagonal (m = 1)" if m == 1 else f"{title} m = {visible(m)}"
+
+
+def _labels(runs: list[Record]) -> list[str]:
+    """The mixers' labels, with the task's settings where they differ, and with whatever tells equal labels apart."""
+    tasks = {key: values for key, values in varied(runs).items() if key.startswith("task.")}
+    models = {run.model for run in runs}
+    told = {model: varied([run for run in runs if run.model == model]) | tasks for model in models}
+    labels = []
+    for run in runs:
+        among = told[run.model]
+        details = [_detail(key, value, among[key]) for key, value in run.settings.items() if key in among]
+        labels.append(f"{run.model} ({', '.join(details)})" if details else run.model)
+    return labels
+
+
+def varied(runs: list[Record]) -> dict[str, list[Any]]:
+    """The settings that are not the same, or not there, in all runs, with their different values."""
+    keys = dict.fromkeys(key for run in runs for key in run.settings)
+    values = {key: {json.dumps(run.settings.get(key)): run.settings.get(key) for run in runs} for key in keys}
+    return {key: list(found.values()) for key, found in values.items() if len(found) > 1}
+
+
+def _detail(key: str, value: Any, among: list[Any]) -> str:
+    """ "lr 0.001": three digits of a number where they tell it from the others; the task's name stands alone."""
+    if isinstance(value, float):
+        short = [f"{other:.3g}" for other in among if isinstance(other, float)]
+        value = f"{value:.3g}" if short.count(f"{value:.3g}") == 1 else repr(value)
+    return visible(value) if key == "task.name" else f"{key.rpartition('.')[2]} {visible(value)}"
+
+
+def shorten(label: str, width: int) -> str:
+    """A label as at most three lines of `width` characters for a figure."""
+    return "\n".join(textwrap.wrap(label, width, max_lines=3, placeholder=" …")) or label[:width]
