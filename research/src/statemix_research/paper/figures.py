@@ -13,7 +13,7 @@ from statemix_research.paper.experiment import Figure
 from statemix_research.paper.selection import ACCURACIES, bootstrap, choose, matching, summaries
 from statemix_research.paper.tables import by_length
 
-from statemix.report import MAX_SERIES, look_of
+from statemix.report import MAX_SERIES, draw_eigenvalues, draw_line, look_of, new_figure, new_panels
 from statemix.text import visible
 
 if TYPE_CHECKING:
@@ -48,13 +48,6 @@ class Drawn(NamedTuple):
     note: str
     n: tuple[int, int]
     """The fewest and the most runs of a point."""
-
-
-def new_figure(width: float, height: float) -> Drawing:
-    """A figure of so many inches, outside matplotlib's global state."""
-    from matplotlib.figure import Figure as Drawing
-
-    return Drawing(figsize=(width, height), layout="constrained")
 
 
 def png_of(figure: Drawing) -> bytes:
@@ -138,12 +131,7 @@ def _panels(count: int, size: tuple[float, float]) -> tuple[Drawing, list[Axes]]
     columns = min(MAX_COLUMNS, count)
     if columns == MAX_COLUMNS and count % MAX_COLUMNS and count % 3 == 0:
         columns = 3
-    lines = -(-count // columns)
-    figure = new_figure(size[0] * columns + 0.6, size[1] * lines + 0.9)
-    axes = list(figure.subplots(lines, columns, squeeze=False).flatten())
-    for panel in axes[count:]:
-        panel.remove()
-    return figure, axes[:count]
+    return new_panels(count, columns, size, margin=(0.6, 0.9))
 
 
 def _style(view: Figure, label: str, series: list[str]) -> dict[str, Any]:
@@ -160,13 +148,9 @@ def _style(view: Figure, label: str, series: list[str]) -> dict[str, Any]:
 def _lines(axes: Axes, view: Figure, points: pd.DataFrame, series: list[str]) -> None:
     for label, found in points.groupby("series", sort=False):
         found = found.sort_values("x")
+        columns = (found[name] for name in ("x", "mean", "low", "high"))
         style = _style(view, str(label), series)
-        axes.plot(found["x"], found["mean"], **style, markersize=5, linewidth=1.7, label=text_of(label))
-        axes.fill_between(
-            found["x"], found["low"], found["high"], color=style["color"], alpha=0.13, linewidth=0
-        )
-        if len(found) == 1:  # a band of one point is none
-            axes.vlines(found["x"], found["low"], found["high"], color=style["color"], alpha=0.4)
+        draw_line(axes, *columns, **style, markersize=5, linewidth=1.7, label=text_of(label))
     if view.log_x:
         axes.set_xscale("log", base=2 if "length" in view.x else 10)
         axes.xaxis.set_major_formatter(lambda x, place: short(x))
@@ -211,20 +195,14 @@ def _legend(figure: Drawing, axes: list[Axes]) -> None:
 
 def _spectra(view: Figure, panels: Mapping[Any, pd.DataFrame]) -> Drawn | None:
     """The eigenvalues of the chosen learning rate's runs, all seeds, inside the unit circle."""
-    from matplotlib.patches import Circle
-
-    chosen = {name: choose(runs, (), view.over, view.y) for name, runs in panels.items()}
-    chosen = {name: runs[runs["eigenvalues"].notna()] for name, runs in chosen.items()}
+    chosen = {name: choose(runs, (), view.over, view.y).dropna(subset="eigenvalues") for name, runs in panels.items()}
     chosen = {name: runs for name, runs in chosen.items() if len(runs)}
     if not chosen:
         return None
     figure, axes = _panels(len(chosen), (2.6, 2.6))
     for panel, (name, runs) in zip(axes, chosen.items(), strict=True):
         points = pd.DataFrame(runs["eigenvalues"].explode().dropna().tolist(), columns=["real", "imaginary"])
-        panel.add_patch(Circle((0, 0), 1, fill=False, edgecolor="#888888", linewidth=1))
-        panel.plot(points["real"], points["imaginary"], ".", color=look_of(str(name)).color, alpha=0.15, markersize=3,
-                   rasterized=True)  # fmt: skip
-        panel.set(xlim=(-1.08, 1.08), ylim=(-1.08, 1.08), aspect="equal", xlabel="Re λ", ylabel="Im λ")
+        draw_eigenvalues(panel, points["real"], points["imaginary"], look_of(str(name)).color)
         panel.set_title(text_of(name), fontsize=10.5)
     counts = [len(runs) for runs in chosen.values()]
     return Drawn(figure, "Eigenvalues of all seeds, in the unit circle.", (min(counts), max(counts)))
