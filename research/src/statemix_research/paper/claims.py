@@ -17,6 +17,8 @@ TOLERANCE = 0.05
 MIN_RUNS = 3
 """With fewer runs nothing is separable."""
 
+VERDICTS = ("reproduced", "not reproduced", "not separable")
+
 RULE = f"""\
 Each claim is compared with the runs of this repository, size, learning rate and, where the claim is of "BD-LRU", m
 chosen on validation data. The interval is the 95 % bootstrap interval of the mean: seeds are resampled within each task
@@ -91,32 +93,29 @@ def judge(claim: Claim, frame: pd.DataFrame) -> Judged:
         shown, found = f"{shown} against {readable(other.mean)}", found.less(other)
     low, high = found.interval
     bound = (claim.number or 0.0) if other is None else 0.0
-    inside, outside = {
-        "equal": (
-            bound - TOLERANCE <= low and high <= bound + TOLERANCE,
-            low > bound + TOLERANCE or high < bound - TOLERANCE,
-        ),
-        "above": (low >= bound, high < bound),
-        "below": (high <= bound, low > bound),
-    }[claim.relation]  # fmt: skip
+    least = (
+        bound - TOLERANCE if claim.relation == "equal" else bound if claim.relation == "above" else -np.inf
+    )
+    most = bound + TOLERANCE if claim.relation == "equal" else bound if claim.relation == "below" else np.inf
     verdict = "not separable"
-    if found.n >= MIN_RUNS and (inside or outside):
-        verdict = "reproduced" if inside else "not reproduced"
+    if found.n >= MIN_RUNS and least <= low and high <= most:
+        verdict = "reproduced"
+    elif found.n >= MIN_RUNS and (high < least or low > most):
+        verdict = "not reproduced"
     interval = f"{readable(low)} to {readable(high)}" + (" (difference)" if other is not None else "")
     return Judged(claim, shown, found.n, interval, verdict)
 
 
 def claims_table(judged: Iterable[Judged]) -> list[str]:
-    """A line for each claim, equal ones once."""
-    lines = {
-        (one.claim.text, one.claim.source): [
+    """A line for each claim."""
+    lines = [
+        [
             plain(one.claim.text), _published(one.claim), one.value, str(one.n), one.interval, f"*{one.verdict}*",
             one.claim.source,
         ]
         for one in judged
-    }  # fmt: skip
-    heads = ["claim", "paper", "statemix", "n", "95 % interval", "verdict", "source"]
-    return markdown(heads, list(lines.values()))
+    ]  # fmt: skip
+    return markdown(["claim", "paper", "statemix", "n", "95 % interval", "verdict", "source"], lines)
 
 
 def _published(claim: Claim) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -77,7 +76,8 @@ def draw(view: Figure, frame: pd.DataFrame) -> Drawn | None:
     shown = {name: found for name, found in points.items() if name not in saturated}
     if not shown:
         return None
-    series = list(dict.fromkeys(itertools.chain.from_iterable(found["series"] for found in shown.values())))
+    every = pd.concat(shown.values())
+    series = list(every["series"].unique())
     if len(series) > MAX_SERIES:
         raise ValueError(f"{view.title}: got {len(series)} series, expected at most {MAX_SERIES}")
     figure, axes = _panels(len(shown), (3.3, 3.0))
@@ -85,7 +85,6 @@ def draw(view: Figure, frame: pd.DataFrame) -> Drawn | None:
         _lines(panel, view, found, series)
         panel.set_title(_title(view.panel, name), fontsize=10.5)
     _legend(figure, axes)
-    every = pd.concat(shown.values())
     note = "Line: mean over seeds; band: minimum to maximum."
     if view.y == "tokens_per_s":
         note = "Line: median; band: quartiles of the samples."
@@ -137,9 +136,8 @@ def _panels(count: int, size: tuple[float, float]) -> tuple[Drawing, list[Axes]]
 def _style(view: Figure, label: str, series: list[str]) -> dict[str, Any]:
     if view.series[0] in ("model", "layer"):
         look = look_of(label.partition(", m ")[0])
-        dashes = itertools.cycle(["-", "--", ":", "-."])
         alike = [one for one in series if look_of(one.partition(", m ")[0]) == look]
-        line = next(itertools.islice(dashes, alike.index(label), None))
+        line = ("-", "--", ":", "-.")[alike.index(label) % 4]
         return {"color": look.color, "marker": look.marker, "linestyle": line}
     place = series.index(label)
     return {"color": CYCLE[place % len(CYCLE)], "marker": "os^DvPX*"[place % 8], "linestyle": "-"}
@@ -186,16 +184,18 @@ def _legend(figure: Drawing, axes: list[Axes]) -> None:
         found, labels = panel.get_legend_handles_labels()
         handles |= dict(zip(labels, found, strict=True))
     longest = max(map(len, handles), default=1)
-    columns = max(
-        1, min(4, int(figure.get_figwidth() / (0.7 + 0.075 * longest)))
-    )  # inches of a line and a letter
+    letters = 0.7 + 0.075 * longest  # inches of a line and a label
+    columns = max(1, min(4, int(figure.get_figwidth() / letters)))
     figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=columns, fontsize=8.5,
                   handlelength=3)  # fmt: skip
 
 
 def _spectra(view: Figure, panels: Mapping[Any, pd.DataFrame]) -> Drawn | None:
     """The eigenvalues of the chosen learning rate's runs, all seeds, inside the unit circle."""
-    chosen = {name: choose(runs, (), view.over, view.y).dropna(subset="eigenvalues") for name, runs in panels.items()}
+    chosen = {
+        name: choose(runs, (), view.over, view.y).dropna(subset="eigenvalues")
+        for name, runs in panels.items()
+    }
     chosen = {name: runs for name, runs in chosen.items() if len(runs)}
     if not chosen:
         return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from urllib.parse import quote
 
 from statemix.text import visible
 
@@ -24,11 +23,6 @@ def code(text: object) -> str:
     fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
     space = " " if line.startswith("`") or line.endswith("`") else ""
     return f"{fence}{space}{line}{space}{fence}"
-
-
-def link(path: str) -> str:
-    """The target of a link to a file."""
-    return quote(path.encode("utf-8", "surrogateescape"), safe="/.~-_+,=@:")
 
 
 def markdown(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:

@@ -126,11 +126,8 @@ def bootstrap(groups: Iterable[Iterable[float]]) -> np.ndarray[Any, np.dtype[np.
     The generator's seed is fixed, so that a page comes out the same every time.
     """
     generator = np.random.default_rng(0)
-    means = [
-        generator.choice(np.asarray(list(values), dtype=float), (RESAMPLES, len(list(values)))).mean(1)
-        for values in (list(group) for group in groups)
-    ]
-    return np.mean(means, axis=0)
+    arrays = (np.asarray(list(group), dtype=float) for group in groups)
+    return np.mean([generator.choice(one, (RESAMPLES, len(one))).mean(1) for one in arrays], axis=0)
 
 
 def within_time(frame: pd.DataFrame, reference: Mapping[str, Any], slack: float = 1.1) -> pd.DataFrame:
@@ -140,16 +137,11 @@ def within_time(frame: pd.DataFrame, reference: Mapping[str, Any], slack: float 
     """
     if "milliseconds_per_step" not in frame:
         return frame.iloc[:0]
-    by, kept = ["task", "model", "matched_on", "size"], []
-    timed = frame[frame["milliseconds_per_step"].notna()]
-    for task, there in matching(timed, reference).groupby("task", sort=False):
-        device = there["timed_on"].iloc[0]
-        there = there[there["timed_on"] == device]
-        near = timed[(timed["task"] == task) & (timed["timed_on"] == device)]
-        costs = near.groupby(by, sort=False)["milliseconds_per_step"].mean().reset_index()
-        kept.append(
-            costs[costs["milliseconds_per_step"] <= slack * there["milliseconds_per_step"].mean()][by]
-        )
-    if not kept:
-        return frame.iloc[:0]
-    return frame.reset_index().merge(pd.concat(kept), on=by).sort_values("index").drop(columns="index")
+    by = ["task", "model", "matched_on", "size"]
+    timed = frame.dropna(subset="milliseconds_per_step")
+    devices = matching(timed, reference).groupby("task")["timed_on"].first()
+    timed = timed[timed["timed_on"] == timed["task"].map(devices)]
+    limits = slack * matching(timed, reference).groupby("task")["milliseconds_per_step"].mean()
+    costs = timed.groupby(by)["milliseconds_per_step"].mean().reset_index()
+    near = costs[costs["milliseconds_per_step"] <= costs["task"].map(limits)][by]
+    return frame.reset_index().merge(near, on=by).sort_values("index").drop(columns="index")

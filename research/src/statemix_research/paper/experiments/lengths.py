@@ -35,7 +35,7 @@ _TO_THE_END = {**FULL, "training": {**FULL["training"], "stop_accuracy": 0.0}}
 
 _SHORT = {**tiny(), "training": {**tiny()["training"], "train_lengths": [4, 6, 8]}}
 
-EXPERIMENT = Experiment(
+LENGTHS = Experiment(
     "lengths",
     "Length generalisation",
     "How far beyond the trained length does each model go? Regular tasks are trained on lengths up to 40 and tested to "
