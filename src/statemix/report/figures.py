@@ -11,7 +11,7 @@ import torch
 
 from statemix.analysis import has_transitions, mixers, transition_eigenvalues
 from statemix.report.drawing import GREY, draw_eigenvalues, draw_line, new_figure, new_panels
-from statemix.report.runs import Group, Record, merge_groups, shorten, tasks_of
+from statemix.report.runs import Group, Record, merge_groups, shorten, tasks_of, trained_lengths
 from statemix.training import load_run
 
 if TYPE_CHECKING:
@@ -95,13 +95,11 @@ def draw_lengths(axes: Axes, groups: list[Group]) -> None:
         axes.set_xticks([])
     bottom = low - max(0.1 * (1 - low), 1e-4) if low >= SATURATED else 0.0
     axes.set(xlabel="test length", ylabel="test accuracy", ylim=(bottom, 1 + 0.03 * (1 - bottom)))
-    tasks = tasks_of(groups)
-    lengths = {task.length for task in tasks}
-    chances = {1 / task.vocab_size if task.name in EQUALLY_LIKELY else None for task in tasks}
-    if len(lengths) == 1:
-        axes.axvline(lengths.pop(), color=GREY, linestyle=":", linewidth=1.2, label="training length")
-    if len(chances) == 1 and (chance := chances.pop()) is not None and bottom == 0:
-        axes.axhline(chance, color=GREY, linestyle="--", linewidth=1, label="chance")
+    sizes = {task.vocab_size if task.name in EQUALLY_LIKELY else 0 for task in tasks_of(groups)}
+    if len(lengths := trained_lengths(groups)) == 1:
+        axes.axvline(lengths[0], color=GREY, linestyle=":", linewidth=1.2, label="training length")
+    if len(sizes) == 1 and bottom == 0 < min(sizes):
+        axes.axhline(1 / min(sizes), color=GREY, linestyle="--", linewidth=1, label="chance")
 
 
 def _add_legend(figure: Figure, axes: Axes) -> None:

@@ -17,8 +17,8 @@ from statemix import __version__
 from statemix.extras import require
 from statemix.report.drawing import new_figure, render
 from statemix.report.figures import FIGURES, draw_lengths, draw_spectrum
-from statemix.report.runs import Group, read_groups, tasks_of
-from statemix.report.sentences import sentences
+from statemix.report.runs import Group, read_groups, tasks_of, trained_lengths
+from statemix.report.sentences import listed, sentences
 from statemix.report.tables import cell, make_rows, page_columns, some_of, statuses, tested_lengths, to_csv
 from statemix.tasks import Task
 from statemix.text import visible
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
 PICTURES = (".svg", ".png")
 """The endings of a figure's file, as `render` makes them."""
-
-TITLED = 4
-"""Tasks that a heading names."""
 
 TITLES = {
     "permutation": "permutation group S",
@@ -63,9 +60,7 @@ def write_report(folders: Iterable[str | Path], out: str | Path) -> Path:
     for name, (heading, make, caption) in FIGURES.items():
         svg, content[f"{name}.png"] = render(functools.partial(make, groups))
         content[f"{name}.svg"] = svg
-        images.append(
-            {"heading": heading, "caption": caption(groups), "data": base64.b64encode(svg).decode()}
-        )
+        images.append((heading, caption(groups), base64.b64encode(svg).decode()))
     command = visible(shlex.join(["statemix", "report", *map(str, folders), "--out", str(out)]))
     content["index.html"] = jinja.get_template("page.html").render(
         images=images, **_words(groups, rows), date=datetime.date.today().isoformat(), torch=torch.__version__,
@@ -86,7 +81,7 @@ def _words(groups: list[Group], rows: list[dict[str, Any]]) -> dict[str, Any]:
         "groups": groups,
         "runs": len(runs),
         "statuses": statuses(runs),
-        "trained": ", ".join(map(str, sorted({task.length for task in tasks}))),
+        "trained": ", ".join(map(str, trained_lengths(groups))),
         "overlaps": list(dict.fromkeys(task.overlap for task in tasks)),
         "tables": page_columns(rows, lengths),
         "left_out": len(lengths) - len(some_of(lengths)),
@@ -131,11 +126,8 @@ def _picture(groups: list[Group]) -> Figure:
 
 def _title(tasks: Sequence[Task]) -> str:
     """The tasks of a page, as its heading."""
-    every = (f"{TITLES.get(task.name, task.name)}{task.options.get('n', '')}" for task in tasks)
-    names = list(dict.fromkeys(every))
-    if len(names) > TITLED:
-        names = [*names[: TITLED - 1], f"{len(names) - TITLED + 1} more"]
-    title = ", ".join(names).replace("_", " ")
+    names = (f"{TITLES.get(task.name, task.name)}{task.options.get('n', '')}" for task in tasks)
+    title = listed(dict.fromkeys(names)).replace("_", " ")
     return title[0].upper() + title[1:]
 
 

@@ -224,6 +224,11 @@ def tasks_of(groups: Iterable[Group]) -> list[Task]:
     return list({id(run.task): run.task for group in groups for run in group.runs}.values())
 
 
+def trained_lengths(groups: Iterable[Group]) -> list[int]:
+    """The lengths that they were trained at."""
+    return sorted({task.length for task in tasks_of(groups)})
+
+
 def merge_groups(groups: list[Group]) -> list[Group]:
     """At most `MAX_SERIES` groups for a figure: the same groups, or one for each model; the last for all the others.
 
