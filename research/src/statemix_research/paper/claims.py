@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from statemix_research.paper.experiment import Claim
-from statemix_research.paper.markdown import markdown, plain
 from statemix_research.paper.selection import Summary, bootstrap, choose, matching, readable
+from statemix_research.paper.tables import markdown, plain
 
 TOLERANCE = 0.05
 """Distance from the paper's number that counts as equal to it."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 from statemix_research.paper.experiment import Figure
-from statemix_research.paper.selection import ACCURACIES, bootstrap, choose, matching, summaries
+from statemix_research.paper.selection import ACCURACIES, Summary, bootstrap, choose, matching, summaries
 from statemix_research.paper.tables import by_length
 
 from statemix.report import MAX_SERIES, draw_eigenvalues, draw_line, look_of, new_figure, new_panels
@@ -24,8 +24,6 @@ SATURATED = 0.995
 
 COSTS = ("flops_per_step", "flops_per_token", "state_size", "parameters", "mixer_parameters")
 """Numbers of a model that are no label: the runs of one size share them."""
-
-MAX_COLUMNS = 4
 
 CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#555555")
 """Colours of series that are no models (Okabe and Ito)."""
@@ -70,10 +68,9 @@ def draw(view: Figure, frame: pd.DataFrame) -> Drawn | None:
         return _spectra(view, panels)
     points = {name: points_of(view, runs) for name, runs in panels.items()}
     points = {name: found for name, found in points.items() if not found.empty}
-    saturated = [
-        name for name, found in points.items() if view.y in ACCURACIES and found["low"].min() >= SATURATED
-    ]
-    shown = {name: found for name, found in points.items() if name not in saturated}
+    least = SATURATED if view.y in ACCURACIES else float("inf")
+    shown = {name: found for name, found in points.items() if found["low"].min() < least}
+    saturated = [name for name in points if name not in shown]
     if not shown:
         return None
     every = pd.concat(shown.values())
@@ -98,23 +95,20 @@ def points_of(view: Figure, frame: pd.DataFrame) -> pd.DataFrame:
     series = list(view.series)
     if view.x == "test length":
         frame, by = by_length(choose(frame, series, view.over, view.y)), [*series, "test length"]
-    elif view.x not in frame:
-        return pd.DataFrame()
-    else:
+    elif view.x in frame:
         by = [*series, *(("matched_on", "size") if view.x in COSTS else (view.x,))]
-        frame = choose(frame[frame[view.x].notna()], by, view.over, view.y)
-    found = []
-    for key, one in summaries(frame, by, view.y).items():
-        x = frame.loc[(frame[by].astype(object) == list(key)).all(axis=1), view.x].mean()
-        label = _label(view.series, key[: len(series)])
-        found.append({"series": label, "x": float(x), **one._asdict()})
-    return pd.DataFrame(found)
+        frame = choose(frame.dropna(subset=view.x), by, view.over, view.y)
+    if frame.empty or view.x not in frame:
+        return pd.DataFrame()
+    return pd.DataFrame(
+        {"series": _label(view.series, key), "x": runs[view.x].mean(), **Summary.of(runs, view.y)._asdict()}
+        for key, runs in frame.groupby(by, dropna=False, sort=False)
+    )
 
 
 def _label(labels: tuple[str, ...], values: tuple[Any, ...]) -> str:
-    plain = ("model", "layer", "normalization")
-    named = zip((label.replace("_", " ") for label in labels), values, strict=True)
-    return ", ".join(str(value) if key in plain else f"{key} {value:g}" for key, value in named)
+    named = zip((label.replace("_", " ") for label in labels), values, strict=False)
+    return ", ".join(str(value) if isinstance(value, str) else f"{key} {value:g}" for key, value in named)
 
 
 def text_of(name: object) -> str:
@@ -127,9 +121,7 @@ def _title(label: str, name: Any) -> str:
 
 
 def _panels(count: int, size: tuple[float, float]) -> tuple[Drawing, list[Axes]]:
-    columns = min(MAX_COLUMNS, count)
-    if columns == MAX_COLUMNS and count % MAX_COLUMNS and count % 3 == 0:
-        columns = 3
+    columns = 3 if count > 4 and count % 4 and count % 3 == 0 else min(4, count)
     return new_panels(count, columns, size, margin=(0.6, 0.9))
 
 

@@ -12,10 +12,9 @@ from typing import Any
 from statemix_research.paper.claims import RULE, VERDICTS, Judged, claims_table, judge
 from statemix_research.paper.experiment import Experiment
 from statemix_research.paper.figures import Drawn, draw, png_of
-from statemix_research.paper.markdown import code, plain
 from statemix_research.paper.selection import frame_of
 from statemix_research.paper.source import Results
-from statemix_research.paper.tables import table, to_csv
+from statemix_research.paper.tables import code, plain, table, to_csv
 from statemix_research.sweeps.grid import describe
 from statemix_research.sweeps.store import DAMAGED, FAILED, UNFINISHED
 
