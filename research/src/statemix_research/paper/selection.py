@@ -56,7 +56,7 @@ def choose(frame: pd.DataFrame, by: Columns, over: Columns, value: str) -> pd.Da
     if value not in frame:
         return frame.iloc[:0]
     frame = frame[frame[value].notna()]
-    over = [key for key in over if key in frame]
+    over = [key for key in over if key in frame and key not in by]
     if frame.empty or not over:
         return frame
     frame = frame.assign(_all=0)

@@ -5,15 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from statemix_research.paper.experiment import Claim, Experiment, Figure, Table
-from statemix_research.paper.experiments.protocol import (
-    ANY_SIZE,
-    FULL,
-    LAYERS,
-    RATES,
-    SEEDS,
-    TRACKING_SEEDS,
-    small,
-)
+from statemix_research.paper.experiments.protocol import FULL, LAYERS, RATES, SEEDS, TRACKING_SEEDS, small
 from statemix_research.sweeps.grid import Sweep
 from statemix_research.sweeps.models import BDLRU, HLRU
 
@@ -41,7 +33,7 @@ FIG2 = Experiment(
         Table("Compression at equal state", ("layer", "normalization"), ("m",), where={"matched_on": "state"}),
     ),
     figures={
-        "fig2": Figure("Compression against m", x="m", series=("normalization",), panel="layer", over=ANY_SIZE),
+        "fig2": Figure("Compression against m", x="m", series=("normalization",), panel="layer"),
     },
     claims=(
         Claim("H-LRU is the most parameter-efficient on compression: m = 4 above BD-LRU m = 4 at equal parameters",
@@ -95,7 +87,7 @@ RELU = Experiment(
 
 
 def _spectrum(m: int, value: str, relation: str, text: str) -> Claim:
-    return Claim(text, {"model": f"BD-LRU m = {m}"}, relation, 0.005, value=value, over=ANY_SIZE)
+    return Claim(text, {"model": f"BD-LRU m = {m}"}, relation, 0.005, value=value)
 
 
 _SHOWN = [*(f"BD-LRU m = {m}" for m in (1, 2, 3, 4, 5, 8)), *(f"H-LRU m = {m}" for m in (3, 8))]

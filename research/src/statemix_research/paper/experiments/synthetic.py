@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from statemix_research.paper.experiment import Claim, Experiment, Figure, Table
+from statemix_research.paper.experiment import ANY_SIZE, Claim, Experiment, Figure, Table
 from statemix_research.paper.experiments.protocol import (
     ALL,
-    ANY_SIZE,
     BLOCKS,
     FOUR_TASKS,
     FULL,
@@ -43,19 +42,19 @@ CLAIMS = (
         for group, number in (("S3", 1.0), ("S4", 1.0), ("S5", 0.93))
     ),
     *(
-        Claim(f"{model}, mean of S2 to S5: {number}", {"model": model, "task": _GROUPS}, number=number, over=ANY_SIZE,
+        Claim(f"{model}, mean of S2 to S5: {number}", {"model": model, "task": _GROUPS}, number=number,
               across="task", source=SECOND_HAND)
         for model, number in (("Mamba-2", 0.35), ("Gated DeltaNet", 0.402), ("LSTM", 0.738))
     ),
     *(
         Claim(f"BD-LRU m = {m} on in-context recall: {number}",
-              {"model": f"BD-LRU m = {m}", "task": "in-context recall"}, number=number, over=ANY_SIZE,
+              {"model": f"BD-LRU m = {m}", "task": "in-context recall"}, number=number,
               source=SECOND_HAND)
         for m, number in ((1, 0.775), (2, 1.0), (3, 1.0), (4, 1.0))
     ),
     *(
         Claim(f"{model}, mean of compression, selective copying, in-context recall and S5: {number}",
-              {"model": model, "task": FOUR_TASKS}, number=number, over=ANY_SIZE, across="task", source=SECOND_HAND)
+              {"model": model, "task": FOUR_TASKS}, number=number, across="task", source=SECOND_HAND)
         for model, number in (("BD-LRU m = 4", 0.922), ("Mamba-2", 0.842))
     ),
 )  # fmt: skip
@@ -75,17 +74,17 @@ TABLE1 = Experiment(
     },
     tables=(
         Table("Mean of four tasks, size and learning rate chosen on validation data", where={"task": FOUR_TASKS},
-              over=ANY_SIZE, mean=True),
+              mean=True),
         _at("parameters", 100_000),
         _at("parameters", 1_000_000),
         Table("Accuracy at equal time per step: at most 1.1 times that of BD-LRU m = 4 with 100\u2009000 parameters",
-              over=ANY_SIZE, time_of={"model": "BD-LRU m = 4", "matched_on": "parameters", "size": 100_000}),
+              time_of={"model": "BD-LRU m = 4", "matched_on": "parameters", "size": 100_000}),
         Table("Accuracy at 24 numbers of state per mixer (small preset)", where=_SMALL),
         Table("Milliseconds per step (small preset)", value="milliseconds_per_step", where=_SMALL, over=()),
     ),
     figures={
         "table1": Figure("Mean accuracy over compression, selective copying, in-context recall and S5", kind="ranking",
-                         panel="", over=ANY_SIZE, across="task", where={"task": FOUR_TASKS}),
+                         panel="", across="task", where={"task": FOUR_TASKS}),
     },
     claims=CLAIMS,
 )  # fmt: skip
@@ -103,8 +102,7 @@ FIG1C = Experiment(
         "small": (small(("s5",), ("bdlru-1", "bdlru-3", "hlru-3", "lstm"), sizes=(("width", 4), ("width", 8))),),
     },
     tables=(
-        Table("Accuracy, size and learning rate chosen on validation data", where={"task": TASKS}, over=ANY_SIZE,
-              mean=True),
+        Table("Accuracy, size and learning rate chosen on validation data", where={"task": TASKS}, mean=True),
     ),
     figures={
         "fig1c": Figure("Accuracy against FLOPs of the recurrences per token", x="flops_per_step", log_x=True,
@@ -112,7 +110,7 @@ FIG1C = Experiment(
     },
     claims=tuple(
         Claim(f"BD-LRU m = 4 matches or exceeds {called}, mean of seven tasks",
-              {"model": "BD-LRU m = 4", "task": TASKS}, "above", against={"model": model, "task": TASKS}, over=ANY_SIZE,
+              {"model": "BD-LRU m = 4", "task": TASKS}, "above", against={"model": model, "task": TASKS},
               across="task")
         for called, model in (("the LSTM", "LSTM"), ("Mamba-2", "Mamba-2"), ("DeltaNet", "Gated DeltaNet"))
     ),
@@ -126,8 +124,8 @@ FIG1D = Experiment(
         "full": on_paper_tasks(LAYERS, SIZES),
         "small": (small(("s3", "in_context_recall"), ("bdlru-1", "bdlru-2", "bdlru-3", "hlru-1", "hlru-3")),),
     },
-    tables=(Table("Accuracy by m, size and learning rate chosen on validation data", over=ANY_SIZE),),
-    figures={"fig1d": Figure("Accuracy against m", x="m", series=("layer",), over=ANY_SIZE)},
+    tables=(Table("Accuracy by m, size and learning rate chosen on validation data"),),
+    figures={"fig1d": Figure("Accuracy against m", x="m", series=("layer",))},
     claims=tuple(one for one in CLAIMS if one.text.startswith("BD-LRU") and not one.across),
 )
 
