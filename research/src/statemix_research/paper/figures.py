@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 from statemix_research.paper.experiment import Figure
-from statemix_research.paper.selection import ACCURACIES, Summary, bootstrap, choose, matching, summaries
+from statemix_research.paper.selection import ACCURACIES, Summary, average, choose, matching
 from statemix_research.paper.tables import by_length
 
 from statemix.report import MAX_SERIES, draw_eigenvalues, draw_line, look_of, new_figure, new_panels
@@ -221,17 +221,9 @@ def entries_of(view: Figure, frame: pd.DataFrame) -> list[Entry]:
     ]
     chosen = choose(frame, (*view.series, view.across), view.over, view.y)
     for name, runs in chosen.groupby(list(view.series), sort=False):
-        found = summaries(runs, (view.across,), view.y)
-        if len(found) < tasks:
-            continue
-        mean, n = sum(one.mean for one in found.values()) / tasks, min(one.n for one in found.values())
-        if view.y in ACCURACIES:
-            draws = bootstrap(one[view.y] for _, one in runs.groupby(view.across, sort=False))
-            low, high = (float(x) for x in pd.Series(draws).quantile([0.025, 0.975]))
-        else:
-            (one,) = list(found.values())[:1]
-            low, high = one.low, one.high
-        entries.append(Entry(", ".join(map(str, name)), mean, low, high, n))
+        one = average(runs, (view.across,), view.y, tasks)
+        if one is not None:
+            entries.append(Entry(", ".join(map(str, name)), one.mean, *one.interval, one.n))
     return sorted(entries, key=lambda one: one.mean)
 
 

@@ -130,6 +130,37 @@ def bootstrap(groups: Iterable[Iterable[float]]) -> np.ndarray[Any, np.dtype[np.
     return np.mean([generator.choice(one, (RESAMPLES, len(one))).mean(1) for one in arrays], axis=0)
 
 
+class Average(NamedTuple):
+    """The mean of some runs' means over tasks, resampled means, and the fewest runs of a task."""
+
+    mean: float
+    draws: Any
+    n: int
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % of the draws; of a timing, its quartiles."""
+        ends = [0.0, 1.0] if len(self.draws) == 2 else [0.025, 0.975]
+        low, high = np.quantile(self.draws, ends)
+        return float(low), float(high)
+
+    def less(self, other: Average) -> Average:
+        """The difference of two independent averages."""
+        return Average(self.mean - other.mean, self.draws - other.draws[::-1], min(self.n, other.n))
+
+
+def average(runs: pd.DataFrame, across: Columns, value: str, groups: int) -> Average | None:
+    """The average over the groups `across`; None with fewer groups than `groups`: it would be another number."""
+    parts = [part for _, part in runs.groupby(list(across), sort=False)] if across else [runs]
+    if runs.empty or len(parts) < groups:
+        return None
+    if value == "tokens_per_s":
+        timing = Summary.of(runs, value)
+        return Average(timing.mean, np.array([timing.low, timing.high]), timing.n)
+    values = [list(part[value].astype(float)) for part in parts]
+    return Average(float(np.mean([np.mean(one) for one in values])), bootstrap(values), min(map(len, values)))
+
+
 def within_time(frame: pd.DataFrame, reference: Mapping[str, Any], slack: float = 1.1) -> pd.DataFrame:
     """The runs whose step takes at most `slack` times as long as the reference's, on each task and the same device.
 
