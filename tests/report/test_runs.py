@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from statemix.report import write_report
-from statemix.report.drawing import LOOKS, look_of
+from statemix.report.drawing import LOOKS, draw_line, look_of, new_figure
 from statemix.report.figures import accuracy_length, group_eigenvalues
 from statemix.report.runs import find_runs, mixer_label, read_groups
 from statemix.report.tables import make_rows
@@ -132,3 +132,10 @@ def test_a_default_number_of_blocks_is_shown(tmp_path):
 def test_the_demo_presets_have_their_labels():
     names = [mixer_label(resolve_config(f"demo-{kind}").mixer) for kind in ("diagonal", "bdlru", "hlru")]
     assert names == ["diagonal (m = 1)", "BD-LRU m = 3", "H-LRU m = 3"]
+
+
+def test_a_point_alone_has_a_bar_for_a_band():
+    axes = new_figure(2, 2).subplots()
+    draw_line(axes, [4], [0.5], [0.25], [0.75], "#000000")
+    _, bar = axes.collections
+    assert bar.get_segments()[0].tolist() == [[4, 0.25], [4, 0.75]]
