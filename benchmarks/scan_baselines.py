@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from statemix_research.baselines.associative import associative
 from torch import Tensor
 
-from benchmarks.affine import Bounds, associative, check_errors, draw
+from benchmarks.affine import Bounds, check_errors, draw
 from benchmarks.measure import (
     ACCELERATED_SCAN,
     FLA,

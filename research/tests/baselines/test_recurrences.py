@@ -224,7 +224,7 @@ def test_attention_takes_no_packed_sequences():
 
 def test_a_long_loop_is_not_unrolled_by_the_compiler(monkeypatch):
     """It would take minutes, so whole steps are captured in another way; where a break is allowed it runs as it is."""
-    layer, x = small("slstm"), inputs().detach()
+    layer, x = small("slstm"), inputs(1, 4, DIM).detach()
     want = layer(x)[0]
     torch.testing.assert_close(torch.compile(layer, fullgraph=True, backend="eager")(x)[0], want)
     monkeypatch.setattr(recurrences, "MAX_UNROLLED_STEPS", x.shape[1] - 1)

@@ -17,6 +17,7 @@ from statemix.nn import build_mixer
 from statemix.ops import bdlru_scan, in_fast_format
 from statemix.timing import time_calls
 from statemix.training.files import write_json
+from statemix_research.baselines.associative import associative
 from statemix_research.sweeps.grid import Cell, InvalidCell, Labels
 from statemix_research.sweeps.models import Skipped, get_model_spec, sized
 from statemix_research.sweeps.store import Job, key_of
@@ -28,19 +29,9 @@ LAYER_BUDGET_MS = 4000.0
 """Milliseconds that the samples of one layer may take."""
 
 
-def _combine(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """h → A₂ (A₁ h + b₁) + b₂ for A [..., m, m] and b [..., m]."""
-    (a1, b1), (a2, b2) = first, second
-    return a2 @ a1, (a2 @ b1.unsqueeze(-1)).squeeze(-1) + b2
-
-
 def _associative(gates: Tensor, values: Tensor) -> Tensor:
-    """torch's generic associative scan over pairs (A, b), differentiated by autograd."""
-    from torch._higher_order_ops.associative_scan import associative_scan
-
-    gates = torch.softmax(gates, dim=-1)  # [B, T, N, m, m + 1]
-    pairs = (gates[..., :-1].contiguous(), (gates[..., -1] * values).contiguous())
-    return associative_scan(_combine, pairs, dim=1, combine_mode="generic")[1]
+    weights = torch.softmax(gates, dim=-1)  # [B, T, N, m, m + 1]
+    return associative(weights[..., :-1], weights[..., -1] * values)
 
 
 SCANS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
