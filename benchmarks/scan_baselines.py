@@ -18,9 +18,6 @@ from torch import Tensor
 
 from benchmarks.affine import Bounds, check_errors, draw
 from benchmarks.measure import (
-    ACCELERATED_SCAN,
-    FLA,
-    TORCH,
     Baseline,
     Call,
     Setup,
@@ -111,18 +108,19 @@ def raw(gates: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
 BASELINES: dict[str, ScanBaseline] = {
     "associative_scan": ScanBaseline(
         "softmax, torch's associative scan over pairs (A, b), adjoint by hand (arXiv 2602.12021)",
-        TORCH, False, 4, torch.float32, raw, lambda *x: pairs_forward(*x)[1], both=pairs_both,
+        "torch", False, 4, torch.float32, raw, lambda *x: pairs_forward(*x)[1], both=pairs_both,
     ),
     "accelerated_scan": ScanBaseline(
         "accelerated_scan.warp: scalar gates, softmax not timed, time innermost",
-        ACCELERATED_SCAN, True, 1, torch.bfloat16, _warp_inputs, _warp_scan, lambda h: h.transpose(1, 2).unsqueeze(-1),
+        "accelerated_scan", True, 1, torch.bfloat16, _warp_inputs, _warp_scan,
+        lambda h: h.transpose(1, 2).unsqueeze(-1),
     ),
     "chunk_hgrn": ScanBaseline(
         "fla's chunk_hgrn: logarithms of scalar gates, softmax not timed",
-        FLA, True, 1, torch.bfloat16, _hgrn_inputs, _hgrn_scan, lambda h: h.unsqueeze(-1),
+        "fla", True, 1, torch.bfloat16, _hgrn_inputs, _hgrn_scan, lambda h: h.unsqueeze(-1),
     ),
     "associative_scan_compiled": ScanBaseline(
-        "associative_scan under torch.compile", TORCH, True, 4, torch.float32,
+        "associative_scan under torch.compile", "torch", True, 4, torch.float32,
         raw, lambda *x: _compiled(pairs_forward)(*x)[1], both=lambda *x: _compiled(pairs_both)(*x),
     ),
 }  # fmt: skip

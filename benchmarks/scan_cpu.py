@@ -11,7 +11,7 @@ from statemix_research.baselines.associative import associative
 from torch import Tensor
 
 from benchmarks.affine import scan_as_affine
-from benchmarks.measure import BUDGET_MS, TORCH, Setup, as_record
+from benchmarks.measure import BUDGET_MS, Setup, as_record
 from benchmarks.records import Record, header
 from benchmarks.scan_baselines import ScanBaseline, check, make_calls, raw
 from benchmarks.shapes import ScanShape
@@ -65,7 +65,7 @@ def measure(shape: ScanShape, setup: Setup) -> Record:
     for name, (description, fast, scan) in IMPLEMENTATIONS.items():
         inputs = _n_innermost if fast else raw
         one = ScanBaseline(
-            description, TORCH, False, shape.m, torch.float32, inputs, partial(scan, shape.recurrence)
+            description, "torch", False, shape.m, torch.float32, inputs, partial(scan, shape.recurrence)
         )
         try:
             errors[name] = check(one, shape._replace(batch=min(shape.batch, 2)), CPU, BOUNDS)

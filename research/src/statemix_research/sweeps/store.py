@@ -98,7 +98,13 @@ class Store:
 
     def probed(self, key: str, name: str) -> dict[str, Any] | None:
         """The result of a probe of a trained model, else None. RunError for a damaged file."""
-        return _read_probe(self.probe_path(key, name), name, key)
+        path, gives = self.probe_path(key, name), PROBES[name].gives
+        if not _is_there(path):
+            return None
+        result = read_json(path)
+        with _damage(path):
+            fields.check_fields(result, {**fields.PROBED, "run": fields.one_of(key)}, gives)
+        return {one: result[one] for one in gives}
 
     def probe_path(self, key: str, name: str) -> Path:
         """Where the result of a probe lies."""
@@ -107,7 +113,16 @@ class Store:
 
     def attempts(self, key: str) -> list[dict[str, Any]]:
         """The lines of the run's history, less one that was cut off by a kill. RunError for a damaged one."""
-        return read_history(self.history_path(key), key)
+        path, lines = self.history_path(key), []
+        for number, text in enumerate(_read(path).split(b"\n") if _is_there(path) else (), 1):
+            if _is_cut_off(text):
+                continue
+            with _damage(f"{path} line {number}"):
+                line = unseal(fields.parse(text))
+                needed = ("event", "time", *FACTS.get(str(line.get("event")), ()))
+                fields.check_fields(line, {**fields.EVENT, "run": fields.one_of(key)}, needed)
+            lines.append(line)
+        return lines
 
     def history_path(self, key: str) -> Path:
         """Where the history of a run lies."""
@@ -185,7 +200,8 @@ class Store:
 
 def _check_config(path: Path, job: Job) -> None:
     """RunError for a configuration that is missing, damaged or another run's."""
-    content = _read_object(path)
+    _is_there(path)
+    content = read_json(path)
     with _damage(path):
         if (key := key_of(job.kind, content)) != job.key:
             raise ValueError(f"its content has the key {key}, expected {job.key}")
@@ -214,12 +230,6 @@ def _is_there(path: Path) -> bool:
         raise RunError(f"cannot read {path}: {error.strerror}") from None
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    """A JSON object. RunError for a file that is missing or damaged, and whatever is no file of the run's own."""
-    _is_there(path)
-    return read_json(path)
-
-
 def _read_summary(folder: RunFolder, kind: str) -> dict[str, Any] | None:
     """The summary of a run that has nothing left to do, else None. RunError for a damaged one."""
     if not _is_there(folder.summary):
@@ -230,29 +240,6 @@ def _read_summary(folder: RunFolder, kind: str) -> dict[str, Any] | None:
         with _damage(folder.summary):
             fields.check_fields(summary, {**fields.SUMMARY, "accuracy": fields.SCORES}, needed)
     return summary
-
-
-def _read_probe(path: Path, name: str, run: str) -> dict[str, Any] | None:
-    """The result of a probe of a run, if there is one. RunError for a damaged file."""
-    if not _is_there(path):
-        return None
-    result, gives = _read_object(path), PROBES[name].gives
-    with _damage(path):
-        fields.check_fields(result, {**fields.PROBED, "run": fields.one_of(run)}, gives)
-    return {key: result[key] for key in gives}
-
-
-def read_history(path: Path, run: str) -> list[dict[str, Any]]:
-    """The lines of a run's history, less one that was cut off by a kill. RunError for a damaged one."""
-    lines, expected = [], {**fields.EVENT, "run": fields.one_of(run)}
-    for number, text in enumerate(_read(path).split(b"\n") if _is_there(path) else (), 1):
-        if _is_cut_off(text):
-            continue
-        with _damage(f"{path} line {number}"):
-            line = unseal(fields.parse(text))
-            fields.check_fields(line, expected, ("event", "time", *FACTS.get(str(line.get("event")), ())))
-        lines.append(line)
-    return lines
 
 
 def _is_cut_off(text: bytes) -> bool:
