@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from statemix_research.baselines.associative import Pair, associative
+from statemix_research.baselines.verify import relative_error
 from torch import Tensor
 
 from benchmarks.shapes import ScanShape
@@ -67,11 +68,6 @@ def corner(tensor: Tensor) -> Tensor:
     return tensor[sorted({0, sequences - 1})][:, :, kept]
 
 
-def relative_rms(got: Tensor, want: Tensor) -> float:
-    """Root-mean-square error relative to the true numbers' own root mean square."""
-    return float((got.double() - want).norm() / want.norm())
-
-
 def check_errors(
     shape: ScanShape, inputs: Sequence[Tensor], got: Sequence[Tensor], bounds: Bounds
 ) -> dict[str, float]:
@@ -81,7 +77,7 @@ def check_errors(
     """
     want, errors = float64_scan(shape.recurrence, *map(corner, inputs)), {}
     for name, tensor, true in zip(("states", "d_gates", "d_values"), got, want, strict=True):
-        errors[name], bound = relative_rms(corner(tensor), true), bounds[name != "states"]
+        errors[name], bound = relative_error(corner(tensor), true), bounds[name != "states"]
         if not errors[name] <= bound:
             raise RuntimeError(
                 f"{name}: error {errors[name]:.1e} against float64 at {shape}, expected at most {bound:.0e}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from statemix.analysis import parameters
 from statemix.environment import describe
@@ -18,6 +18,7 @@ from statemix.ops import bdlru_scan, in_fast_format
 from statemix.timing import time_calls
 from statemix.training.files import write_json
 from statemix_research.baselines.associative import associative
+from statemix_research.baselines.passes import layer_passes
 from statemix_research.sweeps.grid import Cell, InvalidCell, Labels
 from statemix_research.sweeps.models import Skipped, get_model_spec, sized
 from statemix_research.sweeps.store import Job, key_of
@@ -150,20 +151,8 @@ def _scan(content: Mapping[str, Any], device: torch.device) -> Timed:
 
 
 def _layer(content: Mapping[str, Any], device: torch.device) -> Timed:
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    layer = build_mixer(**content["mixer"], dim=content["dim"]).to(device, dtype)
-    for parameter in layer.parameters():  # matrices N(0, 0.02²): with zeros gradients would be zeros too
-        if parameter.dim() == 2:
-            nn.init.normal_(parameter, 0.0, 0.02)
+    layer = build_mixer(**content["mixer"], dim=content["dim"])
     shape = [content[name] for name in ("batch", "length", "dim")]
-    x, grad = (torch.randn(shape, device=device, dtype=dtype) for _ in range(2))
-    inputs = (x.requires_grad_(), *layer.parameters())
-
-    def both() -> tuple[Tensor | None, ...]:
-        y = layer(x)
-        return torch.autograd.grad(y[0] if isinstance(y, tuple) else y, inputs, grad, allow_unused=True)
-
-    if not all(one is None or one.isfinite().all() for one in both()):
-        name = content["mixer"]["name"]
-        raise RuntimeError(f"{name}: its gradients are not finite, so its time counts for nothing")
-    return {"parameters": parameters(layer)}, both, {"cuda_graph": True, "budget_ms": LAYER_BUDGET_MS}
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    passes = layer_passes(layer, shape, device, dtype)
+    return {"parameters": parameters(layer)}, passes.both, {"cuda_graph": True, "budget_ms": LAYER_BUDGET_MS}
