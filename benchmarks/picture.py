@@ -75,5 +75,7 @@ def _draw_panel(axes: Axes, shape: tuple[int, int], frame: pd.DataFrame) -> None
     for bars in axes.containers:
         labels = [f"{bar.get_height():.0f}" if bar.get_height() else "failed" for bar in bars]  # type: ignore[attr-defined]
         axes.bar_label(bars, labels, fontsize=8)  # type: ignore[arg-type]
+    axes.set_axisbelow(True)
+    axes.grid(axis="x", visible=False)
     axes.axhline(100, color="#888888", linewidth=1, linestyle="--", label="plain copy")
     axes.set_title(f"B = {shape[0]}, T = {shape[1]}", loc="left", fontsize=10)
