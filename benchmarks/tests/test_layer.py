@@ -117,11 +117,6 @@ def test_a_baseline_that_cannot_be_sized_gets_a_layer_of_its_size(monkeypatch, b
     assert row["against"]["parameters"] == rows[1]["parameters"]
 
 
-def test_the_paper_preset_measures_every_m():
-    assert layer.PRESETS["paper"].block_sizes == (1, 2, 4, 8, 16)
-    assert layer.PRESETS["paper"].parameters == 33_000_000
-
-
 def test_gradients_are_checked():
     some, none, bad = torch.ones(2), torch.zeros(2), torch.tensor([1.0, float("nan")])
     assert zero_gradients(["x", "a", "b", "c"], [some, none, None, some]) == ["a", "b"]

@@ -124,15 +124,3 @@ def test_a_store_that_cannot_be_written(exported, tmp_path):
         pytest.skip("nothing is forbidden to root")
     with pytest.raises(RunError, match="cannot write"):
         import_runs(exported, Store(tmp_path / "second"), get_experiment)
-
-
-@pytest.mark.parametrize("line", ["[1]", '{"status":"finished"}', "{"])
-def test_a_damaged_line_is_named_and_nothing_comes_in(exported, tmp_path, line):
-    with exported.open("a") as file:
-        file.write(line + "\n")
-    count = len(exported.read_text().splitlines())
-    with pytest.raises(
-        ValueError, match=rf"first.jsonl is (damaged in line {count},|not a file of exported runs)"
-    ):
-        import_runs(exported, Store(tmp_path / "second"), get_experiment)
-    assert not (tmp_path / "second").exists()

@@ -338,25 +338,6 @@ def test_a_diverged_run_is_recorded_and_not_run_again(tmp_path):
     assert len(events(store, job.key, "ended")) == 1
 
 
-def test_waiting_for_another_process(tmp_path):
-    """Somebody else trains the run: it is waited for, not failed, and not trained a second time."""
-    fcntl = pytest.importorskip("fcntl")
-    job, store = jobs(steps=10)[0], Store(tmp_path)
-    train(Config.from_dict(job.content), store.folder(job.key))
-    summary = (store.folder(job.key) / "summary.json").read_text()
-    (store.folder(job.key) / "summary.json").unlink()
-    with (store.folder(job.key) / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        worker = threading.Thread(target=execute, args=(job, str(tmp_path)))
-        worker.start()
-        while not events(store, job.key, "waiting"):
-            time.sleep(0.01)
-        (store.folder(job.key) / "summary.json").write_text(summary)
-    worker.join()
-    assert events(store, job.key, "ended") == []
-    assert store.status(job) == "finished"
-
-
 def timed_jobs(**axes):
     return [job._replace(probes=("step_time", "spectrum")) for job in jobs(steps=10, **axes)]
 

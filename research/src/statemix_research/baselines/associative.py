@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 Pair = tuple[Tensor, Tensor]
@@ -35,3 +36,9 @@ def associative(transitions: Tensor, inputs: Tensor, *, fast: bool = False) -> T
     pairs = (pairs[0].contiguous(), pairs[1].contiguous())
     states = associative_scan(combine, pairs, dim=1, combine_mode="generic")[1]
     return states.movedim(-1, 2) if fast else states
+
+
+def gated(gates: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """BD-LRU by this scan: raw gates [B, T, N, m, m+1], values [B, T, N, m] -> (softmax weights, states)."""
+    weights = torch.softmax(gates, dim=-1)
+    return weights, associative(weights[..., :-1], weights[..., -1] * values)

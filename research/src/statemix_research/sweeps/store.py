@@ -15,6 +15,7 @@ import re
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,7 +57,8 @@ def key_of(kind: str, content: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-class Found(NamedTuple):
+@dataclass
+class Found:
     """What a store holds of a job: its status, and the content of its files, as far as they are there.
 
     Attributes:
@@ -64,11 +66,11 @@ class Found(NamedTuple):
         damage: The file that is damaged, and how.
     """
 
-    status: str
+    status: str = MISSING
     summary: dict[str, Any] | None = None
     history: Sequence[dict[str, Any]] = ()
-    curves: Mapping[str, Mapping[str, Any]] = {}
-    probed: Mapping[str, Mapping[str, Any]] = {}
+    curves: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    probed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     damage: str = ""
 
 
@@ -163,39 +165,37 @@ class Store:
     def read(self, job: Job, *, under_way: bool = False) -> Found:
         """Everything that is kept of a job, every file checked; the configuration of a run `under_way` only if so
         wished: a sweep leaves that to the worker."""
-        folder, found = RunFolder(self.folder(job.key)), Found(MISSING)
-        if not os.path.lexists(folder.path):
-            return found
-        try:
-            if not folder.path.is_dir():
-                raise RunError(f"{folder.path} is not a folder, expected one of a run")
-            found = found._replace(summary=_read_summary(folder, job.kind))
-            found = found._replace(history=self.attempts(job.key))
-            if found.summary is not None:
-                return self._read_ended(job, folder, found)
-            status = UNFINISHED if failure_of(found.history) is None else FAILED
-            if under_way and status == UNFINISHED and folder.config.exists():
-                _check_config(folder.config, job)
-            return found._replace(status=status)
-        except RunError as error:
-            return found._replace(status=DAMAGED, damage=str(error))
+        found = Found()
+        if os.path.lexists(self.folder(job.key)):
+            try:
+                self._fill(found, job, under_way)
+            except RunError as error:
+                found.status, found.damage = DAMAGED, str(error)
+        return found
 
-    def _read_ended(self, job: Job, folder: RunFolder, found: Found) -> Found:
-        if not found.history and self.history_path(job.key).exists():
-            raise RunError(f"{self.history_path(job.key)} is damaged: it is empty")
-        summary: dict[str, Any] = found.summary or {}
+    def _fill(self, found: Found, job: Job, under_way: bool) -> None:
+        """Read all files of a run. RunError for the first that is damaged."""
+        folder, history = RunFolder(self.folder(job.key)), self.history_path(job.key)
+        if not folder.path.is_dir():
+            raise RunError(f"{folder.path} is not a folder, expected one of a run")
+        found.summary, found.history = _read_summary(folder, job.kind), self.attempts(job.key)
+        found.status = UNFINISHED if failure_of(found.history) is None else FAILED
+        if found.summary is None:
+            if under_way and found.status == UNFINISHED and folder.config.exists():
+                _check_config(folder.config, job)
+            return
+        if not found.history and history.exists():
+            raise RunError(f"{history} is damaged: it is empty")
         if job.kind == "train" or folder.config.exists():  # a timing need not have one
             _check_config(folder.config, job)
-        curves = _last_lines(folder.metrics, summary) if job.kind == "train" else {}
+        if job.kind == "train":
+            found.curves = _last_lines(folder.metrics, found.summary)
         every = {name: self.probed(job.key, name) for name in job.probes}
-        probed = {name: one for name, one in every.items() if one is not None}
-        if summary["status"] == DIVERGED:
-            status = DIVERGED
-        elif len(probed) == len(every):
-            status = FINISHED
-        else:
-            status = UNFINISHED if failure_of(found.history) is None else FAILED
-        return found._replace(status=status, curves=curves, probed=probed)
+        found.probed = {name: one for name, one in every.items() if one is not None}
+        if found.summary["status"] == DIVERGED:
+            found.status = DIVERGED
+        elif len(found.probed) == len(every):
+            found.status = FINISHED
 
 
 def _check_config(path: Path, job: Job) -> None:

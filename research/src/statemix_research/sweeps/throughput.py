@@ -17,7 +17,7 @@ from statemix.nn import build_mixer
 from statemix.ops import bdlru_scan, in_fast_format
 from statemix.timing import time_calls
 from statemix.training.files import write_json
-from statemix_research.baselines.associative import associative
+from statemix_research.baselines.associative import gated
 from statemix_research.baselines.passes import layer_passes
 from statemix_research.sweeps.grid import Cell, InvalidCell, Labels
 from statemix_research.sweeps.models import Skipped, get_model_spec, sized
@@ -30,14 +30,9 @@ LAYER_BUDGET_MS = 4000.0
 """Milliseconds that the samples of one layer may take."""
 
 
-def _associative(gates: Tensor, values: Tensor) -> Tensor:
-    weights = torch.softmax(gates, dim=-1)  # [B, T, N, m, m + 1]
-    return associative(weights[..., :-1], weights[..., -1] * values)
-
-
 SCANS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "sequential loop": lambda gates, values: bdlru_scan(gates, values, backend="reference")[0],
-    "parallel (associative scan)": _associative,
+    "parallel (associative scan)": lambda gates, values: gated(gates, values)[1],
     "statemix": lambda gates, values: bdlru_scan(gates, values)[0],
 }
 """What figure 5 compares: one step after another, torch's generic parallel scan, and this library's kernels."""
@@ -51,10 +46,8 @@ class Timings:
         if given := list(overrides):
             raise ValueError(f"setting: got {given[0]!r}, expected none (timings have no training)")
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        machine = {
-            "device": device,
-            "hardware": str(describe(device)["device"]),
-        }  # on another it is another run
+        # on another machine it is another run
+        machine = {"device": device, "hardware": str(describe(device)["device"])}
         for labels, content in self._points():
             if isinstance(content, Exception):
                 yield InvalidCell(labels, str(content), isinstance(content, Skipped))
