@@ -13,7 +13,14 @@ from statemix.training import build, steps
 from statemix.training.data import evaluation_set
 from statemix.training.evaluation import evaluate, means, sums
 from statemix.training.steps import (
-    DeviceStep, GraphSteps, Steps, build_state, build_step, compiled_forward, forward, narrowed,
+    DeviceStep,
+    GraphSteps,
+    Steps,
+    build_state,
+    build_step,
+    compiled_forward,
+    forward,
+    narrowed,
 )  # fmt: skip
 from tests.training.small import small
 

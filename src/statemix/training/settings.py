@@ -26,13 +26,6 @@ class Setting(NamedTuple):
         return f"{self.meaning} ({unit}default {self.default})"
 
 
-class Group(NamedTuple):
-    """Settings that belong together."""
-
-    title: str
-    settings: list[Setting]
-
-
 ARGUMENTS: dict[str, str] = {
     "block_size": "m, the size of a block; its transitions are m × m",
     "order": "m, the past states that a channel looks back over",
@@ -51,33 +44,28 @@ NOT_SET = ("dim", "device", "dtype")
 """Arguments of every mixer that follow from other settings."""
 
 
-def groups() -> Iterator[Group]:
-    """Every setting: the run's own, those of each task and of each mixer, the model's, the training's."""
+def groups() -> dict[str, list[Setting]]:
+    """Every setting by what it belongs to: the run, each task and mixer, the model, the training."""
     default = Config()
-    yield Group("run", list(_fields(Config, "")))
-    yield Group("task", [Setting("task.name", _toml(default.task["name"]), f"one of {', '.join(TASKS)}")])
-    for task, built in TASKS.items():
-        options = built.OPTIONS.items()
-        yield Group(
-            f"task.name={task}",
-            [
-                Setting(f"task.{name}", _toml(o.default), f"{o.meaning}; {o.expected()}")
-                for name, o in options
-            ],
-        )
-    yield Group("mixer", [Setting("mixer.name", _toml(default.mixer["name"]), f"one of {', '.join(MIXERS)}")])
-    for mixer in MIXERS:
-        yield Group(f"mixer.name={mixer}", list(_arguments(mixer, default.mixer)))
-    for kind in (ModelConfig, TrainingConfig):
-        yield Group(kind.section, list(_fields(kind, f"{kind.section}.")))
+    found = {"run": list(_fields(Config))}
+    found["task"] = [Setting("task.name", _toml(default.task["name"]), f"one of {', '.join(TASKS)}")]
+    for task, kind in TASKS.items():
+        options = kind.OPTIONS.items()
+        found[f"task.name={task}"] = [
+            Setting(f"task.{name}", _toml(one.default), f"{one.meaning}; {one.expected()}")
+            for name, one in options
+        ]
+    found["mixer"] = [Setting("mixer.name", _toml(default.mixer["name"]), f"one of {', '.join(MIXERS)}")]
+    found |= {f"mixer.name={mixer}": list(_arguments(mixer, default.mixer)) for mixer in MIXERS}
+    return found | {
+        kind.section: list(_fields(kind, f"{kind.section}.")) for kind in (ModelConfig, TrainingConfig)
+    }
 
 
-def _fields(kind: type, prefix: str) -> Iterator[Setting]:
+def _fields(kind: type, prefix: str = "") -> Iterator[Setting]:
     for one in dataclasses.fields(kind):
-        if "meaning" in one.metadata:
-            yield Setting(
-                f"{prefix}{one.name}", _toml(one.default), one.metadata["meaning"], one.metadata["unit"]
-            )
+        if told := one.metadata:
+            yield Setting(f"{prefix}{one.name}", _toml(one.default), told["meaning"], told["unit"])
 
 
 def _arguments(mixer: str, default: Mapping[str, Any]) -> Iterator[Setting]:
