@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 import torch
@@ -134,7 +135,7 @@ def test_tensorboard_when_installed(tmp_path):
 
 
 def test_a_missing_tensorboard_says_how_to_install_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(ImportError, match=r'pip install "tensorboard>='):
         train(small("training.tensorboard=on", "mixer.backend=reference"), tmp_path)
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from statemix.extras import missing
+from statemix.extras import require
 from statemix.training.files import DIGEST, MissingFileError, RunError, digest_of, read_bytes, replace_file
 
 CHECKPOINT, WEIGHTS = "statemix-checkpoint", "statemix-weights"
@@ -23,18 +23,10 @@ POSITION = {"step", "metrics", "seconds", "totals"}
 """What a position has to hold."""
 
 
-def require_safetensors() -> Any:
-    """The library; ImportError that says how to install it."""
-    try:
-        import safetensors.torch
-    except ImportError:
-        raise ImportError(missing("safetensors")) from None
-    return safetensors
-
-
 def _write(path: Path, tensors: Mapping[str, Tensor], told: dict[str, Any]) -> None:
     """Equal content makes equal bytes."""
-    save = require_safetensors().torch.save
+    from safetensors.torch import save
+
     plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     _, header, data = _parts(save(plain))
     told = {**told, DIGEST: digest_of({**told, "tensors": header}, data)}
@@ -51,8 +43,11 @@ def _parts(content: bytes) -> tuple[dict[str, str], dict[str, Any], bytes]:
 
 def _read(path: Path, form: str, run: str | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and metadata. RunError for a file that is missing, damaged, of another format or of another run."""
-    library = require_safetensors()
-    wrong = (library.SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError, AttributeError)
+    require("safetensors")
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    wrong = (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError, AttributeError)
     try:
         content = read_bytes(path)
         metadata, header, data = _parts(content)
@@ -62,7 +57,7 @@ def _read(path: Path, form: str, run: str | None = None) -> tuple[dict[str, Tens
                 raise ValueError("its content does not fit the digest that was written with it")
         else:  # a file of format 1
             told = {key: json.loads(text) if key == "position" else text for key, text in metadata.items()}
-        tensors: dict[str, Tensor] = library.torch.load(content)
+        tensors: dict[str, Tensor] = load(content)
     except FileNotFoundError:
         raise MissingFileError(f"{path} does not exist") from None
     except wrong as error:

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 
 from statemix.analysis.accounting import flops_per_token, mixer_parameters, parameters, state_size
+from statemix.extras import require
 from statemix.tasks import Examples
 from statemix.training.build import build_device, build_task, captures_of, eval_lengths, learning_rate
-from statemix.training.checkpoint import load_checkpoint, require_safetensors, save_checkpoint, save_weights
+from statemix.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from statemix.training.config import Config
 from statemix.training.data import evaluation_set
 from statemix.training.evaluation import Scores, evaluate
@@ -138,7 +139,7 @@ def _check(configs: Sequence[Config], folders: Sequence[str | Path], concurrency
 def check_trainable(config: Config) -> None:
     """Everything that can be checked before work begins: errors as `train`."""
     check(config)
-    require_safetensors()
+    require("safetensors")
     captures_of(config.training, build_device(config))
 
 
@@ -217,23 +218,17 @@ class Run:
 
     def slices(self, signals: StopSignals, bar: Progress) -> Iterator[None]:
         """Train to the end, or until something ends it; yields where others may go on, on a GPU with steps queued."""
-        work = self._work(signals, bar)
+        work = self._train(signals, bar)
         while True:
             with torch.cuda.stream(self._stream):
                 if next(work, "over") == "over":
                     return
             yield
 
-    def _work(self, signals: StopSignals, bar: Progress) -> Iterator[None]:
-        self.steps = build_step(self.state, captures_of(self.training, self.device), self.step)
-        status = yield from self._train(signals, bar)
-        if status == "interrupted":
-            self._save()
-        self._finish(status)
-
-    def _train(self, signals: StopSignals, bar: Progress) -> Generator[None, None, str]:
+    def _train(self, signals: StopSignals, bar: Progress) -> Iterator[None]:
         """Steps until there is something to do with their numbers, a signal asks to stop, or others may go on."""
         training = self.training
+        self.steps = build_step(self.state, captures_of(training, self.device), self.step)
         every = (training.log_every, training.eval_every, training.checkpoint_every)
         validate = self.steps.evaluator(self._examples(self.task.length, "validation"))
         while self.step < training.steps:
@@ -247,18 +242,18 @@ class Run:
             if last or self.step % training.log_every == 0:
                 numbers = self._log()
                 if not math.isfinite(numbers["loss"]):
-                    return "diverged"
+                    return self._finish("diverged")
             if last or self.step % training.eval_every == 0:
                 accuracy = numbers["validation"] = self._score("validation", self.task.length, validate())
                 self.position["best_accuracy"] = max(accuracy, self.position["best_accuracy"] or 0.0)
             bar.tell(self.step, **numbers)
             if 0 < training.stop_accuracy <= accuracy:
-                return "stopped_early"
+                return self._finish("stopped_early")
             if signals.received is not None:
-                return "interrupted"
+                return self._finish("interrupted")
             if self.step % training.checkpoint_every == 0 and not last:
                 self._save()
-        return "finished"
+        return self._finish("finished")
 
     def _step(self, most: int) -> None:
         self.position["step"] += self.steps.advance(self.step, most)
@@ -309,6 +304,8 @@ class Run:
 
     def _finish(self, status: str) -> None:
         """Test unless there is nothing to test, then weights and summary, and the checkpoint goes last."""
+        if status == "interrupted":
+            self._save()
         model, accuracy = self.state.model, dict[str, float]()
         if status in ("finished", "stopped_early"):
             for length in eval_lengths(self.config, self.task):

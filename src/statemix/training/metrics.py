@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.util
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from statemix.extras import missing
+from statemix.extras import installed, require
 from statemix.training.files import RunError, check_in_place, read_bytes, replace_file, writing
 
 ANEW = "put it back, or remove the folder to train from the beginning"
@@ -92,13 +91,13 @@ class Events:
 
     def __init__(self, wanted: str, folder: Path, step: int) -> None:
         self._folder, self._writer = folder, None
-        if wanted != "off" and importlib.util.find_spec("tensorboard") is not None:
+        if wanted == "on":
+            require("tensorboard")
+        if wanted != "off" and installed("tensorboard"):
             from torch.utils.tensorboard import SummaryWriter  # type: ignore[attr-defined]
 
             with writing(folder):
                 self._writer = SummaryWriter(str(folder), purge_step=step + 1)
-        elif wanted == "on":
-            raise ImportError(f'training.tensorboard is "on", and {missing("tensorboard")}')
 
     def add(self, entry: Mapping[str, Any]) -> None:
         """The numbers of one line, under "train/…" or "test/length 16/…"."""

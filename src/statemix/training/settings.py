@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from statemix.nn import MIXERS
 from statemix.tasks import TASKS
-from statemix.training.config import Config, ModelConfig, TrainingConfig
+from statemix.training.config import Config, ModelConfig, TrainingConfig, flatten
 
 
 class Setting(NamedTuple):
@@ -81,14 +81,10 @@ def _arguments(mixer: str, default: Mapping[str, Any]) -> Iterator[Setting]:
 
 
 def to_toml(config: Config) -> str:
-    """A configuration as TOML, which `resolve_config` reads back to the same one; the version is a comment."""
+    """A configuration as TOML, a dotted key a line, which `resolve_config` reads back; the version is a comment."""
     content = config.to_dict()
     lines = [f"# statemix {content.pop('version')}"]
-    tables = {key: value for key, value in content.items() if isinstance(value, Mapping)}
-    lines += [f"{key} = {_toml(value)}" for key, value in content.items() if key not in tables]
-    for key, table in tables.items():
-        lines += ["", f"[{key}]", *(f"{name} = {_toml(value)}" for name, value in table.items())]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *(f"{key} = {_toml(value)}" for key, value in flatten(content).items()), ""])
 
 
 def _toml(value: Any) -> str:
