@@ -37,11 +37,10 @@ def _draw(
 
 
 class TrainingSet:
-    """A fixed set of instances on the device, in a new order every epoch; any step's batch can be named at once.
+    """A fixed set of instances on the device, in a new order every epoch, laid out batch by batch for captured steps.
 
-    Instances of several lengths (`training.train_lengths`) have an equal share each. A batch has one length, and an
-    epoch takes all batches in a new order. Shorter instances are padded, with nothing to predict behind their end.
-    An epoch is laid out batch by batch, so that a captured step finds its batch without the host.
+    Instances of several lengths (`training.train_lengths`) have an equal share each, and a batch has one length.
+    Shorter instances are padded, with nothing to predict behind their end.
     """
 
     def __init__(self, task: Task, config: Config, device: torch.device) -> None:

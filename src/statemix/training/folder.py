@@ -139,10 +139,8 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[Callable[[], None]]:
-        """Nobody else trains here meanwhile; gives a function that raises a RunError once the lock is not in its place.
-
-        So it is when the folder or its lock was removed, moved or replaced: then another process may train there.
-        The lock dies with the process. BusyError when it is taken.
+        """Nobody else trains here meanwhile; gives a function that raises a RunError once the lock is not in its place,
+        so that another process may train here. The lock dies with the process. BusyError when it is taken.
         """
         with writing(self.lock):
             flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)

@@ -45,7 +45,7 @@ def train(
     standard error is a terminal. resume: False refuses a folder that holds a run. A finished run returns its summary
     at once. On the CPU, with one number of threads, a run killed at any moment and resumed writes the same metrics and
     weights, bit for bit, as one that was not. SIGINT and SIGTERM save and return with status "interrupted"; a loss
-    that is not finite ends the run with status "diverged".
+    that is not finite ends the run with status "diverged". An error leaves its traceback in `failure.txt`.
     Files: see docs/design.md, "Runs". Errors: ValueError for the configuration, ImportError for a missing extra,
     RunError for the folder, a checkpoint or the disk.
 

@@ -17,11 +17,10 @@ ANEW = "put it back, or remove the folder to train from the beginning"
 
 
 class MetricsFile:
-    """The metrics of a run that is being trained.
+    """The metrics of a run that is being trained; RunError once the file was removed or replaced.
 
-    length, digest: of the lines to go on from, as `sync` returned them; what follows is dropped. Checkpoints of earlier
-    versions have no digest (None). The file is put in place anew, so nothing that shares it by a link is changed.
-    Errors: RunError naming the file, also once it was removed or replaced.
+    length, digest (None in earlier versions): of the lines to go on from, as `sync` returned them; what follows is
+    dropped. The file is put in place anew, so nothing that shares it by a link is changed.
     """
 
     def __init__(self, path: Path, length: int, digest: str | None) -> None:
@@ -84,10 +83,7 @@ def check_metrics(path: Path, summary: Mapping[str, Any]) -> None:
 
 
 class Events:
-    """TensorBoard scalars of every metrics line, or nothing.
-
-    wanted: "on", "off", or "auto": when TensorBoard is installed. ImportError when "on" and it is not.
-    """
+    """TensorBoard scalars of every metrics line, or nothing; wanted: `training.tensorboard`."""
 
     def __init__(self, wanted: str, folder: Path, step: int) -> None:
         self._folder, self._writer = folder, None

@@ -124,10 +124,8 @@ def ignore_compiler_warnings() -> None:
 
 @functools.cache
 def compiled_forward(backend: str = "inductor") -> Forward:
-    """`forward`, compiled for each new set of shapes; models of equal build share what is compiled.
-
-    torch's own compiler chooses without timing, which differs from machine to machine.
-    """
+    """`forward`, compiled for each new set of shapes and shared by models of equal build; without timing, so that it
+    is the same on every machine."""
     options: dict[str, Any] | None = {"deterministic": True} if backend == "inductor" else None
     compiled = torch.compile(forward, fullgraph=True, dynamic=False, backend=backend, options=options)
 
@@ -140,10 +138,8 @@ def compiled_forward(backend: str = "inductor") -> Forward:
 
 
 def narrowed(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A copy whose linear layers hold their own weights in `dtype`, and which shares all other parameters.
-
-    It computes what the model computes under autocast to `dtype`, without a cast of each weight.
-    """
+    """A copy that computes what the model computes under autocast, without casts: its linear layers hold their own
+    weights in `dtype`, all other parameters are shared."""
     twin = copy.deepcopy(model)
     for original, module in zip(model.modules(), twin.modules(), strict=True):
         for name, parameter in original.named_parameters(recurse=False):
@@ -234,8 +230,7 @@ class DeviceStep:
 def recorder(device: torch.device) -> Callable[[Action], Action]:
     """A function that turns what another launches into a CUDA graph and returns its replay.
 
-    Graphs of one recorder share their memory and the current stream of the device, on which replays follow one another.
-    No two runs share it: libraries keep one workspace a stream.
+    Graphs of one recorder share memory and the current stream; no two runs do, as libraries keep a workspace a stream.
     """
     stream, pool = torch.cuda.current_stream(device), torch.cuda.graph_pool_handle()
 
