@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from statemix.nn import MIXERS
 from statemix.tasks import TASKS
-from statemix.training.config import Config, ModelConfig, TrainingConfig, flatten
+from statemix.training.config import Config, ModelConfig, TrainingConfig
 
 
 class Setting(NamedTuple):
@@ -84,7 +84,12 @@ def to_toml(config: Config) -> str:
     """A configuration as TOML, a dotted key a line, which `resolve_config` reads back; the version is a comment."""
     content = config.to_dict()
     lines = [f"# statemix {content.pop('version')}"]
-    return "\n".join([*lines, *(f"{key} = {_toml(value)}" for key, value in flatten(content).items()), ""])
+    for name, value in content.items():
+        table = (
+            {f"{name}.{key}": one for key, one in value.items()} if isinstance(value, dict) else {name: value}
+        )
+        lines += [f"{key} = {_toml(one)}" for key, one in table.items()]
+    return "\n".join([*lines, ""])
 
 
 def _toml(value: Any) -> str:
