@@ -51,7 +51,8 @@ def train(
 
     >>> import tempfile
     >>> from statemix.training import resolve_config, train
-    >>> config = resolve_config("demo-bdlru", overrides=["training.steps=2", "training.device=cpu"])
+    >>> settings = ["training.steps=2", "training.eval_examples=8", "training.device=cpu"]
+    >>> config = resolve_config("demo-bdlru", overrides=settings)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     summary = train(config, folder)
     >>> summary["status"], summary["step"]
