@@ -73,9 +73,7 @@ def empty_fast(like: Tensor, role: Role, dtype: torch.dtype | None = None) -> Te
 
 
 def split_gates_values(gates_values: Tensor, inner: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Gates and values that lie side by side: views of a tensor [B, T, (C + 1) H], C planes of gates and then the
-    values, whose blocks are `inner` (N, m or N; H numbers). Elsewhere than on the CPU both are in the fast format, but
-    for the distance from step to step."""
+    """Views of a tensor [B, T, (C + 1) H] as C planes of gates, then values [B, T, *inner] of H numbers a step."""
     width = math.prod(inner)
     gates, values = gates_values[..., :-width], gates_values[..., -width:]
     return gates.unflatten(-1, (-1, *inner)).movedim(2, -1), values.unflatten(-1, inner)

@@ -36,10 +36,10 @@ def tangent_scan(
     given = [torch.zeros_like(x) if d is None else d for x, d in zip(inputs, tangents, strict=True)]
     before = _before(recurrence, states.to(dtype), inputs[2], cu_seqlens).flatten(0, 1)
 
-    def one_step(*gates_values: Tensor) -> tuple[Tensor, ...]:
+    def one_step(gates: Tensor, values: Tensor) -> tuple[Tensor, ...]:
         """Every step as a sequence of its own, from the state before it."""
-        one = (x.flatten(0, 1).unsqueeze(1) for x in gates_values)
-        return (reference.scan(recurrence, *one, before, None, normalization)[0],)
+        gates, values = (x.flatten(0, 1).unsqueeze(1) for x in (gates, values))
+        return reference.scan(recurrence, gates, values, before, None, normalization)[:1]
 
     (added,) = pushforward(one_step, (gates, values), [d.to(dtype) for d in given[:2]])
     transitions = normalize(gates, normalization)

@@ -130,16 +130,15 @@ def _call(kernel: Callable[..., None], *arguments: Any) -> None:
 @functools.cache
 def _kernel(recurrence: str, direction: str) -> tuple[Callable[..., None], int]:
     """A compiled kernel and how many blocks its work item has; an affine one is BD-LRU's without normalisation."""
-    from statemix.ops.cpu import scans
+    from statemix.ops.cpu import scans, tiles
 
     name = "hlru" if recurrence == "hlru" else "bdlru"
-    return getattr(scans, f"{name}_{direction}"), scans.BLOCKS_PER_ITEM
+    return getattr(scans, f"{name}_{direction}"), tiles.BLOCKS_PER_ITEM
 
 
 @functools.cache
 def _kinds(dtype: torch.dtype) -> tuple[Any, Any, float, float]:
-    """Empty arrays of the numbers that the kernels see in tensors of a dtype and in states, and the limits of its
-    gradients."""
+    """Empty arrays of the numbers that kernels see in tensors of a dtype and in states; limits of its gradients."""
     empty = torch.empty(0, dtype=dtype, device="cpu")
     stored = empty.view(torch.int16).numpy().view(BITS[dtype]) if dtype in BITS else empty.numpy()
     return stored, empty.to(state_dtype(dtype)).numpy(), *gradient_limits(dtype)
