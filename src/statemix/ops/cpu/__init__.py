@@ -58,7 +58,7 @@ def forward(
     """states (N innermost, dtype of `values`) and the final state (plain) of one recurrence."""
     initial = initial_state.to(state_dtype(values.dtype)).contiguous()  # [S, N, m]
     states, final = empty_fast(values, "values"), torch.empty_like(initial)
-    strides, bounds = _strides(gates, values), _bounds(values, cu_seqlens)
+    strides, bounds = _strides(gates.stride(), values.stride()), _bounds(values, cu_seqlens)
     tensors = (gates, values, initial, states, final)
     _run(recurrence, "forward", normalization, values.shape[1], bounds, tensors, strides)
     return states, final
@@ -74,7 +74,8 @@ def backward(
     d_gates, d_values, d_initial = (
         empty_fast(gates, "gates"), empty_fast(values, "values"), torch.empty_like(initial)
     )  # fmt: skip
-    strides, bounds = _strides(gates, values, states, grads), _bounds(values, cu_seqlens)
+    strides = _strides(gates.stride(), values.stride(), states.stride(), grads.stride())
+    bounds = _bounds(values, cu_seqlens)
     tensors = (gates, values, initial, states, grads, d_final, d_gates, d_values, d_initial)
     _run(recurrence, "backward", normalization, values.shape[1], bounds, tensors, strides)
     return d_gates, d_values, d_initial
@@ -87,17 +88,17 @@ def step(
     dtype = state_dtype(values.dtype)
     state = (state if state.dtype == dtype else state.to(dtype)).contiguous()
     new = torch.empty_like(state)
-    strides = _strides(gates, values, time=(0,))
+    strides = _strides(gates.stride(), values.stride(), time=(0,))
     tensors = (gates, values, state, NOT_WANTED, new)
     _run(recurrence, "forward", normalization, 1, _whole_rows(state.shape[0], 1), tensors, strides)
     states = new[..., 0] if recurrence == "hlru" else new
     return states if dtype == values.dtype else states.to(values.dtype), new
 
 
-def _strides(*tensors: Tensor, time: tuple[int, ...] = ()) -> tuple[tuple[int, ...], ...]:
-    """Strides of sequence, time (that given, if the tensors have none), block, row and column."""
-    strides = [x.stride() for x in tensors]
-    return tuple([(own[0], *time, *own[1:], 0, 0)[:5] for own in strides])
+@functools.lru_cache(maxsize=256)
+def _strides(*given: tuple[int, ...], time: tuple[int, ...] = ()) -> tuple[tuple[int, ...], ...]:
+    """Strides of sequence, time (`time`, if a tensor has none), block, row and column, from those of tensors."""
+    return tuple((own[0], *time, *own[1:], 0, 0)[:5] for own in given)
 
 
 def _run(

@@ -17,6 +17,7 @@ from statemix.ops.cpu.tiles import (
     WIDTH,
     array_at,
     contract,
+    contract_line,
     copy,
     gather,
     lagged,
@@ -52,8 +53,8 @@ def bdlru_forward(first, last, code, sizes, bounds, kinds, strides, tensors):
         read_state(h0, s, m, blocks, n0, lanes, h)
         for t0 in range(start, end, WIDTH // lanes):
             steps = min(WIDTH // lanes, end - t0)
-            gather(g, gs, b, t0, n0, steps, lanes, columns, f)
-            gather(v, vs, b, t0, n0, steps, lanes, 1, value)
+            gather(g, gs, b, t0, n0, 0, steps, lanes, columns, f)
+            gather(v, vs, b, t0, n0, 0, steps, lanes, 1, value)
             for i in range(m):
                 row = f[i * columns : (i + 1) * columns]
                 weights(code, row, raw, inverse[i], shift, scale, small_number(f), steps * lanes)
@@ -98,16 +99,16 @@ def bdlru_backward(first, last, code, sizes, bounds, kinds, strides, tensors):
         for t0 in range(start + (end - start - 1) // tile * tile, start - 1, -tile):
             steps = min(tile, end - t0)
             size = steps * lanes
-            gather(g, gs, b, t0, n0, steps, lanes, columns, f)
-            gather(v, vs, b, t0, n0, steps, lanes, 1, value)
-            gather(dstates, dss, b, t0, n0, steps, lanes, 1, r)
+            gather(g, gs, b, t0, n0, 0, steps, lanes, columns, f)
+            gather(v, vs, b, t0, n0, 0, steps, lanes, 1, value)
+            gather(dstates, dss, b, t0, n0, 0, steps, lanes, 1, r)
             if code != SOFTMAX:
                 copy(f, raw, size)
             lagged(states, ss, h0, s, b, blocks, n0, m, start, t0, 1, steps, lanes, past)
             for i in range(m):
                 row, rows = f[i * columns : (i + 1) * columns], raw[i * columns : (i + 1) * columns]
                 edge[i] = weights(code, row, rows, inverse[i], shift[i], scale[i], least, size)
-                contract(row, 0, 0, past, value[i], inverse[i], gated, size, h[i])
+                contract_line(row, past, value[i], inverse[i], gated, size, h[i])
             for t in range(steps - 1, -1, -1):
                 at = t * lanes
                 adjoint[:] = 0
@@ -155,8 +156,8 @@ def hlru_forward(first, last, code, sizes, bounds, kinds, strides, tensors):
         read_state(h0, s, m, channels, n0, lanes, window)
         for t0 in range(start, end, WIDTH // lanes):
             steps = min(WIDTH // lanes, end - t0)
-            gather(g, gs, b, t0, n0, steps, lanes, 1, f)
-            gather(v, vs, b, t0, n0, steps, lanes, 1, value)
+            gather(g, gs, b, t0, n0, 0, steps, lanes, 1, f)
+            gather(v, vs, b, t0, n0, 0, steps, lanes, 1, value)
             weights(code, f, raw, inverse, shift, scale, small_number(f), steps * lanes)
             for t in range(steps):
                 at = t * lanes
@@ -200,16 +201,16 @@ def hlru_backward(first, last, code, sizes, bounds, kinds, strides, tensors):
         for t0 in range(start + (end - start - 1) // tile * tile, start - 1, -tile):
             steps = min(tile, end - t0)
             size = steps * lanes
-            gather(g, gs, b, t0, n0, steps, lanes, 1, f)
-            gather(v, vs, b, t0, n0, steps, lanes, 1, value)
-            gather(dstates, dss, b, t0, n0, steps, lanes, 1, r)
+            gather(g, gs, b, t0, n0, 0, steps, lanes, 1, f)
+            gather(v, vs, b, t0, n0, 0, steps, lanes, 1, value)
+            gather(dstates, dss, b, t0, n0, 0, steps, lanes, 1, r)
             if code != SOFTMAX:
                 copy(f, raw, size)
             for k in range(m):
                 line = past[k : k + 1]
                 lagged(states, ss, h0, s, b, channels, n0, m, start, t0, k + 1, steps, lanes, line)
             edge = weights(code, f, raw, inverse, shift, scale, least, size)
-            contract(f, 0, 0, past, value[0], inverse, True, size, h)
+            contract_line(f, past, value[0], inverse, True, size, h)
             for t in range(steps - 1, -1, -1):
                 at = t * lanes
                 scale_adjoint(r[0], inverse, carry[0], at, lanes)

@@ -40,21 +40,22 @@ def array_at(address, example):
 
 
 @compiled
-def gather(source, strides, b, t0, n0, steps, lanes, columns, f):
-    """Line i * columns + j of f from row i and column j, in the order of memory (N innermost), so that it streams."""
+def gather(source, strides, b, t0, n0, skip, steps, lanes, columns, f):
+    """Line i * columns + j of f from row i and column j, but for `skip` steps, in the order of memory."""
     base = b * strides[0] + t0 * strides[1] + n0 * strides[2]
-    lane_stride = strides[2]
-    for t in range(steps):
-        for k in range(f.shape[0]):
-            at = base + t * strides[1] + k // columns * strides[3] + k % columns * strides[4]
-            target = f[k, t * lanes : (t + 1) * lanes]
-            if lane_stride == 1:
-                part = source[at : at + lanes]
-                for n in range(lanes):
-                    target[n] = load(part[n])
-            else:
-                for n in range(lanes):
-                    target[n] = load(source[at + n * lane_stride])
+    lane_stride, rows = strides[2], f.shape[0] // columns
+    for t in range(skip, steps):
+        for i in range(rows):
+            for j in range(columns):
+                at = base + t * strides[1] + i * strides[3] + j * strides[4]
+                target = f[i * columns + j, t * lanes : (t + 1) * lanes]
+                if lane_stride == 1:
+                    part = source[at : at + lanes]
+                    for n in range(lanes):
+                        target[n] = load(part[n])
+                else:
+                    for n in range(lanes):
+                        target[n] = load(source[at + n * lane_stride])
 
 
 @compiled
@@ -87,8 +88,7 @@ def lagged(states, strides, h0, s, b, blocks, n0, m, start, t0, lag, steps, lane
             at = (s * blocks + n0) * m + i + start - 1 - (t0 + t - lag)
             for n in range(lanes):
                 f[i, t * lanes + n] = h0[at + n * m]
-    rest = f[:, carried * lanes :]
-    gather(states, strides, b, t0 + carried - lag, n0, steps - carried, lanes, 1, rest)
+    gather(states, strides, b, t0 - lag, n0, carried, steps, lanes, 1, f)
 
 
 @compiled
@@ -145,3 +145,17 @@ def spread_adjoint(f, first, at, r, adjoint, lanes):
         a, target = f[first + j, at : at + lanes], adjoint[j]
         for n in range(lanes):
             target[n] += a[n] * r[n]
+
+
+@compiled
+def contract_line(f, u, value, inverse, gated, size, out):
+    """`contract` for a whole line of steps whose past is known (the reverse pass): f is one row's lines."""
+    m = u.shape[0]
+    for n in range(size):
+        out[n] = f[m, n] * value[n] if gated else value[n]
+    for j in range(m):
+        a, past = f[j], u[j]
+        for n in range(size):
+            out[n] += a[n] * past[n]
+    for n in range(size):
+        out[n] *= inverse[n]
