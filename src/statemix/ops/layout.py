@@ -70,7 +70,11 @@ def empty_fast(like: Tensor, role: Role, dtype: torch.dtype | None = None) -> Te
     source, target = _move(role, like.device)
     order = list(range(like.dim()))
     order.insert(target % like.dim(), order.pop(source))
-    return torch.empty_permuted(like.shape, order, dtype=dtype or like.dtype, device=like.device)
+    strides, numbers = [0] * like.dim(), 1
+    for dim in reversed(order):
+        strides[dim] = numbers
+        numbers *= like.shape[dim]
+    return like.new_empty_strided(like.shape, strides, dtype=dtype)
 
 
 def split_gates_values(gates_values: Tensor, inner: Sequence[int]) -> tuple[Tensor, Tensor]:
