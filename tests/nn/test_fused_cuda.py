@@ -145,7 +145,7 @@ def test_a_layer_in_training(kind, dtype, packed, monkeypatch):
         exact, x.double().cpu(), state.double().cpu(), None if bounds is None else bounds.cpu(), wide
     )
     with monkeypatch.context() as patch:
-        patch.setattr("statemix.nn.layer.joins", lambda *_: False)
+        patch.setattr("statemix.ops.projection.can_fuse", lambda *_: False)
         apart = call(layer, x, state, bounds, grads)
     assert one and not apart[0]
     for have, twice, other, true in zip(got, again, apart[1], want, strict=True):

@@ -10,7 +10,7 @@ import struct
 import pytest
 
 from statemix.report import write_readme_picture, write_report
-from statemix.report.groups import read_groups, shorten
+from statemix.report.runs import read_groups, shorten
 from tests.report.browser import find_chromium, lay_out
 from tests.report.copies import copy_run
 from tests.report.page import Page
@@ -19,11 +19,11 @@ WIDTHS = (1200, 1030, 500)
 ODD = '<script>alert("x")</script> \x1b[31mred\x07 \u202eback {{ 7 * 7 }} &amp;'
 
 
-@pytest.fixture
-def odd(runs):
-    """Runs with long and hostile names, many lengths, long labels, and some that did not finish."""
+@pytest.fixture(scope="module")
+def odd(trained, tmp_path_factory):
+    """A page of runs with long and hostile names, many lengths, long labels, two tasks, and some unfinished ones."""
     many = {str(2**k): 0.9 - k / 50 for k in range(1, 20)}
-    root = runs / "odd"
+    root, runs = tmp_path_factory.mktemp("odd"), trained
     deep = root / "/".join(["d" * 60] * 6)
     copy_run(runs / "block-0", deep, {"name": "y" * 3000, "training.lr": 0.1 + 0.2}, accuracy=many)
     copy_run(runs / "block-0", root / "seed", {"training.seed": 1, "training.lr": 0.1 + 0.2}, accuracy=many)
@@ -42,22 +42,29 @@ def odd(runs):
         status="interrupted",
         best_accuracy=None,
     )
-    return root
+    other = copy_run(runs / "block-0", root / "other", {"task.name": "permutation"}, accuracy={"524288": 0.5})
+    (other / "model.safetensors").unlink()
+    return write_report([root], tmp_path_factory.mktemp("odd-page"))
 
 
-def image_sizes(text):
-    found = re.findall(r'<img alt="([^"]*)" width="(\d+)" height="(\d+)"', text)
-    return {alt: (int(width), int(height)) for alt, width, height in found}
+def image_sizes(page):
+    """Width and height of every figure as a page shows it, 96 pixels an inch."""
+    sizes = {}
+    for path in page.parent.glob("*.svg"):
+        points = re.search(
+            r'<svg [^>]*width="([\d.]+)pt" height="([\d.]+)pt"', path.read_text(), re.DOTALL
+        ).groups()
+        sizes[path.stem] = tuple(float(number) * 96 / 72 for number in points)
+    return sizes
 
 
 def test_figures_have_a_size_of_their_own(runs, page, tmp_path):
-    one = image_sizes(write_report([runs / "block-0"], tmp_path / "one").read_text())
+    one, two = image_sizes(write_report([runs / "block-0"], tmp_path / "one")), image_sizes(page)
     assert len(one) == 3
-    assert one["Learned eigenvalues"][0] < 400  # one circle fills no screen
+    assert one["eigenvalues"][0] < 400  # one circle fills no screen
     assert all(width < 640 and height < 640 for width, height in one.values())
-    two = image_sizes(page.read_text())
-    assert two["Learned eigenvalues"][0] > one["Learned eigenvalues"][0]
-    assert two["Learned eigenvalues"][1] == pytest.approx(one["Learned eigenvalues"][1], abs=2)
+    assert two["eigenvalues"][0] > one["eigenvalues"][0]
+    assert two["eigenvalues"][1] == pytest.approx(one["eigenvalues"][1], abs=2)
 
 
 def test_what_is_long_may_be_broken(page):
@@ -74,23 +81,20 @@ def test_what_is_long_may_be_broken(page):
 
 
 @pytest.mark.skipif(find_chromium() is None, reason="no Chromium here")
-def test_nothing_scrolls_sideways_in_a_browser(odd, runs, tmp_path):
-    other = copy_run(runs / "block-0", odd / "other", {"task.name": "permutation"}, accuracy={"524288": 0.5})
-    (other / "model.safetensors").unlink()
-    for name, folders in (("one", [runs / "block-0"]), ("odd", [odd])):
-        page = write_report(folders, tmp_path / name)
-        for width, laid_out in lay_out(page, WIDTHS, tmp_path).items():
+def test_nothing_scrolls_sideways_in_a_browser(odd, page, tmp_path):
+    for one in (page, odd):
+        for width, laid_out in lay_out(one, WIDTHS, tmp_path).items():
             assert laid_out["wide"] == []
             assert laid_out["size"][0] == width
             assert len(laid_out["shapes"]) == 3
             assert all(150 < height < 700 for _, _, height in laid_out["shapes"])
 
 
-def test_hostile_names_are_shown_as_text(odd, tmp_path):
-    text = write_report([odd], tmp_path).read_text()
+def test_hostile_names_are_shown_as_text(odd):
+    text = odd.read_text()
     assert Page(text).open == []
     assert "<script" not in text
-    for file in (text, (tmp_path / "runs.csv").read_text(), (tmp_path / "accuracy_length.svg").read_text()):
+    for file in (text, *(odd.with_name(name).read_text() for name in ("runs.csv", "accuracy_length.svg"))):
         assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", file)
     assert (
         "&lt;script&gt;alert(&#34;x&#34;)&lt;-script&gt; \\x1b[31mred\\x07 \\u202eback {{ 7 * 7 }} &amp;amp;"
@@ -118,12 +122,12 @@ def test_a_folder_whose_name_is_no_text(runs, tmp_path):
     assert "bad\\xff" in text
 
 
-def test_a_table_has_room_for_some_lengths(odd, tmp_path):
-    text = write_report([odd], tmp_path).read_text()
+def test_a_table_has_room_for_some_lengths(odd):
+    text = odd.read_text()
     shown = [column for column in Page(text).cells[0] if column.startswith("accuracy at")]
     assert len(shown) == 6
     assert (shown[0], shown[-1]) == ("accuracy at 2", "accuracy at 524288")
-    with (tmp_path / "runs.csv").open(newline="") as file:
+    with odd.with_name("runs.csv").open(newline="") as file:
         columns = next(csv.reader(file))
     lengths = [column for column in columns if re.fullmatch(r"accuracy at \d+", column)]
     assert f"{len(lengths) - 6} more test lengths" in text
@@ -140,26 +144,27 @@ def test_long_labels_are_broken_and_cut():
 
 
 def test_a_long_command_is_folded(runs, tmp_path):
-    folders = [runs / "block-0", *[runs / f"block-{k % 3}" for k in range(40)]]
+    folders = [runs / "order-0"] * 40
     text = write_report(folders, tmp_path).read_text()
     assert "the command that made this page</summary>" in text
     assert "made by <code>" not in text
 
 
 def test_the_picture_is_what_its_name_says(runs, tmp_path):
-    assert write_readme_picture([runs], tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
-    assert b"<svg" in write_readme_picture([runs], tmp_path / "a.SVG").read_bytes()
+    png = write_readme_picture([runs], tmp_path / "new" / "a.png").read_bytes()
+    assert png.startswith(b"\x89PNG")
+    width, height = struct.unpack(">II", png[16:24])
+    assert width > 2 * height > 800
+    assert b"<svg" in write_readme_picture([runs / "order-0"], tmp_path / "a.SVG").read_bytes()
     for name in ("a", "a.jpg"):
         with pytest.raises(ValueError, match=r"picture: got '.*', expected a name that ends in .svg or .png"):
             write_readme_picture([runs], tmp_path / name)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.SVG", "a.png", "runs"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.SVG", "new", "runs"]
 
 
 def test_the_embedded_figure_is_the_file(page):
     text = page.read_text()
-    for name, (width, height) in zip(
-        ("accuracy_length", "learning_curves", "eigenvalues"), image_sizes(text).values(), strict=True
-    ):
+    for name, (width, height) in image_sizes(page).items():
         assert base64.b64encode((page.parent / f"{name}.svg").read_bytes()).decode() in text
         pixels = struct.unpack(">II", (page.parent / f"{name}.png").read_bytes()[16:24])
         assert pixels == pytest.approx((width * 160 / 96, height * 160 / 96), abs=1)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
 
 from statemix.report import write_report
+from statemix.report.drawing import LOOKS, draw_line, look_of, new_figure
 from statemix.report.figures import accuracy_length, group_eigenvalues
-from statemix.report.groups import mixer_label, read_groups
-from statemix.report.palette import LOOKS, look_of
-from statemix.report.records import find_runs
+from statemix.report.runs import find_runs, mixer_label, read_groups
+from statemix.report.tables import make_rows
 from statemix.training import resolve_config, train
 from statemix.training.files import read_json, write_json
 from tests.report.copies import copy_run
@@ -71,13 +72,15 @@ def test_a_run_named_twice_counts_once(runs, monkeypatch):
 
 
 def test_tasks_that_differ_are_in_the_labels(trained, tmp_path):
-    train(small("training.steps=8", "task.n=4", "mixer.name=hlru", "mixer.order=2"), tmp_path / "four")
-    labels = [group.label for group in read_groups([trained / "block-0", tmp_path / "four"])]
+    four = copy_run(trained / "order-0", tmp_path / "four", {"task.n": 4})
+    labels = [group.label for group in read_groups([trained / "block-0", four])]
     assert labels == ["BD-LRU m = 3 (n 3)", "H-LRU m = 2 (n 4)"]
 
 
 def test_one_colour_for_each_model(runs, tmp_path):
     copy_run(runs / "block-0", runs / "other", {"training.lr": 0.5})
+    for seed in (1, 2):
+        shutil.rmtree(runs / f"block-{seed}")
     groups = read_groups([runs])
     assert [group.look.color for group in groups] == [
         LOOKS["bdlru3"].color,
@@ -119,21 +122,20 @@ def test_saturated_accuracies_are_zoomed(runs):
     assert axes.get_ylim()[0] == 0
 
 
-def test_configurations_that_look_alike_are_told_apart(trained, tmp_path):
-    for name, lr in (("a", 0.01), ("b", 0.02)):
-        train(small("training.steps=8", f"training.lr={lr}"), tmp_path / name)
-    text = write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "out").read_text()
-    assert "BD-LRU m = 3 (lr 0.01)" in text
-    assert "BD-LRU m = 3 (lr 0.02)" in text
-
-
 def test_a_default_number_of_blocks_is_shown(tmp_path):
     settings = [f"mixer.{k}={v}" for k, v in (("name", "hlru"), ("order", 3))]
     train(small(*settings, "training.steps=8"), tmp_path / "run")
-    (row,) = Page(write_report([tmp_path / "run"], tmp_path / "out").read_text()).rows().values()
-    assert (row["m"], row["N"]) == ("3", "3")  # round(8 / 3)
+    (row,) = make_rows(read_groups([tmp_path / "run"]))
+    assert (row["m"], row["N"]) == (3, 3)  # round(8 / 3)
 
 
 def test_the_demo_presets_have_their_labels():
     names = [mixer_label(resolve_config(f"demo-{kind}").mixer) for kind in ("diagonal", "bdlru", "hlru")]
     assert names == ["diagonal (m = 1)", "BD-LRU m = 3", "H-LRU m = 3"]
+
+
+def test_a_point_alone_has_a_bar_for_a_band():
+    axes = new_figure(2, 2).subplots()
+    draw_line(axes, [4], [0.5], [0.25], [0.75], "#000000")
+    _, bar = axes.collections
+    assert bar.get_segments()[0].tolist() == [[4, 0.25], [4, 0.75]]

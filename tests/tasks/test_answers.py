@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -52,6 +53,12 @@ SMALL: dict[str, st.SearchStrategy[dict[str, Any]]] = {
         {"modulus": st.integers(2, 9), "target": EITHER, "length": st.integers(1, 40)}
     ),
 }
+
+
+@functools.cache
+def many_of(name: str) -> Examples:
+    """2000 test instances."""
+    return get_task(name).generate(2000, split="test")
 
 
 def check(task: Task, examples: Examples, split: str) -> None:
@@ -125,12 +132,12 @@ def test_memorization_maps_differ_by_seed() -> None:
 )
 def test_number_of_targets_in_a_test(name: str, mean: float, tolerance: float) -> None:
     """As many as the published generators give on average at the same sizes."""
-    targets = get_task(name).generate(2000, split="test").targets
+    targets = many_of(name).targets
     assert abs((targets != -100).sum(dim=1).double().mean().item() - mean) < tolerance
 
 
 def test_padding_of_fuzzy_recall() -> None:
-    inputs = get_task("fuzzy_recall").generate(2000, split="test").inputs
+    inputs = many_of("fuzzy_recall").inputs
     padding = (inputs == 15).sum(dim=1).double()
     assert padding.min() >= 2 and abs(padding.mean().item() - 4.9) < 0.15
 

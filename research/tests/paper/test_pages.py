@@ -40,7 +40,7 @@ def test_a_page_with_its_figure_data_and_claims(tmp_path):
     assert "n = 3. NVIDIA H" in page
     assert (tmp_path / "relu.png").read_bytes().startswith(b"\x89PNG")
     assert len((tmp_path / "data" / "relu.csv").read_text().splitlines()) == 1 + len(results.rows)
-    claims = claims_page([results])
+    claims = claims_page([results, results])  # equal claims once
     assert "1 claims: 1 reproduced" in claims
     assert "| The ReLU gate fails on compression: below softmax at m = 1 | lower |" in claims
 

@@ -1,8 +1,18 @@
 """One page about one or more runs: figures, a table, the configurations."""
 
-from statemix.report.figures import new_figure, render
+from statemix.report.drawing import (
+    LOOKS,
+    MAX_SERIES,
+    OTHERS,
+    Look,
+    draw_eigenvalues,
+    draw_line,
+    look_of,
+    new_figure,
+    new_panels,
+    render,
+)
 from statemix.report.page import check_picture, write_readme_picture, write_report
-from statemix.report.palette import LOOKS, MAX_SERIES, OTHERS, Look, look_of
 
 __all__ = [
     "LOOKS",
@@ -10,8 +20,11 @@ __all__ = [
     "OTHERS",
     "Look",
     "check_picture",
+    "draw_eigenvalues",
+    "draw_line",
     "look_of",
     "new_figure",
+    "new_panels",
     "render",
     "write_readme_picture",
     "write_report",

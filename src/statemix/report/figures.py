@@ -1,40 +1,22 @@
-"""The figures of a report, as matplotlib figures without global state, and what their captions say of the runs."""
+"""The figures of a report, and what their captions say of the runs."""
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from statemix.analysis import has_transitions, mixers, transition_eigenvalues
-from statemix.extras import require
-from statemix.report.groups import Group, merge_groups, shorten, tasks_of
-from statemix.report.records import Record
+from statemix.report.drawing import GREY, draw_eigenvalues, draw_line, new_figure, new_panels
+from statemix.report.runs import Group, Record, merge_groups, shorten, tasks_of, trained_lengths
 from statemix.training import load_run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-STYLE: Any = {
-    "font.size": 11,
-    "font.family": "DejaVu Sans",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e3e3e3",
-    "legend.frameon": False,
-    "figure.facecolor": "white",
-    "svg.hashsalt": "statemix",
-    "text.parse_math": False,
-}
-"""Applied while a figure is made and saved; nothing of it stays."""
-
-PNG_DPI = 160
 
 WIDTH = 6.4
 """Inches of a figure: on a narrow screen it is scaled to two thirds and still read."""
@@ -51,28 +33,6 @@ SATURATED = 0.995
 EQUALLY_LIKELY = ("permutation", "cyclic", "alternating")
 """Tasks whose answers are equally likely by symmetry, so that chance is 1 / vocabulary."""
 
-GREY = "#888888"
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, in inches. ImportError says how to install matplotlib."""
-    require("matplotlib")
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def render(make: Callable[[], Figure]) -> tuple[bytes, bytes]:
-    """A figure, made and saved under `STYLE`, as SVG (the same bytes for the same figure) and as PNG."""
-    require("matplotlib")
-    import matplotlib
-
-    with matplotlib.rc_context(STYLE):
-        figure, svg, png = make(), io.BytesIO(), io.BytesIO()
-        figure.savefig(svg, format="svg", dpi=PNG_DPI, metadata={"Date": None})
-        figure.savefig(png, format="png", dpi=PNG_DPI)
-    return svg.getvalue(), png.getvalue()
-
 
 def learning_curves(groups: list[Group]) -> Figure:
     """Training loss and, below it, validation accuracy against the step."""
@@ -82,11 +42,10 @@ def learning_curves(groups: list[Group]) -> Figure:
     upper, lower = figure.subplots(2, 1, sharex=True)
     for axes, name in ((upper, "loss"), (lower, "accuracy")):
         for group in merge_groups(groups):
-            curves = [run.curves[name].rename(str(k)) for k, run in enumerate(group.runs)]
-            values = pandas.concat(
-                [curve for curve in curves if len(curve)] or curves[:1], axis=1
-            ).sort_index()
-            least = values.shape[1] if values.shape[1] <= SINGLE_RUNS else values.shape[1] / 2
+            curves = [run.curves[name] for run in group.runs]
+            drawn = [curve for curve in curves if len(curve)] or curves[:1]
+            values = pandas.concat(drawn, axis=1, keys=range(len(drawn))).sort_index()
+            least = len(drawn) if len(drawn) <= SINGLE_RUNS else len(drawn) / 2
             _draw_series(axes, group, values[values.count(axis=1) >= least], marker="")
     upper.set(ylabel="training loss", ylim=(0, None))
     lower.set(xlabel="step", ylabel="validation accuracy", ylim=(0, 1.03))
@@ -96,15 +55,13 @@ def learning_curves(groups: list[Group]) -> Figure:
 
 def _draw_series(axes: Axes, group: Group, values: Any, marker: str) -> None:
     """Rows of values, a column for each run: their mean, a band from the lowest to the highest, faint single runs."""
-    color, mean, runs = group.look.color, values.mean(axis=1), values.shape[1]
+    color, x = group.look.color, values.index.to_numpy(float)
+    ends = (values.mean(axis=1), values.min(axis=1), values.max(axis=1))
     several = f": {group.configurations} configurations" if group.configurations > 1 else ""
-    style: Any = {"color": color, "marker": marker, "linewidth": 2.2, "zorder": 3}
-    axes.plot(mean.index, mean, group.line, label=shorten(group.label + several, 36), **style)
-    if runs > 1:
-        low, high = values.min(axis=1), values.max(axis=1)
-        axes.fill_between(mean.index, low, high, color=color, alpha=0.15, linewidth=0)
-    if 1 < runs <= SINGLE_RUNS:
-        axes.plot(mean.index, values, "." if marker else "-", color=color, alpha=0.3, linewidth=1)
+    style = {"linestyle": group.line, "marker": marker, "linewidth": 2.2, "zorder": 3}
+    draw_line(axes, x, *ends, color, label=shorten(group.label + several, 36), **style)
+    if 1 < values.shape[1] <= SINGLE_RUNS:
+        axes.plot(x, values, "." if marker else "-", color=color, alpha=0.3, linewidth=1)
 
 
 def accuracy_length(groups: list[Group]) -> Figure:
@@ -138,13 +95,11 @@ def draw_lengths(axes: Axes, groups: list[Group]) -> None:
         axes.set_xticks([])
     bottom = low - max(0.1 * (1 - low), 1e-4) if low >= SATURATED else 0.0
     axes.set(xlabel="test length", ylabel="test accuracy", ylim=(bottom, 1 + 0.03 * (1 - bottom)))
-    tasks = tasks_of(groups)
-    lengths = {task.length for task in tasks}
-    chances = {1 / task.vocab_size if task.name in EQUALLY_LIKELY else None for task in tasks}
-    if len(lengths) == 1:
-        axes.axvline(lengths.pop(), color=GREY, linestyle=":", linewidth=1.2, label="training length")
-    if len(chances) == 1 and (chance := chances.pop()) is not None and bottom == 0:
-        axes.axhline(chance, color=GREY, linestyle="--", linewidth=1, label="chance")
+    sizes = {task.vocab_size if task.name in EQUALLY_LIKELY else 0 for task in tasks_of(groups)}
+    if len(lengths := trained_lengths(groups)) == 1:
+        axes.axvline(lengths[0], color=GREY, linestyle=":", linewidth=1.2, label="training length")
+    if len(sizes) == 1 and bottom == 0 < min(sizes):
+        axes.axhline(1 / min(sizes), color=GREY, linestyle="--", linewidth=1, label="chance")
 
 
 def _add_legend(figure: Figure, axes: Axes) -> None:
@@ -159,33 +114,24 @@ def eigenvalues(groups: list[Group]) -> Figure:
     """One panel per configuration, at most `PANELS`: the eigenvalues of its learned A_t."""
     shown = spectrum_groups(groups)
     columns = min(3, len(shown))
-    rows = -(-len(shown) // columns)
     side = WIDTH / max(columns, 2)
-    figure = new_figure(side * columns, (side + 0.35) * rows)
-    panels = figure.subplots(rows, columns, squeeze=False).flatten()
-    for axes, group in zip(panels, shown, strict=False):
+    figure, panels = new_panels(len(shown), columns, (side, side + 0.35))
+    for axes, group in zip(panels, shown, strict=True):
         draw_spectrum(axes, group)
-    for axes in panels[len(shown) :]:
-        axes.remove()
     return figure
 
 
 def spectrum_groups(groups: list[Group]) -> list[Group]:
     """The configurations whose eigenvalues are drawn: all, or the `PANELS` best on the validation split."""
     best = sorted(groups, key=Group.best_validation, reverse=True)[:PANELS]
-    return [group for group in groups if any(group is one for one in best)]
+    return [group for group in groups if group.label in {one.label for one in best}]
 
 
 def draw_spectrum(axes: Axes, group: Group) -> None:
     """Eigenvalues inside the unit circle, entitled with the group's label, and a note if there are none."""
-    from matplotlib.patches import Circle
-
-    axes.add_patch(Circle((0, 0), 1, fill=False, edgecolor=GREY, linewidth=1))
     found = [values.flatten() for values in group_eigenvalues(group)]
     points = torch.cat(found or [torch.zeros(0, dtype=torch.complex128)])
-    style: Any = {"color": group.look.color, "alpha": 0.12, "markersize": 3, "rasterized": True}
-    axes.plot(points.real, points.imag, ".", **style)
-    axes.set(xlim=(-1.08, 1.08), ylim=(-1.08, 1.08), aspect="equal", xlabel="Re λ", ylabel="Im λ")
+    draw_eigenvalues(axes, points.real, points.imag, group.look.color)
     axes.set(xticks=[-1, 0, 1], yticks=[-1, 0, 1])
     axes.set_title(shorten(group.label, 21), fontsize=9.5)
     if points.isnan().all():
@@ -245,17 +191,9 @@ def caption_eigenvalues(groups: list[Group]) -> str:
     return f"{what} Shown: the {PANELS} of {len(groups)} configurations with the highest validation accuracy."
 
 
-class FigureOf(NamedTuple):
-    """One figure of the page: its heading, how it is made, and what its caption says of these runs."""
-
-    heading: str
-    make: Callable[[list[Group]], Figure]
-    caption: Callable[[list[Group]], str]
-
-
-FIGURES = {
-    "accuracy_length": FigureOf("Accuracy against test length", accuracy_length, caption_lengths),
-    "learning_curves": FigureOf("Learning curves", learning_curves, caption_curves),
-    "eigenvalues": FigureOf("Learned eigenvalues", eigenvalues, caption_eigenvalues),
+FIGURES: dict[str, tuple[str, Callable[[list[Group]], Figure], Callable[[list[Group]], str]]] = {
+    "accuracy_length": ("Accuracy against test length", accuracy_length, caption_lengths),
+    "learning_curves": ("Learning curves", learning_curves, caption_curves),
+    "eigenvalues": ("Learned eigenvalues", eigenvalues, caption_eigenvalues),
 }
-"""Every figure of the page by file name, in the order of the page."""
+"""The figures of the page by file name, in order: a heading, how it is made, what its caption says of the runs."""

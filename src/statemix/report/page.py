@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import base64
 import datetime
+import functools
 import json
 import shlex
-import struct
 from collections.abc import Iterable, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +15,10 @@ import torch
 
 from statemix import __version__
 from statemix.extras import require
-from statemix.report.figures import FIGURES, PNG_DPI, draw_lengths, draw_spectrum, new_figure, render
-from statemix.report.groups import Group, read_groups, tasks_of
-from statemix.report.sentences import sentences
+from statemix.report.drawing import new_figure, render
+from statemix.report.figures import FIGURES, draw_lengths, draw_spectrum
+from statemix.report.runs import Group, read_groups, tasks_of, trained_lengths
+from statemix.report.sentences import listed, sentences
 from statemix.report.tables import cell, make_rows, page_columns, some_of, statuses, tested_lengths, to_csv
 from statemix.tasks import Task
 from statemix.text import visible
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
 PICTURES = (".svg", ".png")
 """The endings of a figure's file, as `render` makes them."""
-
-TITLED = 4
-"""Tasks that a heading names."""
 
 TITLES = {
     "permutation": "permutation group S",
@@ -49,34 +46,29 @@ def write_report(folders: Iterable[str | Path], out: str | Path) -> Path:
     or not at all, and none before all are made. Errors: ValueError naming a folder that is no run; ImportError
     for a missing extra; RunError for weights that cannot be read and a file that cannot be written.
     """
-    folders, out = [Path(folder) for folder in folders], Path(out)
+    folders, out = list(map(Path, folders)), Path(out)
     require("jinja2", "matplotlib", "pandas")
     import jinja2
 
-    source = files("statemix.report").joinpath("templates/page.html").read_text(encoding="utf-8")
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(source)
+    jinja = jinja2.Environment(
+        loader=jinja2.PackageLoader("statemix.report"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
     groups = read_groups(folders)
     rows = make_rows(groups)
     content: dict[str, bytes] = {"runs.csv": to_csv(rows).encode()}
     images = []
     for name, (heading, make, caption) in FIGURES.items():
-        svg, png = content[f"{name}.svg"], content[f"{name}.png"] = render(lambda make=make: make(groups))  # type: ignore[misc]
-        data, size = base64.b64encode(svg).decode(), png_size(png)
-        images.append({"heading": heading, "caption": caption(groups), "data": data, "size": size})
+        svg, content[f"{name}.png"] = render(functools.partial(make, groups))
+        content[f"{name}.svg"] = svg
+        images.append((heading, caption(groups), base64.b64encode(svg).decode()))
     command = visible(shlex.join(["statemix", "report", *map(str, folders), "--out", str(out)]))
-    content["index.html"] = template.render(
+    content["index.html"] = jinja.get_template("page.html").render(
         images=images, **_words(groups, rows), date=datetime.date.today().isoformat(), torch=torch.__version__,
         version=__version__, command=command,
     ).encode()  # fmt: skip
     for name, one in content.items():
         _write(out / name, one)
     return out / "index.html"
-
-
-def png_size(png: bytes) -> tuple[int, int]:
-    """Width and height of a figure in the pixels of a page, of which an inch has 96."""
-    width, height = struct.unpack(">II", png[16:24])
-    return round(width * 96 / PNG_DPI), round(height * 96 / PNG_DPI)
 
 
 def _words(groups: list[Group], rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -89,7 +81,7 @@ def _words(groups: list[Group], rows: list[dict[str, Any]]) -> dict[str, Any]:
         "groups": groups,
         "runs": len(runs),
         "statuses": statuses(runs),
-        "trained": ", ".join(map(str, sorted({task.length for task in tasks}))),
+        "trained": ", ".join(map(str, trained_lengths(groups))),
         "overlaps": list(dict.fromkeys(task.overlap for task in tasks)),
         "tables": page_columns(rows, lengths),
         "left_out": len(lengths) - len(some_of(lengths)),
@@ -134,11 +126,8 @@ def _picture(groups: list[Group]) -> Figure:
 
 def _title(tasks: Sequence[Task]) -> str:
     """The tasks of a page, as its heading."""
-    every = (f"{TITLES.get(task.name, task.name)}{task.options.get('n', '')}" for task in tasks)
-    names = list(dict.fromkeys(every))
-    if len(names) > TITLED:
-        names = [*names[: TITLED - 1], f"{len(names) - TITLED + 1} more"]
-    title = ", ".join(names).replace("_", " ")
+    names = (f"{TITLES.get(task.name, task.name)}{task.options.get('n', '')}" for task in tasks)
+    title = listed(dict.fromkeys(names)).replace("_", " ")
     return title[0].upper() + title[1:]
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from statemix.analysis import Spread
-from statemix.report.groups import Group, tasks_of, varied
+from statemix.report.runs import Group, trained_lengths, varied
 from statemix.report.tables import score, statuses
 from statemix.text import visible
 
@@ -20,14 +20,17 @@ def sentences(groups: list[Group]) -> tuple[str, str]:
 
 
 def _question(groups: list[Group]) -> str:
-    tasks = _by_task(groups)
-    trained = f"trained at length {_list(map(str, sorted({task.length for task in tasks_of(groups)})))}"
-    if len(tasks) > 1:
-        return f"There are {len(tasks)} tasks ({_list(tasks)}), {trained}; {_compared(groups)}."
-    task = groups[0].runs[0].task
-    options = [f", {key} = {visible(value)}" for key, value in task.options.items() if key != "length"]
-    summary = task.summary[0].lower() + task.summary[1:]
-    return f"The task is to {summary}{''.join(options[:NAMED])}, {trained}; {_compared(groups)}."
+    tasks, task, runs = _by_task(groups), groups[0].runs[0].task, [len(group.runs) for group in groups]
+    what = f"There are {len(tasks)} tasks ({listed(tasks)})"
+    if len(tasks) == 1:
+        options = [f", {key} = {visible(value)}" for key, value in task.options.items() if key != "length"]
+        what = f"The task is to {task.summary[0].lower()}{task.summary[1:]}{''.join(options[:NAMED])}"
+    seeds = "one seed" if max(runs) == 1 else f"{max(runs)} seeds"
+    each = f"{seeds} each" if len(set(runs)) == 1 else f"{sum(runs)} runs in all"
+    compared = f"{_several(group.label for group in groups)} are compared, {each}"
+    if len(groups) == 1:
+        compared = f"one configuration, {groups[0].label}, was trained with {seeds}, so nothing is compared"
+    return f"{what}, trained at length {listed(trained_lengths(groups))}; {compared}."
 
 
 def _by_task(groups: list[Group]) -> dict[str, list[Group]]:
@@ -35,32 +38,24 @@ def _by_task(groups: list[Group]) -> dict[str, list[Group]]:
     together: dict[str, list[Group]] = {}
     for group in groups:
         task = group.runs[0].task
-        told = varied([other.options for other in tasks_of(groups) if other.name == task.name])
+        alike = [run for other in groups for run in other.runs if run.task.name == task.name]
+        told = [key.removeprefix("task.") for key in varied(alike) if key.startswith("task.")]
         options = [f"{key} = {visible(task.options[key])}" for key in told if key != "length"]
         together.setdefault(", ".join([task.name.replace("_", " "), *options]), []).append(group)
     return together
 
 
-def _compared(groups: list[Group]) -> str:
-    counts = {len(group.runs) for group in groups}
-    seeds = "one seed" if counts == {1} else f"{max(counts)} seeds"
-    if len(groups) == 1:
-        return f"one configuration, {groups[0].label}, was trained with {seeds}, so nothing is compared"
-    each = f"{seeds} each" if len(counts) == 1 else f"{sum(len(group.runs) for group in groups)} runs in all"
-    return f"{_several(group.label for group in groups)} are compared, {each}"
-
-
 def _several(labels: Iterable[str]) -> str:
     names = list(labels)
-    return _list(names) if len(names) <= NAMED else f"{len(names)} configurations"
+    return listed(names) if len(names) <= NAMED else f"{len(names)} configurations"
 
 
-def _list(words: Iterable[str]) -> str:
+def listed(words: Iterable[object]) -> str:
     """ "a, b and c"; of more than `NAMED` + 1 the first ones and how many more."""
-    names = list(words)
+    names = list(map(str, words))
     if len(names) > NAMED + 1:
         names = [*names[:NAMED], f"{len(names) - NAMED} more"]
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def _answer(groups: list[Group]) -> str:
@@ -105,8 +100,6 @@ def _caution(ends: list[Spread]) -> str:
 
 def _relative(length: int, groups: list[Group]) -> str:
     """ " (16 times the training length)"; nothing where the groups differ in it."""
-    trained = {task.length for task in tasks_of(groups)}
-    if len(trained) > 1:
-        return ""
-    times = length / trained.pop()
-    return " (the training length)" if times == 1 else f" ({times:.3g} times the training length)"
+    trained = trained_lengths(groups)
+    times = f"{length / trained[0]:.3g} times "
+    return f" ({'' if length == trained[0] else times}the training length)" if len(trained) == 1 else ""

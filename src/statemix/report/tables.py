@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from statemix.analysis import Spread, spread
-from statemix.report.groups import SIZES, Group
-from statemix.report.records import Record
+from statemix.report.runs import SIZES, Group, Record
 from statemix.text import visible
 
 COSTS = {

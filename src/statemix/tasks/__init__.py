@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+from statemix.tasks import mad, tracking
 from statemix.tasks.base import IGNORED, Examples, Option, Task
-from statemix.tasks.copying import Compression, SelectiveCopying
-from statemix.tasks.fuzzy import FuzzyRecall
-from statemix.tasks.groups import Alternating, Cyclic, Permutation
-from statemix.tasks.recall import InContextRecall, Memorization, NoisyRecall
-from statemix.tasks.regular import CycleNavigation, EvenPairs, ModularArithmetic, Parity
 from statemix.tasks.splits import SPLITS
 
 __all__ = ["IGNORED", "SPLITS", "TASKS", "Examples", "Option", "Task", "get_task"]
 
 _BUILT_IN = (
-    Compression, SelectiveCopying, InContextRecall, NoisyRecall, FuzzyRecall, Memorization, Permutation, Cyclic,
-    Alternating, Parity, EvenPairs, CycleNavigation, ModularArithmetic,
+    mad.Compression, mad.SelectiveCopying, mad.InContextRecall, mad.NoisyRecall, mad.FuzzyRecall, mad.Memorization,
+    tracking.Permutation, tracking.Cyclic, tracking.Alternating, tracking.Parity, tracking.EvenPairs,
+    tracking.CycleNavigation, tracking.ModularArithmetic,
 )  # fmt: skip
 
 TASKS: dict[str, type[Task]] = {task.name: task for task in _BUILT_IN}

@@ -53,14 +53,13 @@ class Option:
     def accepts(self, value: object) -> bool:
         """Whether `value` may be this option."""
         if self.choices:
-            return isinstance(value, str) and value in self.choices
-        if isinstance(value, bool):
+            return value in self.choices
+        if isinstance(value, bool) or not isinstance(value, int | float):
             return False
         if isinstance(self.default, float):
-            return isinstance(value, int | float) and 0.0 <= value <= 1.0
-        if not isinstance(value, int) or (self.even and value % 2):
-            return False
-        return self.low <= value and (self.high is None or value <= self.high)
+            return 0.0 <= value <= 1.0
+        high = math.inf if self.high is None else self.high
+        return isinstance(value, int) and self.low <= value <= high and not (self.even and value % 2)
 
 
 class Task(ABC):
@@ -202,9 +201,7 @@ class Task(ABC):
         inputs_row, targets_row: [T]. Each input is followed by an arrow and its target if it has one; inputs
         without a target are dim.
         """
-        inputs, targets = (
-            row.tolist() if isinstance(row, Tensor) else list(row) for row in (inputs_row, targets_row)
-        )
+        inputs, targets = ([int(token) for token in row] for row in (inputs_row, targets_row))
         if len(inputs) != len(targets):
             raise ValueError(
                 f"targets_row: got {len(targets)} positions, expected {len(inputs)} as in inputs_row"
@@ -215,6 +212,5 @@ class Task(ABC):
             if target == IGNORED:
                 pieces += [(text, f"dim {style}"), (" ", "")]
             else:
-                answer = (self.answer_symbol(target), "bold green")
-                pieces += [(text, style), ("→", "dim"), answer, (" ", "")]
+                pieces += [(text, style), ("→", "dim"), (self.answer_symbol(target), "bold green"), (" ", "")]
         return pieces[:-1]

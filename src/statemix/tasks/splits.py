@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -49,8 +48,7 @@ def buckets(inputs: Tensor) -> Tensor:
 
 def belongs(inputs: Tensor, split: str) -> Tensor:
     """Whether every row of inputs [count, T] is one of `split`: bool [count]."""
-    bucket, owned = buckets(inputs), SPLITS[split]
-    return (bucket >= owned.start) & (bucket < owned.stop)
+    return torch.isin(buckets(inputs), torch.tensor(SPLITS[split]))
 
 
 def seeded(*key: object) -> torch.Generator:
@@ -59,13 +57,3 @@ def seeded(*key: object) -> torch.Generator:
     generator = torch.Generator(device="cpu")
     generator.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
     return generator
-
-
-def integers(below: int, shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Uniform whole numbers from 0 to below - 1: int64 of the given shape."""
-    return torch.randint(below, tuple(shape), generator=generator, dtype=torch.int64)
-
-
-def fractions(shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Uniform numbers in [0, 1): float32 of the given shape, whatever the default dtype."""
-    return torch.rand(tuple(shape), generator=generator, dtype=torch.float32)

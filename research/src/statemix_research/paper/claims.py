@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 from statemix_research.paper.experiment import Claim
-from statemix_research.paper.markdown import markdown, plain
-from statemix_research.paper.selection import Summary, bootstrap, choose, matching, readable
+from statemix_research.paper.selection import Average, average, choose, matching, readable
+from statemix_research.paper.tables import markdown, plain
 
 TOLERANCE = 0.05
 """Distance from the paper's number that counts as equal to it."""
 
 MIN_RUNS = 3
 """With fewer runs nothing is separable."""
+
+VERDICTS = ("reproduced", "not reproduced", "not separable")
 
 RULE = f"""\
 Each claim is compared with the runs of this repository, size, learning rate and, where the claim is of "BD-LRU", m
@@ -32,42 +34,11 @@ chosen on validation data. The interval is the 95 % bootstrap interval of the me
 """
 
 
-class Value(NamedTuple):
-    """The mean of the runs that a claim is about, resampled means, and the fewest runs in a group."""
-
-    mean: float
-    draws: Any
-    n: int
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95 % of the draws; of a timing, its quartiles."""
-        if len(self.draws) == 2:
-            return float(min(self.draws)), float(max(self.draws))
-        low, high = np.quantile(self.draws, [0.025, 0.975])
-        return float(low), float(high)
-
-    def less(self, other: Value) -> Value:
-        """The difference of two independent values."""
-        return Value(self.mean - other.mean, self.draws - other.draws[::-1], min(self.n, other.n))
-
-
-def value_of(claim: Claim, where: Mapping[str, Any], frame: pd.DataFrame) -> Value | None:
+def value_of(claim: Claim, where: Mapping[str, Any], frame: pd.DataFrame) -> Average | None:
     """The value of the runs `where`, None without runs in all that the claim averages."""
     across = [claim.across] if claim.across else []
-    chosen = choose(matching(frame, where), across, claim.over, claim.value)
-    if chosen.empty:
-        return None
-    groups = [runs for _, runs in chosen.groupby(across, sort=False)] if across else [chosen]
-    wanted = where.get(claim.across)
-    if isinstance(wanted, list) and len(groups) < len(wanted):
-        return None  # a mean over fewer tasks than the paper's is another number
-    if claim.value == "tokens_per_s":
-        timing = Summary.of(chosen, claim.value)
-        return Value(timing.mean, np.array([timing.low, timing.high]), timing.n)
-    values = [list(runs[claim.value].astype(float)) for runs in groups]
-    mean = float(np.mean([np.mean(one) for one in values]))
-    return Value(mean, bootstrap(values), min(map(len, values)))
+    chosen, wanted = choose(matching(frame, where), across, claim.over, claim.value), where.get(claim.across)
+    return average(chosen, across, claim.value, len(wanted) if isinstance(wanted, list) else 1)
 
 
 class Judged(NamedTuple):
@@ -91,32 +62,28 @@ def judge(claim: Claim, frame: pd.DataFrame) -> Judged:
         shown, found = f"{shown} against {readable(other.mean)}", found.less(other)
     low, high = found.interval
     bound = (claim.number or 0.0) if other is None else 0.0
-    inside, outside = {
-        "equal": (
-            bound - TOLERANCE <= low and high <= bound + TOLERANCE,
-            low > bound + TOLERANCE or high < bound - TOLERANCE,
-        ),
-        "above": (low >= bound, high < bound),
-        "below": (high <= bound, low > bound),
+    least, most = {
+        "equal": (bound - TOLERANCE, bound + TOLERANCE), "above": (bound, math.inf), "below": (-math.inf, bound),
     }[claim.relation]  # fmt: skip
     verdict = "not separable"
-    if found.n >= MIN_RUNS and (inside or outside):
-        verdict = "reproduced" if inside else "not reproduced"
+    if found.n >= MIN_RUNS and least <= low and high <= most:
+        verdict = "reproduced"
+    elif found.n >= MIN_RUNS and (high < least or low > most):
+        verdict = "not reproduced"
     interval = f"{readable(low)} to {readable(high)}" + (" (difference)" if other is not None else "")
     return Judged(claim, shown, found.n, interval, verdict)
 
 
 def claims_table(judged: Iterable[Judged]) -> list[str]:
-    """A line for each claim, equal ones once."""
-    lines = {
-        (one.claim.text, one.claim.source): [
+    """A line for each claim."""
+    lines = [
+        [
             plain(one.claim.text), _published(one.claim), one.value, str(one.n), one.interval, f"*{one.verdict}*",
             one.claim.source,
         ]
         for one in judged
-    }  # fmt: skip
-    heads = ["claim", "paper", "statemix", "n", "95 % interval", "verdict", "source"]
-    return markdown(heads, list(lines.values()))
+    ]  # fmt: skip
+    return markdown(["claim", "paper", "statemix", "n", "95 % interval", "verdict", "source"], lines)
 
 
 def _published(claim: Claim) -> str:

@@ -11,6 +11,9 @@ from statemix_research.sweeps.plan import Grid
 Where = Mapping[str, Any]
 """Labels and their values; a list or tuple of values admits each of them."""
 
+ANY_SIZE = ("matched_on", "size", "lr")
+"""Size and learning rate are chosen on validation data."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -32,7 +35,7 @@ class Table:
     columns: tuple[str, ...] = ("task",)
     value: str = "accuracy"
     where: Where = field(default_factory=dict)
-    over: tuple[str, ...] = ("lr",)
+    over: tuple[str, ...] = ANY_SIZE
     mean: bool = False
     time_of: Where = field(default_factory=dict)
 
@@ -55,7 +58,7 @@ class Figure:
     series: tuple[str, ...] = ("model",)
     panel: str = "task"
     where: Where = field(default_factory=dict)
-    over: tuple[str, ...] = ("lr",)
+    over: tuple[str, ...] = ANY_SIZE
     log_x: bool = False
     log_y: bool = False
     across: str = ""
@@ -80,7 +83,7 @@ class Claim:
     number: float | None = None
     against: Where | None = None
     value: str = "accuracy"
-    over: tuple[str, ...] = ("lr",)
+    over: tuple[str, ...] = ANY_SIZE
     across: str = ""
     source: str = "arXiv 2602.12021"
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import io
-import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 from statemix_research.paper.experiment import Figure
-from statemix_research.paper.selection import ACCURACIES, bootstrap, choose, matching, summaries
+from statemix_research.paper.selection import ACCURACIES, Summary, average, choose, matching
 from statemix_research.paper.tables import by_length
 
-from statemix.report import MAX_SERIES, look_of
+from statemix.report import MAX_SERIES, draw_eigenvalues, draw_line, look_of, new_figure, new_panels
 from statemix.text import visible
 
 if TYPE_CHECKING:
@@ -25,8 +24,6 @@ SATURATED = 0.995
 
 COSTS = ("flops_per_step", "flops_per_token", "state_size", "parameters", "mixer_parameters")
 """Numbers of a model that are no label: the runs of one size share them."""
-
-MAX_COLUMNS = 4
 
 CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#555555")
 """Colours of series that are no models (Okabe and Ito)."""
@@ -50,13 +47,6 @@ class Drawn(NamedTuple):
     """The fewest and the most runs of a point."""
 
 
-def new_figure(width: float, height: float) -> Drawing:
-    """A figure of so many inches, outside matplotlib's global state."""
-    from matplotlib.figure import Figure as Drawing
-
-    return Drawing(figsize=(width, height), layout="constrained")
-
-
 def png_of(figure: Drawing) -> bytes:
     """A figure as PNG, the same bytes for the same figure."""
     file = io.BytesIO()
@@ -78,13 +68,13 @@ def draw(view: Figure, frame: pd.DataFrame) -> Drawn | None:
         return _spectra(view, panels)
     points = {name: points_of(view, runs) for name, runs in panels.items()}
     points = {name: found for name, found in points.items() if not found.empty}
-    saturated = [
-        name for name, found in points.items() if view.y in ACCURACIES and found["low"].min() >= SATURATED
-    ]
-    shown = {name: found for name, found in points.items() if name not in saturated}
+    least = SATURATED if view.y in ACCURACIES else float("inf")
+    shown = {name: found for name, found in points.items() if found["low"].min() < least}
+    saturated = [name for name in points if name not in shown]
     if not shown:
         return None
-    series = list(dict.fromkeys(itertools.chain.from_iterable(found["series"] for found in shown.values())))
+    every = pd.concat(shown.values())
+    series = list(every["series"].unique())
     if len(series) > MAX_SERIES:
         raise ValueError(f"{view.title}: got {len(series)} series, expected at most {MAX_SERIES}")
     figure, axes = _panels(len(shown), (3.3, 3.0))
@@ -92,7 +82,6 @@ def draw(view: Figure, frame: pd.DataFrame) -> Drawn | None:
         _lines(panel, view, found, series)
         panel.set_title(_title(view.panel, name), fontsize=10.5)
     _legend(figure, axes)
-    every = pd.concat(shown.values())
     note = "Line: mean over seeds; band: minimum to maximum."
     if view.y == "tokens_per_s":
         note = "Line: median; band: quartiles of the samples."
@@ -106,23 +95,20 @@ def points_of(view: Figure, frame: pd.DataFrame) -> pd.DataFrame:
     series = list(view.series)
     if view.x == "test length":
         frame, by = by_length(choose(frame, series, view.over, view.y)), [*series, "test length"]
-    elif view.x not in frame:
-        return pd.DataFrame()
-    else:
+    elif view.x in frame:
         by = [*series, *(("matched_on", "size") if view.x in COSTS else (view.x,))]
-        frame = choose(frame[frame[view.x].notna()], by, view.over, view.y)
-    found = []
-    for key, one in summaries(frame, by, view.y).items():
-        x = frame.loc[(frame[by].astype(object) == list(key)).all(axis=1), view.x].mean()
-        label = _label(view.series, key[: len(series)])
-        found.append({"series": label, "x": float(x), **one._asdict()})
-    return pd.DataFrame(found)
+        frame = choose(frame.dropna(subset=view.x), by, view.over, view.y)
+    if frame.empty or view.x not in frame:
+        return pd.DataFrame()
+    return pd.DataFrame(
+        {"series": _label(view.series, key), "x": runs[view.x].mean(), **Summary.of(runs, view.y)._asdict()}
+        for key, runs in frame.groupby(by, dropna=False, sort=False)
+    )
 
 
 def _label(labels: tuple[str, ...], values: tuple[Any, ...]) -> str:
-    plain = ("model", "layer", "normalization")
-    named = zip((label.replace("_", " ") for label in labels), values, strict=True)
-    return ", ".join(str(value) if key in plain else f"{key} {value:g}" for key, value in named)
+    named = zip((label.replace("_", " ") for label in labels), values, strict=False)
+    return ", ".join(str(value) if isinstance(value, str) else f"{key} {value:g}" for key, value in named)
 
 
 def text_of(name: object) -> str:
@@ -135,23 +121,15 @@ def _title(label: str, name: Any) -> str:
 
 
 def _panels(count: int, size: tuple[float, float]) -> tuple[Drawing, list[Axes]]:
-    columns = min(MAX_COLUMNS, count)
-    if columns == MAX_COLUMNS and count % MAX_COLUMNS and count % 3 == 0:
-        columns = 3
-    lines = -(-count // columns)
-    figure = new_figure(size[0] * columns + 0.6, size[1] * lines + 0.9)
-    axes = list(figure.subplots(lines, columns, squeeze=False).flatten())
-    for panel in axes[count:]:
-        panel.remove()
-    return figure, axes[:count]
+    columns = 3 if count > 4 and count % 4 and count % 3 == 0 else min(4, count)
+    return new_panels(count, columns, size, margin=(0.6, 0.9))
 
 
 def _style(view: Figure, label: str, series: list[str]) -> dict[str, Any]:
     if view.series[0] in ("model", "layer"):
         look = look_of(label.partition(", m ")[0])
-        dashes = itertools.cycle(["-", "--", ":", "-."])
         alike = [one for one in series if look_of(one.partition(", m ")[0]) == look]
-        line = next(itertools.islice(dashes, alike.index(label), None))
+        line = ("-", "--", ":", "-.")[alike.index(label) % 4]
         return {"color": look.color, "marker": look.marker, "linestyle": line}
     place = series.index(label)
     return {"color": CYCLE[place % len(CYCLE)], "marker": "os^DvPX*"[place % 8], "linestyle": "-"}
@@ -160,13 +138,9 @@ def _style(view: Figure, label: str, series: list[str]) -> dict[str, Any]:
 def _lines(axes: Axes, view: Figure, points: pd.DataFrame, series: list[str]) -> None:
     for label, found in points.groupby("series", sort=False):
         found = found.sort_values("x")
+        columns = (found[name] for name in ("x", "mean", "low", "high"))
         style = _style(view, str(label), series)
-        axes.plot(found["x"], found["mean"], **style, markersize=5, linewidth=1.7, label=text_of(label))
-        axes.fill_between(
-            found["x"], found["low"], found["high"], color=style["color"], alpha=0.13, linewidth=0
-        )
-        if len(found) == 1:  # a band of one point is none
-            axes.vlines(found["x"], found["low"], found["high"], color=style["color"], alpha=0.4)
+        draw_line(axes, *columns, **style, markersize=5, linewidth=1.7, label=text_of(label))
     if view.log_x:
         axes.set_xscale("log", base=2 if "length" in view.x else 10)
         axes.xaxis.set_major_formatter(lambda x, place: short(x))
@@ -202,29 +176,25 @@ def _legend(figure: Drawing, axes: list[Axes]) -> None:
         found, labels = panel.get_legend_handles_labels()
         handles |= dict(zip(labels, found, strict=True))
     longest = max(map(len, handles), default=1)
-    columns = max(
-        1, min(4, int(figure.get_figwidth() / (0.7 + 0.075 * longest)))
-    )  # inches of a line and a letter
+    letters = 0.7 + 0.075 * longest  # inches of a line and a label
+    columns = max(1, min(4, int(figure.get_figwidth() / letters)))
     figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=columns, fontsize=8.5,
                   handlelength=3)  # fmt: skip
 
 
 def _spectra(view: Figure, panels: Mapping[Any, pd.DataFrame]) -> Drawn | None:
     """The eigenvalues of the chosen learning rate's runs, all seeds, inside the unit circle."""
-    from matplotlib.patches import Circle
-
-    chosen = {name: choose(runs, (), view.over, view.y) for name, runs in panels.items()}
-    chosen = {name: runs[runs["eigenvalues"].notna()] for name, runs in chosen.items()}
+    chosen = {
+        name: choose(runs, (), view.over, view.y).dropna(subset="eigenvalues")
+        for name, runs in panels.items()
+    }
     chosen = {name: runs for name, runs in chosen.items() if len(runs)}
     if not chosen:
         return None
     figure, axes = _panels(len(chosen), (2.6, 2.6))
     for panel, (name, runs) in zip(axes, chosen.items(), strict=True):
         points = pd.DataFrame(runs["eigenvalues"].explode().dropna().tolist(), columns=["real", "imaginary"])
-        panel.add_patch(Circle((0, 0), 1, fill=False, edgecolor="#888888", linewidth=1))
-        panel.plot(points["real"], points["imaginary"], ".", color=look_of(str(name)).color, alpha=0.15, markersize=3,
-                   rasterized=True)  # fmt: skip
-        panel.set(xlim=(-1.08, 1.08), ylim=(-1.08, 1.08), aspect="equal", xlabel="Re λ", ylabel="Im λ")
+        draw_eigenvalues(panel, points["real"], points["imaginary"], look_of(str(name)).color)
         panel.set_title(text_of(name), fontsize=10.5)
     counts = [len(runs) for runs in chosen.values()]
     return Drawn(figure, "Eigenvalues of all seeds, in the unit circle.", (min(counts), max(counts)))
@@ -251,17 +221,9 @@ def entries_of(view: Figure, frame: pd.DataFrame) -> list[Entry]:
     ]
     chosen = choose(frame, (*view.series, view.across), view.over, view.y)
     for name, runs in chosen.groupby(list(view.series), sort=False):
-        found = summaries(runs, (view.across,), view.y)
-        if len(found) < tasks:
-            continue
-        mean, n = sum(one.mean for one in found.values()) / tasks, min(one.n for one in found.values())
-        if view.y in ACCURACIES:
-            draws = bootstrap(one[view.y] for _, one in runs.groupby(view.across, sort=False))
-            low, high = (float(x) for x in pd.Series(draws).quantile([0.025, 0.975]))
-        else:
-            (one,) = list(found.values())[:1]
-            low, high = one.low, one.high
-        entries.append(Entry(", ".join(map(str, name)), mean, low, high, n))
+        one = average(runs, (view.across,), view.y, tasks)
+        if one is not None:
+            entries.append(Entry(", ".join(map(str, name)), one.mean, *one.interval, one.n))
     return sorted(entries, key=lambda one: one.mean)
 
 

@@ -9,13 +9,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from statemix_research.paper.claims import RULE, claims_table, judge
+from statemix_research.paper.claims import RULE, VERDICTS, Judged, claims_table, judge
 from statemix_research.paper.experiment import Experiment
 from statemix_research.paper.figures import Drawn, draw, png_of
-from statemix_research.paper.markdown import code, link, plain
 from statemix_research.paper.selection import frame_of
 from statemix_research.paper.source import Results
-from statemix_research.paper.tables import table, to_csv
+from statemix_research.paper.tables import code, plain, table, to_csv
 from statemix_research.sweeps.grid import describe
 from statemix_research.sweeps.store import DAMAGED, FAILED, UNFINISHED
 
@@ -71,7 +70,7 @@ def page_lines(results: Results, drawn: dict[str, Drawn] | None = None) -> Itera
     yield from ("## Data", "", f"{TIMED_CELLS if experiment.is_timing else CELLS}", "")
     yield from _origin(results)
     if drawn is not None and not frame.empty:
-        yield f"- Every run: [{experiment.name}.csv](data/{link(experiment.name)}.csv)."
+        yield f"- Every run: [{experiment.name}.csv](data/{experiment.name}.csv)."
 
 
 def commands_of(results: Results) -> list[str]:
@@ -115,41 +114,24 @@ def _origin(results: Results) -> Iterator[str]:
     if dates:
         yield f"- Date: {dates[0]}" + (f" to {dates[-1]}." if dates[-1] != dates[0] else ".")
     if results.skipped:
-        yield f"- Sizes that a model does not have: {'; '.join(map(_reason, results.skipped.items()))}."
+        why = "; ".join(f"{plain(size)} ({plain(reason)})" for size, reason in results.skipped.items())
+        yield f"- Sizes that a model does not have: {why}."
     for row in runs:
         if row["status"] in (FAILED, DAMAGED):
             what = f"{row['key']}, {describe(row)}: {str(row.get('error')).rstrip('.')}"
             yield f"- {row['status'].capitalize()}: {plain(what)}."
 
 
-def _reason(one: tuple[str, str]) -> str:
-    return f"{plain(one[0])} ({plain(one[1])})"
-
-
 def claims_page(every: Iterable[Results]) -> str:
     """The page of claims, in Markdown."""
-    judged = [
-        judge(claim, frame)
-        for results in every
-        for frame in [frame_of(results.rows)]
-        for claim in results.experiment.claims
-    ]
-    counts = Counter(
-        one.verdict for one in {(one.claim.text, one.claim.source): one for one in judged}.values()
-    )
-    summed = ", ".join(
-        f"{counts[verdict]} {verdict}" for verdict in ("reproduced", "not reproduced", "not separable")
-    )
-    lines = [
-        "# The paper's claims",
-        "",
-        f"{sum(counts.values())} claims: {summed}.",
-        "",
-        RULE,
-        *claims_table(judged),
-        "",
-    ]
-    return "\n".join(lines)
+    judged: dict[tuple[str, str], Judged] = {}  # equal claims once
+    for results in every:
+        frame = frame_of(results.rows)
+        judged |= {(one.text, one.source): judge(one, frame) for one in results.experiment.claims}
+    counts = Counter(one.verdict for one in judged.values())
+    summed = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS)
+    head = ["# The paper's claims", "", f"{len(judged)} claims: {summed}.", "", RULE]
+    return "\n".join([*head, *claims_table(judged.values()), ""])
 
 
 def empty_page(experiment: Experiment) -> str:

@@ -56,7 +56,7 @@ def choose(frame: pd.DataFrame, by: Columns, over: Columns, value: str) -> pd.Da
     if value not in frame:
         return frame.iloc[:0]
     frame = frame[frame[value].notna()]
-    over = [key for key in over if key in frame]
+    over = [key for key in over if key in frame and key not in by]
     if frame.empty or not over:
         return frame
     frame = frame.assign(_all=0)
@@ -126,11 +126,39 @@ def bootstrap(groups: Iterable[Iterable[float]]) -> np.ndarray[Any, np.dtype[np.
     The generator's seed is fixed, so that a page comes out the same every time.
     """
     generator = np.random.default_rng(0)
-    means = [
-        generator.choice(np.asarray(list(values), dtype=float), (RESAMPLES, len(list(values)))).mean(1)
-        for values in (list(group) for group in groups)
-    ]
-    return np.mean(means, axis=0)
+    arrays = (np.asarray(list(group), dtype=float) for group in groups)
+    return np.mean([generator.choice(one, (RESAMPLES, len(one))).mean(1) for one in arrays], axis=0)
+
+
+class Average(NamedTuple):
+    """The mean of some runs' means over tasks, resampled means, and the fewest runs of a task."""
+
+    mean: float
+    draws: Any
+    n: int
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % of the draws; of a timing, its quartiles."""
+        ends = [0.0, 1.0] if len(self.draws) == 2 else [0.025, 0.975]
+        low, high = np.quantile(self.draws, ends)
+        return float(low), float(high)
+
+    def less(self, other: Average) -> Average:
+        """The difference of two independent averages."""
+        return Average(self.mean - other.mean, self.draws - other.draws[::-1], min(self.n, other.n))
+
+
+def average(runs: pd.DataFrame, across: Columns, value: str, groups: int) -> Average | None:
+    """The average over the groups `across`; None with fewer groups than `groups`: it would be another number."""
+    parts = [part for _, part in runs.groupby(list(across), sort=False)] if across else [runs]
+    if runs.empty or len(parts) < groups:
+        return None
+    if value == "tokens_per_s":
+        timing = Summary.of(runs, value)
+        return Average(timing.mean, np.array([timing.low, timing.high]), timing.n)
+    values = [list(part[value].astype(float)) for part in parts]
+    return Average(float(np.mean([np.mean(one) for one in values])), bootstrap(values), min(map(len, values)))
 
 
 def within_time(frame: pd.DataFrame, reference: Mapping[str, Any], slack: float = 1.1) -> pd.DataFrame:
@@ -140,16 +168,11 @@ def within_time(frame: pd.DataFrame, reference: Mapping[str, Any], slack: float 
     """
     if "milliseconds_per_step" not in frame:
         return frame.iloc[:0]
-    by, kept = ["task", "model", "matched_on", "size"], []
-    timed = frame[frame["milliseconds_per_step"].notna()]
-    for task, there in matching(timed, reference).groupby("task", sort=False):
-        device = there["timed_on"].iloc[0]
-        there = there[there["timed_on"] == device]
-        near = timed[(timed["task"] == task) & (timed["timed_on"] == device)]
-        costs = near.groupby(by, sort=False)["milliseconds_per_step"].mean().reset_index()
-        kept.append(
-            costs[costs["milliseconds_per_step"] <= slack * there["milliseconds_per_step"].mean()][by]
-        )
-    if not kept:
-        return frame.iloc[:0]
-    return frame.reset_index().merge(pd.concat(kept), on=by).sort_values("index").drop(columns="index")
+    by = ["task", "model", "matched_on", "size"]
+    timed = frame.dropna(subset="milliseconds_per_step")
+    devices = matching(timed, reference).groupby("task")["timed_on"].first()
+    timed = timed[timed["timed_on"] == timed["task"].map(devices)]
+    limits = slack * matching(timed, reference).groupby("task")["milliseconds_per_step"].mean()
+    costs = timed.groupby(by)["milliseconds_per_step"].mean().reset_index()
+    near = costs[costs["milliseconds_per_step"] <= costs["task"].map(limits)][by]
+    return frame.reset_index().merge(near, on=by).sort_values("index").drop(columns="index")

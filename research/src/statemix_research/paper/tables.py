@@ -3,18 +3,44 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 from statemix_research.paper.experiment import Table
-from statemix_research.paper.markdown import markdown, plain
 from statemix_research.paper.selection import Summary, choose, matching, summaries, within_time
+
+from statemix.text import visible
 
 NONE = "–"
 
 PREFIXED = ("m", "length", "transition_bias", "depth")
 """Labels whose values mean nothing without their name."""
+
+
+_MARKS = re.compile(r"[\\`*\[|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+"""What means something inside a line, an underscore inside a word aside."""
+
+
+def plain(text: object) -> str:
+    """`text` as one line of Markdown that shows it, in a table too: nothing in it is markup, HTML or a line break."""
+    line = visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _MARKS.sub(r"\\\g<0>", line)
+
+
+def code(text: object) -> str:
+    """`text` in one line of fixed width."""
+    line = visible(text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    space = " " if line.startswith("`") or line.endswith("`") else ""
+    return f"{fence}{space}{line}{space}{fence}"
+
+
+def markdown(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
+    """A table; its cells are Markdown."""
+    rows = [list(columns), ["---"] * len(columns), *map(list, lines)]
+    return [f"| {' | '.join(row)} |" for row in rows]
 
 
 def by_length(frame: pd.DataFrame) -> pd.DataFrame:
@@ -24,12 +50,12 @@ def by_length(frame: pd.DataFrame) -> pd.DataFrame:
     frame = frame[frame["accuracies"].map(bool)]
     if frame.empty:
         return frame
-    scores = frame["accuracies"].map(lambda scores: list(scores.items()))
-    long = frame.assign(_scores=scores).explode("_scores", ignore_index=True)
-    long["test length"] = [int(length) for length, _ in long["_scores"]]
-    long["accuracy"] = [score for _, score in long["_scores"]]
+    lengths, scores = (frame["accuracies"].map(list), frame["accuracies"].map(lambda one: list(one.values())))
+    long = frame.assign(accuracy=scores, **{"test length": lengths})
+    long = long.explode(["test length", "accuracy"], ignore_index=True)
+    long = long.astype({"test length": int, "accuracy": float})
     long.loc[long["ended"] == "diverged", "accuracy"] = 0.0
-    return long.drop(columns="_scores")
+    return long
 
 
 def table(view: Table, frame: pd.DataFrame) -> list[str]:
@@ -97,7 +123,8 @@ def to_csv(frame: pd.DataFrame) -> str:
     ]  # fmt: skip
     out = frame[[name for name in columns if name in frame]].dropna(axis="columns", how="all")
     if "ms" in frame:
-        out = out.join(frame["ms"].map(_times).apply(pd.Series).add_prefix("ms_"))
+        times = frame["ms"].map(lambda ms: ms if isinstance(ms, dict) else {})
+        out = out.join(times.apply(pd.Series).add_prefix("ms_"))
     if "accuracies" in frame:
         scores = pd.DataFrame(list(frame["accuracies"]), index=frame.index)
         scores = scores[sorted(scores, key=int)] if len(scores.columns) > 1 else scores.iloc[:, :0]
@@ -107,7 +134,3 @@ def to_csv(frame: pd.DataFrame) -> str:
         if name not in ("lr", "weight_decay", "transition_bias") and (whole == whole.round()).all():
             out[name] = out[name].astype("Int64")
     return out.to_csv(index=False, float_format="%.5g", lineterminator="\n")
-
-
-def _times(ms: Any) -> Mapping[str, float]:
-    return ms if isinstance(ms, dict) else {}

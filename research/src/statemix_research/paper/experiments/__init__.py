@@ -1,16 +1,19 @@
-"""Every experiment, one file each; a file is registered by its name here."""
+"""Every experiment, in the order of the paper. One is added with an `Experiment` in a file and an entry here."""
 
 from __future__ import annotations
 
-from importlib import import_module
-
 from statemix_research.paper.experiment import Experiment
+from statemix_research.paper.experiments import gates, lengths, speed, synthetic
 
-NAMES = ("table1", "fig1c", "fig1d", "fig2", "relu", "fig3", "scaling", "fig5", "lengths", "mad")
-"""The registry: the files of this folder that define an EXPERIMENT, in the order of the paper."""
+_ALL = (
+    synthetic.TABLE1, synthetic.FIG1C, synthetic.FIG1D, gates.FIG2, gates.RELU, gates.FIG3, synthetic.SCALING,
+    speed.FIG5, lengths.LENGTHS, synthetic.MAD,
+)  # fmt: skip
 
-EXPERIMENTS: dict[str, Experiment] = {name: import_module(f"{__name__}.{name}").EXPERIMENT for name in NAMES}
+EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in _ALL}
 """Every experiment by name."""
+
+NAMES = tuple(EXPERIMENTS)
 
 
 def get_experiment(name: str) -> Experiment:

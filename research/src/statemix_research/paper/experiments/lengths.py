@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-from statemix_research.paper.experiment import Claim, Experiment, Figure, Table
-from statemix_research.paper.experiments.protocol import (
-    ANY_SIZE,
-    BLOCKS,
-    FULL,
-    TRACKING_SEEDS,
-    small,
-    tiny,
-)
+from statemix_research.paper.experiment import ANY_SIZE, Claim, Experiment, Figure, Table
+from statemix_research.paper.experiments.protocol import BLOCKS, FULL, TRACKING_SEEDS, small, tiny
 from statemix_research.sweeps.grid import Sweep
 from statemix_research.sweeps.models import BASELINES, BDLRU, HLRU
 from statemix_research.sweeps.tasks import REGULAR, WORDS, task_labels
@@ -35,7 +28,7 @@ _TO_THE_END = {**FULL, "training": {**FULL["training"], "stop_accuracy": 0.0}}
 
 _SHORT = {**tiny(), "training": {**tiny()["training"], "train_lengths": [4, 6, 8]}}
 
-EXPERIMENT = Experiment(
+LENGTHS = Experiment(
     "lengths",
     "Length generalisation",
     "How far beyond the trained length does each model go? Regular tasks are trained on lengths up to 40 and tested to "
@@ -56,13 +49,13 @@ EXPERIMENT = Experiment(
     tables=(
         Table("Regular tasks: mean accuracy over test lengths 40 to 256", value="mean_accuracy",
               over=(*ANY_SIZE, "depth"), where={"task": _REGULAR}, mean=True),
-        Table("Words of S3 by test length, trained at 128", ("model", "depth"), ("test length",), over=ANY_SIZE,
+        Table("Words of S3 by test length, trained at 128", ("model", "depth"), ("test length",),
               where={"task": "S3, from 128"}),
-        Table("Words of S4, A5 and S5 at the trained length", ("model", "depth"), over=ANY_SIZE,
+        Table("Words of S4, A5 and S5 at the trained length", ("model", "depth"),
               where={"task": task_labels(WORDS[1:])}),
     ),
     figures={
-        "lengths": Figure("Accuracy against test length, two layers", x="test length", over=ANY_SIZE, log_x=True,
+        "lengths": Figure("Accuracy against test length, two layers", x="test length", log_x=True,
                           where={"model": _SHOWN, "depth": 2,
                                  "task": [*_REGULAR, "S3, from 128", "S4, from 128"]}),
         "lengths_mean": Figure("Mean over the four regular tasks and test lengths 40 to 256", kind="ranking",

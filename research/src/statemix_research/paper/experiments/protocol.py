@@ -39,9 +39,6 @@ SIZES = (
 )  # fmt: skip
 """Sizes of one mixer: the paper's span in parameters, and its row of equal states beside a larger one."""
 
-ANY_SIZE = ("matched_on", "size", "lr")
-"""Size and learning rate are chosen on validation data."""
-
 ALL = tuple(MODEL_SPECS)
 BLOCKS = [MODEL_SPECS[name].label for name in BDLRU]
 TASKS = task_labels((*RECALL, *PERMUTATIONS))

@@ -81,7 +81,7 @@ def small_summary(
     gs, vs = common.decode(strides)
     work, n, i, base, live = common.own_lanes(N, CFG)
     row, sequence, first, start, end, last = common.span(None, work, T, chunk, num_chunks)
-    g, v = common.rows_at((g, v), (gs, vs), row, start, n, i)
+    g, v = common.rows_at((g, v), (gs[:4], vs), row, start, n, i)
     columns, gathered, none = _unit_states(i, COUNT, CFG), _zeros(M, LANES), tl.zeros([LANES], tl.float32)
     s = tl.arange(0, BLOCK_T)[:, None]
     loaded = common.load_rows(g, gs, v, vs, s, live[None, :] & (s < end - start), COLUMNS)
@@ -127,7 +127,7 @@ def large_order_summary(
     row, sequence, first, start, end, last = common.span(None, work, T, chunk, num_chunks)
     c = tl.arange(0, SIZE)[:, None]
     inside = live[None, :] & (c < M)
-    g, v = common.rows_at((g, v), (gs, vs), row, 0, n, i)
+    g, v = common.rows_at((g, v), (gs[:4], vs), row, 0, n, i)
     window = tl.where(inside & (lag(start * 0, c, M) == column), 1.0, 0.0)
     gathered = tl.zeros([LANES], tl.float32)
     loaded = load_lagged(g, gs, v, vs, start, start, c, inside & (start < end), live & (start < end), M)

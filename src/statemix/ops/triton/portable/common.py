@@ -128,7 +128,11 @@ def own_lanes(N, CFG: tl.constexpr):
 
 @triton.jit
 def rows_at(tensors, strides, row, t, n, i):
-    """Of tensors, where the numbers of a row of the batch, a step, blocks and components lie."""
+    """Of tensors, where the numbers of a row of the batch, a step, blocks and components lie.
+
+    Four strides of each: Triton finds a function's code by its arguments laid flat, so that tuples of unlike lengths
+    could meet the code of another call.
+    """
     places = ()
     for k in tl.static_range(len(tensors)):
         xs = strides[k]

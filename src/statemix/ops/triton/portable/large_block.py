@@ -67,7 +67,7 @@ def large_block_forward(
     i = tl.arange(0, SIZE).to(tl.int64)
     live = i < M
     inside = live[:, None] & live[None, :]
-    g, v, states = rows_at((g, v, states), (gs, vs, ss), row, 0, n, i)
+    g, v, states = rows_at((g, v, states), (gs[:4], vs, ss), row, 0, n, i)
     h = load(state_at(initial, ins, work.to(tl.int64), n, i), live)
     for t in range(start, end):
         x, gate, value = _rows(g, gs, v, vs, t, i, live, M, COLUMNS)
@@ -93,7 +93,7 @@ def large_block_backward(
     live = i < M
     inside = live[:, None] & live[None, :]
     g, v, states, grad, dg, dv = rows_at(
-        (g, v, states, grad, dg, dv), (gs, vs, ss, ds, dgs, dvs), row, 0, n, i
+        (g, v, states, grad, dg, dv), (gs[:4], vs, ss, ds, dgs[:4], dvs), row, 0, n, i
     )
     begin = load(state_at(initial, ins, sequence, n, i), live)
     carry = load(state_at(dfinal, dfs, work.to(tl.int64), n, i), live)

@@ -43,7 +43,7 @@ def large_order_forward(
     row, sequence, first, start, end, last = span(bounds, work, T, chunk, num_chunks)
     c = tl.arange(0, SIZE)[:, None]
     inside = live[None, :] & (c < M)
-    g, v, states = rows_at((g, v, states), (gs, vs, ss), row, 0, n, i)
+    g, v, states = rows_at((g, v, states), (gs[:4], vs, ss), row, 0, n, i)
     initial += work.to(tl.int64) * ins[0] + n * ins[1]
     window = load(initial[None, :] + lag(start * 0, c, M) * ins[2], inside)
     loaded = load_lagged(g, gs, v, vs, start, start, c, inside & (start < end), live & (start < end), M)
@@ -78,9 +78,9 @@ def large_order_backward(
     row, sequence, first, start, end, last = span(bounds, work, T, chunk, num_chunks)
     c = tl.arange(0, SIZE)[:, None]
     inside = live[None, :] & (c < M)
-    g, v, states = rows_at((g, v, states), (gs, vs, ss), row, 0, n, i)
+    g, v, states = rows_at((g, v, states), (gs[:4], vs, ss), row, 0, n, i)
     initial += sequence * ins[0] + n * ins[1]
-    grad, dg, dv = rows_at((grad, dg, dv), (ds, dgs, dvs), row, 0, n, i)
+    grad, dg, dv = rows_at((grad, dg, dv), (ds, dgs[:4], dvs), row, 0, n, i)
     dfinal += work.to(tl.int64) * dfs[0] + n * dfs[1]
     carry = load(dfinal[None, :] + lag(end - start, c, M) * dfs[2], inside)
     full, some = inside & (end > start), live & (end > start)

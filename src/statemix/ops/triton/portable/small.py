@@ -79,7 +79,7 @@ def small_forward(
     gs, vs, ins, ss, fs = common.decode(strides)
     work, n, i, base, live = common.own_lanes(N, CFG)
     row, sequence, first, start, end, last = common.span(bounds, work, T, chunk, num_chunks)
-    g, v, states = common.rows_at((g, v, states), (gs, vs, ss), row, start, n, i)
+    g, v, states = common.rows_at((g, v, states), (gs[:4], vs, ss), row, start, n, i)
     state = _load_state(common.state_at(initial, ins, work.to(tl.int64), n, i), ins[2], live, CFG)
     s = tl.arange(0, BLOCK_T)[:, None]
     loaded = common.load_rows(g, gs, v, vs, s, live[None, :] & (s < end - start), COLUMNS)
@@ -178,7 +178,9 @@ def small_backward(
     gs, vs, ss, ins, ds, dfs, dgs, dvs, dis = common.decode(strides)
     work, n, i, base, live = common.own_lanes(N, CFG)
     row, sequence, first, start, end, last = common.span(bounds, work, T, chunk, num_chunks)
-    g, v, grad, dg, dv = common.rows_at((g, v, grad, dg, dv), (gs, vs, ds, dgs, dvs), row, end - 1, n, i)
+    g, v, grad, dg, dv = common.rows_at(
+        (g, v, grad, dg, dv), (gs[:4], vs, ds, dgs[:4], dvs), row, end - 1, n, i
+    )
     (states,) = common.rows_at((states,), (ss,), row, end - 2, n, i)
     initial = common.state_at(initial, ins, sequence, n, i)
     carry = _load_state(common.state_at(dfinal, dfs, work.to(tl.int64), n, i), dfs[2], live, CFG)

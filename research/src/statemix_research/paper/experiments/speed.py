@@ -18,7 +18,7 @@ def _faster(fast: str, slow: str) -> Claim:
     )  # fmt: skip
 
 
-EXPERIMENT = Experiment(
+FIG5 = Experiment(
     "fig5",
     "Figure 5: throughput",
     "How many tokens a second do scans and layers process, forward and backward: (A) scans of 128 blocks at T = 2048, "

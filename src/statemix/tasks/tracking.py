@@ -1,21 +1,128 @@
-"""Regular languages and finite automata, the usual tests of length generalisation (Delétang et al. 2022).
-
-All four read one symbol per position. The target is the answer at the last position (target="last", as in the
-literature) or that of every prefix (target="every", a denser signal for state tracking).
-"""
+"""State tracking: running products in finite groups, and regular languages and automata (Delétang et al. 2022)."""
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
+from itertools import permutations
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from statemix.tasks.base import IGNORED, Examples, Option, Task
-from statemix.tasks.splits import integers
+
+
+def permutation_table(elements: Tensor) -> Tensor:
+    """The table of a group of permutations int64 [order, n] in lexicographic order: [a, b] is the number of
+    elements[a]∘elements[b], where (p∘q)[i] = p[q[i]].
+    """
+    n = elements.shape[1]
+    digits = n ** torch.arange(n).flip(0)  # codes with the first entry in front ascend
+    return torch.searchsorted(elements @ digits, elements[:, elements] @ digits)
+
+
+def running_products(factors: Tensor, table: Tensor) -> Tensor:
+    """The products of the first 1, 2, … T factors: int64 [T, ...] of factors int64 [T, ...].
+
+    table: int64 [order, order], associative. In log T passes, each of which doubles the factors in a product.
+    """
+    products, flat, reach = factors.clone(), table.flatten(), 1
+    while reach < len(products):
+        products[reach:] = flat[products[:-reach] * len(table) + products[reach:]]
+        reach *= 2
+    return products
+
+
+def cycle_notation(permutation: tuple[int, ...]) -> str:
+    """A permutation of 0 … n - 1 as disjoint cycles of 1 … n; "e" for the identity."""
+    text, seen = "", set[int]()
+    for start in range(len(permutation)):
+        cycle, at = [], start
+        while at not in seen:
+            seen.add(at)
+            cycle.append(str(at + 1))
+            at = permutation[at]
+        if len(cycle) > 1:
+            text += f"({' '.join(cycle)})"
+    return text or "e"
+
+
+def is_even(permutation: tuple[int, ...]) -> bool:
+    """Whether a permutation has an even number of inversions."""
+    n = len(permutation)
+    return sum(permutation[i] > permutation[j] for i in range(n) for j in range(i + 1, n)) % 2 == 0
+
+
+class GroupTask(Task):
+    """Base of the group tasks. Inputs: T uniform elements x_1 … x_T of the group, one token each; 0 is e.
+
+    Targets, at every position t: x_1·x_2·…·x_t, that is running ← running·x_t from the identity.
+    """
+
+    def _prepare(self) -> None:
+        self.table = self._table()
+        self.vocab_size = len(self.table)
+
+    @abstractmethod
+    def _table(self) -> Tensor:
+        """The product of element a (row) by element b (column): int64 [order, order]."""
+
+    def _draw(self, count: int, length: int, training: bool, generator: torch.Generator) -> Examples:
+        factors = torch.randint(self.vocab_size, (length, count), generator=generator)
+        products = running_products(factors, self.table)
+        return Examples(factors.T.contiguous(), products.T.contiguous())
+
+
+class Permutation(GroupTask):
+    """The symmetric group S_n of all permutations of n things; n! tokens (720 at n = 6, a table of 4 MB).
+
+    The elements stand in lexicographic order of their one-line notation and are shown as disjoint cycles. The
+    product is composition, (p·q)[i] = p[q[i]]: the newer factor acts first.
+    """
+
+    name = "permutation"
+    summary = "Track the product of random permutations of n things (S_n)"
+    OPTIONS: ClassVar[Mapping[str, Option]] = {
+        "n": Option(3, 2, 6, meaning="things permuted; n! tokens"),
+        "length": Option(16, 1, meaning="positions"),
+    }
+    even = False
+    """Whether only even permutations are elements."""
+
+    def _table(self) -> Tensor:
+        elements = [p for p in permutations(range(self.integer("n"))) if is_even(p) or not self.even]
+        self.marks = {token: (cycle_notation(element), "cyan") for token, element in enumerate(elements)}
+        return permutation_table(torch.tensor(elements))
+
+
+class Alternating(Permutation):
+    """The alternating group A_n of even permutations of n things; n!/2 tokens, as those of S_n otherwise."""
+
+    name = "alternating"
+    even = True
+    summary = "Track the product of random even permutations of n things (A_n)"
+    OPTIONS: ClassVar[Mapping[str, Option]] = {
+        "n": Option(4, 3, 6, meaning="things permuted; n!/2 tokens"),
+        "length": Option(16, 1, meaning="positions"),
+    }
+
+
+class Cyclic(GroupTask):
+    """The cyclic group Z_n: token k is the number k, the product is addition modulo n."""
+
+    name = "cyclic"
+    summary = "Track the sum of random numbers modulo n (Z_n)"
+    OPTIONS: ClassVar[Mapping[str, Option]] = {
+        "n": Option(6, 2, 1024, meaning="the modulus; n tokens"),
+        "length": Option(16, 1, meaning="positions"),
+    }
+
+    def _table(self) -> Tensor:
+        numbers = torch.arange(self.integer("n"))
+        return (numbers[:, None] + numbers) % len(numbers)
+
 
 _TARGET = Option("last", choices=("last", "every"), meaning="positions with a target: the last, or every one")
 _LENGTH = Option(40, 1, meaning="positions")
@@ -34,7 +141,7 @@ class PrefixTask(Task):
         """The answer of every prefix: int64 [count, T] of inputs int64 [count, T]."""
 
     def _inputs(self, count: int, length: int, generator: torch.Generator) -> Tensor:
-        return integers(self.symbols, (count, length), generator)
+        return torch.randint(self.symbols, (count, length), generator=generator)
 
     def _draw(self, count: int, length: int, training: bool, generator: torch.Generator) -> Examples:
         inputs = self._inputs(count, length, generator)
@@ -132,11 +239,11 @@ class ModularArithmetic(PrefixTask):
         return numbers * math.log2(self.modulus) + (numbers - 1) * math.log2(3)
 
     def _inputs(self, count: int, length: int, generator: torch.Generator) -> Tensor:
-        inputs = torch.full((count, length), self.padding, dtype=torch.int64)
+        inputs = torch.full((count, length), self.padding)
         first = 1 - length % 2
         numbers = (length + 1) // 2
-        inputs[:, first::2] = integers(self.modulus, (count, numbers), generator)
-        inputs[:, first + 1 :: 2] = integers(3, (count, numbers - 1), generator) + self.plus
+        inputs[:, first::2] = torch.randint(self.modulus, (count, numbers), generator=generator)
+        inputs[:, first + 1 :: 2] = torch.randint(3, (count, numbers - 1), generator=generator) + self.plus
         return inputs
 
     def _answers(self, inputs: Tensor) -> Tensor:
