@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from statemix.cli import doctor, runs, tasks, tune
-from statemix.cli.program import Commands, Group, Program
+from statemix.cli.program import Commands, Program
 
 COMMANDS: Commands = {
     "demo": (runs.demo, "statemix demo --out demo --seeds 0"),
@@ -19,6 +19,14 @@ TASKS: Commands = {
     "show": (tasks.show, "statemix tasks show parity length=12 --count 2"),
 }
 
+TASK_PROGRAM = Program(
+    name="statemix tasks",
+    help="List and show the synthetic tasks.",
+    commands=TASKS,
+    example="statemix tasks",
+    default=tasks.list_tasks,
+)
+
 MOVED = {
     "bench": ("python -m benchmarks", "in a clone of the repository"),
     "experiment": ("statemix-research", "pip install -e research, in a clone of the repository"),
@@ -31,7 +39,7 @@ PROGRAM = Program(
     help="Block-diagonal and higher-order linear recurrences for PyTorch.",
     commands=COMMANDS,
     example="statemix demo",
-    groups={"tasks": Group("List and show the synthetic tasks.", TASKS, "statemix tasks", tasks.list_tasks)},
+    groups={"tasks": TASK_PROGRAM},
     classes={runs.train: runs.TrainCommand},
     moved=MOVED,
 )
