@@ -64,6 +64,57 @@ def test_no_private_words(pattern):
     assert said == [], f"write {PRIVATE[pattern]!r}"
 
 
+NAMED = (
+    r"\b[mnBTNDSVp] = \d+(?:(?:,| and| to| or) \d+)*",  # layers and shapes
+    r"\b(?:[A-Z][a-z]*|table|figure|part) \d+\b",  # Figure 3, Python 3
+    r"\b\d{4}-\d\d-\d\d\b",
+    r"[A-Za-z][\w.-]*\d[\w.]*",  # S5, float32, H100
+)
+"""Digits that are a name."""
+
+NUMBER = re.compile(r"(?<![\w.])\d[\d ]*(?:\.\d+)?(?:e-?\d+)?")
+JOINED = re.compile(rf"{NUMBER.pattern} ?(?:±|–|to|of|/|×|and)(?= ?\d)")
+"""The first half of one number: a spread, a range, a share, a size."""
+
+
+def sentences(text):
+    """The sentences of a page of Markdown: no code, tables, headings, equations or addresses."""
+    text = re.sub(r"^( *)```.*?^\1```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"\$[^$]*\$|`[^`]*`|\]\([^)]*\)|<code>.*?</code>|<[^>]*>", "", text, flags=re.DOTALL)
+    for block in re.split(r"\n\s*\n|\n(?=\s*(?:[-*]|\d+\.) )|\n(?=[#|])", text):
+        if not block.lstrip().startswith(("|", "#")):
+            yield from re.split(r"(?<=[.!?:])\**\s+(?=[A-Z\d(\[*])", " ".join(block.split()))
+
+
+def count_numbers(sentence):
+    for name in NAMED:
+        sentence = re.sub(name, "", sentence)
+    return len(NUMBER.findall(JOINED.sub("", sentence)))
+
+
+GENERATED = ("docs/reproduce", "docs/records.md")
+
+
+@pytest.mark.parametrize(("folder", "most"), [("docs", 0), ("research/notes", 159)])
+def test_more_than_two_numbers_make_a_table(folder, most):
+    """`most` is the number of sentences that still carry more; it may only fall."""
+    pages = [path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob("*.md")]
+    pages = [page for page in pages if not page.startswith(GENERATED)]
+    heavy = [
+        f"{page}: {sentence}"
+        for page in pages
+        for sentence in sentences((ROOT / page).read_text())
+        if count_numbers(sentence) > 2
+    ]
+    assert len(heavy) <= most, "\n".join(heavy)
+
+
+def test_numbers_are_counted():
+    assert count_numbers("With m = 4 and 8, S5 scores 0.868 ± 0.065 (3–5 seeds, 1e-3).") == 3
+    assert count_numbers("See Figure 3: float32 takes 20 000 of 40 000 steps.") == 1
+    assert list(sentences("# 1 2 3\n\n| 1 | 2 |\n\nOne. Two `1 2 3`.")) == ["One.", "Two ."]
+
+
 def test_the_search_finds():
     word = re.compile(list(PRIVATE)[-1])
     assert [text for text in ("is at .868", "(.5", "± .07") if not word.search(text)] == []
