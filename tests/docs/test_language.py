@@ -22,7 +22,7 @@ PRIVATE = {
 }
 """What nobody outside the project would say, and what to write instead."""
 
-ALWAYS = ("research/notes", "research/results", "benchmarks/records", "tests/docs/test_language.py")
+ALWAYS = ("research/results", "benchmarks/records", "tests/docs/test_language.py")
 """Quotations and data."""
 
 OLD_NAMES = {
