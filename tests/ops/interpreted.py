@@ -96,8 +96,12 @@ def check(recurrence, name, tensors, bounds=None, chunk=None, outputs=OUTPUTS, g
     return *got, *grads
 
 
-@pytest.mark.parametrize(("recurrence", "name"), [(r, n) for r in RECURRENCES for n in names(r)])
+@pytest.mark.parametrize(
+    ("recurrence", "name"),
+    [*(("bdlru", n) for n in CODES), ("hlru", "softmax"), ("hlru", "silu"), ("affine", "none")],
+)
 def test_definition(recurrence, name):
+    """All recurrences have their weights and slopes from the same functions."""
     check(recurrence, name, problem(recurrence, name, B=2, T=6, N=2, m=3))
 
 
@@ -105,7 +109,6 @@ def test_definition(recurrence, name):
     ("recurrence", "name"), [*(("bdlru", n) for n in CODES), ("hlru", "softmax"), ("hlru", "relu")]
 )
 def test_definition_when_m_is_large(recurrence, name):
-    """Blocks and orders have their weights and slopes from the same functions."""
     check(recurrence, name, problem(recurrence, name, B=1, T=2, N=2, m=17))
 
 
@@ -116,17 +119,17 @@ def test_definition_over_several_tiles_of_time(recurrence):
     check(recurrence, names(recurrence)[0], problem(recurrence, B=1, T=9, N=2, m=4))
 
 
-@pytest.mark.parametrize("m", [1, 2, 3, 4, 5, 7, 8, 16, 33])
+@pytest.mark.parametrize("m", [1, 2, 4, 5, 8, 16, 33])
 def test_every_m_of_blocks(m):
     check("bdlru", "softmax", problem("bdlru", B=1, T=3, N=2, m=m))
 
 
-@pytest.mark.parametrize("m", [1, 2, 3, 4, 5, 8, 9, 16, 33])
+@pytest.mark.parametrize("m", [1, 2, 4, 5, 8, 9, 33])
 def test_every_m_of_orders(m):
     check("hlru", "softmax", problem("hlru", B=1, T=4, N=2, m=m))
 
 
-@pytest.mark.parametrize("m", [1, 2, 16, 33])
+@pytest.mark.parametrize("m", [1, 2, 33])
 def test_every_m_of_affine(m):
     check("affine", "none", problem("affine", B=1, T=3, N=2, m=m))
 
@@ -135,7 +138,7 @@ def test_every_m_of_affine(m):
 def test_every_m_has_its_step(recurrence):
     """Step by step is the scan, and the states are the window."""
     name = names(recurrence)[0]
-    for m in (1, 3, 16, 33):
+    for m in (1, 3, 33):
         gates, values, state, *_ = problem(recurrence, B=2, T=3, N=2, m=m)
         states, final = reference_forward(recurrence, name, gates, values, state)
         for t in range(3):
@@ -154,9 +157,7 @@ def test_every_m_but_not_more(recurrence):
         PortableKernels(recurrence, 0).scan("forward", (gates, values, state), (values, state))
 
 
-@pytest.mark.parametrize(
-    ("recurrence", "m"), [("bdlru", 3), ("hlru", 3), ("affine", 3), ("bdlru", 17), ("hlru", 9)]
-)
+@pytest.mark.parametrize(("recurrence", "m"), [("bdlru", 2), ("hlru", 2), ("bdlru", 17), ("hlru", 9)])
 def test_memory_layouts(recurrence, m):
     """Any strides, in and out: every result is bit for bit that of contiguous tensors."""
     name = names(recurrence)[0]
@@ -224,9 +225,7 @@ def test_memory_of_half_precision(recurrence, dtype, outputs, gradients):
         assert relative(final, reference_forward(recurrence, names(recurrence)[0], *tensors[:3])[1]) < OUTPUTS
 
 
-@pytest.mark.parametrize(
-    ("recurrence", "m"), [("bdlru", 3), ("hlru", 3), ("affine", 2), ("bdlru", 17), ("hlru", 9)]
-)
+@pytest.mark.parametrize(("recurrence", "m"), [("bdlru", 3), ("hlru", 3), ("bdlru", 17), ("hlru", 9)])
 def test_laws_packed_is_separate(recurrence, m):
     """To the bit; empty sequences keep their state."""
     bounds, name = [0, 0, 3, 3, 4, 6, 6], names(recurrence)[0]
@@ -250,8 +249,8 @@ def test_laws_packed_is_separate(recurrence, m):
 
 
 @pytest.mark.parametrize(("recurrence", "m", "T", "chunk"), [
-    ("bdlru", 1, 5, 3), ("bdlru", 3, 5, 2), ("bdlru", 8, 3, 2), ("bdlru", 2, 3, 8), ("bdlru", 2, 0, 4),
-    ("hlru", 1, 5, 3), ("hlru", 3, 5, 2), ("hlru", 8, 3, 2), ("hlru", 9, 3, 2), ("hlru", 2, 0, 4), ("affine", 3, 3, 2),
+    ("bdlru", 1, 5, 3), ("bdlru", 5, 3, 2), ("bdlru", 2, 3, 8), ("bdlru", 2, 0, 4),
+    ("hlru", 1, 5, 3), ("hlru", 5, 3, 2), ("hlru", 9, 3, 2), ("hlru", 2, 0, 4), ("affine", 2, 3, 2),
 ])  # fmt: skip
 def test_laws_chunks_are_the_whole(recurrence, m, T, chunk):
     check(

@@ -101,7 +101,7 @@ def covered_by(case: Case, record: Record) -> set[tuple[object, ...]]:
 
 
 def cover(record: Record) -> list[Case]:
-    """A few cases that cover what all cover: always the one that adds most, of these the one with the smallest m.
+    """A few cases that cover what all cover: always the one that adds most for the time that its m takes to compile.
 
     ValueError where nothing is recorded with this version of Triton.
     """
@@ -110,7 +110,7 @@ def cover(record: Record) -> list[Case]:
     covers = {case: covered_by(case, record) for case in everything()}
     chosen, left = [], set().union(*covers.values())
     while left:
-        best = max(covers, key=lambda case: (len(covers[case] & left), -case.m))
+        best = max(covers, key=lambda case: len(covers[case] & left) / (8 + case.m))
         chosen.append(best)
         left -= covers[best]
     return chosen
