@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from statemix.cli import doctor, runs, tasks, tune
+from statemix.cli import doctor, runs, tasks, text, tune
 from statemix.cli.program import Commands, Group, Program
 
 COMMANDS: Commands = {
@@ -19,6 +19,13 @@ TASKS: Commands = {
     "show": (tasks.show, "statemix tasks show parity length=12 --count 2"),
 }
 
+TEXT: Commands = {
+    "list": (text.list_sources, "statemix text list"),
+    "prepare": (text.prepare, "statemix text prepare --source stdlib --out packs/stdlib"),
+    "tokenizer": (text.tokenizer, "statemix text tokenizer --source stdlib --size 1024"),
+    "show": (text.show, "statemix text show packs/stdlib"),
+}
+
 MOVED = {
     "bench": ("python -m benchmarks", "in a clone of the repository"),
     "experiment": ("statemix-research", "pip install -e research, in a clone of the repository"),
@@ -31,7 +38,10 @@ PROGRAM = Program(
     help="Block-diagonal and higher-order linear recurrences for PyTorch.",
     commands=COMMANDS,
     example="statemix demo",
-    groups={"tasks": Group("List and show the synthetic tasks.", TASKS, "statemix tasks", tasks.list_tasks)},
+    groups={
+        "tasks": Group("List and show the synthetic tasks.", TASKS, "statemix tasks", tasks.list_tasks),
+        "text": Group("Prepare text for language models.", TEXT, "statemix text", text.list_sources),
+    },
     classes={runs.train: runs.TrainCommand},
     moved=MOVED,
 )

@@ -148,31 +148,43 @@ class DataSet:
             raise ValueError(
                 f"column: {self.name} has no {self.column!r}, expected one of {', '.join(columns)}"
             )
+        # with features, rows are batched anew, and a stream that is resumed twice loses some of them
+        stream.info.features = None
         return stream.select_columns([self.column])
 
     def _readable(self) -> _Readable:
-        return _Readable(self.name)
+        path = self.arguments["path"]
+        return _Readable(self.name if "data_files" in self.arguments else f"{self.name} (data set {path})")
 
 
-class _Readable:
-    """A context that turns whatever a stream raises into one RunError, and keeps its loggers quiet meanwhile."""
+class _Readable(logging.Handler):
+    """A context that turns whatever a stream raises into one RunError.
+
+    What the packages below log meanwhile is not printed: their last error, which names the file, is the reason.
+    """
 
     LOGGERS = ("datasets", "huggingface_hub", "httpx", "fsspec")
 
-    def __init__(self, name: str) -> None:
-        self._name, self._levels = name, dict[str, int]()
+    def __init__(self, source: str) -> None:
+        super().__init__(logging.ERROR)
+        self._source, self._said = source, ""
+        self._before: dict[logging.Logger, tuple[list[logging.Handler], bool]] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Called for every error that is logged."""
+        self._said = record.getMessage()
 
     def __enter__(self) -> None:
-        self._levels = {name: logging.getLogger(name).level for name in self.LOGGERS}
-        for name in self.LOGGERS:
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+        for logger in map(logging.getLogger, self.LOGGERS):
+            self._before[logger] = (logger.handlers, logger.propagate)
+            logger.handlers, logger.propagate = [self], False
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        for name, level in self._levels.items():
-            logging.getLogger(name).setLevel(level)
-        if isinstance(error, Exception):  # the packages below raise many kinds
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise RunError(f"cannot read {self._name}: {reason}") from error
+        for logger, (handlers, propagate) in self._before.items():
+            logger.handlers, logger.propagate = handlers, propagate
+        if isinstance(error, Exception):  # of many kinds
+            reason = " ".join((self._said or str(error)).split()) or type(error).__name__
+            raise RunError(f"cannot read {self._source}: {reason}") from error
 
 
 @dataclass(frozen=True)
@@ -214,28 +226,33 @@ def build_source(
     """
     if not names:
         raise ValueError(f"source: got none, expected stdlib, {', '.join(DATA_SETS)}, files or folders")
-    parts = [one for name in names for one in _sources(name, column, subset, revision)]
-    return parts[0] if len(parts) == 1 else Chain(", ".join(map(str, names)), parts)
+    parts: list[Source] = []
+    for named, group in itertools.groupby(map(str, names), key=lambda name: name in ("stdlib", *DATA_SETS)):
+        if named:
+            parts += [_named(name, column, subset, revision) for name in group]
+        else:  # files of one kind are one stream
+            files = [path for name in group for path in _files(Path(name))]
+            kinds = itertools.groupby(files, key=lambda path: _format(path) or "text")
+            parts += [_file_source(kind, list(paths), column) for kind, paths in kinds]
+    return parts[0] if len(parts) == 1 else Chain(", ".join(part.name for part in parts), parts)
 
 
-def _sources(name: str | Path, column: str, subset: str | None, revision: str | None) -> list[Source]:
+def _named(name: str, column: str, subset: str | None, revision: str | None) -> Source:
     if name == "stdlib":
         from statemix.packs.stdlib import standard_library
 
-        return [standard_library()]
-    if name in DATA_SETS:
-        path, default = DATA_SETS[str(name)]
-        arguments = {"path": path, "name": subset or default, "revision": revision}
-        return [DataSet(str(name), arguments, column)]
-    groups = itertools.groupby(_files(Path(name)), key=lambda path: _format(path) or "text")
-    return [_file_source(str(name), kind, list(paths), column) for kind, paths in groups]
+        return standard_library()
+    path, default = DATA_SETS[name]
+    return DataSet(name, {"path": path, "name": subset or default, "revision": revision}, column)
 
 
-def _file_source(name: str, kind: str, paths: Sequence[Path], column: str) -> Source:
+def _file_source(kind: str, paths: Sequence[Path], column: str) -> Source:
+    name = str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
     if kind == "text":
         read = [(str(path), lambda path=path: path.read_text(encoding="utf-8")) for path in paths]
         return Documents(name, read, {"files": _sizes(paths)})
-    return DataSet(name, {"path": kind, "data_files": paths}, column)
+    strict = {"on_mixed_types": None} if kind == "json" else {}  # a line may lack keys of others
+    return DataSet(name, {"path": kind, "data_files": paths, **strict}, column)
 
 
 def _files(path: Path) -> list[Path]:

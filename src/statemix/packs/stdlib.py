@@ -76,7 +76,8 @@ def _is_documented(name: str, member: Any) -> bool:
         and member.__module__ in sys.builtin_module_names
         and not member.__flags__ & _HEAP
     )
-    return own and not name.startswith("_") and not name.endswith("hook") and isinstance(member.__doc__, str)
+    named = own and member.__name__ == name and not name.startswith("_") and not name.endswith("hook")
+    return named and isinstance(member.__doc__, str)
 
 
 _HEAP = 1 << 9

@@ -56,8 +56,8 @@ class Writer:
             meta = read_meta(folder)
             self._check(meta["recipe"], "a finished pack", "choose another folder")
             (folder / UNFINISHED).unlink(missing_ok=True)
-        elif (folder / UNFINISHED).is_file() and resume:
-            self._continue(read_json(folder / UNFINISHED))
+        elif resume and (there := self._unfinished()):
+            self._continue(there)
         else:
             self._begin()
         if not self.finished:
@@ -67,6 +67,12 @@ class Writer:
         for path in self.folder.glob(".*.tmp"):
             if abandoned(path):
                 path.unlink(missing_ok=True)
+
+    def _unfinished(self) -> dict[str, Any] | None:
+        """What an earlier process left; None without a shard."""
+        path = self.folder / UNFINISHED
+        there = read_json(path) if path.is_file() else {"count": 0}
+        return there if there["count"] else None
 
     def _begin(self) -> None:
         """Claim an empty folder, or one that holds an unfinished pack, which is discarded."""
