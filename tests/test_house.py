@@ -181,7 +181,7 @@ def test_extras():
     assert named["gpu"] == {"triton"}
     assert named["train"] == {"typer", "rich", "safetensors", "tomli"}
     assert named["report"] == {"matplotlib", "jinja2", "pandas"}
-    assert named["text"] == {"datasets", "tokenizers", "numpy"}
+    assert named["text"] == {"datasets", "tokenizers", "numpy", "filelock"}
     assert named.keys() == {"cpu", "gpu", "train", "tensorboard", "report", "text", "docs", "all", "dev"}
 
 
