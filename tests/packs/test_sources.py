@@ -119,22 +119,28 @@ def stop_after(patch, shards):
     patch.setattr(Writer, "close_shard", closing)
 
 
-@pytest.fixture
-def fineweb(tmp_path, monkeypatch):
-    """A folder laid out like the data set on the hub, in its place: subsets are named in the README."""
-    pytest.importorskip("datasets")
-    root, made = tmp_path / "fineweb", texts(800)
+def fineweb_folder(root, files):
+    """A folder laid out like the data set on the hub: files of 200 texts in a subset that the README names."""
+    made = texts(200 * files)
     write_parquet(root / "data" / "CC-MAIN" / "0.parquet", ["of another subset"])
-    for k in range(2):
-        write_parquet(root / "sample" / "10BT" / f"{k:03}_00000.parquet", made[400 * k : 400 * k + 400])
+    for k in range(files):
+        write_parquet(root / "sample" / "10BT" / f"{k:03}_00000.parquet", made[200 * k : 200 * k + 200])
     configs = [("default", "data/*/*"), ("sample-10BT", "sample/10BT/*")]
     entries = "".join(
         f"- config_name: {name}\n  data_files:\n  - split: train\n    path: {path}\n"
         for name, path in configs
     )
     (root / "README.md").write_text(f"---\nconfigs:\n{entries}---\n")
+    return root
+
+
+@pytest.fixture
+def fineweb(tmp_path, monkeypatch):
+    """Such a folder in the place of the hub."""
+    pytest.importorskip("datasets")
+    root = fineweb_folder(tmp_path / "fineweb", files=5)
     monkeypatch.setitem(DATA_SETS, "fineweb", (str(root), DATA_SETS["fineweb"][1]))
-    return made
+    return texts(1000)
 
 
 def test_a_data_set_by_name_and_subset(fineweb):
