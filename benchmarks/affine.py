@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+from statemix_research.baselines.associative import Pair, associative
+from statemix_research.baselines.verify import relative_error
 from torch import Tensor
-from torch._higher_order_ops.associative_scan import associative_scan
 
 from benchmarks.shapes import ScanShape
 from statemix.ops import normalize
 
-Pair = tuple[Tensor, Tensor]
 Bounds = tuple[float, float]
 """The largest root-mean-square error against float64, relative to the true one's: of the states, of each gradient."""
 
@@ -31,33 +31,6 @@ def as_affine(recurrence: str, gates: Tensor, values: Tensor) -> Pair:
     shift = torch.eye(m, dtype=gates.dtype, device=gates.device)[:-1].expand(*values.shape, m - 1, m)
     window = torch.cat([inputs.unsqueeze(-1), inputs.new_zeros(*inputs.shape, m - 1)], dim=-1)
     return torch.cat([transitions.unsqueeze(-2), shift], dim=-2), window
-
-
-def _combine(left: Pair, right: Pair) -> Pair:
-    """(A, b) after (A', b'): h -> A (A' h + b') + b; A [..., m, m], b [..., m]."""
-    (before_a, before_b), (after_a, after_b) = left, right
-    return after_a @ before_a, (after_a @ before_b.unsqueeze(-1)).squeeze(-1) + after_b
-
-
-def _combine_fast(left: Pair, right: Pair) -> Pair:
-    """`_combine` for A [..., m, m, N] and b [..., m, N]: products and sums along N."""
-    (before_a, before_b), (after_a, after_b) = left, right
-    if before_b.shape[-2] == 1:
-        return after_a * before_a, after_a.squeeze(-2) * before_b + after_b
-    product = (after_a.unsqueeze(-2) * before_a.unsqueeze(-4)).sum(-3)
-    return product, (after_a * before_b.unsqueeze(-3)).sum(-2) + after_b
-
-
-def associative(transitions: Tensor, inputs: Tensor) -> Tensor:
-    """The states of h_t = A_t h_{t-1} + b_t from h = 0, by torch's associative scan over T."""
-    pairs = (transitions.contiguous(), inputs.contiguous())
-    return associative_scan(_combine, pairs, dim=1, combine_mode="generic")[1]
-
-
-def associative_fast(transitions: Tensor, inputs: Tensor) -> Tensor:
-    """`associative` with N innermost in memory."""
-    pairs = (transitions.movedim(2, -1).contiguous(), inputs.movedim(2, -1).contiguous())
-    return associative_scan(_combine_fast, pairs, dim=1, combine_mode="generic")[1].movedim(-1, 2)
 
 
 def scan_as_affine(
@@ -95,11 +68,6 @@ def corner(tensor: Tensor) -> Tensor:
     return tensor[sorted({0, sequences - 1})][:, :, kept]
 
 
-def relative_rms(got: Tensor, want: Tensor) -> float:
-    """Root-mean-square error relative to the true numbers' own root mean square."""
-    return float((got.double() - want).norm() / want.norm())
-
-
 def check_errors(
     shape: ScanShape, inputs: Sequence[Tensor], got: Sequence[Tensor], bounds: Bounds
 ) -> dict[str, float]:
@@ -109,7 +77,7 @@ def check_errors(
     """
     want, errors = float64_scan(shape.recurrence, *map(corner, inputs)), {}
     for name, tensor, true in zip(("states", "d_gates", "d_values"), got, want, strict=True):
-        errors[name], bound = relative_rms(corner(tensor), true), bounds[name != "states"]
+        errors[name], bound = relative_error(corner(tensor), true), bounds[name != "states"]
         if not errors[name] <= bound:
             raise RuntimeError(
                 f"{name}: error {errors[name]:.1e} against float64 at {shape}, expected at most {bound:.0e}"

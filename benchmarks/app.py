@@ -32,12 +32,6 @@ Batch = Annotated[int, typer.Option(help="B, sequences.")]
 Baselines = Annotated[str, typer.Option(help="all, none, or names, comma-separated.")]
 
 
-def _show(record: Record) -> None:
-    """The tables of a record, on standard output."""
-    for title, note, frame in report.make_tables({"": record}):
-        print(f"{title}. {note}\n\n{frame.to_string(index=False)}\n")
-
-
 def _carry_out(lines: Iterator[str], record: Record, out: Path | None) -> None:
     """Measure, one thing a line; the record is written after each, so that a stopped command loses nothing.
 
@@ -47,7 +41,8 @@ def _carry_out(lines: Iterator[str], record: Record, out: Path | None) -> None:
         if out is not None:
             write_record(out, record)
         print(visible(line), file=sys.stderr, flush=True)
-    _show(record)
+    for title, note, frame in report.make_tables({"": record}):
+        print(f"{title}. {note}\n\n{frame.to_string(index=False)}\n")
     if out is not None:
         print(f"recorded in {visible(out)}")
     rows = [row for key in ("cases", "layers", "modes", "packed") for row in record.get(key, [])]

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from benchmarks.layer import count_parameters
 from benchmarks.measure import Setup, free, set_count
 from benchmarks.records import Record, header
 from benchmarks.shapes import parse_named
@@ -132,7 +131,7 @@ class Loop:
 def measure(layer: Layer, sizes: Sizes, setup: Setup) -> Record:
     """Microseconds of a step: per layer of a stack whose weights exceed the cache, and of one layer by position."""
     one = layer.build(sizes, setup, 1)
-    weights = count_parameters(one[0])
+    weights = sum(p.numel() for p in one[0].parameters())
     count = set_count(setup.device, weights * setup.torch_dtype.itemsize)
     row: Record = {"dim": sizes.dim, "batch": sizes.batch, "dtype": setup.dtype}
     row |= {"parameters": weights, "stack": count}

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
 import torch
+from statemix_research.baselines.passes import layer_passes
 from torch import Tensor, nn
 
 from benchmarks.layer_baselines import BASELINES
 from benchmarks.measure import Setup, free, measure_baseline
 from benchmarks.records import Record, header
+from statemix.analysis import parameters
 from statemix.nn import BDLRU
 
 WHAT = (
@@ -51,11 +52,6 @@ class Sizes(NamedTuple):
     length: int
 
 
-def count_parameters(module: nn.Module) -> int:
-    """How many numbers a layer has."""
-    return sum(p.numel() for p in module.parameters())
-
-
 def blocks_for(dim: int, m: int, parameters: int) -> int:
     """The N of a BD-LRU layer nearest to a number of parameters: a multiple of 8 if that is near enough."""
     exact = parameters / (m * ((dim + 1) * (m + 1) + 2 * dim))
@@ -67,47 +63,15 @@ def time_layer(
     layer: nn.Module, width: int, sizes: Sizes, setup: Setup, *, cuda_graph: bool = True
 ) -> Record:
     """Forward, and forward with all gradients, which are checked first. RuntimeError if they are wrong."""
-    for parameter in layer.parameters():
-        if parameter.dim() == 2:  # some layers start with zeros, which would leave gradients empty
-            nn.init.normal_(parameter, std=0.02)
-    layer = layer.to(setup.device, setup.torch_dtype)
-    for module in layer.modules():
-        if isinstance(module, nn.RNNBase):
-            module.flatten_parameters()
     shape = (sizes.batch, sizes.length, width)
-    x, grad = (torch.randn(shape, device=setup.device, dtype=setup.torch_dtype) for _ in range(2))
-    names, leaves = zip(*layer.named_parameters(), strict=True)
-    x.requires_grad_()
-
-    def forward() -> Tensor:
-        y = layer(x)
-        return y[0] if isinstance(y, tuple) else y
-
-    def both() -> tuple[Tensor, ...]:
-        return torch.autograd.grad(forward(), (x, *leaves), grad, allow_unused=True)
-
-    zero = zero_gradients(["x", *names], both())
-    row: Record = {"parameters": count_parameters(layer), "width": width, "zero_gradients": zero}
-    row["forward"] = setup.sample([forward], cuda_graph=cuda_graph)
-    row["both"] = setup.sample([both], cuda_graph=cuda_graph)
+    passes = layer_passes(layer, shape, setup.device, setup.torch_dtype)
+    row: Record = {"parameters": parameters(layer), "width": width, "zero_gradients": passes.zero_gradients}
+    row["forward"] = setup.sample([passes.forward], cuda_graph=cuda_graph)
+    row["both"] = setup.sample([passes.both], cuda_graph=cuda_graph)
     if setup.device.type == "cuda":
-        row["launched"] = setup.sample([both], cuda_graph=False)
+        row["launched"] = setup.sample([passes.both], cuda_graph=False)
     row["tokens_per_s"] = 1000 * sizes.batch * sizes.length / row["both"]["ms"]["median"]
     return row
-
-
-def zero_gradients(names: Sequence[str], grads: Sequence[Tensor | None]) -> list[str]:
-    """The names whose gradient is zero or missing. RuntimeError for one that is not finite, or for a zero first."""
-    empty = []
-    for name, grad in zip(names, grads, strict=True):
-        norm = 0.0 if grad is None else float(grad.float().norm())
-        if not norm < float("inf"):
-            raise RuntimeError(f"gradient of {name}: not finite")
-        if norm == 0:
-            empty.append(name)
-    if names[0] in empty:
-        raise RuntimeError(f"gradient of {names[0]}: zero")
-    return empty
 
 
 def time_products(layer: nn.Module, sizes: Sizes, setup: Setup) -> Record:

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from benchmarks.measure import FLA, TORCH, Baseline
+from benchmarks.measure import Baseline
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def _from_fla(
 ) -> LayerBaseline:
     """A layer of fla with about dim · per_unit parameters a unit; `arguments(dim, units)` are its constructor's."""
     return LayerBaseline(
-        description, FLA, True,
+        description, "fla", True,
         lambda dim, parameters: max(1, round(parameters / (per_unit * dim))),
         lambda dim, units: _fla(name, hidden_size=dim, **arguments(dim, units)),
     )  # fmt: skip
@@ -74,7 +74,7 @@ def _rwkv7(description: str, units: Callable[[int, int], int]) -> LayerBaseline:
         settings = {"head_dim": 64, "layer_idx": 0, "num_hidden_layers": 12, "fuse_norm": True}
         return _fla("RWKV7Attention", hidden_size=64 * heads, **settings)
 
-    return LayerBaseline(description, FLA, True, units, build, lambda dim, heads: 64 * heads)
+    return LayerBaseline(description, "fla", True, units, build, lambda dim, heads: 64 * heads)
 
 
 BASELINES: dict[str, LayerBaseline] = {
@@ -105,6 +105,6 @@ BASELINES: dict[str, LayerBaseline] = {
         lambda dim, n: {"num_heads": n, "expand_k": 128 * n / dim, "expand_v": 256 * n / dim},
     ),
     "LSTM": LayerBaseline(
-        "torch.nn.LSTM (cuDNN on a GPU) and a linear read-out", TORCH, False, _lstm_units, _lstm, cuda_graph=False
+        "torch.nn.LSTM (cuDNN on a GPU) and a linear read-out", "torch", False, _lstm_units, _lstm, cuda_graph=False
     ),
 }  # fmt: skip

@@ -149,24 +149,18 @@ def free(device: torch.device) -> None:
             torch.cuda.empty_cache()
 
 
-class Package(NamedTuple):
-    """A distribution, and the module it is imported by."""
-
-    distribution: str
-    module: str
-
-
-TORCH = Package("torch", "torch")
-FLA = Package("flash-linear-attention", "fla")
-ACCELERATED_SCAN = Package("accelerated-scan", "accelerated_scan")
+DISTRIBUTIONS = {
+    "torch": "torch", "fla": "flash-linear-attention", "accelerated_scan": "accelerated-scan"
+}  # fmt: skip
+"""Packages of the baselines, by the module that is imported."""
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """What is measured beside statemix: what it is, where it comes from, and whether it runs on CUDA devices alone."""
+    """What is measured beside statemix: what it is, its module, and whether it runs on CUDA devices alone."""
 
     description: str
-    package: Package
+    module: str
     needs_gpu: bool
 
 
@@ -177,18 +171,14 @@ def measure_baseline(
 
     measure: measures it, or says why it cannot be measured.
     """
-    distribution, module = baseline.package
-    row = {
-        "description": baseline.description,
-        "package": f"{distribution} {installed_version(distribution)}",
-    }
-    if not installed(module):
-        return row | names | {"skipped": f"not installed: {install(module)}"}
+    distribution = DISTRIBUTIONS[baseline.module]
+    package = f"{distribution} {installed_version(distribution)}"
+    row = {"description": baseline.description, "package": package, **names}
+    if not installed(baseline.module):
+        return row | {"skipped": f"not installed: {install(baseline.module)}"}
     if baseline.needs_gpu and device.type != "cuda":
-        return row | names | {"skipped": "needs a CUDA device"}
-    if isinstance(measure, str):
-        return row | names | {"skipped": measure}
-    return attempt(row | names, device, measure)
+        return row | {"skipped": "needs a CUDA device"}
+    return row | {"skipped": measure} if isinstance(measure, str) else attempt(row, device, measure)
 
 
 def choose(text: str, known: Iterable[str]) -> list[str]:

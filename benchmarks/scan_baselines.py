@@ -13,13 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from statemix_research.baselines.associative import associative, gated
 from torch import Tensor
 
-from benchmarks.affine import Bounds, associative, check_errors, draw
+from benchmarks.affine import Bounds, check_errors, draw
 from benchmarks.measure import (
-    ACCELERATED_SCAN,
-    FLA,
-    TORCH,
     Baseline,
     Call,
     Setup,
@@ -49,15 +47,9 @@ class ScanBaseline(Baseline):
     """Raw gates, values and the states' gradient -> [states, d_gates, d_values]; without it autograd does."""
 
 
-def pairs_forward(gates: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Softmax, then an associative scan over pairs (A, b), the algorithm of arXiv 2602.12021: (weights, states)."""
-    weights = torch.softmax(gates, dim=-1)  # [B, T, N, m, m+1]
-    return weights, associative(weights[..., :-1], weights[..., -1] * values)
-
-
 def pairs_both(gates: Tensor, values: Tensor, grad: Tensor) -> list[Tensor]:
-    """The same with its adjoint by hand, a second scan in the other direction: [states, d_gates, d_values]."""
-    weights, states = pairs_forward(gates, values)
+    """`gated` with its adjoint by hand, a second scan in the other direction: [states, d_gates, d_values]."""
+    weights, states = gated(gates, values)
     transitions, inputs = weights[..., :-1], weights[..., -1]
     zero = torch.zeros_like(transitions[:, :1])
     after = torch.cat([transitions[:, 1:], zero], dim=1).transpose(-1, -2)
@@ -110,19 +102,20 @@ def raw(gates: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
 BASELINES: dict[str, ScanBaseline] = {
     "associative_scan": ScanBaseline(
         "softmax, torch's associative scan over pairs (A, b), adjoint by hand (arXiv 2602.12021)",
-        TORCH, False, 4, torch.float32, raw, lambda *x: pairs_forward(*x)[1], both=pairs_both,
+        "torch", False, 4, torch.float32, raw, lambda *x: gated(*x)[1], both=pairs_both,
     ),
     "accelerated_scan": ScanBaseline(
         "accelerated_scan.warp: scalar gates, softmax not timed, time innermost",
-        ACCELERATED_SCAN, True, 1, torch.bfloat16, _warp_inputs, _warp_scan, lambda h: h.transpose(1, 2).unsqueeze(-1),
+        "accelerated_scan", True, 1, torch.bfloat16, _warp_inputs, _warp_scan,
+        lambda h: h.transpose(1, 2).unsqueeze(-1),
     ),
     "chunk_hgrn": ScanBaseline(
         "fla's chunk_hgrn: logarithms of scalar gates, softmax not timed",
-        FLA, True, 1, torch.bfloat16, _hgrn_inputs, _hgrn_scan, lambda h: h.unsqueeze(-1),
+        "fla", True, 1, torch.bfloat16, _hgrn_inputs, _hgrn_scan, lambda h: h.unsqueeze(-1),
     ),
     "associative_scan_compiled": ScanBaseline(
-        "associative_scan under torch.compile", TORCH, True, 4, torch.float32,
-        raw, lambda *x: _compiled(pairs_forward)(*x)[1], both=lambda *x: _compiled(pairs_both)(*x),
+        "associative_scan under torch.compile", "torch", True, 4, torch.float32,
+        raw, lambda *x: _compiled(gated)(*x)[1], both=lambda *x: _compiled(pairs_both)(*x),
     ),
 }  # fmt: skip
 

@@ -7,10 +7,11 @@ from functools import partial
 from typing import Any
 
 import torch
+from statemix_research.baselines.associative import associative
 from torch import Tensor
 
-from benchmarks.affine import associative, associative_fast, scan_as_affine
-from benchmarks.measure import BUDGET_MS, TORCH, Setup, as_record
+from benchmarks.affine import scan_as_affine
+from benchmarks.measure import BUDGET_MS, Setup, as_record
 from benchmarks.records import Record, header
 from benchmarks.scan_baselines import ScanBaseline, check, make_calls, raw
 from benchmarks.shapes import ScanShape
@@ -47,7 +48,7 @@ IMPLEMENTATIONS: dict[str, tuple[str, bool, Scan]] = {
     ),
     "associative_scan_fast": (
         "the same with N innermost in memory, products and sums along N",
-        True, partial(scan_as_affine, associative_fast),
+        True, partial(scan_as_affine, partial(associative, fast=True)),
     ),
     "loop": ("the defining loop over time, differentiated by autograd", True, partial(_by_backend, "reference")),
 }  # fmt: skip
@@ -64,7 +65,7 @@ def measure(shape: ScanShape, setup: Setup) -> Record:
     for name, (description, fast, scan) in IMPLEMENTATIONS.items():
         inputs = _n_innermost if fast else raw
         one = ScanBaseline(
-            description, TORCH, False, shape.m, torch.float32, inputs, partial(scan, shape.recurrence)
+            description, "torch", False, shape.m, torch.float32, inputs, partial(scan, shape.recurrence)
         )
         try:
             errors[name] = check(one, shape._replace(batch=min(shape.batch, 2)), CPU, BOUNDS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -19,8 +18,7 @@ WHAT = (
     "Milliseconds of one optimiser step, wall clock over `steps` steps from an idle device to an idle device: batch, "
     "forward, backward, clip, AdamW, running sums; no evaluation and no checkpoint. ready_s: data, model, compilation "
     "and capture. packed: concurrent runs on one device, a few steps of each at a time. kernels: torch.profiler over "
-    "captured steps. weights: SHA-256 of all weights after so many steps, shortened: equal where two machines, or two "
-    "compilations, compute the same bits."
+    "captured steps."
 )
 
 RUN_STEPS = 20_000
@@ -50,8 +48,7 @@ class Runner:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self.step = 0
         with torch.cuda.stream(self._stream):
-            state = build_state(config, device)
-            self._model, self._steps = state.model, build_step(state, modes)
+            self._steps = build_step(build_state(config, device), modes)
 
     def advance(self, count: int) -> None:
         """Set `count` steps going."""
@@ -59,13 +56,6 @@ class Runner:
         with torch.cuda.stream(self._stream):
             while self.step < until:
                 self.step += self._steps.advance(self.step, until - self.step)
-
-    def fingerprint(self) -> str:
-        """SHA-256 of all weights, its first 12 digits: the same bits, the same text. Waits for the device."""
-        with torch.cuda.stream(self._stream):
-            weights = [one.detach().cpu().flatten() for one in self._model.state_dict().values()]
-        bits = torch.cat([one.view(torch.uint8) for one in weights])
-        return hashlib.sha256(bits.numpy().data).hexdigest()[:12]
 
 
 def make_config(setting: Setting, seed: int, mode: str) -> Config:
@@ -113,7 +103,6 @@ def measure_mode(mode: str, setting: Setting) -> Record:
     row: Record = {"ready_s": time.perf_counter() - start, **_sample([runner], setting, "ms")}
     length = build_task(config).input_length()
     row["tokens_per_s"] = 1000 * config.training.batch_size * length / row["ms"]["median"]
-    row["weights"] = {"step": runner.step, "fingerprint": runner.fingerprint()}
     if setting.device.type == "cuda" and mode != "off":
         row["kernels"] = count_kernels(lambda: runner.advance(ROUND_STEPS), ROUND_STEPS)
     return row

@@ -74,7 +74,7 @@ def settings() -> str:
     from statemix.training.settings import groups
 
     lines = []
-    for title, rows in groups():
+    for title, rows in groups().items():
         if title.startswith("mixer.name=") and title[11:] not in ("bdlru", "hlru"):
             continue  # mixers of other packages
         lines += [

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import measure, scan_baselines, scan_passes
-from benchmarks.affine import corner, float64_scan, relative_rms
+from benchmarks.affine import corner, float64_scan
 from benchmarks.measure import attempt, choose
 from benchmarks.shapes import ScanShape, parse_shapes
 from statemix.ops import affine_scan, bdlru_scan, hlru_scan
@@ -43,10 +43,6 @@ def test_corners():
     assert torch.equal(corner(tensor), tensor[[0, 4]][:, :, [0, 1, 5, 6]])
     assert corner(torch.zeros(1, 2, 1, 3)).shape == (1, 2, 1, 3)
     assert corner(torch.zeros(1, 2, 3)).shape == (1, 2, 3)
-
-
-def test_error_is_relative():
-    assert relative_rms(torch.tensor([3.0, 4.5]), torch.tensor([3.0, 4.0]).double()) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -29,27 +29,6 @@ def test_bytes(shape, forward, backward):
     assert shape.bytes(4)["forward"] == 2 * forward
 
 
-def test_bytes_are_those_of_the_tensors():
-    """What a pass reads and writes, counted on shapes."""
-    for shape in (
-        ScanShape("bdlru", 3, 2, 5, 7),
-        ScanShape("hlru", 3, 2, 5, 7),
-        ScanShape("affine", 3, 2, 5, 7),
-    ):
-        gates, values = (float_count(dims) for dims in shape.dims())
-        least = shape.bytes(1)
-        assert least["forward"] == gates + 2 * values
-        read_values = shape.recurrence != "affine"
-        assert least["backward"] == 2 * gates + (3 + read_values) * values
-
-
-def float_count(dims):
-    count = 1
-    for size in dims:
-        count *= size
-    return count
-
-
 def test_shapes():
     shapes = parse_shapes("bdlru:3, hlru:4:1024,affine:2", parse_sizes("8x2048x1024,1x65536x512"))
     assert shapes[:3] == [

@@ -28,8 +28,6 @@ def test_record():
     assert read["config"]["task"]["name"] == "cyclic"
     (way,) = read["modes"]
     assert way["mode"] == "off"
-    assert way["weights"]["step"] == 4 + 4 * 3
-    assert len(way["weights"]["fingerprint"]) == 12
     assert way["tokens_per_s"] == pytest.approx(1000 * 16 * 6 / way["ms"]["median"])
     assert [row["concurrent"] for row in read["packed"]] == [1, 3]
     for row in read["packed"]:
@@ -51,17 +49,6 @@ def test_a_runner_trains():
     runner.advance(5)
     runner.advance(2)
     assert runner.step == 7
-
-
-def test_equal_weights_have_equal_fingerprints():
-    one, again, other = (
-        train.Runner(train.make_config(SETTING, seed, "off"), ("off",), torch.device("cpu"))
-        for seed in (0, 0, 1)
-    )
-    before = one.fingerprint()
-    for runner in (one, again, other):
-        runner.advance(3)
-    assert before != one.fingerprint() == again.fingerprint() != other.fingerprint()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

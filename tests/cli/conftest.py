@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from statemix.cli.app import run
+from tests.training.conftest import finished, runs, stopped  # noqa: F401 - fixtures
 
 TINY = [
     "training.steps=4", "training.warmup=1", "training.batch_size=8", "training.train_examples=16",

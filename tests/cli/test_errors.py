@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import sys
-import time
 
 import pytest
 
 import statemix.cli
 from statemix.cli import app, errors, selfcheck
 from tests.cli.conftest import TINY
+from tests.training.small import python
 
 BAD_INPUT = {
     "frob": "No such command 'frob'",
@@ -125,28 +122,27 @@ def test_without_the_extra(monkeypatch, capsys, name):
     assert 'pip install -e ".[train]"' in err and err.count("\n") == 1
 
 
+INTERRUPTED = """
+import threading, time
+from pathlib import Path
+from statemix.cli import main
+metrics = Path(sys.argv[-1], "metrics.jsonl")
+def interrupt():
+    while not (metrics.exists() and metrics.stat().st_size):
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=interrupt).start()
+print("exit", main())
+print("exit", main())
+"""
+
+
 def test_ctrl_c_saves_and_the_same_command_resumes(tmp_path):
     """In a process of its own: SIGINT -> 130 with a checkpoint; again -> the end."""
-    folder = tmp_path / "run"
     settings = [word for word in TINY if not word.startswith("training.steps")]
-    settings += ["training.steps=80", "training.log_every=1", "training.checkpoint_every=2"]
-    line = [sys.executable, "-m", "statemix", "train", "demo-hlru", *settings, "--out", str(folder)]
-    process = subprocess.Popen(
-        line,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    metrics = folder / "metrics.jsonl"
-    while process.poll() is None and not (metrics.exists() and metrics.stat().st_size):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate()
-    assert process.returncode == 130, err
-    assert "interrupted: saved at step" in err
-    assert "Traceback" not in err
-    line[-2:-2] = ["training.checkpoint_every=80"]
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    settings += ["training.steps=300", "training.log_every=1"]
+    done = python(INTERRUPTED, "train", "demo-hlru", *settings, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
-    assert "80" in done.stdout
+    assert "interrupted: saved at step" in done.stderr and "Traceback" not in done.stderr
+    assert done.stdout.startswith("exit 130\n") and done.stdout.endswith("exit 0\n")
+    assert "300" in done.stdout

@@ -13,6 +13,7 @@ import pytest
 import statemix.cli
 from statemix.cli import streams
 from tests.cli.conftest import TINY
+from tests.training.small import python
 
 ODD = "a[b]c[/b] :smile: [red]x\x1b[31m\nü→"
 """A path: brackets, markup, an emoji code, a terminal escape, a line feed, letters beyond ASCII."""
@@ -137,29 +138,31 @@ def test_a_log_that_cannot_be_written_stops_no_training(written, tmp_path, monke
     assert (tmp_path / "r" / "summary.json").exists()
 
 
-PYTHON = [sys.executable, "-m", "statemix"]
+CLOSED = """
+from statemix.cli import main
+for descriptor in range(3):
+    os.close(descriptor)
+sys.stdin = sys.stdout = sys.stderr = None  # as Python begins without them
+sys.exit(main())
+"""
 
 
-@pytest.mark.skipif(os.name != "posix", reason="closes descriptors by a shell")
-def test_closed_streams_and_a_locale_without_letters(tmp_path):
-    """No stream is open, and the run's files do not take their places; then a name that the locale cannot decode."""
-    train = ["train", "demo-hlru", *TINY]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        ["/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *PYTHON, *train, "--out", "r"],
-        cwd=tmp_path, env=environment, check=False,
-    )  # fmt: skip
+@pytest.mark.skipif(os.name != "posix", reason="closes descriptors")
+def test_closed_streams(tmp_path):
+    """No stream is open, and the run's files do not take their places."""
+    done = python(CLOSED, "train", "demo-hlru", *TINY, "--out", tmp_path / "r")
     assert done.returncode == 0
-    assert all(
-        line.startswith('{"kind"') for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()
-    )
-    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    lines = (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()
+    assert lines and all(line.startswith('{"kind"') for line in lines)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names of files are bytes")
+def test_a_locale_without_letters(tmp_path):
+    """A name that the locale cannot decode, in a process begun there."""
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*PYTHON, "eval", b"\xff" + "ü→".encode()],
-        cwd=tmp_path,
-        env=environment | plain,
-        capture_output=True,
-        check=False,
-    )
+        [sys.executable, "-m", "statemix", "eval", b"\xff" + "ü→".encode()],
+        cwd=tmp_path, env={**os.environ, **plain}, capture_output=True, check=False,
+    )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, b"")
     assert done.stderr == b"error: \\xff\\xfc->: No such file or directory\n"

@@ -18,12 +18,12 @@ def test_help_names_every_setting_preset_task_and_mixer(statemix, monkeypatch):
     assert done.code == 0
     assert max(map(len, done.out.splitlines())) <= 80
     words = set(re.split(r"[\s,:]+", done.out))
-    for group in groups():
-        assert f"Settings: {group.title}:" in done.out
-        assert {one.name for one in group.settings} <= words
+    for title, settings in groups().items():
+        assert f"Settings: {title}:" in done.out
+        assert {one.name for one in settings} <= words
     assert {*PRESETS, *TASKS, *MIXERS} <= words
     flat = " ".join(done.out.split())
-    assert all(" ".join(str(one).split()) in flat for group in groups() for one in group.settings)
+    assert all(" ".join(str(one).split()) in flat for settings in groups().values() for one in settings)
 
 
 def test_show_config_prints_what_config_takes_and_trains_nothing(statemix, tmp_path):

@@ -22,7 +22,7 @@ PRIVATE = {
 }
 """What nobody outside the project would say, and what to write instead."""
 
-ALWAYS = ("research/notes", "research/results", "benchmarks/records", "tests/docs/test_language.py")
+ALWAYS = ("research/results", "benchmarks/records", "tests/docs/test_language.py")
 """Quotations and data."""
 
 OLD_NAMES = {
@@ -62,6 +62,56 @@ def test_no_private_words(pattern):
     lines = [(name, n, line.strip()) for name in files() for n, line in prose(name) if word.search(line)]
     said = [f"{name}:{n}: {line}" for name, n, line in lines if (name, line) not in OLD_NAMES]
     assert said == [], f"write {PRIVATE[pattern]!r}"
+
+
+NAMED = (
+    r"\b[mnBTNDSVp] = \d+(?:(?:,| and| to| or) \d+)*",  # layers and shapes
+    r"\b(?:[A-Z][a-z]*|table|figure|part) \d+\b",  # Figure 3, Python 3
+    r"\b\d{4}-\d\d-\d\d\b",
+    r"[A-Za-z][\w.-]*\d[\w.]*",  # S5, float32, H100
+)
+"""Digits that are a name."""
+
+NUMBER = re.compile(r"(?<![\w.])\d[\d ]*(?:\.\d+)?(?:e-?\d+)?")
+JOINED = re.compile(rf"{NUMBER.pattern} ?(?:±|–|to|of|/|×|and)(?= ?\d)")
+"""The first half of one number: a spread, a range, a share, a size."""
+
+
+def sentences(text):
+    """The sentences of a page of Markdown: no code, tables, headings, equations or addresses."""
+    text = re.sub(r"^( *)```.*?^\1```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"\$[^$]*\$|`[^`]*`|\]\([^)]*\)|<code>.*?</code>|<[^>]*>", "", text, flags=re.DOTALL)
+    for block in re.split(r"\n\s*\n|\n(?=\s*(?:[-*]|\d+\.) )|\n(?=[#|])", text):
+        if not block.lstrip().startswith(("|", "#")):
+            yield from re.split(r"(?<=[.!?:])\**\s+(?=[A-Z\d(\[*])", " ".join(block.split()))
+
+
+def count_numbers(sentence):
+    for name in NAMED:
+        sentence = re.sub(name, "", sentence)
+    return len(NUMBER.findall(JOINED.sub("", sentence)))
+
+
+GENERATED = ("docs/reproduce", "docs/records.md")
+
+
+@pytest.mark.parametrize("folder", ["docs", "research/notes"])
+def test_more_than_two_numbers_make_a_table(folder):
+    pages = [path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob("*.md")]
+    pages = [page for page in pages if not page.startswith(GENERATED)]
+    heavy = [
+        f"{page}: {sentence}"
+        for page in pages
+        for sentence in sentences((ROOT / page).read_text())
+        if count_numbers(sentence) > 2
+    ]
+    assert heavy == []
+
+
+def test_numbers_are_counted():
+    assert count_numbers("With m = 4 and 8, S5 scores 0.868 ± 0.065 (3–5 seeds, 1e-3).") == 3
+    assert count_numbers("See Figure 3: float32 takes 20 000 of 40 000 steps.") == 1
+    assert list(sentences("# 1 2 3\n\n| 1 | 2 |\n\nOne. Two `1 2 3`.")) == ["One.", "Two ."]
 
 
 def test_the_search_finds():

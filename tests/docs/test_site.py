@@ -13,19 +13,21 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
+def test_it_builds_strictly_and_whole():
+    """One test, so that the site is built once however many workers run the tests; it stays in build/site."""
     pytest.importorskip("mkdocs", reason="needs the extra docs")
-    folder = tmp_path_factory.mktemp("site")
+    folder = ROOT / "build" / "site"
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)],
         capture_output=True, text=True, cwd=ROOT, check=False, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    return folder
+    check_every_page_is_there(folder)
+    check_it_loads_nothing_from_elsewhere(folder)
+    check_the_reference_shows_every_public_name(folder)
 
 
-def test_every_page_is_there(site):
+def check_every_page_is_there(site):
     pages = list((ROOT / "docs").rglob("*.md"))
     names = [page.relative_to(ROOT / "docs").with_suffix("") for page in pages]
     built = [site / ("" if name.name == "index" else name.name) for name in names if len(name.parts) == 1]
@@ -37,7 +39,7 @@ def test_every_page_is_there(site):
     assert [str(folder) for folder in built if not (folder / "index.html").is_file()] == []
 
 
-def test_it_loads_nothing_from_elsewhere(site):
+def check_it_loads_nothing_from_elsewhere(site):
     """No font, script, style sheet or picture of another server: it reads the same without a network."""
     loads = re.compile(
         r"<(?:script|img|source|iframe)[^>]*\ssrc=\"(?:https?:)?//"
@@ -46,7 +48,7 @@ def test_it_loads_nothing_from_elsewhere(site):
     assert [page.name for page in site.rglob("*.html") if loads.search(page.read_text())] == []
 
 
-def test_the_reference_shows_every_public_name(site):
+def check_the_reference_shows_every_public_name(site):
     import statemix.models
     import statemix.nn
     import statemix.ops

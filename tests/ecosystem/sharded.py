@@ -286,15 +286,18 @@ def whole_model_from_meta(kind):
     assert logits.isfinite().all()
 
 
-EVERY_LAYER = (
-    fsdp2, fsdp2_linears_alone, fsdp2_layer_alone,
-    fsdp2_half_precision, fsdp1, fsdp1_step, meta_then_reset, meta_then_walk,
-    tensor_parallel, tensor_parallel_and_sharded, ddp,
-)  # fmt: skip
-CHECKS = {f"{check.__name__}[{kind}]": (check, kind) for check in EVERY_LAYER for kind in LAYERS}
-CHECKS |= {
-    f"{c.__name__}[{kind}]": (c, kind) for c in (whole_model, whole_model_from_meta) for kind in MIXERS
+BOTH = ("bdlru-free", "hlru-window")
+KINDS = {
+    **dict.fromkeys((fsdp2, tensor_parallel), tuple(LAYERS)),
+    **dict.fromkeys(
+        (fsdp2_linears_alone, fsdp2_layer_alone, fsdp2_half_precision, fsdp1, fsdp1_step, ddp), BOTH
+    ),
+    tensor_parallel_and_sharded: BOTH,
+    **dict.fromkeys((meta_then_reset, meta_then_walk), ("bdlru", "hlru-free")),
+    **dict.fromkeys((whole_model, whole_model_from_meta), tuple(MIXERS)),
 }
+"""The layers or models of each check: all of them for one that reads whole linears and one that splits them."""
+CHECKS = {f"{check.__name__}[{kind}]": (check, kind) for check, kinds in KINDS.items() for kind in kinds}
 
 
 def main(rank, file):

@@ -20,23 +20,28 @@ from tests.ecosystem.layers import (
     linears,
 )
 
-peft = pytest.importorskip("peft", reason="needs peft (extra dev)")
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:peft", "ignore::DeprecationWarning:torchao")
 
+
+def peft():
+    """The package, imported (with transformers) where a test runs, not where tests are collected."""
+    return pytest.importorskip("peft", reason="needs peft (extra dev)")
+
+
 ADAPTERS = {
-    "lora": lambda **k: peft.LoraConfig(r=2, init_lora_weights=False, **k),
-    "rslora": lambda **k: peft.LoraConfig(r=2, init_lora_weights=False, use_rslora=True, **k),
-    "dora": lambda **k: peft.LoraConfig(r=2, init_lora_weights=False, use_dora=True, **k),
-    "loha": lambda **k: peft.LoHaConfig(r=2, init_weights=False, **k),
-    "ia3": lambda **k: peft.IA3Config(feedforward_modules=["values"], init_ia3_weights=False, **k),
-    "oft": lambda **k: peft.OFTConfig(r=0, oft_block_size=2, init_weights=False, **k),
+    "lora": lambda **k: peft().LoraConfig(r=2, init_lora_weights=False, **k),
+    "rslora": lambda **k: peft().LoraConfig(r=2, init_lora_weights=False, use_rslora=True, **k),
+    "dora": lambda **k: peft().LoraConfig(r=2, init_lora_weights=False, use_dora=True, **k),
+    "loha": lambda **k: peft().LoHaConfig(r=2, init_weights=False, **k),
+    "ia3": lambda **k: peft().IA3Config(feedforward_modules=["values"], init_ia3_weights=False, **k),
+    "oft": lambda **k: peft().OFTConfig(r=0, oft_block_size=2, init_weights=False, **k),
 }
 """What PEFT puts on a linear layer, with first weights that change its numbers."""
 
 
 def adapted(layer, adapter="lora", targets=None):
     config = ADAPTERS[adapter](target_modules=targets or linears(layer))
-    return peft.inject_adapter_in_model(config, copy.deepcopy(layer))
+    return peft().inject_adapter_in_model(config, copy.deepcopy(layer))
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
@@ -59,7 +64,7 @@ def test_one_linear_alone(target):
 
 def merge(layer, how):
     for module in layer.modules():
-        if isinstance(module, peft.tuners.tuners_utils.BaseTunerLayer):
+        if isinstance(module, peft().tuners.tuners_utils.BaseTunerLayer):
             getattr(module, how)()
 
 
@@ -79,15 +84,15 @@ def test_switched_off():
     plain = build("bdlru")
     layer = adapted(plain)
     for module in layer.modules():
-        if isinstance(module, peft.tuners.tuners_utils.BaseTunerLayer):
+        if isinstance(module, peft().tuners.tuners_utils.BaseTunerLayer):
             module.enable_adapters(False)
     x, state = inputs(layer)
     torch.testing.assert_close(layer(x, state), plain(x, state))
 
 
 def test_dropout_is_drawn_in_training_alone():
-    config = peft.LoraConfig(r=2, init_lora_weights=False, lora_dropout=0.5, target_modules=["values"])
-    layer = peft.inject_adapter_in_model(config, build("bdlru"))
+    config = peft().LoraConfig(r=2, init_lora_weights=False, lora_dropout=0.5, target_modules=["values"])
+    layer = peft().inject_adapter_in_model(config, build("bdlru"))
     x, state = inputs(layer)
     assert not torch.equal(layer(x, state)[0], layer(x, state)[0])
     check(layer.eval())
@@ -134,8 +139,8 @@ def test_a_model_with_adapters(kind, targets):
     plain = MODELS[kind]()
     tokens = torch.randint(11, (2, 6))
     want = plain(tokens)[0]
-    config = peft.LoraConfig(r=2, init_lora_weights=False, target_modules=targets)
-    wrapped = peft.get_peft_model(plain, config)
+    config = peft().LoraConfig(r=2, init_lora_weights=False, target_modules=targets)
+    wrapped = peft().get_peft_model(plain, config)
     logits, _ = wrapped(tokens)
     assert (logits - want).abs().max() > 1e-3
     inner = wrapped.get_base_model()

@@ -11,15 +11,19 @@ from statemix import BDLRU, HLRU
 from statemix.models import LanguageModel
 from tests.ecosystem.layers import LAYERS, build, by_steps, inputs
 
-accelerate = pytest.importorskip("accelerate", reason="needs accelerate (extra dev)")
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The following device_map keys:UserWarning"
 )  # parameters by name
 CPU = torch.device("cpu")
 
 
+def accelerate():
+    """The package, imported where a test runs, not where tests are collected."""
+    return pytest.importorskip("accelerate", reason="needs accelerate (extra dev)")
+
+
 def on_disk(module, folder):
-    return accelerate.disk_offload(module, folder, execution_device=CPU)
+    return accelerate().disk_offload(module, folder, execution_device=CPU)
 
 
 def dispatched(module, folder):
@@ -29,11 +33,13 @@ def dispatched(module, folder):
     ]
     places = {name: ("disk" if k % 2 else "cpu") for k, name in enumerate(names) if name}
     places.update({name: "disk" for name, _ in module.named_parameters(recurse=False)})
-    return accelerate.dispatch_model(module, places, main_device="cpu", offload_dir=folder, force_hooks=True)
+    return accelerate().dispatch_model(
+        module, places, main_device="cpu", offload_dir=folder, force_hooks=True
+    )
 
 
 OFFLOADED = {
-    "cpu_offload": lambda module, folder: accelerate.cpu_offload(module, execution_device=CPU),
+    "cpu_offload": lambda module, folder: accelerate().cpu_offload(module, execution_device=CPU),
     "disk_offload": on_disk,
     "device_map": dispatched,
 }
@@ -89,8 +95,8 @@ def test_an_offloaded_model(mixer, how, tmp_path):
 def test_hooks_go_again():
     plain = build("bdlru")
     x, state = inputs(plain)
-    layer = accelerate.cpu_offload(copy.deepcopy(plain), execution_device=CPU)
-    accelerate.hooks.remove_hook_from_module(layer, recurse=True)
+    layer = accelerate().cpu_offload(copy.deepcopy(plain), execution_device=CPU)
+    accelerate().hooks.remove_hook_from_module(layer, recurse=True)
     assert all(p.device.type == "cpu" for p in layer.parameters())
     torch.testing.assert_close(layer(x, state), plain(x, state))
 
@@ -101,10 +107,10 @@ def test_empty_weights_and_loading(kind, tmp_path):
     """The way of large models: built without memory, filled from a file, spread by a map."""
     plain = build(kind)
     torch.save(plain.state_dict(), tmp_path / "weights.bin")
-    with accelerate.init_empty_weights():
+    with accelerate().init_empty_weights():
         empty = build(kind)
     assert all(p.device.type == "meta" for p in empty.parameters())
-    layer = accelerate.load_checkpoint_and_dispatch(
+    layer = accelerate().load_checkpoint_and_dispatch(
         empty, str(tmp_path / "weights.bin"), device_map={"": "cpu"}
     )
     x, state = inputs(plain)
@@ -115,7 +121,7 @@ def test_training_with_an_accelerator():
     """`prepare`, accumulation and mixed precision, as in a training script."""
     torch.manual_seed(0)
     model = LanguageModel(11, 8, lambda dim: BDLRU(dim, block_size=2, num_blocks=6))
-    accelerator = accelerate.Accelerator(cpu=True, mixed_precision="bf16")
+    accelerator = accelerate().Accelerator(cpu=True, mixed_precision="bf16")
     model, optimizer = accelerator.prepare(model, torch.optim.SGD(model.parameters(), lr=0.1))
     logits, _ = model(torch.randint(11, (2, 6)))
     accelerator.backward(logits.float().logsumexp(-1).mean())

@@ -15,14 +15,14 @@ import torch.distributed
 if not (torch.distributed.is_available() and torch.distributed.is_gloo_available()):
     pytest.skip("needs torch.distributed with gloo", allow_module_level=True)
 
-from tests.ecosystem.sharded import CHECKS, WORLD
-
 ROOT = Path(__file__).parents[2]
 LIMIT = 240  # seconds for all checks together: they take some ten, and more where kernels are compiled first
 
 
 def outcomes(folder):
     """What every check said, in one process after the other: name -> [text, ...], empty for what holds."""
+    from tests.ecosystem.sharded import CHECKS, WORLD  # the names alone; its imports take seconds
+
     loopback = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
     command = [sys.executable, "-m", "tests.ecosystem.sharded"]
     logs = [(folder / f"{rank}.jsonl", folder / f"{rank}.txt") for rank in range(WORLD)]

@@ -134,9 +134,10 @@ def test_bounds_are_read_once_on_a_gpu_and_not_while_a_graph_is_captured(monkeyp
     triton._checked_bounds(bounds, 4)
 
 
-def test_triton_is_loaded_only_when_its_kernels_run():
+def test_packages_are_loaded_only_when_their_kernels_run():
     code = (
         "import sys, torch; before = 'triton' in sys.modules; import statemix;"
+        "assert 'numba' not in sys.modules, 'numba was imported';"
         "statemix.BDLRU(4, block_size=2)(torch.ones(1, 2, 4));"
         "assert ('triton' in sys.modules) == before, 'triton was imported'"
     )

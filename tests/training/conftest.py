@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from statemix.training import loop, train
-from tests.training.small import small
+from tests.training.small import shared_folder, small
 
 
 def after_step(patch, step, act):
@@ -24,17 +24,19 @@ def after_step(patch, step, act):
     patch.setattr(loop.Run, "_step", acting)
 
 
-@pytest.fixture(scope="session")
-def runs(tmp_path_factory):
-    """The folder of all four, not to be changed."""
-    root = tmp_path_factory.mktemp("runs")
+def train_all(root):
     for seed in (0, 1):
         config = small(f"training.seed={seed}")
         with pytest.MonkeyPatch.context() as patch:
             after_step(patch, 23, lambda folder: os.kill(os.getpid(), signal.SIGTERM))
             assert train(config, root / f"stopped-{seed}")["step"] == 23
         train(config, root / f"finished-{seed}")
-    return root
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """The folder of all four, not to be changed."""
+    return shared_folder(tmp_path_factory, "trained", train_all)
 
 
 @pytest.fixture(scope="session")

@@ -8,10 +8,18 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from multiprocessing.context import BaseContext
 from pathlib import Path
 
+import pytest
+
 from statemix.training import Config, resolve_config
+
+try:
+    import fcntl
+except ImportError:  # a system without such locks
+    fcntl = None  # type: ignore[assignment]
 
 SETTINGS = (
     "task.name=cyclic", "task.n=3", "task.length=6", "mixer.name=bdlru", "mixer.block_size=3", "mixer.num_blocks=4",
@@ -30,6 +38,21 @@ def assert_same(one: Path, other: Path) -> None:
     """Two runs wrote the same bytes."""
     for name in ("metrics.jsonl", "model.safetensors", "config.json"):
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
+def shared_folder(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], object]) -> Path:
+    """A folder that is built once in a session, by whichever worker needs it first; not to be changed."""
+    base = factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with root.with_suffix(".lock").open("w") as lock:
+        if fcntl is not None:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if not root.exists():
+            half = root.with_suffix(".half")
+            half.mkdir()
+            build(half)
+            half.rename(root)
+    return root
 
 
 PREAMBLE = f"""
@@ -51,6 +74,7 @@ def _context() -> BaseContext:
     context.set_forkserver_preload(
         [
             "statemix.training",
+            "statemix.cli.app",
             "safetensors.torch",
             "numba",
             "torch._dynamo",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 import torch
@@ -18,7 +19,13 @@ def lines(folder, kind=None):
 
 
 def test_a_run_learns_and_its_files_are_the_documented_ones(tmp_path, capfd):
-    config = small("task.n=2", "training.steps=300", "training.eval_every=100", "training.lr=0.02")
+    config = small(
+        "task.n=2",
+        "training.steps=300",
+        "training.eval_every=100",
+        "training.lr=0.02",
+        "training.checkpoint_every=100",
+    )
     summary = train(config, tmp_path / "run")
     folder = tmp_path / "run"
     assert summary["status"] == "finished"
@@ -49,26 +56,29 @@ def test_a_run_learns_and_its_files_are_the_documented_ones(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")  # nobody watches: not a word
 
 
-def test_a_finished_run_returns_at_once(tmp_path):
-    first = train(small(), tmp_path)
-    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    assert train(small(), tmp_path) == first
-    after = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+def test_a_finished_run_returns_at_once(finished):
+    before = {path.name: path.stat().st_mtime_ns for path in finished.iterdir()}
+    assert train(small(), finished) == read_json(finished / "summary.json")
+    after = {path.name: path.stat().st_mtime_ns for path in finished.iterdir()}
     after.pop("lock"), before.pop("lock")
     assert after == before
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path):
-    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        train(small(f"training.seed={seed}"), tmp_path / name)
-    files = ("metrics.jsonl", "model.safetensors")
-    a, b, c = ([(tmp_path / run / file).read_bytes() for file in files] for run in "abc")
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path, runs):
+    train(small(), tmp_path)
+    files, folders = (
+        ("metrics.jsonl", "model.safetensors"),
+        (tmp_path, runs / "finished-0", runs / "finished-1"),
+    )
+    a, b, c = ([(folder / file).read_bytes() for file in files] for folder in folders)
     assert a == b
     assert all(x != y for x, y in zip(a, c, strict=True))
 
 
 def test_early_stop(tmp_path):
-    summary = train(small("training.steps=2000", "training.lr=0.02", "training.stop_accuracy=0.9"), tmp_path)
+    summary = train(
+        small("task.n=2", "training.steps=2000", "training.lr=0.02", "training.stop_accuracy=0.9"), tmp_path
+    )
     assert summary["status"] == "stopped_early"
     assert summary["step"] < 2000
     assert summary["step"] % 20 == 0
@@ -85,19 +95,19 @@ def test_divergence_is_recorded(tmp_path):
     assert train(small(*settings), tmp_path) == summary
 
 
-def test_load_and_evaluate(tmp_path):
-    summary = train(small(), tmp_path)
-    config, model = load_run(tmp_path)
+def test_load_and_evaluate(untouched):
+    summary = read_json(untouched / "summary.json")
+    config, model = load_run(untouched)
     assert config == small()
     assert not model.training
-    scores = evaluate_run(tmp_path, [6, 12, 24])
+    scores = evaluate_run(untouched, [6, 12, 24])
     assert {str(length): scores[length]["accuracy"] for length in (6, 12)} == summary["accuracy"]
-    assert set(evaluate_run(tmp_path)) == {6}
-    assert evaluate_run(tmp_path, examples=7)[6].keys() == scores[6].keys()
+    assert set(evaluate_run(untouched)) == {6}
+    assert evaluate_run(untouched, examples=7)[6].keys() == scores[6].keys()
     with pytest.raises(ValueError, match="length: got 0"):
-        evaluate_run(tmp_path, [0])
+        evaluate_run(untouched, [0])
     with pytest.raises(ValueError, match="examples: got 0"):
-        evaluate_run(tmp_path, examples=0)
+        evaluate_run(untouched, examples=0)
 
 
 @pytest.mark.parametrize("task", ["compression", "modular_arithmetic", "noisy_recall"])
@@ -111,7 +121,9 @@ def test_other_tasks_and_backbones(tmp_path, task):
 
 
 def test_bfloat16_autocast_trains(tmp_path):
-    summary = train(small("training.precision=bfloat16", "training.steps=200", "training.lr=0.02"), tmp_path)
+    summary = train(
+        small("training.precision=bfloat16", "task.n=2", "training.steps=60", "training.lr=0.02"), tmp_path
+    )
     assert summary["status"] == "finished"
     assert summary["accuracy"]["6"] > 0.6
 
@@ -123,7 +135,7 @@ def test_tensorboard_when_installed(tmp_path):
 
 
 def test_a_missing_tensorboard_says_how_to_install_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(ImportError, match=r'pip install "tensorboard>='):
         train(small("training.tensorboard=on", "mixer.backend=reference"), tmp_path)
 
@@ -135,12 +147,11 @@ def test_a_bar_when_wanted(tmp_path, capfd):
         assert word in shown
 
 
-def test_weights_are_safetensors_without_pickle(tmp_path):
+def test_weights_are_safetensors_without_pickle(untouched):
     from safetensors.torch import load_file
 
-    train(small(), tmp_path)
-    weights = load_file(tmp_path / "model.safetensors")
-    _, model = load_run(tmp_path)
+    weights = load_file(untouched / "model.safetensors")
+    _, model = load_run(untouched)
     assert weights.keys() == model.state_dict().keys()
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, weights[name])

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections import OrderedDict
 
 import pytest
 import torch
 from torch import nn
 
-from statemix.tasks import IGNORED, Examples, get_task
-from statemix.training import build
-from statemix.training import data as cache
-from statemix.training.data import TrainingSet, cached_examples
+from statemix.tasks import IGNORED, Examples, Task, get_task
+from statemix.training import build, data
+from statemix.training.data import TrainingSet, evaluation_set
 from statemix.training.evaluation import evaluate, macro_accuracy, scores
 from tests.training.small import small
 
@@ -52,8 +50,8 @@ def test_evaluation_does_not_depend_on_how_positions_fall_into_batches():
 
 def test_every_instance_once_an_epoch_in_an_order_that_can_be_entered_anywhere():
     config = small("training.train_examples=50", "training.batch_size=16")
-    data = TrainingSet(build.build_task(config), config, torch.device("cpu"))
-    epochs = [[data.batch(4 * epoch + k)[0] for k in range(4)] for epoch in range(2)]
+    drawn = TrainingSet(build.build_task(config), config, torch.device("cpu"))
+    epochs = [[drawn.batch(4 * epoch + k)[0] for k in range(4)] for epoch in range(2)]
     assert [len(batch) for batch in epochs[0]] == [16, 16, 16, 2]
     rows = [sorted(map(tuple, torch.cat(epoch).tolist())) for epoch in epochs]
     assert rows[0] == rows[1]
@@ -112,10 +110,10 @@ def test_autocast_only_where_asked_on_a_cpu():
 
 def test_several_lengths_share_the_instances_and_take_turns():
     config = small("training.train_examples=50", "training.batch_size=8", "training.train_lengths=[3,4,5]")
-    data = TrainingSet(build.build_task(config), config, torch.device("cpu"))
+    drawn = TrainingSet(build.build_task(config), config, torch.device("cpu"))
     again = TrainingSet(build.build_task(config), config, torch.device("cpu"))
-    assert tuple(again.batch(13)[0].shape) == tuple(data.batch(13)[0].shape)
-    batches = [data.batch(step)[0] for step in range(8)]
+    assert tuple(again.batch(13)[0].shape) == tuple(drawn.batch(13)[0].shape)
+    batches = [drawn.batch(step)[0] for step in range(8)]
     seen = {length: sum(len(b) for b in batches if b.shape[1] == length) for length in (3, 4, 5)}
     assert seen == {3: 17, 4: 17, 5: 16}
     assert [b.shape[1] for b in batches] != sorted(b.shape[1] for b in batches)
@@ -123,29 +121,23 @@ def test_several_lengths_share_the_instances_and_take_turns():
 
 def test_what_was_drawn_is_remembered_while_there_is_room(monkeypatch):
     task, other = get_task("permutation", n=3, length=8), get_task("permutation", n=2, length=8)
-    calls = []
-    generate = type(task).generate
+    calls, generate = [], Task.generate
 
     def counting(self, *arguments, **options):
         calls.append(self.options)
         return generate(self, *arguments, **options)
 
-    monkeypatch.setattr(type(task), "generate", counting)
-    monkeypatch.setattr(cache, "_cache", OrderedDict())
-    first = cached_examples(task, 8, "train", 64, 0)
-    assert cached_examples(get_task("permutation", n=3, length=16), 8, "train", 64, 0) is first
-    assert len(calls) == 1
+    monkeypatch.setattr(Task, "generate", counting)
+    data._draw.cache_clear()
+    cpu = torch.device("cpu")
+    first = evaluation_set(task, 8, "train", 64, 0, cpu)
+    again = evaluation_set(get_task("permutation", n=3, length=8), 8, "train", 64, 0, cpu)
+    assert again.inputs is first.inputs and len(calls) == 1
     for changed in ((other, 8, "train", 64, 0), (task, 9, "train", 64, 0), (task, 8, "test", 64, 0),
                     (task, 8, "train", 65, 0), (task, 8, "train", 64, 1)):  # fmt: skip
-        assert not torch.equal(cached_examples(*changed).inputs, first.inputs)
+        assert not torch.equal(evaluation_set(*changed, cpu).inputs, first.inputs)
     assert len(calls) == 6
     assert torch.equal(first.inputs, generate(task, 64, length=8, seed=0, split="train").inputs)
-    monkeypatch.setattr(cache, "CACHE_BYTES", 2 * 64 * 8 * 8)  # room for one set of this size
-    cached_examples(task, 8, "train", 64, 2)
-    assert cached_examples(task, 8, "train", 64, 2) is cached_examples(task, 8, "train", 64, 2)
+    monkeypatch.setattr(data, "LARGEST_KEPT", 511)  # more than there is room for: made, not kept
+    evaluation_set(task, 8, "train", 64, 0, cpu)
     assert len(calls) == 7
-    cached_examples(task, 8, "train", 64, 3)
-    cached_examples(task, 8, "train", 64, 2)
-    assert len(calls) == 9
-    cached_examples(task, 8, "train", 6400, 0)  # more than there is room for: made, not kept
-    assert not cache._cache

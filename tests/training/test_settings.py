@@ -13,7 +13,7 @@ from statemix.training import Config, ModelConfig, TrainingConfig, resolve_confi
 from statemix.training.config import flatten
 from statemix.training.settings import ARGUMENTS, NOT_SET, groups, to_toml
 
-ALL = {group.title: {one.name: one for one in group.settings} for group in groups()}
+ALL = {title: {one.name: one for one in settings} for title, settings in groups().items()}
 
 
 def test_every_setting_of_model_and_training_has_a_meaning():

@@ -8,7 +8,7 @@ from statemix.nn import build_mixer
 
 SIZES = {
     "lstm": {"hidden_size": 6},
-    "lru": {"state_dim": 5},
+    "lru": {"state_dim": 5, "backend": "reference"},  # else kernels of its own are compiled for float64
     "mamba2": {"state_dim": 4, "head_dim": 8},
     "deltanet": {"heads": 2, "head_dim": 4},
     "gated_deltanet": {"heads": 2, "head_dim": 4, "expand_v": 2},

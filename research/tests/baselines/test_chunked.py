@@ -54,9 +54,11 @@ def rwkv7(steps):
 
 LENGTHS = (1, 64, 65, 200)
 CASES = [
-    *((simple_gla, (steps, decay)) for steps in LENGTHS for decay in DECAYS),
-    *((delta_rule, (steps, n, decay)) for steps, n in [(1, 1), (64, 1), (200, 1), (70, 2), (33, 4), (40, 3)]
-      for decay in (None, *DECAYS)),
+    *((simple_gla, (steps, "as in a layer")) for steps in LENGTHS),
+    *((simple_gla, (65, decay)) for decay in DECAYS),
+    *((delta_rule, (steps, n, decay)) for steps, n in [(1, 1), (64, 1), (200, 1), (70, 2), (33, 4)]
+      for decay in (None, "as in a layer")),
+    *((delta_rule, (40, 3, decay)) for decay in (None, *DECAYS)),
     *((rwkv7, (steps,)) for steps in LENGTHS),
 ]  # fmt: skip
 

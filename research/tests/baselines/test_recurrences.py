@@ -29,9 +29,10 @@ def test_fast_forms_are_the_loops_in_float64(case):
         torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-8)
 
 
+@GPU
 @pytest.mark.parametrize("case", KERNELS, ids=lambda case: case.operation)
 def test_what_runs_for_kernels_is_the_loops(case):
-    found = check(case, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    found = check(case, torch.device("cuda"))
     assert found.passed, found
 
 
@@ -158,10 +159,10 @@ def test_float32_where_the_kernel_takes_half_precision(fla):
 def test_mlstm_does_not_depend_on_the_chunk(chunk):
     case = next(case for case in PLAIN if case.baseline == "mlstm")
     given = list(draw_inputs(case, torch.float64, CPU).values())
-    q, k, v, i, f = (x[:, :13].double() for x in given[:5])
+    tensors = {name: x[:, :13].double() for name, x in zip("qkvif", given, strict=False)}
     states = tuple(x.double() for x in given[5:])
-    want, after = recurrences.mlstm(q, k, v, i, f, initial_state=states)
-    got, mine = chunked.mlstm(q, k, v, i, f, initial_state=states, chunk=chunk)
+    want, after = recurrences.mlstm(**tensors, initial_state=states)
+    got, mine = chunked.mlstm(**tensors, initial_state=states, chunk=chunk)
     torch.testing.assert_close((got, *mine), (want, *after))
 
 
@@ -223,7 +224,7 @@ def test_attention_takes_no_packed_sequences():
 
 def test_a_long_loop_is_not_unrolled_by_the_compiler(monkeypatch):
     """It would take minutes, so whole steps are captured in another way; where a break is allowed it runs as it is."""
-    layer, x = small("slstm"), inputs().detach()
+    layer, x = small("slstm"), inputs(1, 4, DIM).detach()
     want = layer(x)[0]
     torch.testing.assert_close(torch.compile(layer, fullgraph=True, backend="eager")(x)[0], want)
     monkeypatch.setattr(recurrences, "MAX_UNROLLED_STEPS", x.shape[1] - 1)

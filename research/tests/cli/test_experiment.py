@@ -53,9 +53,12 @@ def test_from_run_to_page(research, tmp_path, name):
 
 
 def test_all_other_small_presets_from_runs_to_pages(tmp_path, monkeypatch):
-    """As above, in this process: every cell of every small preset, four steps each, and what is made of them."""
+    """As above, in this process: every cell of every small preset, two steps each, and what is made of them."""
     monkeypatch.setattr(probes, "TIMED", 2)  # a step's time takes most of the test's
-    store, quick = Store(tmp_path / "s"), [*QUICK, "training.train_examples=32", "training.eval_examples=16"]
+    store, quick = (
+        Store(tmp_path / "s"),
+        [*QUICK, "training.steps=2", "training.train_examples=16", "training.eval_examples=8"],
+    )
     for name in [name for name in EXPERIMENTS if name not in SMALL]:
         experiment, plan = EXPERIMENTS[name], make_plan(EXPERIMENTS[name], "small", quick)
         outcomes = execute_packed(jobs_of(plan.cells), str(store.path), 8)

@@ -68,8 +68,12 @@ def damaged_row(plan, store):
     return damaged
 
 
-CASES = [(name, how) for name in FILES for how in DAMAGES if (name, how) != ("attempts.jsonl", "cut")]
-"""The last line of a history may have been cut off by a kill."""
+CASES = [
+    *((name, how) for name in ("summary.json", "metrics.jsonl") for how in DAMAGES),
+    *((name, how) for name in ("config.json", "spectrum.json") for how in ("cut", "list", "link")),
+    *(("attempts.jsonl", how) for how in ("emptied", "list", "link", "NaN")),
+]
+"""Every damage of a file of one object, and of lines; the others are read by the same functions."""
 
 
 @pytest.mark.parametrize(("name", "how"), CASES)

@@ -15,37 +15,25 @@ from statemix.text import visible
 if TYPE_CHECKING:
     from statemix.cli.console import Column, Styled, Table, output, progress
     from statemix.cli.errors import Failure, Interrupted
-    from statemix.cli.program import Commands, Group, Program
+    from statemix.cli.program import Commands, Program
 
 __all__ = [
-    "Column",
-    "Commands",
-    "Failure",
-    "Group",
-    "Interrupted",
-    "Program",
-    "Styled",
-    "Table",
-    "main",
-    "output",
-    "progress",
-]
+    "Column", "Commands", "Failure", "Interrupted", "Program", "Styled", "Table", "main", "output", "progress",
+]  # fmt: skip
 
 PLACES = {
-    "console": ("Column", "Styled", "Table", "output", "progress"),
-    "errors": ("Failure", "Interrupted"),
-    "program": ("Commands", "Group", "Program"),
-}
-"""Where the public names are; imported when they are first used, because `statemix doctor` runs without rich."""
+    "Column": "console", "Styled": "console", "Table": "console", "output": "console", "progress": "console",
+    "Failure": "errors", "Interrupted": "errors", "Commands": "program", "Program": "program",
+}  # fmt: skip
+"""The modules of the public names; imported when they are first used, because `statemix doctor` runs without rich."""
 
 NEEDED = ("typer", "rich")
 
 
 def __getattr__(name: str) -> Any:
-    for module, names in PLACES.items():
-        if name in names:
-            return getattr(import_module(f"statemix.cli.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"statemix.cli.{PLACES[name]}"), name)
 
 
 def main(app: str = "statemix.cli.app") -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from statemix.cli import doctor, runs, tasks, text, tune
-from statemix.cli.program import Commands, Group, Program
+from statemix.cli.program import Commands, Program
 
 COMMANDS: Commands = {
     "demo": (runs.demo, "statemix demo --out demo --seeds 0"),
@@ -19,12 +19,28 @@ TASKS: Commands = {
     "show": (tasks.show, "statemix tasks show parity length=12 --count 2"),
 }
 
+TASK_PROGRAM = Program(
+    name="statemix tasks",
+    help="List and show the synthetic tasks.",
+    commands=TASKS,
+    example="statemix tasks",
+    default=tasks.list_tasks,
+)
+
 TEXT: Commands = {
     "list": (text.list_sources, "statemix text list"),
     "prepare": (text.prepare, "statemix text prepare --source stdlib --out packs/stdlib"),
     "tokenizer": (text.tokenizer, "statemix text tokenizer --source stdlib --size 1024"),
     "show": (text.show, "statemix text show packs/stdlib"),
 }
+
+TEXT_PROGRAM = Program(
+    name="statemix text",
+    help="Prepare text for language models.",
+    commands=TEXT,
+    example="statemix text",
+    default=text.list_sources,
+)
 
 MOVED = {
     "bench": ("python -m benchmarks", "in a clone of the repository"),
@@ -38,10 +54,7 @@ PROGRAM = Program(
     help="Block-diagonal and higher-order linear recurrences for PyTorch.",
     commands=COMMANDS,
     example="statemix demo",
-    groups={
-        "tasks": Group("List and show the synthetic tasks.", TASKS, "statemix tasks", tasks.list_tasks),
-        "text": Group("Prepare text for language models.", TEXT, "statemix text", text.list_sources),
-    },
+    groups={"tasks": TASK_PROGRAM, "text": TEXT_PROGRAM},
     classes={runs.train: runs.TrainCommand},
     moved=MOVED,
 )

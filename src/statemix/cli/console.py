@@ -67,8 +67,8 @@ def progress() -> Console:
     return Console(stderr=True)
 
 
-PROSE, WORD = 90, 20
-"""Columns of prose are at most so wide; and no wider than this for the sake of a long word, which is folded."""
+PROSE = 90
+"""Columns of prose are at most so wide."""
 
 
 class Column(NamedTuple):
@@ -100,7 +100,8 @@ class Table(RichTable):
         """Side by side if every word of prose and every other cell fits, else below one another."""
         if self.heading:
             yield console.render_str(visible(self.heading), style="italic")
-        if self._needed(console, options) <= options.max_width:
+        needed = Measurement.get(console, options.update_width(UNBOUNDED), self).minimum
+        if needed <= options.max_width:
             yield from super().__rich_console__(console, options)
             return
         for cells in zip(*(column.cells for column in self.columns), strict=True):
@@ -110,15 +111,6 @@ class Table(RichTable):
                     if str(line):
                         indent = 2 if place or number else 0
                         yield Padding(Text.assemble("" if number else name, line), (0, 0, 0, indent))
-
-    def _needed(self, console: RichConsole, options: ConsoleOptions) -> int:
-        """The least width: that of every cell, and of the longest word where a column is prose."""
-        unbounded, width = options.update_width(100_000), 1
-        for column in self.columns:
-            sizes = [Measurement.get(console, unbounded, cell) for cell in (column.header, *column.cells)]
-            word = min(WORD, max(size.minimum for size in sizes))
-            width += 3 + (max(size.maximum for size in sizes) if column.no_wrap else word)
-        return width
 
 
 def _text(cell: RenderableType) -> RenderableType:

@@ -9,7 +9,6 @@ import inspect
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import typer
 from typer.core import TyperCommand
@@ -26,68 +25,46 @@ Commands = Mapping[str, tuple[Command, str]]
 
 
 @dataclass(frozen=True)
-class Group:
-    """Commands under one word; `default` runs when none is named."""
-
-    help: str
-    commands: Commands
-    example: str
-    default: Command
-
-
-@dataclass(frozen=True)
 class Program:
-    """A command line: its name as it is called, what it is, its commands, and what old commands are called now."""
+    """A command line, or the commands under one word of another (`groups`).
+
+    name: as it is called. example: of the whole. default: what runs where no command is named, else the help. classes:
+    of commands with more help than their docstrings. moved: commands of earlier versions: their name now, and where.
+    """
 
     name: str
     help: str
     commands: Commands
     example: str
-    groups: Mapping[str, Group] = field(default_factory=dict)
+    groups: Mapping[str, Program] = field(default_factory=dict)
+    default: Command | None = None
     classes: Mapping[Command, type[TyperCommand]] = field(default_factory=dict)
     moved: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
-    def build(self) -> typer.Typer:
-        """The whole command line, for typer."""
-        app = self._app(self.commands, epilog=f"Example: {self.example}", add_completion=True)
-        for name, group in self.groups.items():
-            app.add_typer(self._subcommands(group), name=name)
-
-        @app.callback(help=self.help)
-        def options(
-            debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
-            version: bool = typer.Option(
-                False, "--version", callback=self._version, is_eager=True, help="Show the version."
-            ),
-        ) -> None:
-            pass
-
-        return app
-
-    def _subcommands(self, group: Group) -> typer.Typer:
-        epilog = f"Example: {group.example}"
-        app = self._app(group.commands, help=group.help, epilog=epilog, invoke_without_command=True)
-
-        @app.callback()
-        def without_command(context: typer.Context) -> None:
-            if context.invoked_subcommand is None:
-                group.default()
-
-        return app
-
-    def _app(self, commands: Commands, *, add_completion: bool = False, **settings: Any) -> typer.Typer:
-        app = typer.Typer(add_completion=add_completion, rich_markup_mode=None, **settings)
-        for name, (function, example) in commands.items():
+    def build(self, main: bool = True) -> typer.Typer:
+        """The command line for typer; main: with the options of the whole."""
+        app = typer.Typer(
+            add_completion=main, rich_markup_mode=None, help=self.help, epilog=f"Example: {self.example}",
+            invoke_without_command=self.default is not None, callback=self._options if main else self._run_default,
+        )  # fmt: skip
+        for name, (function, example) in self.commands.items():
             app.command(
                 name, cls=self.classes.get(function, TyperCommand), epilog=f"Example: {example}",
                 short_help=_sentence(function),
             )(function)  # fmt: skip
+        for name, group in self.groups.items():
+            app.add_typer(group.build(main=False), name=name)
         return app
 
-    def _version(self, wanted: bool) -> None:
-        if wanted:
-            print(f"{self.name} {statemix.__version__}")
-            raise typer.Exit
+    def _options(
+        self,
+        debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
+        version: bool = typer.Option(False, "--version", help="Show the version."),
+    ) -> None: ...
+
+    def _run_default(self, context: typer.Context) -> None:
+        if self.default is not None and context.invoked_subcommand is None:
+            self.default()
 
     def run(self, arguments: list[str]) -> int:
         """Run one command and return its exit code; without any, show the help. `--debug` is understood anywhere."""
@@ -97,9 +74,12 @@ class Program:
             now, where = self.moved[words[0]]
             whole = " ".join([now, shlex.join(words[1:])]).rstrip()
             return report_error(ValueError(f"{self.name} {words[0]}: is now {whole} ({where})"), debug)
-        command = typer.main.get_command(self.build())
+        command, code = typer.main.get_command(self.build()), OK
         try:
-            code = command.main(words, prog_name=self.name, standalone_mode=False)
+            if words[0] == "--version":
+                print(f"{self.name} {statemix.__version__}")
+            else:
+                code = command.main(words, prog_name=self.name, standalone_mode=False)
             streams.flush()
         except typer.Abort:
             return report_error(KeyboardInterrupt(), debug)

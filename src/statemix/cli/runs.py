@@ -35,9 +35,9 @@ class TrainCommand(TyperCommand):
 
         with formatter.section("Presets"):
             formatter.write_dl(list(SUMMARIES.items()))
-        for group in groups():
-            with formatter.section(f"Settings: {group.title}"):
-                formatter.write_dl([(one.name, str(one)) for one in group.settings] or [("(none)", "")])
+        for title, settings in groups().items():
+            with formatter.section(f"Settings: {title}"):
+                formatter.write_dl([(one.name, str(one)) for one in settings] or [("(none)", "")])
         super().format_epilog(ctx, formatter)
 
 
@@ -48,7 +48,7 @@ def complete_settings(ctx: Any, incomplete: str) -> list[str]:
     from statemix.training import PRESETS, groups
 
     words = [] if ctx.params.get("settings") else list(PRESETS)
-    words += dict.fromkeys(f"{one.name}=" for group in groups() for one in group.settings)
+    words += dict.fromkeys(f"{one.name}=" for settings in groups().values() for one in settings)
     if "=" in incomplete:
         words += [f"task.name={task}" for task in TASKS] + [f"mixer.name={mixer}" for mixer in MIXERS]
     return [word for word in words if word.startswith(incomplete)]

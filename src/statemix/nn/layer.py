@@ -21,8 +21,7 @@ from statemix.ops.scan import step as scan_step
 
 
 def check_sizes(dim: int, **sizes: int | None) -> tuple[int, int, int]:
-    """dim, m and the number of blocks, checked under their names. By default dim / m blocks, rounded, so that the state
-    has about `dim` numbers; from 64 on to a multiple of 8, which GPUs read in wide copies."""
+    """dim, m and the number of blocks: by default about dim / m, from 64 on a multiple of 8, which GPUs read fast."""
     (name, size), (blocks_name, blocks) = sizes.items()
     dim, m = check_size("dim", dim), check_size(name, size)  # type: ignore[arg-type]
     unit = 8 if dim >= 64 * m else 1

@@ -38,16 +38,14 @@ def input_dtype(linear: nn.Module, x: Tensor) -> torch.dtype | None:
 
 
 def as_projection(linear: nn.Module, x: Tensor, layout: tuple[int, ...], *, gates: bool) -> Projection:
-    """A plain linear layer as a map for `ops.projection`; of another module, and for one step, what a call makes of x.
-    layout: what the layer's outputs stand for."""
+    """A plain linear layer as a map for `ops.projection`; of another module, and for one step, what a call makes."""
     if x.dim() > 2 and x.shape[1] > 1 and is_plain(linear):
         return LinearMap(linear.weight, linear.bias)
     return unfold(linear(x), layout, gates=gates)
 
 
 def read_out(linear: nn.Module, states: Tensor) -> Tensor:
-    """linear applied to all numbers of states [B, T, N, m], columns ordered (block, row): [B, T, dim], no copy of the
-    states when they are in the fast format and the layer is plain."""
+    """linear, its columns (block, row), of states [B, T, N, m]: [B, T, dim], without a copy where it is plain."""
     if not reorders(states) or not is_plain(linear):
         return linear(states.flatten(-2))
     weight = linear.weight.unflatten(1, states.shape[-2:]).transpose(1, 2)  # [dim, m, N]
@@ -57,12 +55,9 @@ def read_out(linear: nn.Module, states: Tensor) -> Tensor:
 def read_out_window(
     linear: nn.Module, states: Tensor, taps: int, initial_state: Tensor | None, cu_seqlens: Tensor | None
 ) -> Tensor:
-    """The m-tap causal read-out of H-LRU: y_t = sum_{j < taps} W_j h_{t-j}; before the start h is the carried state's.
+    """The causal read-out of H-LRU from states [B, T, N]: y_t = sum_{j < taps} W_j h_{t-j}, newest first in W.
 
-    linear: its weight is [dim, taps·N], tap 0 (newest) first; states: [B, T, N]; initial_state: [S, N, m], newest
-    first; cu_seqlens: [S+1] as in the scan. Returns [B, T, dim].
-    A plain linear layer takes one matrix product a tap, accumulated over shifted states, so that the window
-    [B, T, taps·N] is never built; another module is called on the window.
+    A plain linear layer takes a product a tap, so that the window [B, T, taps·N] is never built.
     """
     lags = (lagged(states, tap, initial_state, cu_seqlens) for tap in range(1, taps))
     if not is_plain(linear):

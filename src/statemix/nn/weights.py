@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -50,35 +47,30 @@ def load_block_major(
     if layer.selective != (gate_bias is not None):
         came = "None, expected a tensor" if layer.selective else "a tensor, expected None"
         raise ValueError(f"gate_bias: got {came} (the layer is {'' if layer.selective else 'not '}selective)")
-    columns, *rows = layer._gate_layout
-    gates, values, dim = math.prod(layer._gate_layout), math.prod(layer._value_layout), layer.dim
-    readout = layer.readout_projection.weight
-    taps = readout.shape[1] // values
+    layout = layer._gate_layout
 
-    def last_first(size: int) -> Callable[[Tensor], Tensor]:
-        """Reorders rows from (..., last) to (last, ...), `size` of them along last."""
-        return lambda rows: rows.unflatten(0, (-1, size)).transpose(0, 1).flatten(0, 1)
+    def block_major(rows: Tensor) -> Tensor:
+        return rows.unflatten(0, layout).movedim(0, len(layout) - 1)
 
-    plan: dict[str, tuple[Tensor, Tensor, tuple[int, ...], Callable[[Tensor], Tensor]]] = {
-        "value_weight": (value_weight, layer.values.weight, (values, dim), lambda w: w),
+    readout, values = layer.readout_projection.weight, layer.values.weight
+    targets = {  # by name: the tensor, its shape, and a view of the parameter in the same order
+        "value_weight": (value_weight, values.shape, values),
         "output_weight": (
-            output_weight,
-            readout,
-            (dim, values * taps),
-            lambda w: last_first(taps)(w.t()).t(),
+            output_weight, readout.shape, readout.unflatten(1, (-1, values.shape[0])).transpose(1, 2),
         ),
-    }
+    }  # fmt: skip
     if layer.selective:
-        assert gate_bias is not None
-        plan["gate_weight"] = (gate_weight, layer.gates.weight, (gates, dim), last_first(columns))
-        plan["gate_bias"] = (gate_bias, layer.gates.bias, (gates,), last_first(columns))
+        gates = layer.gates
+        targets["gate_weight"] = (gate_weight, gates.weight.shape, block_major(gates.weight))
+        targets["gate_bias"] = (gate_bias, gates.bias.shape, block_major(gates.bias))  # type: ignore[assignment]
     else:
-        plan["gate_weight"] = (gate_weight, layer.free_gates, (*rows, columns), lambda g: g.movedim(-1, 0))
-    for name, (tensor, _, shape, _) in plan.items():
+        free = layer.free_gates.movedim(0, -1)
+        targets["gate_weight"] = (gate_weight, free.shape, free)
+    for name, (tensor, shape, _) in targets.items():
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name}: got {type(tensor).__name__}, expected a tensor {list(shape)}")
-        if tuple(tensor.shape) != shape:
+        if tensor.shape != shape:
             raise ValueError(f"{name}: got shape {list(tensor.shape)}, expected {list(shape)}")
     with torch.no_grad():
-        for tensor, parameter, _, reorder in plan.values():
-            parameter.copy_(reorder(tensor))
+        for tensor, _, target in targets.values():
+            target.copy_(tensor.reshape(target.shape))

@@ -103,8 +103,7 @@ def keep_library(library: torch.library.Library) -> None:
 
 
 def is_hooked(module: nn.Module) -> bool:
-    """Whether a call runs more than the forward of the module's class: hooks, those of all modules included, or a
-    forward put in its place."""
+    """Whether a call runs more than its class's forward: hooks (those of all modules too) or another forward."""
     own = module.__dict__
     return "forward" in own or any(own[name] for name in _HOOKS) or bool(_has_any_global_hook())
 

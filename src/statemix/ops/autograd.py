@@ -46,8 +46,7 @@ def scan(recurrence: str, *arguments: Any) -> tuple[Tensor, Tensor]:
 def step(
     recurrence: str, gates: Tensor, values: Tensor, state: Tensor, normalization: str, backend: str
 ) -> tuple[Tensor, Tensor]:
-    """One token of `scan`, all tensors without T: the state that is read out, in the dtype of `values`, and the new
-    one. A backend may have a shorter way for it, taken where nobody looks at operators."""
+    """One token of `scan`, all tensors without T; a backend may have a shorter way, where nobody looks at operators."""
     shortcut = dispatch.STEPS.get(backend)
     if shortcut is not None and _is_unobserved((gates, values, state)):
         return shortcut(recurrence, gates, values, state, normalization)
@@ -83,8 +82,7 @@ def below(recurrence: str, suffix: str, *arguments: Any) -> Any:
 
 
 def recorded(function: type[torch.autograd.Function], suffix: str, recurrence: str, *arguments: Any) -> Any:
-    """An operator with its history where autograd records one, else the operator alone: a step without gradients, and
-    the gradient of a plain training step, spare themselves an autograd function of Python."""
+    """An operator with its history where autograd records one, else alone: Python's autograd functions are slow."""
     if _is_differentiated(arguments):
         return function.apply(recurrence, *arguments)
     return below(recurrence, suffix, *arguments)

@@ -105,8 +105,7 @@ def backward(recurrence: str, *arguments: Any) -> Any:
 
 
 def fused_backward(recurrence: str, *arguments: Any) -> Any:
-    """`backward` for gates and values side by side (`layout.split_gates_values`): the gradient of both, that of the
-    gates summed over B and T (float32), and that of the initial state."""
+    """Gradients of gates and values side by side, of the gates summed over B and T (float32), and of the state."""
     d_both, d_bias, d_state = BACKENDS[arguments[-1]].backward_fused(recurrence, *arguments[:-1])
     return d_both, d_bias, in_fast_format(d_state, "state")
 

@@ -22,8 +22,8 @@ __all__ = [
 
 
 class LaunchConfig(NamedTuple):
-    """How a Hopper kernel is launched: `num_workers` of `num_warps` warps, tiles of `block_t` steps, `num_stages` of
-    them in shared memory, and the registers a thread has before they are redistributed to the workers."""
+    """A Hopper kernel's launch: workers and warps of each, steps of a tile, tiles in shared memory, and registers a
+    thread before they are redistributed to the workers."""
 
     num_workers: int
     num_warps: int
@@ -166,14 +166,12 @@ Chooser = Callable[[LaunchKey, str, tuple[int, int]], "LaunchConfig | None"]
 _CHOOSER: ContextVar[Chooser | None] = ContextVar("chooser", default=None)
 
 
-def _choose(key: LaunchKey, device: str, capability: tuple[int, int]) -> LaunchConfig | None:
-    own = user_table(device)
-    return own[str(key)] if str(key) in own else default_launch(key, capability)
-
-
 def choose(key: LaunchKey, device: str, capability: tuple[int, int]) -> LaunchConfig | None:
     """The launch for a key: the user's entry for this GPU, else the measured default, else None (portable)."""
-    return (_CHOOSER.get() or _choose)(key, device, capability)
+    if chooser := _CHOOSER.get():
+        return chooser(key, device, capability)
+    own = user_table(device)
+    return own[str(key)] if str(key) in own else default_launch(key, capability)
 
 
 @contextmanager

@@ -19,10 +19,6 @@ from torch import Tensor
 Role = Literal["gates", "values", "state"]
 """What a tensor is: gates [B, T, N, ..., j], values or states [B, T, N, ...], or a carried state [S, N, m]."""
 
-N_INNERMOST: dict[Role, tuple[int, int]] = {"gates": (2, -1), "values": (2, -1), "state": (0, 0)}
-PLANES_OUTERMOST: dict[Role, tuple[int, int]] = {"gates": (-1, 2), "values": (0, 0), "state": (0, 0)}
-"""A format: for each role the one dimension that moves between the logical order and the order of memory."""
-
 
 def state_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype that carries the state: float64 for float64 inputs, else float32."""
@@ -35,7 +31,12 @@ def n_innermost(device: torch.device) -> bool:
 
 
 def _move(role: Role, device: torch.device) -> tuple[int, int]:
-    return (N_INNERMOST if n_innermost(device) else PLANES_OUTERMOST)[role]
+    """The one dimension that moves between the logical order and the order of memory: from where to where."""
+    if role == "state":
+        return 0, 0
+    if n_innermost(device):
+        return 2, -1
+    return (-1, 2) if role == "gates" else (0, 0)
 
 
 def to_fast_order(tensor: Tensor, role: Role) -> Tensor:
@@ -77,9 +78,7 @@ def empty_fast(like: Tensor, role: Role, dtype: torch.dtype | None = None) -> Te
 
 
 def split_gates_values(gates_values: Tensor, inner: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Gates and values that lie side by side: views of a tensor [B, T, (C + 1) H], C planes of gates and then the
-    values, whose blocks are `inner` (N, m or N; H numbers). Elsewhere than on the CPU both are in the fast format, but
-    for the distance from step to step."""
+    """Views of a tensor [B, T, (C + 1) H] as C planes of gates, then values [B, T, *inner] of H numbers a step."""
     width = math.prod(inner)
     gates, values = gates_values[..., :-width], gates_values[..., -width:]
     return gates.unflatten(-1, (-1, *inner)).movedim(2, -1), values.unflatten(-1, inner)

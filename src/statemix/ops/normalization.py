@@ -118,6 +118,11 @@ _VANISHING: dict[str, Callable[[Tensor], Tensor]] = {
 """Weights before the division of the normalisations whose divisor may be close to zero."""
 
 
+def gradient_limits(dtype: torch.dtype) -> tuple[float, float]:
+    """The divisor of a row below which gradients of a dtype may overflow, and its largest number."""
+    return max(_small(state_dtype(dtype)), torch.finfo(dtype).tiny), torch.finfo(dtype).max
+
+
 def bounded_gradient(gradient: Tensor, gates: Tensor, normalization: str) -> Tensor:
     """The gradient of raw gates, at most the largest number of its dtype in rows whose divisor almost vanishes.
 
@@ -125,7 +130,7 @@ def bounded_gradient(gradient: Tensor, gates: Tensor, normalization: str) -> Ten
     """
     if normalization not in _VANISHING or not gates.shape[-1]:
         return gradient
-    wide = state_dtype(gates.dtype)
-    divisor = _VANISHING[normalization](gates.detach().to(wide)).abs().sum(dim=-1, keepdim=True)
-    least, largest = max(_small(wide), torch.finfo(gates.dtype).tiny), torch.finfo(gradient.dtype).max
+    wide = gates.detach().to(state_dtype(gates.dtype))
+    divisor = _VANISHING[normalization](wide).abs().sum(dim=-1, keepdim=True)
+    least, largest = gradient_limits(gates.dtype)
     return torch.where(divisor < least, gradient.clamp(-largest, largest), gradient)

@@ -90,12 +90,7 @@ def projected_scan(
     recurrence: str, x: Tensor, gates: Projection, values: Projection, initial_state: Tensor | None, sizes: Sizes, *,
     normalization: str, cu_seqlens: Tensor | None, backend: str,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """`bdlru_scan` or `hlru_scan` over gates and values projected from x [B, T, dim].
-
-    sizes: N and m. The rows of linear maps are ordered as `weight_layout` says. One product makes gates and values
-    where the backend can fuse them and a gradient is wanted. Gradients flow to the input, the weights and the state.
-    Errors: as the scans; the normalisation is taken as already checked.
-    """
+    """`bdlru_scan` or `hlru_scan` over gates and values projected from x [B, T, dim]; the normalisation is checked."""
     fused = fusing_backend(x, gates, values, normalization, backend)
     if fused is not None:
         x = x.to(compute_dtype(x))
@@ -113,8 +108,7 @@ def projected_scan(
 def fusing_backend(
     x: Tensor, gates: Projection, values: Projection, normalization: str, backend: str
 ) -> str | None:
-    """The backend if one product is to take x [B, T, dim] to gates and values: in training, over more than one step, of
-    two linear maps, if the backend can. Tangents (forward mode) go the ordinary way."""
+    """The backend, if it can, where one product makes gates and values: training of two linear maps, no tangents."""
     if not torch.is_grad_enabled() or n_innermost(x.device) or x.shape[1] <= 1 or in_forward_mode():
         return None
     if isinstance(gates, Tensor) or isinstance(values, Tensor):

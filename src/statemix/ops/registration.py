@@ -49,35 +49,24 @@ def _fused_backward_fake(
     return d_both, gates_values.new_empty(width, dtype=torch.float32), empty_fast(initial_state, "state")
 
 
-def _vmap(recurrence: str, backward: bool, info: Any, in_dims: Any, *arguments: Any) -> tuple[Any, Any]:
+_PLACES = {"": ((2, 2, 1), (2, 1)), "_backward": ((2, 2, 2, 1, 2, 1), (2, 2, 1))}
+"""The dimension N of every float tensor, by operator: of its arguments, of its results."""
+
+
+def _vmap(recurrence: str, suffix: str, info: Any, in_dims: Any, *arguments: Any) -> tuple[Any, Any]:
     """Fold the mapped dimension into N: blocks never speak to one another, packed or not."""
-    size = info.batch_size
-    folded: list[Any] = []
-    floats = blocks = 0
-    for argument, dim in zip(arguments, in_dims, strict=True):
-        if not isinstance(argument, Tensor) or not argument.is_floating_point():
-            if dim is not None:
-                raise ValueError("cu_seqlens: cannot be mapped by vmap, expected the same for all")
-            folded.append(argument)
-            continue
-        mapped = (
-            argument.unsqueeze(0).expand(size, *argument.shape) if dim is None else argument.movedim(dim, 0)
-        )
-        place = 1 if floats in _state_places(backward) else 2
-        floats, blocks = floats + 1, mapped.shape[place + 1]
-        folded.append(mapped.movedim(0, place).flatten(place, place + 1))
-    outputs = operator(recurrence, "_backward" if backward else "")(*folded)
-    places = [2, 2, 1] if backward else [2, 1]
-    split = tuple(
-        out.unflatten(place, (size, blocks)).movedim(place, 0)
-        for out, place in zip(outputs, places, strict=True)
-    )
+    size, blocks, folded = info.batch_size, 0, list(arguments)
+    floats = [k for k, x in enumerate(arguments) if isinstance(x, Tensor) and x.is_floating_point()]
+    if any(dim is not None for k, dim in enumerate(in_dims) if k not in floats):
+        raise ValueError("cu_seqlens: cannot be mapped by vmap, expected the same for all")
+    for k, place in zip(floats, _PLACES[suffix][0], strict=True):
+        x, dim = arguments[k], in_dims[k]
+        mapped = x.unsqueeze(0).expand(size, *x.shape) if dim is None else x.movedim(dim, 0)
+        blocks = mapped.shape[place + 1]
+        folded[k] = mapped.movedim(0, place).flatten(place, place + 1)
+    outputs = zip(operator(recurrence, suffix)(*folded), _PLACES[suffix][1], strict=True)
+    split = tuple(x.unflatten(place, (size, blocks)).movedim(place, 0) for x, place in outputs)
     return split, (0,) * len(split)
-
-
-def _state_places(backward: bool) -> tuple[int, ...]:
-    """Which float arguments, in order, are states [S, N, m] rather than [B, T, N, ...]."""
-    return (3, 5) if backward else (2,)
 
 
 def _define(name: str, schema: str, kernel: Any, fake: Any) -> None:
@@ -96,7 +85,7 @@ def _register(recurrence: str) -> None:
         name = f"{recurrence}_scan{suffix}"
         _define(name, schema, partial(kernel, recurrence), fake)
         _LIBRARY.impl(name, partial(recorded, function, suffix, recurrence), "Autograd")
-        vmap = partial(_vmap, recurrence, bool(suffix))
+        vmap = partial(_vmap, recurrence, suffix)
         torch.library.register_vmap(f"statemix::{name}", vmap, lib=_LIBRARY)
     if recurrence != "affine":
         name, kernel = f"{recurrence}_scan_fused_backward", partial(dispatch.fused_backward, recurrence)

@@ -25,8 +25,7 @@ def _same_dtype_under_autocast(gates: Tensor, values: Tensor) -> tuple[Tensor, T
 def carried_state(
     initial_state: Tensor | None, like: Tensor, blocks: int, m: int, cu_seqlens: Tensor | None
 ) -> Tensor:
-    """The state that a scan of values like `like` [B, T, ...] begins with, checked as are the bounds: [S, N, m],
-    zeros for None, in the dtype that carries it."""
+    """The checked state [S, N, m] that a scan of values like `like` [B, T, ...] begins with; bounds are checked too."""
     sequences, length = like.shape[:2]
     if cu_seqlens is not None:
         check_cu_seqlens(cu_seqlens, sequences, length)
@@ -41,8 +40,7 @@ def carried_state(
 
 
 def _any_number(sequences: int, cu_seqlens: Tensor) -> int:
-    """The number of sequences in an exported program whose range includes one: counted when it runs, because a size
-    S + 1 - 1 makes torch's exporter tell one sequence from more."""
+    """The number of sequences, counted when run: torch's exporter tells a size S + 1 - 1 of one from more."""
     if is_statically_true(sequences >= 2):
         return sequences
     counted = torch.ones_like(cu_seqlens).sum().item() - 1
@@ -55,6 +53,7 @@ def _run(
     cu_seqlens: Tensor | None, backend: str, names: tuple[str, str] = ("gates", "values"),
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """What the three scans share once their own shapes are known to be right."""
+    check_normalization(normalization)
     _check_pair(names, gates, values, m)
     initial_state = carried_state(initial_state, values, values.shape[2], m, cu_seqlens)
     chosen = choose_backend(backend, values.device, values.dtype, normalization)
@@ -110,7 +109,6 @@ def bdlru_scan(
     Source: arXiv 2602.12021, BD-LRU.
     """
     gates, values = _same_dtype_under_autocast(gates, values)
-    check_normalization(normalization)
     check_tensor("values", values, ("B", "T", "N", "m"), "[B, T, N, m]")
     m = values.shape[-1]
     check_tensor("gates", gates, (*values.shape, m + 1), "[B, T, N, m, m+1]")
@@ -153,7 +151,6 @@ def hlru_scan(
     Source: arXiv 2602.12021, H-LRU.
     """
     gates, values = _same_dtype_under_autocast(gates, values)
-    check_normalization(normalization)
     check_tensor("values", values, ("B", "T", "N"), "[B, T, N]")
     check_tensor("gates", gates, (*values.shape, "m+1"), "[B, T, N, m+1]")
     return _run("hlru", gates, values, initial_state, gates.shape[-1] - 1, normalization, cu_seqlens, backend)
@@ -261,8 +258,7 @@ def step(
     recurrence: str, gates: Tensor, values: Tensor, state: Tensor, shape: tuple[int, ...], normalization: str,
     backend: str,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """One token whose gates and values have the right shapes: the states that are read out, in the dtype of `values`,
-    and the new state. shape: that of the state."""
+    """One token (`shape`: the state's): the states that are read out, in the dtype of `values`, and the new state."""
     check_normalization(normalization)
     _check_pair(("gates", "values"), gates, values, shape[-1])
     check_state("state", state, shape, values)

@@ -14,19 +14,17 @@ from statemix.training.build import (
     build_task,
     captures_of,
 )
-from statemix.training.concurrent import train_concurrently
 from statemix.training.config import RUNTIME_KEYS, Config, ModelConfig, TrainingConfig, flatten
-from statemix.training.cuda_graph import ignore_compiler_warnings
 from statemix.training.files import BusyError, RunError
 from statemix.training.folder import FINAL, RunFolder
-from statemix.training.loop import train
+from statemix.training.loop import train, train_concurrently
 from statemix.training.metrics import check_metrics
 from statemix.training.presets import PRESETS, SUMMARIES
 from statemix.training.resolve import check, parse_override, resolve_config, shorten_warmup
 from statemix.training.runs import evaluate_run, load_config, load_run
 from statemix.training.settings import groups, to_toml
 from statemix.training.signals import HANGUP, LEAVE, leaving
-from statemix.training.steps import Steps, TrainingState, build_state, build_step
+from statemix.training.steps import Steps, TrainingState, build_state, build_step, ignore_compiler_warnings
 
 __all__ = [
     "FINAL", "HANGUP", "LEAVE", "PRESETS", "RUNTIME_KEYS", "SUMMARIES", "BusyError", "Config", "ModelConfig",

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from statemix.models import MODELS
 from statemix.nn import build_mixer
@@ -64,22 +64,25 @@ def build_model(config: Config, task: Task | None = None) -> nn.Module:
         )
 
 
-def build_optimizer(
-    model: nn.Module, training: TrainingConfig, rate: Tensor | None = None
-) -> torch.optim.AdamW:
+def build_optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.AdamW:
     """AdamW; matrices and embeddings decay, vectors do not.
 
-    rate: float32 [1] on a GPU, the learning rate; the step is then one fused update that a CUDA graph can capture.
+    Its state is there before the first step. On a GPU a step is one fused update, which a CUDA graph can capture.
     """
-    matrices = [p for p in model.parameters() if p.dim() > 1]
-    vectors = [p for p in model.parameters() if p.dim() <= 1]
+    parameters = list(model.parameters())
+    on_gpu = parameters[0].is_cuda
     groups = [
-        {"params": matrices, "weight_decay": training.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": training.weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
     ]
-    if rate is not None:
-        return torch.optim.AdamW(groups, lr=rate, betas=training.betas, fused=True, capturable=True)
-    return torch.optim.AdamW(groups, lr=training.lr, betas=training.betas)
+    optimizer = torch.optim.AdamW(
+        groups, lr=training.lr, betas=training.betas, fused=on_gpu or None, capturable=on_gpu
+    )
+    for parameter in parameters:
+        step = torch.zeros((), device=parameter.device if on_gpu else "cpu")
+        moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+        optimizer.state[parameter] = {"step": step, **moments}
+    return optimizer
 
 
 def learning_rate(training: TrainingConfig, step: int) -> float:

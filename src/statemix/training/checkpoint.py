@@ -14,30 +14,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from statemix.extras import missing
+from statemix.extras import require
 from statemix.training.files import DIGEST, MissingFileError, RunError, digest_of, read_bytes, replace_file
 
 CHECKPOINT, WEIGHTS = "statemix-checkpoint", "statemix-weights"
-
-STATE = ("step", "exp_avg", "exp_avg_sq")
-"""What AdamW keeps for each parameter: a count, and two moments of the parameter's shape."""
 
 POSITION = {"step", "metrics", "seconds", "totals"}
 """What a position has to hold."""
 
 
-def require_safetensors() -> Any:
-    """The library; ImportError that says how to install it."""
-    try:
-        import safetensors.torch
-    except ImportError:
-        raise ImportError(missing("safetensors")) from None
-    return safetensors
-
-
 def _write(path: Path, tensors: Mapping[str, Tensor], told: dict[str, Any]) -> None:
     """Equal content makes equal bytes."""
-    save = require_safetensors().torch.save
+    from safetensors.torch import save
+
     plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     _, header, data = _parts(save(plain))
     told = {**told, DIGEST: digest_of({**told, "tensors": header}, data)}
@@ -54,8 +43,11 @@ def _parts(content: bytes) -> tuple[dict[str, str], dict[str, Any], bytes]:
 
 def _read(path: Path, form: str, run: str | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and metadata. RunError for a file that is missing, damaged, of another format or of another run."""
-    library = require_safetensors()
-    wrong = (library.SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError, AttributeError)
+    require("safetensors")
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    wrong = (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError, AttributeError)
     try:
         content = read_bytes(path)
         metadata, header, data = _parts(content)
@@ -65,7 +57,7 @@ def _read(path: Path, form: str, run: str | None = None) -> tuple[dict[str, Tens
                 raise ValueError("its content does not fit the digest that was written with it")
         else:  # a file of format 1
             told = {key: json.loads(text) if key == "position" else text for key, text in metadata.items()}
-        tensors: dict[str, Tensor] = library.torch.load(content)
+        tensors: dict[str, Tensor] = load(content)
     except FileNotFoundError:
         raise MissingFileError(f"{path} does not exist") from None
     except wrong as error:
@@ -77,27 +69,39 @@ def _read(path: Path, form: str, run: str | None = None) -> tuple[dict[str, Tens
         )
     if run is not None and told.get("run", run) != run:
         raise RunError(f"{path} belongs to another run than the config.json of its folder")
+    position = told.get("position")
+    if form == CHECKPOINT and not (isinstance(position, dict) and position.keys() >= POSITION):
+        expected = ", ".join(sorted(POSITION))
+        raise RunError(f"{path} is damaged: its position is {position!r}, expected {expected}")
     return tensors, told
 
 
-def _check_tensors(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    for name in sorted(expected.keys() ^ tensors.keys()):
-        what = "lacks" if name in expected else "has the unknown"
+def _load(path: Path, tensors: Mapping[str, Tensor], into: Mapping[str, Tensor]) -> None:
+    """Copy the tensors of a file into others of the same names, shapes and dtypes. RunError names what differs."""
+    for name in sorted(into.keys() ^ tensors.keys()):
+        what = "lacks" if name in into else "has the unknown"
         raise RunError(f"{path} {what} tensor {name!r}: it belongs to another model")
     for name, tensor in tensors.items():
-        found, wanted = ((list(one.shape), one.dtype) for one in (tensor, expected[name]))
+        found, wanted = ((list(one.shape), one.dtype) for one in (tensor, into[name]))
         if found != wanted:
             raise RunError(f"{path}: {name!r} is {found[1]} {found[0]}, expected {wanted[1]} {wanted[0]}")
+    with torch.no_grad():
+        for name, tensor in into.items():
+            tensor.copy_(tensors[name])
 
 
-def run_of(path: Path) -> str | None:
-    """Which run a checkpoint belongs to, None in the earliest versions'. RunError as `load_checkpoint`."""
-    return _read(path, CHECKPOINT)[1].get("run")
+def _training_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What a checkpoint holds: weights, and what the optimiser keeps for each parameter."""
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+    for index, parameter in enumerate(parameters):
+        tensors |= {f"optimizer.{index}.{key}": one for key, one in optimizer.state[parameter].items()}
+    return tensors
 
 
-def step_of(path: Path) -> int:
-    """The step at which a checkpoint was made. RunError as `load_checkpoint`."""
-    return int(_position(path, _read(path, CHECKPOINT)[1])["step"])
+def read_metadata(path: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself: its "position" and, but in the earliest versions, its "run"."""
+    return _read(path, CHECKPOINT)[1]
 
 
 def save_weights(path: Path, model: nn.Module, run: str) -> None:
@@ -107,19 +111,15 @@ def save_weights(path: Path, model: nn.Module, run: str) -> None:
 
 def load_weights(path: Path, model: nn.Module, run: str | None = None) -> None:
     """Put saved weights into a model of the same shapes. RunError names what differs, or a file of another `run`."""
-    tensors, _ = _read(path, WEIGHTS, run)
-    _check_tensors(path, tensors, model.state_dict())
-    model.load_state_dict(tensors)
+    _load(path, _read(path, WEIGHTS, run)[0], model.state_dict())
 
 
 def save_checkpoint(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, position: dict[str, Any], run: str
 ) -> None:
     """Everything a resume needs. position: JSON values (step, length of the metrics, sums). run: whose it is."""
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
-    _write(path, tensors, {"format": f"{CHECKPOINT}-2", "run": run, "position": position})
+    told = {"format": f"{CHECKPOINT}-2", "run": run, "position": position}
+    _write(path, _training_tensors(model, optimizer), told)
 
 
 def load_checkpoint(
@@ -130,23 +130,5 @@ def load_checkpoint(
     RunError for a damaged file, and for one of another model or `run`; model and optimiser are then as before.
     """
     tensors, told = _read(path, CHECKPOINT, run)
-    expected = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for index, parameter in enumerate(parameters):
-        shapes = dict.fromkeys(STATE, parameter) | {"step": torch.zeros(())}
-        expected |= {f"optimizer.{index}.{key}": tensor for key, tensor in shapes.items()}
-    _check_tensors(path, tensors, expected)
-    position = _position(path, told)
-    model.load_state_dict({name: tensors[f"model.{name}"] for name in model.state_dict()})
-    state = {k: {key: tensors[f"optimizer.{k}.{key}"] for key in STATE} for k in range(len(parameters))}
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return position
-
-
-def _position(path: Path, told: Mapping[str, Any]) -> dict[str, Any]:
-    position = told.get("position")
-    if not isinstance(position, dict) or not position.keys() >= POSITION:
-        raise RunError(
-            f"{path} is damaged: its position is {position!r}, expected {', '.join(sorted(POSITION))}"
-        )
-    return position
+    _load(path, tensors, _training_tensors(model, optimizer))
+    return dict(told["position"])

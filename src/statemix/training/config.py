@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -181,9 +182,8 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries, lists, numbers and strings, ready for JSON."""
-        training = {k: list(v) if isinstance(v, tuple) else v for k, v in vars(self.training).items()}
-        sections = {"task": dict(self.task), "mixer": dict(self.mixer), "model": dict(vars(self.model))}
-        return {**vars(self), **sections, "training": training}
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return plain
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Config:

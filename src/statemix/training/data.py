@@ -2,55 +2,45 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
+import functools
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from statemix.tasks import IGNORED, Examples, Task
+from statemix.tasks import IGNORED, Examples, Task, get_task
 from statemix.training.config import Config
 
-CACHE_BYTES = 2 << 30
-"""Room for instances that are kept for other runs of this process."""
-
-_cache: OrderedDict[tuple[object, ...], Examples] = OrderedDict()
-_lock = threading.Lock()
-
-
-def cached_examples(task: Task, length: int, split: str, count: int, seed: int) -> Examples:
-    """`task.generate`, on the CPU, cached while there is room (the oldest go first). Not to be changed.
-
-    Drawing can take seconds, and the runs of a sweep share a few sets.
-    """
-    key = (task.name, *sorted({**task.options, "length": length}.items()), split, count, seed)
-    with _lock:
-        if key in _cache:
-            _cache.move_to_end(key)
-            return _cache[key]
-    made = task.generate(count, length=length, seed=seed, split=split)
-    with _lock:
-        _cache[key] = made
-        while sum(part.nbytes for one in _cache.values() for part in one) > CACHE_BYTES:
-            _cache.popitem(last=False)
-    return made
+SETS_KEPT, LARGEST_KEPT = 64, 1 << 22
+"""How many sets of instances are kept for other runs of this process, and the most tokens of one: 4 GB in all."""
 
 
 def evaluation_set(
     task: Task, length: int, split: str, count: int, seed: int, device: torch.device
 ) -> Examples:
-    """`cached_examples` on a device; on the CPU they are shared with other runs."""
-    return Examples(*(part.to(device) for part in cached_examples(task, length, split, count, seed)))
+    """`task.generate`, on a device. Not to be changed: on the CPU it is shared with other runs.
+
+    Drawing can take seconds, and the runs of a sweep share a few sets.
+    """
+    options = tuple(task.options.items())
+    draw = _draw if count * task.input_length(length) <= LARGEST_KEPT else _draw.__wrapped__
+    return Examples(*(part.to(device) for part in draw(task.name, options, length, split, count, seed)))
+
+
+@functools.lru_cache(maxsize=SETS_KEPT)
+def _draw(
+    name: str, options: tuple[tuple[str, Any], ...], length: int, split: str, count: int, seed: int
+) -> Examples:
+    return get_task(name, **dict(options)).generate(count, length=length, seed=seed, split=split)
 
 
 class TrainingSet:
-    """A fixed set of instances on the device, in a new order every epoch; any step's batch can be named at once.
+    """A fixed set of instances on the device, in a new order every epoch, laid out batch by batch for captured steps.
 
-    Instances of several lengths (`training.train_lengths`) have an equal share each. A batch has one length, and an
-    epoch takes all batches in a new order. Shorter instances are padded, with nothing to predict behind their end.
-    An epoch is laid out batch by batch, so that a captured step finds its batch without the host.
+    Instances of several lengths (`training.train_lengths`) have an equal share each, and a batch has one length.
+    Shorter instances are padded, with nothing to predict behind their end.
     """
 
     def __init__(self, task: Task, config: Config, device: torch.device) -> None:

@@ -24,8 +24,7 @@ def scores(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def macro_accuracy(predictions: Tensor, targets: Tensor, classes: int) -> Tensor:
-    """float64 []: the mean, over the classes that occur as target or prediction, of the share of their targets that
-    is right.
+    """float64 []: the mean, over the classes that occur as target or prediction, of the share of targets that is right.
 
     predictions, targets: [...] integers, IGNORED targets left out. A class predicted but never a target counts 0.
     """
@@ -45,11 +44,7 @@ def macro_accuracy(predictions: Tensor, targets: Tensor, classes: int) -> Tensor
 def evaluate(
     model: nn.Module, examples: Examples, batch_size: int, autocast: AbstractContextManager[Any]
 ) -> Scores:
-    """{"loss", "accuracy", "macro_accuracy"}: means over positions, and the paper's per-class mean within batches.
-
-    macro_accuracy averages the batches' values, weighted by their rows. An empty set gives zeros. On a GPU the sums
-    are kept there and read once.
-    """
+    """{"loss", "accuracy", "macro_accuracy"}: means over positions, and the batches' per-class means by their rows."""
     return means(sums(model, examples, batch_size, autocast), len(examples.inputs))
 
 
@@ -57,10 +52,7 @@ def evaluate(
 def sums(
     model: nn.Module, examples: Examples, batch_size: int, autocast: AbstractContextManager[Any]
 ) -> Tensor:
-    """float64 [4] on the device: loss, correct and counted positions, and rows times macro accuracy, all summed.
-
-    Waits for nothing, so a CUDA graph can capture it.
-    """
+    """float64 [4] on the device, which is not waited for: sums of loss, correct, counted, rows times macro accuracy."""
     model.eval()
     total = torch.zeros(4, dtype=torch.float64, device=examples.inputs.device)
     for start in range(0, len(examples.inputs), batch_size):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from statemix.training.checkpoint import run_of
+from statemix.training.checkpoint import read_metadata
 from statemix.training.config import RUNTIME_KEYS, Config, flatten
 from statemix.training.files import (
     BusyError,
@@ -82,7 +82,11 @@ class RunFolder:
     def _is_free(self, config: Config, resume: bool) -> bool:
         """Whether a folder without a configuration is empty, or holds a checkpoint of this run, which lost it."""
         there = {path.name for path in self.path.iterdir() if not is_temporary(path)} - {self.lock.name}
-        own = resume and self.checkpoint.exists() and run_of(self.checkpoint) == run_id(config.to_dict())
+        own = (
+            resume
+            and self.checkpoint.exists()
+            and read_metadata(self.checkpoint).get("run") == run_id(config.to_dict())
+        )
         return not there or (own and there <= {path.name for path in vars(self).values()} | {"checkpoint"})
 
     def keep(self, config: Config) -> None:
@@ -135,10 +139,8 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[Callable[[], None]]:
-        """Nobody else trains here meanwhile; gives a function that raises a RunError once the lock is not in its place.
-
-        So it is when the folder or its lock was removed, moved or replaced: then another process may train there.
-        The lock dies with the process. BusyError when it is taken.
+        """Nobody else trains here meanwhile; gives a function that raises a RunError once the lock is not in its place,
+        so that another process may train here. The lock dies with the process. BusyError when it is taken.
         """
         with writing(self.lock):
             flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)

@@ -1,20 +1,23 @@
-"""The training loop: resumable to the bit, with a summary of how it ended."""
+"""The training loop: resumable to the bit, with a summary of how it ended; one run, or many a slice of steps each."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+import traceback
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from statemix.analysis.accounting import flops_per_token, mixer_parameters, parameters, state_size
+from statemix.extras import require
 from statemix.tasks import Examples
 from statemix.training.build import build_device, build_task, captures_of, eval_lengths, learning_rate
-from statemix.training.checkpoint import load_checkpoint, require_safetensors, save_checkpoint, save_weights
+from statemix.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from statemix.training.config import Config
 from statemix.training.data import evaluation_set
 from statemix.training.evaluation import Scores, evaluate
@@ -30,6 +33,7 @@ SLICE = 20
 """Steps after which concurrent runs go on, where nothing else ends the slice sooner."""
 
 Summary = dict[str, Any]
+Slices = Generator[None, None, Summary]
 
 
 def train(
@@ -41,39 +45,118 @@ def train(
     standard error is a terminal. resume: False refuses a folder that holds a run. A finished run returns its summary
     at once. On the CPU, with one number of threads, a run killed at any moment and resumed writes the same metrics and
     weights, bit for bit, as one that was not. SIGINT and SIGTERM save and return with status "interrupted"; a loss
-    that is not finite ends the run with status "diverged".
+    that is not finite ends the run with status "diverged". An error leaves its traceback in `failure.txt`.
     Files: see docs/design.md, "Runs". Errors: ValueError for the configuration, ImportError for a missing extra,
     RunError for the folder, a checkpoint or the disk.
 
     >>> import tempfile
     >>> from statemix.training import resolve_config, train
-    >>> config = resolve_config("demo-bdlru", overrides=["training.steps=2", "training.device=cpu"])
+    >>> settings = ["training.steps=2", "training.eval_examples=8", "training.device=cpu"]
+    >>> config = resolve_config("demo-bdlru", overrides=settings)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     summary = train(config, folder)
     >>> summary["status"], summary["step"]
     ('finished', 2)
     """
     check_trainable(config)
-    with open_run(config, folder, resume) as run:
-        if isinstance(run, dict):
-            return run
-        bar = Progress(progress, f"{config.name}, step", run.step, config.training.steps)
-        with StopSignals() as signals, bar, contextlib.closing(run):
-            for _ in run.slices(signals, bar):
-                pass
-        return run.summary
+    with (
+        StopSignals() as signals,
+        contextlib.closing(slices(config, folder, resume, signals, progress)) as work,
+    ):
+        while True:
+            try:
+                next(work)
+            except StopIteration as end:
+                return dict(end.value)
+
+
+def train_concurrently(
+    configs: Sequence[Config],
+    folders: Sequence[str | Path],
+    *,
+    concurrency: int = 8,
+    progress: bool | None = None,
+    resume: bool = True,
+    ended: Callable[[int, Summary], None] = lambda place, summary: None,
+) -> list[Summary]:
+    """Train every configuration in its folder, `concurrency` at a time; returns the summaries, in order.
+
+    Each run is as `train` would make it: its own folder, metrics, checkpoints, early stop and divergence; on the CPU
+    with the same bits. The runs take some twenty steps each in rotation; on a GPU each has a stream of its own, so
+    that their kernels overlap. One that ends makes room for the next. One that fails does not stop the others: its
+    summary is {"status": "failed", "error", "traceback"}, and unless its folder is not its own the traceback is in
+    `failure.txt` there until it is tried again.
+    SIGINT, SIGTERM and SIGHUP save all active runs ("interrupted"); those not begun are "waiting".
+    progress and resume: as `train`. ended: called with the place and the summary of every run, as it ends.
+    Errors: ValueError, before any work, for a configuration, for two runs in one folder, or for a number of folders
+    that is not that of the configurations; ImportError for a missing extra.
+    """
+    _check(configs, folders, concurrency)
+    summaries: list[Summary] = [{"status": "waiting"} for _ in configs]
+    waiting, active = list(range(len(configs)))[::-1], dict[int, Slices]()
+    statuses: Counter[str] = Counter()
+    with StopSignals() as signals, Progress(progress, "runs", 0, len(configs)) as bar:
+        try:
+            while active or (waiting and signals.received is None):
+                while waiting and len(active) < concurrency and signals.received is None:
+                    place = waiting.pop()
+                    active[place] = slices(configs[place], folders[place], resume, signals, progress=False)
+                for place, work in list(active.items()):
+                    try:
+                        next(work)
+                        continue
+                    except StopIteration as end:
+                        summaries[place] = end.value
+                    except Exception as error:
+                        summaries[place] = _failed(error)
+                    del active[place]
+                    statuses[summaries[place]["status"]] += 1
+                    bar.tell(sum(statuses.values()), **statuses)
+                    ended(place, summaries[place])
+        finally:
+            for work in active.values():
+                work.close()
+    return summaries
+
+
+def _check(configs: Sequence[Config], folders: Sequence[str | Path], concurrency: int) -> None:
+    if len(folders) != len(configs):
+        raise ValueError(
+            f"folders: got {len(folders)}, expected one for each of {len(configs)} configurations"
+        )
+    paths = [Path(folder).resolve() for folder in folders]
+    for place, path in enumerate(paths):
+        if path in paths[:place]:
+            raise ValueError(f"folders: got {folders[place]} twice, expected a folder for each run")
+    if concurrency < 1:
+        raise ValueError(f"concurrency: got {concurrency}, expected at least 1")
+    for place, config in enumerate(configs):
+        try:
+            check_trainable(config)
+        except ValueError as error:
+            raise ValueError(f"configs[{place}]: {error}") from None
 
 
 def check_trainable(config: Config) -> None:
     """Everything that can be checked before work begins: errors as `train`."""
     check(config)
-    require_safetensors()
+    require("safetensors")
     captures_of(config.training, build_device(config))
 
 
-@contextlib.contextmanager
-def open_run(config: Config, folder: str | Path, resume: bool = True) -> Iterator[Run | Summary]:
-    """The run of a folder, locked, ready to go on; or its summary when it has nothing left to do."""
+def _failed(error: Exception) -> Summary:
+    line = " ".join(str(error).split()) or type(error).__name__
+    text = "".join(traceback.format_exception(error))
+    return {"status": "failed", "error": f"{type(error).__name__}: {line}", "traceback": text}
+
+
+def slices(
+    config: Config, folder: str | Path, resume: bool, signals: StopSignals, progress: bool | None
+) -> Slices:
+    """Train the run of a folder some steps at a time, under its lock; returns the summary. Closing it unlocks the run.
+
+    A run that fails leaves its traceback in the folder.
+    """
     files = RunFolder(folder)
     files.prepare(config, resume)
     with files.locked() as guard:
@@ -86,9 +169,17 @@ def open_run(config: Config, folder: str | Path, resume: bool = True) -> Iterato
             if not {"step", "accuracy"} <= done.keys():
                 raise RunError(f"{files.summary} is damaged: it lacks 'step' or 'accuracy'")
             files.remove_checkpoint()  # a kill may have come between the summary and this
-            yield done
-        else:
-            yield Run(config, files, guard)
+            return done
+        run = Run(config, files, guard)
+        bar = Progress(progress, f"{config.name}, step", run.step, config.training.steps)
+        with bar, contextlib.closing(run):
+            try:
+                yield from run.slices(signals, bar)
+            except Exception as error:
+                with contextlib.suppress(RunError):  # unless the folder is no longer the run's
+                    run.note_failure(_failed(error)["traceback"])
+                raise
+        return run.summary
 
 
 class Run:
@@ -106,9 +197,8 @@ class Run:
         self.position: dict[str, Any] = {"step": 0, "metrics": 0, "best_accuracy": None, "seconds": 0.0}
         with torch.cuda.stream(self._stream):
             self.state = build_state(config, self.device)
-            self.optimizer = self.state.optimizer
             if (path := folder.checkpoint).exists():
-                self.position = load_checkpoint(path, self.state.model, self.optimizer, self.run_id)
+                self.position = load_checkpoint(path, self.state.model, self.state.optimizer, self.run_id)
                 if not 1 <= self.step <= self.training.steps:
                     raise RunError(f"{path}: step {self.step}, expected 1 to {self.training.steps}")
                 self.state.totals.copy_(torch.tensor(self.position["totals"], dtype=torch.float64))
@@ -129,24 +219,17 @@ class Run:
 
     def slices(self, signals: StopSignals, bar: Progress) -> Iterator[None]:
         """Train to the end, or until something ends it; yields where others may go on, on a GPU with steps queued."""
-        work = self._work(signals, bar)
+        work = self._train(signals, bar)
         while True:
             with torch.cuda.stream(self._stream):
                 if next(work, "over") == "over":
                     return
             yield
 
-    def _work(self, signals: StopSignals, bar: Progress) -> Iterator[None]:
-        self.steps = build_step(self.state, captures_of(self.training, self.device), self.step)
-        self.optimizer = self.steps.optimizer
-        status = yield from self._train(signals, bar)
-        if status == "interrupted":
-            self._save()
-        self._finish(status)
-
-    def _train(self, signals: StopSignals, bar: Progress) -> Generator[None, None, str]:
+    def _train(self, signals: StopSignals, bar: Progress) -> Iterator[None]:
         """Steps until there is something to do with their numbers, a signal asks to stop, or others may go on."""
         training = self.training
+        self.steps = build_step(self.state, captures_of(training, self.device), self.step)
         every = (training.log_every, training.eval_every, training.checkpoint_every)
         validate = self.steps.evaluator(self._examples(self.task.length, "validation"))
         while self.step < training.steps:
@@ -160,18 +243,18 @@ class Run:
             if last or self.step % training.log_every == 0:
                 numbers = self._log()
                 if not math.isfinite(numbers["loss"]):
-                    return "diverged"
+                    return self._finish("diverged")
             if last or self.step % training.eval_every == 0:
                 accuracy = numbers["validation"] = self._score("validation", self.task.length, validate())
                 self.position["best_accuracy"] = max(accuracy, self.position["best_accuracy"] or 0.0)
             bar.tell(self.step, **numbers)
             if 0 < training.stop_accuracy <= accuracy:
-                return "stopped_early"
+                return self._finish("stopped_early")
             if signals.received is not None:
-                return "interrupted"
+                return self._finish("interrupted")
             if self.step % training.checkpoint_every == 0 and not last:
                 self._save()
-        return "finished"
+        return self._finish("finished")
 
     def _step(self, most: int) -> None:
         self.position["step"] += self.steps.advance(self.step, most)
@@ -206,7 +289,8 @@ class Run:
         self.position["metrics"], self.position["metrics_sha256"] = self.metrics.sync()
         self.position["seconds"] = time.perf_counter() - self.started
         self.position["totals"] = self.state.totals.tolist()
-        save_checkpoint(self.folder.checkpoint, self.state.model, self.optimizer, self.position, self.run_id)
+        model, optimizer = self.state.model, self.state.optimizer
+        save_checkpoint(self.folder.checkpoint, model, optimizer, self.position, self.run_id)
 
     def _check(self) -> None:
         """Whether the folder is still this run's; a configuration that was removed is put back."""
@@ -221,6 +305,8 @@ class Run:
 
     def _finish(self, status: str) -> None:
         """Test unless there is nothing to test, then weights and summary, and the checkpoint goes last."""
+        if status == "interrupted":
+            self._save()
         model, accuracy = self.state.model, dict[str, float]()
         if status in ("finished", "stopped_early"):
             for length in eval_lengths(self.config, self.task):

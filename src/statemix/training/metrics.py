@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.util
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from statemix.extras import missing
+from statemix.extras import installed, require
 from statemix.training.files import RunError, check_in_place, read_bytes, replace_file, writing
 
 ANEW = "put it back, or remove the folder to train from the beginning"
 
 
 class MetricsFile:
-    """The metrics of a run that is being trained.
+    """The metrics of a run that is being trained; RunError once the file was removed or replaced.
 
-    length, digest: of the lines to go on from, as `sync` returned them; what follows is dropped. Checkpoints of earlier
-    versions have no digest (None). The file is put in place anew, so nothing that shares it by a link is changed.
-    Errors: RunError naming the file, also once it was removed or replaced.
+    length, digest (None in earlier versions): of the lines to go on from, as `sync` returned them; what follows is
+    dropped. The file is put in place anew, so nothing that shares it by a link is changed.
     """
 
     def __init__(self, path: Path, length: int, digest: str | None) -> None:
@@ -85,20 +83,17 @@ def check_metrics(path: Path, summary: Mapping[str, Any]) -> None:
 
 
 class Events:
-    """TensorBoard scalars of every metrics line, or nothing.
-
-    wanted: "on", "off", or "auto": when TensorBoard is installed. ImportError when "on" and it is not.
-    """
+    """TensorBoard scalars of every metrics line, or nothing; wanted: `training.tensorboard`."""
 
     def __init__(self, wanted: str, folder: Path, step: int) -> None:
         self._folder, self._writer = folder, None
-        if wanted != "off" and importlib.util.find_spec("tensorboard") is not None:
+        if wanted == "on":
+            require("tensorboard")
+        if wanted != "off" and installed("tensorboard"):
             from torch.utils.tensorboard import SummaryWriter  # type: ignore[attr-defined]
 
             with writing(folder):
                 self._writer = SummaryWriter(str(folder), purge_step=step + 1)
-        elif wanted == "on":
-            raise ImportError(f'training.tensorboard is "on", and {missing("tensorboard")}')
 
     def add(self, entry: Mapping[str, Any]) -> None:
         """The numbers of one line, under "train/…" or "test/length 16/…"."""

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from statemix.training.build import build_autocast, build_device, build_model, build_task
-from statemix.training.checkpoint import load_weights, step_of
+from statemix.training.checkpoint import load_weights, read_metadata
 from statemix.training.config import Config
 from statemix.training.data import evaluation_set
 from statemix.training.evaluation import Scores, evaluate
@@ -57,7 +57,7 @@ def load_run(folder: str | Path) -> tuple[Config, nn.Module]:
 
 def _standing(run: RunFolder, config: Config) -> str:
     """How far a run has come that has not ended, and what to do."""
-    step = step_of(run.checkpoint) if run.checkpoint.exists() else 0
+    step = read_metadata(run.checkpoint)["position"]["step"] if run.checkpoint.exists() else 0
     return (
         f"the run has not come to an end (saved at step {step} of {config.training.steps}), or its weights were not "
         "kept; `statemix train` with the same settings and folder resumes it"

@@ -26,13 +26,6 @@ class Setting(NamedTuple):
         return f"{self.meaning} ({unit}default {self.default})"
 
 
-class Group(NamedTuple):
-    """Settings that belong together."""
-
-    title: str
-    settings: list[Setting]
-
-
 ARGUMENTS: dict[str, str] = {
     "block_size": "m, the size of a block; its transitions are m × m",
     "order": "m, the past states that a channel looks back over",
@@ -51,33 +44,28 @@ NOT_SET = ("dim", "device", "dtype")
 """Arguments of every mixer that follow from other settings."""
 
 
-def groups() -> Iterator[Group]:
-    """Every setting: the run's own, those of each task and of each mixer, the model's, the training's."""
+def groups() -> dict[str, list[Setting]]:
+    """Every setting by what it belongs to: the run, each task and mixer, the model, the training."""
     default = Config()
-    yield Group("run", list(_fields(Config, "")))
-    yield Group("task", [Setting("task.name", _toml(default.task["name"]), f"one of {', '.join(TASKS)}")])
-    for task, built in TASKS.items():
-        options = built.OPTIONS.items()
-        yield Group(
-            f"task.name={task}",
-            [
-                Setting(f"task.{name}", _toml(o.default), f"{o.meaning}; {o.expected()}")
-                for name, o in options
-            ],
-        )
-    yield Group("mixer", [Setting("mixer.name", _toml(default.mixer["name"]), f"one of {', '.join(MIXERS)}")])
-    for mixer in MIXERS:
-        yield Group(f"mixer.name={mixer}", list(_arguments(mixer, default.mixer)))
-    for kind in (ModelConfig, TrainingConfig):
-        yield Group(kind.section, list(_fields(kind, f"{kind.section}.")))
+    found = {"run": list(_fields(Config))}
+    found["task"] = [Setting("task.name", _toml(default.task["name"]), f"one of {', '.join(TASKS)}")]
+    for task, kind in TASKS.items():
+        options = kind.OPTIONS.items()
+        found[f"task.name={task}"] = [
+            Setting(f"task.{name}", _toml(one.default), f"{one.meaning}; {one.expected()}")
+            for name, one in options
+        ]
+    found["mixer"] = [Setting("mixer.name", _toml(default.mixer["name"]), f"one of {', '.join(MIXERS)}")]
+    found |= {f"mixer.name={mixer}": list(_arguments(mixer, default.mixer)) for mixer in MIXERS}
+    return found | {
+        kind.section: list(_fields(kind, f"{kind.section}.")) for kind in (ModelConfig, TrainingConfig)
+    }
 
 
-def _fields(kind: type, prefix: str) -> Iterator[Setting]:
+def _fields(kind: type, prefix: str = "") -> Iterator[Setting]:
     for one in dataclasses.fields(kind):
-        if "meaning" in one.metadata:
-            yield Setting(
-                f"{prefix}{one.name}", _toml(one.default), one.metadata["meaning"], one.metadata["unit"]
-            )
+        if told := one.metadata:
+            yield Setting(f"{prefix}{one.name}", _toml(one.default), told["meaning"], told["unit"])
 
 
 def _arguments(mixer: str, default: Mapping[str, Any]) -> Iterator[Setting]:
@@ -93,14 +81,15 @@ def _arguments(mixer: str, default: Mapping[str, Any]) -> Iterator[Setting]:
 
 
 def to_toml(config: Config) -> str:
-    """A configuration as TOML, which `resolve_config` reads back to the same one; the version is a comment."""
+    """A configuration as TOML, a dotted key a line, which `resolve_config` reads back; the version is a comment."""
     content = config.to_dict()
     lines = [f"# statemix {content.pop('version')}"]
-    tables = {key: value for key, value in content.items() if isinstance(value, Mapping)}
-    lines += [f"{key} = {_toml(value)}" for key, value in content.items() if key not in tables]
-    for key, table in tables.items():
-        lines += ["", f"[{key}]", *(f"{name} = {_toml(value)}" for name, value in table.items())]
-    return "\n".join(lines) + "\n"
+    for name, value in content.items():
+        table = (
+            {f"{name}.{key}": one for key, one in value.items()} if isinstance(value, dict) else {name: value}
+        )
+        lines += [f"{key} = {_toml(one)}" for key, one in table.items()]
+    return "\n".join([*lines, ""])
 
 
 def _toml(value: Any) -> str:

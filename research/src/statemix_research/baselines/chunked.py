@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -17,37 +18,36 @@ State = TypeVar("State")
 MLSTMState = tuple[Tensor, Tensor, Tensor]
 
 
-def in_chunks(
-    one_chunk: Callable[..., tuple[Tensor, State]], tensors: Sequence[Tensor], state: State, chunk: int
-) -> tuple[Tensor, State]:
-    """Go through time, up to `chunk` steps of the longest of `tensors` at once: ([B, T, H, V], the state after it).
+def chunkwise(one_chunk: Callable[..., tuple[Tensor, State]]) -> Callable[..., tuple[Tensor, State]]:
+    """A recurrence of `one_chunk`: the arguments, by name, and results of the loop in `recurrences`.
 
-    tensors: [B, n T, H, ...], each with its own n.
-    one_chunk: takes the pieces as [B, H, n L, ...] and `state`, returns outputs [B, H, L, V] and the state after them.
+    It goes through time up to `chunk` steps of the longest tensor [B, n T, H, ...] at once, each tensor with its own n.
+    one_chunk: takes pieces [B, H, n L, ...] by name and `state`, returns outputs [B, H, L, V] and the state after them.
     """
-    lengths, outputs = [one.shape[1] for one in tensors], []
-    steps = min(lengths)
-    tokens = max(1, chunk * steps // max(lengths))
-    sizes = [length // steps * tokens for length in lengths]
-    heads_first = (one.transpose(1, 2).split(size, 2) for one, size in zip(tensors, sizes, strict=True))
-    for pieces in zip(*heads_first, strict=True):
-        y, state = one_chunk(*pieces, state=state)
-        outputs.append(y)
-    return torch.cat(outputs, 2).transpose(1, 2), state
+
+    @functools.wraps(one_chunk)
+    def run(*, initial_state: State, chunk: int = CHUNK, **tensors: Tensor) -> tuple[Tensor, State]:
+        lengths, outputs, state = [one.shape[1] for one in tensors.values()], [], initial_state
+        steps = min(lengths)
+        tokens = max(1, chunk * steps // max(lengths))
+        sizes = [length // steps * tokens for length in lengths]
+        heads_first = (
+            one.transpose(1, 2).split(size, 2) for one, size in zip(tensors.values(), sizes, strict=True)
+        )
+        for pieces in zip(*heads_first, strict=True):
+            y, state = one_chunk(**dict(zip(tensors, pieces, strict=True)), state=state)
+            outputs.append(y)
+        return torch.cat(outputs, 2).transpose(1, 2), state
+
+    return run
 
 
-def simple_gla(
-    q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, initial_state: Tensor, chunk: int = CHUNK
-) -> tuple[Tensor, Tensor]:
-    """`recurrences.simple_gla` with `chunk` steps computed at once; the same arguments and results.
+@chunkwise
+def simple_gla(q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, state: Tensor) -> tuple[Tensor, Tensor]:
+    """q, k [B, H, L, K], v [B, H, L, V], g [B, H, L], state [B, H, K, V] -> ([B, H, L, V], state).
 
     Source: arXiv 2405.21060, section 6.
     """
-    return in_chunks(_simple_gla_chunk, (q, k, v, g), initial_state, chunk)
-
-
-def _simple_gla_chunk(q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, state: Tensor) -> tuple[Tensor, Tensor]:
-    """q, k [B, H, L, K], v [B, H, L, V], g [B, H, L], state [B, H, K, V] -> ([B, H, L, V], state)."""
     kept = g.cumsum(-1).exp().unsqueeze(-1)  # what is left at t of the state before the chunk
     weights = _sums_since(g).exp().tril()  # [B, H, t, j]: what is left at t of what step j wrote
     scores = (q @ k.transpose(-1, -2)) * weights
@@ -56,23 +56,16 @@ def _simple_gla_chunk(q: Tensor, k: Tensor, v: Tensor, g: Tensor, *, state: Tens
     return y, kept[..., -1:, :] * state + left.transpose(-1, -2) @ v
 
 
+@chunkwise
 def delta_rule(
-    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor | None = None, *, initial_state: Tensor,
-    chunk: int = CHUNK,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """`recurrences.delta_rule` with up to `chunk` writes computed at once; the same arguments and results.
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor | None = None, *, state: Tensor
+) -> tuple[Tensor, Tensor]:
+    """q [B, H, L, K], g [B, H, L], k [B, H, L n, K], v [B, H, L n, V], beta [B, H, L n] -> ([B, H, L, V], state).
 
     What a step writes depends on what those before it wrote: a triangular system, solved for the whole chunk at once.
     Source: arXiv 2406.06484 (section 3), arXiv 2412.06464 (with g).
     """
     g = torch.zeros_like(q[..., 0]) if g is None else g
-    return in_chunks(_delta_rule_chunk, (q, k, v, beta, g), initial_state, chunk)
-
-
-def _delta_rule_chunk(
-    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, g: Tensor, *, state: Tensor
-) -> tuple[Tensor, Tensor]:
-    """q [B, H, L, K], g [B, H, L], k [B, H, L n, K], v [B, H, L n, V], beta [B, H, L n] -> ([B, H, L, V], state)."""
     n = k.shape[2] // q.shape[2]
     decays = F.pad(g.unsqueeze(-1), (0, n - 1)).flatten(-2)  # a token forgets before the first of its writes
     kept = decays.cumsum(-1).exp().unsqueeze(-1)
@@ -87,21 +80,13 @@ def _delta_rule_chunk(
     return y, kept[..., -1:, :] * state + left.transpose(-1, -2) @ written
 
 
+@chunkwise
 def rwkv7(
-    r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, *, initial_state: Tensor, chunk: int = CHUNK
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """`recurrences.rwkv7` with `chunk` steps computed at once; the same arguments and results.
-
-    -w added up over a chunk is at most 80, or float32 runs over; a layer's is at most 39. Source: arXiv 2503.14456.
-    """
-    return in_chunks(_rwkv7_chunk, (r, w, k, v, a, b), initial_state, chunk)
-
-
-def _rwkv7_chunk(
     r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, *, state: Tensor
 ) -> tuple[Tensor, Tensor]:
     """r, w, k, a, b [B, H, L, K], v [B, H, L, V] -> ([B, H, L, V], state).
 
+    -w added up over a chunk is at most 80, or float32 runs over; a layer's is at most 39. Source: arXiv 2503.14456.
     Divided by what is left of the state, a step only adds: k vᵀ and b removedᵀ, where removed = S_{t-1}ᵀ a_t solves a
     triangular system, as that depends on what the steps before removed.
     """
@@ -116,14 +101,8 @@ def _rwkv7_chunk(
     return y, left[..., -1, :].unsqueeze(-1) * (state + added)
 
 
+@chunkwise
 def mlstm(
-    q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, *, initial_state: MLSTMState, chunk: int = CHUNK
-) -> tuple[Tensor, MLSTMState]:
-    """`recurrences.mlstm` with `chunk` steps computed at once; the same arguments and results."""
-    return in_chunks(_mlstm_chunk, (q, k, v, i, f), initial_state, chunk)
-
-
-def _mlstm_chunk(
     q: Tensor, k: Tensor, v: Tensor, i: Tensor, f: Tensor, *, state: MLSTMState
 ) -> tuple[Tensor, MLSTMState]:
     """q, k, v [B, H, L, d], i, f [B, H, L] -> ([B, H, L, d], state)."""

@@ -14,22 +14,46 @@ from statemix_research.baselines.kernels import check_backend, run_operation
 from statemix_research.baselines.modules import Decay, GatedNorm, ShortConvolution
 
 
-class DeltaLayer(Baseline):
-    """The delta rule, `factors` times a token, with a scalar forget gate per head when `gated`.
+class DeltaNet(Baseline):
+    """S_t = S_{t-1} + β_t k_t (v_t - S_{t-1}ᵀ k_t)ᵀ, y_t = S_tᵀ q_t per head: no forget gate, no output gate.
 
     Short convolutions with SiLU on q, k, v; q and k of length 1; β = σ(·), twice that when `negative_eigenvalues`.
+    x [B, T, dim] -> y [B, T, dim]; state: S [B, H, K, V] with K = head_dim, V = K · expand_v, and the windows of the
+    convolutions. Source: arXiv 2406.06484; negative eigenvalues: arXiv 2411.12537.
+
+    Args:
+        dim: width of input and output.
+        heads: H, number of heads.
+        head_dim: K, numbers of a key.
+        expand_v: numbers of a value, as a multiple of K.
+        negative_eigenvalues: β in (0, 2) instead of (0, 1).
+        conv_size: steps of the short convolutions.
+        backend: "auto", "loop", "chunks" or "kernel" (`kernels.run_operation`).
     """
 
-    operation: ClassVar[str]
-    gated: ClassVar[bool] = True
+    operation: ClassVar[str] = "delta_rule"
+    gated: ClassVar[bool] = False
+    """Whether there are a scalar forget gate per head and a gated norm."""
+    factors = 1
+    """Writes a token."""
 
     def __init__(
-        self, dim: int, *, heads: int, head_dim: int, expand_v: int, factors: int, negative_eigenvalues: bool,
-        conv_size: int, backend: str, **factory: Any,
-    ) -> None:  # fmt: skip
-        sizes = {"dim": dim, "heads": heads, "head_dim": head_dim, "expand_v": expand_v, "factors": factors}
-        for name, size in sizes.items():
+        self,
+        dim: int,
+        *,
+        heads: int = 4,
+        head_dim: int = 64,
+        expand_v: int = 1,
+        negative_eigenvalues: bool = True,
+        conv_size: int = 4,
+        backend: str = "auto",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        for name, size in {"dim": dim, "heads": heads, "head_dim": head_dim, "expand_v": expand_v}.items():
             check_size(name, size)
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        factors = self.factors
         keys, values = heads * head_dim, heads * head_dim * expand_v
         mixed = keys + factors * (keys + values)  # q, then k and v of each factor
         window = (check_size("conv_size", conv_size) - 1, mixed)
@@ -78,43 +102,6 @@ class DeltaLayer(Baseline):
         return self.norm(y, self.gate(x).unflatten(-1, (self.heads, self.value_dim)))
 
 
-class DeltaNet(DeltaLayer):
-    """S_t = S_{t-1} + β_t k_t (v_t - S_{t-1}ᵀ k_t)ᵀ, y_t = S_tᵀ q_t per head: no forget gate, no output gate.
-
-    x [B, T, dim] -> y [B, T, dim]; state: S [B, H, K, V] with K = head_dim, V = K · expand_v, and the windows of the
-    convolutions. Source: arXiv 2406.06484; negative eigenvalues: arXiv 2411.12537.
-
-    Args:
-        dim: width of input and output.
-        heads: H, number of heads.
-        head_dim: K, numbers of a key.
-        expand_v: numbers of a value, as a multiple of K.
-        negative_eigenvalues: β in (0, 2) instead of (0, 1).
-        conv_size: steps of the short convolutions.
-        backend: "auto", "loop", "chunks" or "kernel" (`kernels.run_operation`).
-    """
-
-    operation, gated = "delta_rule", False
-
-    def __init__(
-        self,
-        dim: int,
-        *,
-        heads: int = 4,
-        head_dim: int = 64,
-        expand_v: int = 1,
-        negative_eigenvalues: bool = True,
-        conv_size: int = 4,
-        backend: str = "auto",
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(
-            dim, heads=heads, head_dim=head_dim, expand_v=expand_v, factors=1, conv_size=conv_size,
-            negative_eigenvalues=negative_eigenvalues, backend=backend, device=device, dtype=dtype,
-        )  # fmt: skip
-
-
 class GatedDeltaNet(DeltaNet):
     """S_t = α_t S_{t-1} + β_t k_t (v_t - α_t S_{t-1}ᵀ k_t)ᵀ: DeltaNet with a scalar decay α per head and a gated norm.
 
@@ -124,7 +111,7 @@ class GatedDeltaNet(DeltaNet):
     operation, gated = "gated_delta_rule", True
 
 
-class GatedDeltaProduct(DeltaLayer):
+class GatedDeltaProduct(DeltaNet):
     """Gated DeltaNet with `factors` delta-rule writes a token (2 or 4 in the literature); one decay before them.
 
     Other arguments, shapes and state as `DeltaNet`. Source: arXiv 2502.10297.
@@ -133,8 +120,7 @@ class GatedDeltaProduct(DeltaLayer):
         factors: writes a token, at least 2.
     """
 
-    ARGUMENTS = DeltaNet.ARGUMENTS
-    operation = "gated_delta_product"
+    operation, gated = "gated_delta_product", True
 
     def __init__(
         self,
@@ -150,7 +136,10 @@ class GatedDeltaProduct(DeltaLayer):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        self.factors = check_size(
+            "factors", factors, 2
+        )  # before torch's own constructor: the sizes follow from it
         super().__init__(
-            dim, heads=heads, head_dim=head_dim, expand_v=expand_v, factors=check_size("factors", factors, 2),
-            negative_eigenvalues=negative_eigenvalues, conv_size=conv_size, backend=backend, device=device, dtype=dtype,
+            dim, heads=heads, head_dim=head_dim, expand_v=expand_v, negative_eigenvalues=negative_eigenvalues,
+            conv_size=conv_size, backend=backend, device=device, dtype=dtype,
         )  # fmt: skip

@@ -78,6 +78,6 @@ class MLSTM(Baseline):
         q, k, v = (one.unflatten(-1, (self.heads, self.head_dim)).to(dtype) for one in (q, k, v))
         with torch.autocast(x.device.type, enabled=False):
             k, i, f = k * self.head_dim**-0.5, i.to(dtype), f.to(dtype)
-            y, (c, n, m) = chunked.mlstm(q, k, v, i, f, initial_state=memory, chunk=self.chunk)
+            y, (c, n, m) = chunked.mlstm(q=q, k=k, v=v, i=i, f=f, initial_state=memory, chunk=self.chunk)
         y = (self.norm(y) + self.skip * smoothed) * F.silu(side)
         return self.out(y.to(self.dtype)), {"C": c, "n": n, "m": m, "window": window}

@@ -134,13 +134,12 @@ def complex_diagonal(eigenvalues: Tensor, inputs: Tensor, initial_state: Tensor)
 
     eigenvalues [N, 2], inputs and states [B, T, N, 2], initial_state [B, N, 2]. Source: arXiv 2303.06349.
     """
-    (real, imaginary), state, outputs = eigenvalues.unbind(-1), initial_state, []
-    for t in steps_of(inputs):
-        x, y = state.unbind(-1)
-        rotated = torch.stack([real * x - imaginary * y, imaginary * x + real * y], -1)
-        state = rotated + inputs[:, t]
+    rotation, steps, state = map(torch.view_as_complex, (eigenvalues, inputs, initial_state))
+    outputs = []
+    for t in steps_of(steps):
+        state = rotation * state + steps[:, t]
         outputs.append(state)
-    return torch.stack(outputs, 1), state
+    return torch.view_as_real(torch.stack(outputs, 1)), torch.view_as_real(state)
 
 
 def one_hot_columns(weights: Tensor, dictionary: Tensor) -> Tensor:
@@ -161,14 +160,13 @@ def permutation_diagonal(
     weights [B, T, K], dictionary [K, N, N], magnitude, phase [B, T, N], inputs and states [B, T, N, 2] (real,
     imaginary), initial_state [B, N, 2]. Source: arXiv 2509.22284.
     """
-    state, outputs = initial_state, []
-    for t in steps_of(inputs):
-        x, y = state.unbind(-1)
-        real, imaginary = magnitude[:, t] * phase[:, t].cos(), magnitude[:, t] * phase[:, t].sin()
-        rotated = torch.stack([real * x - imaginary * y, imaginary * x + real * y], -1)
-        state = one_hot_columns(weights[:, t], dictionary) @ rotated + inputs[:, t]
+    (steps, state), outputs = map(torch.view_as_complex, (inputs, initial_state)), []
+    rotations = torch.polar(magnitude, phase)
+    for t in steps_of(steps):
+        chosen = one_hot_columns(weights[:, t], dictionary).to(state.dtype)
+        state = (chosen @ (rotations[:, t] * state).unsqueeze(-1)).squeeze(-1) + steps[:, t]
         outputs.append(state)
-    return torch.stack(outputs, 1), state
+    return torch.view_as_real(torch.stack(outputs, 1)), torch.view_as_real(state)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -36,24 +36,6 @@ TENSOR_CORES: Precision = {"cuda": (torch.float32, 5e-3), "cpu": (torch.float32,
 cuDNN rounds to TF32. A mistake shows as an error of order 1."""
 
 
-class Input(NamedTuple):
-    """Random numbers of `DRAWS[kind]` times `scale`, plus `shift`; times another input, by name."""
-
-    shape: tuple[int, ...]
-    scale: float = 1.0
-    shift: float = 0.0
-    kind: str = "normal"
-    times: str | None = None
-
-
-DRAWS: dict[str, Callable[..., Tensor]] = {
-    "normal": torch.randn,
-    "uniform": torch.rand,
-    "unit": lambda *shape, **how: F.normalize(torch.randn(*shape, **how), dim=-1),
-    "softmax": lambda *shape, **how: torch.randn(*shape, **how).softmax(-1),
-}
-
-
 class Comparison(NamedTuple):
     """What is compared: `fast` and `loop` take the inputs by name and return outputs and final states."""
 
@@ -62,7 +44,8 @@ class Comparison(NamedTuple):
     kernel: str
     """A key of `kernels.OPERATIONS`, or what else computes it."""
     precision: Precision
-    inputs: dict[str, Input]
+    inputs: Callable[[], Tensors]
+    """Draws them in float64."""
     fast: Callable[..., Outputs]
     loop: Callable[..., Outputs]
     floats: tuple[str, ...] = ()
@@ -139,10 +122,9 @@ def implementation(comparison: Comparison, device: torch.device) -> tuple[str, s
 
 def draw_inputs(comparison: Comparison, dtype: torch.dtype, device: torch.device) -> Tensors:
     """The inputs of a comparison: numbers that `dtype` holds exactly, states and `floats` in float32."""
-    generator, inputs = torch.Generator().manual_seed(0), Tensors()
-    for name, (shape, scale, shift, kind, times) in comparison.inputs.items():
-        x = scale * DRAWS[kind](*shape, generator=generator, dtype=torch.float64) + shift
-        inputs[name] = x if times is None else x * inputs[times]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        inputs = comparison.inputs()
     inputs = {name: x.to(device, dtype) for name, x in inputs.items()}
     wide = {name: x.float() for name, x in inputs.items() if "state" in name or name in comparison.floats}
     return inputs | wide
@@ -167,51 +149,61 @@ def relative_error(got: Tensor, want: Tensor) -> float:
 
 
 HEADS, STATE = (B, T, H, K), (B, H, K, K)
+normal, uniform = (partial(draw, dtype=torch.float64) for draw in (torch.randn, torch.rand))
 
 
-def _delta(factors: int, *, gated: bool = True) -> dict[str, Input]:
+def _unit(*shape: int) -> Tensor:
+    return F.normalize(normal(*shape), dim=-1)
+
+
+def _delta(factors: int, *, gated: bool = True) -> Tensors:
     written = (B, T * factors, H, K)
-    inputs = {"q": Input(HEADS, kind="unit"), "k": Input(written, kind="unit"), "v": Input(written)}
-    inputs["beta"] = Input(written[:3], 2.0, kind="uniform")
+    inputs = {
+        "q": _unit(*HEADS),
+        "k": _unit(*written),
+        "v": normal(written),
+        "beta": 2 * uniform(written[:3]),
+    }
     if gated:
-        inputs["g"] = Input((B, T, H), -0.2, kind="uniform")
-    return inputs | {"initial_state": Input(STATE)}
+        inputs["g"] = -0.2 * uniform(B, T, H)
+    return inputs | {"initial_state": normal(STATE)}
 
 
-INPUTS: dict[str, dict[str, Input]] = {
-    "simple_gla": {
-        "q": Input(HEADS, K**-0.5), "k": Input(HEADS), "v": Input(HEADS, 0.1),
-        "g": Input((B, T, H), -1.0, kind="uniform"), "initial_state": Input(STATE),
+def _rwkv7() -> Tensors:
+    inputs = {
+        "r": normal(HEADS) / K**0.5, "w": -math.exp(-0.5) * uniform(HEADS), "k": 0.5 * normal(HEADS),
+        "v": normal(HEADS), "a": -_unit(*HEADS),
+    }  # fmt: skip
+    return inputs | {"b": -uniform(HEADS) * inputs["a"], "initial_state": normal(STATE)}
+
+
+INPUTS: dict[str, Callable[[], Tensors]] = {
+    "simple_gla": lambda: {
+        "q": normal(HEADS) / K**0.5, "k": normal(HEADS), "v": 0.1 * normal(HEADS), "g": -uniform(B, T, H),
+        "initial_state": normal(STATE),
     },
-    "rwkv7": {
-        "r": Input(HEADS, K**-0.5), "w": Input(HEADS, -math.exp(-0.5), kind="uniform"), "k": Input(HEADS, 0.5),
-        "v": Input(HEADS), "a": Input(HEADS, -1.0, kind="unit"), "b": Input(HEADS, -1.0, kind="uniform", times="a"),
-        "initial_state": Input(STATE),
+    "mlstm": lambda: {
+        "q": normal(HEADS), "k": normal(HEADS) / K**0.5, "v": normal(HEADS), "i": normal(B, T, H),
+        "f": normal(B, T, H) + 3, "state_c": normal(STATE), "state_n": normal(STATE[:3]), "state_m": normal(STATE[:2]),
     },
-    "mlstm": {
-        "q": Input(HEADS), "k": Input(HEADS, K**-0.5), "v": Input(HEADS), "i": Input((B, T, H)),
-        "f": Input((B, T, H), shift=3.0), "state_c": Input(STATE), "state_n": Input(STATE[:3]),
-        "state_m": Input(STATE[:2]),
+    "slstm": lambda: {
+        "gates": normal(B, T, 4, H, N), "recurrent": normal(4, H, N, N) / N**0.5, "state_h": normal(B, H, N),
+        "state_c": normal(B, H, N), "state_n": uniform(B, H, N) + 1, "state_m": normal(B, H, N),
     },
-    "slstm": {
-        "gates": Input((B, T, 4, H, N)), "recurrent": Input((4, H, N, N), N**-0.5), "state_h": Input((B, H, N)),
-        "state_c": Input((B, H, N)), "state_n": Input((B, H, N), shift=1.0, kind="uniform"),
-        "state_m": Input((B, H, N)),
+    "lru": lambda: {
+        "eigenvalues": 0.95 * _unit(N, 2), "inputs": normal(B, T, N, 2), "initial_state": normal(B, N, 2),
     },
-    "lru": {
-        "eigenvalues": Input((N, 2), 0.95, kind="unit"), "inputs": Input((B, T, N, 2)),
-        "initial_state": Input((B, N, 2)),
+    "pdssm": lambda: {
+        "weights": normal(B, T, 8).softmax(-1), "dictionary": normal(8, N, N),
+        "magnitude": 0.5 * uniform(B, T, N) + 0.5, "phase": 2 * math.pi * uniform(B, T, N),
+        "inputs": normal(B, T, N, 2), "initial_state": normal(B, N, 2),
     },
-    "pdssm": {
-        "weights": Input((B, T, 8), kind="softmax"), "dictionary": Input((8, N, N)),
-        "magnitude": Input((B, T, N), 0.5, 0.5, "uniform"), "phase": Input((B, T, N), 2 * math.pi, kind="uniform"),
-        "inputs": Input((B, T, N, 2)), "initial_state": Input((B, N, 2)),
-    },
-    "attention": dict.fromkeys("qkv", Input(HEADS)),
-    "lstm": {
-        "x": Input((B, T, N)), "weight_ih_l0": Input((4 * N, N), N**-0.5),
-        "weight_hh_l0": Input((4 * N, N), N**-0.5), "bias_ih_l0": Input((4 * N,), N**-0.5),
-        "bias_hh_l0": Input((4 * N,), N**-0.5), "state": Input((B, 2, N)),
+    "attention": lambda: {name: normal(HEADS) for name in "qkv"},
+    "lstm": lambda: {
+        "x": normal(B, T, N),
+        **{f"weight_{side}h_l0": normal(4 * N, N) / N**0.5 for side in "ih"},
+        **{f"bias_{side}h_l0": normal(4 * N) / N**0.5 for side in "ih"},
+        "state": normal(B, 2, N),
     },
 }  # fmt: skip
 
@@ -244,7 +236,9 @@ def _tuple_state(function: Callable[..., tuple[Tensor, Outputs]]) -> Callable[..
     return run
 
 
-def _with_kernel(baseline: str, operation: str, inputs: dict[str, Input], factors: int = 1) -> Comparison:
+def _with_kernel(
+    baseline: str, operation: str, inputs: Callable[[], Tensors], factors: int = 1
+) -> Comparison:
     """A comparison of a layer that calls `kernels.run_operation`."""
     settings = {"num_householder": factors} if factors > 1 else {}
     name = f"{operation}, {factors} factors" if factors > 1 else operation
@@ -261,11 +255,11 @@ COMPARISONS: list[Comparison] = [
     Comparison("lru", "complex diagonal scan", "affine_scan", FULL, INPUTS["lru"],
                partial(complex_scan, backend="auto"), recurrences.complex_diagonal),
     _with_kernel("mamba2", "simple_gla", INPUTS["simple_gla"]),
-    _with_kernel("deltanet", "delta_rule", _delta(1, gated=False)),
-    _with_kernel("gated_deltanet", "gated_delta_rule", _delta(1)),
-    _with_kernel("gated_deltaproduct", "gated_delta_product", _delta(2), 2),
-    _with_kernel("gated_deltaproduct", "gated_delta_product", _delta(4), 4),
-    _with_kernel("rwkv7", "rwkv7", INPUTS["rwkv7"]),
+    _with_kernel("deltanet", "delta_rule", partial(_delta, 1, gated=False)),
+    _with_kernel("gated_deltanet", "gated_delta_rule", partial(_delta, 1)),
+    _with_kernel("gated_deltaproduct", "gated_delta_product", partial(_delta, 2), 2),
+    _with_kernel("gated_deltaproduct", "gated_delta_product", partial(_delta, 4), 4),
+    _with_kernel("rwkv7", "rwkv7", _rwkv7),
     Comparison("mlstm", "mlstm", "torch, chunks of 64", FULL, INPUTS["mlstm"],
                _tuple_state(chunked.mlstm), _tuple_state(recurrences.mlstm)),
     Comparison("slstm", "slstm", "torch, a loop", FULL, INPUTS["slstm"],

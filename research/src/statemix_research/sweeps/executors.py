@@ -10,7 +10,7 @@ import signal
 import threading
 import uuid
 import weakref
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor
 from concurrent.futures import TimeoutError as Late
@@ -32,9 +32,6 @@ CONNECT = 5
 
 BEGIN, SAVE = 60, 120
 """Seconds that a process may take to begin, and the jobs of a scheduler's workers to save, before they are left."""
-
-LOOK = 0.5
-"""Seconds between two looks at whether to leave."""
 
 GROUP = {signal.SIGTERM} if HANGUP is None else {signal.SIGTERM, HANGUP}
 """Signals that may come to a driver and all its processes at once: of a batch system, of a terminal that closes."""
@@ -182,12 +179,12 @@ class Cluster(Executor):
 
     def __init__(self, address: str) -> None:
         try:
-            from distributed import Client, Event
+            from distributed import Client
         except ImportError:
             raise ImportError(missing("distributed")) from None
         self._client = Client(address, timeout=CONNECT, set_as_default=False)
         self._executor = self._client.get_executor(pure=False)
-        self._leave = Event(f"leave-{uuid.uuid4().hex}", client=self._client)
+        self._name = uuid.uuid4().hex
         self._jobs = set[Future[Any]]()
 
     @property
@@ -197,7 +194,7 @@ class Cluster(Executor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """As every executor's."""
-        future: Future[Any] = self._executor.submit(_run_leaving, self._leave.name, fn, *args, **kwargs)
+        future: Future[Any] = self._executor.submit(_run_leaving, self._name, fn, *args, **kwargs)
         self._jobs.add(future)
         future.add_done_callback(self._jobs.discard)
         return future
@@ -209,30 +206,26 @@ class Cluster(Executor):
         """As every executor's; with `cancel_futures` the jobs under way are told to save and leave. The scheduler and
         its workers stay."""
         if cancel_futures:
-            self._leave.set()
+            self._client.run(_leave, self._name, on_error="ignore")
             wait_for(set(self._jobs), timeout=SAVE)
         self._executor.shutdown(wait=wait and not cancel_futures)
         self._client.close()
 
 
-def _run_leaving(event: str, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """On a scheduler's worker: `fn`, which is told to leave once the scheduler's event of that name is set."""
-    from distributed import Event, get_client
+_told = defaultdict[str, threading.Event](threading.Event)
+"""In a scheduler's worker: what tells the jobs of a driver to leave."""
 
-    told, leave, over = Event(event, client=get_client()), threading.Event(), threading.Event()
 
-    def look() -> None:
-        while not over.wait(LOOK):
-            if told.is_set():
-                leave.set()
-                return
+def _leave(driver: str) -> None:
+    _told[driver].set()
 
-    before = LEAVE.set(leave)
-    threading.Thread(target=look, daemon=True).start()
+
+def _run_leaving(driver: str, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """On a scheduler's worker: `fn`, which is told to leave once `_leave` has run there."""
+    before = LEAVE.set(_told[driver])
     try:
         return fn(*args, **kwargs)
     finally:
-        over.set()
         LEAVE.reset(before)
 
 

@@ -14,7 +14,7 @@ from statemix import __version__
 from statemix.nn import MIXERS
 from statemix.tasks import get_task
 from statemix.training import Config, check, flatten, parse_override, shorten_warmup
-from statemix_research.sweeps.models import ShapesOnly, Skipped, get_model_spec, sized
+from statemix_research.sweeps.models import Skipped, get_model_spec, sized
 from statemix_research.sweeps.store import Job, key_of
 from statemix_research.sweeps.tasks import get_task_spec
 
@@ -178,8 +178,7 @@ def resolved(content: Mapping[str, Any], checked: bool = True, *, shorten: bool 
     config = shorten_warmup(config) if shorten else config
     plain = config.to_dict()
     if checked:
-        with ShapesOnly():
-            check(config)
+        check(config)
     plain["task"] = {**_task_options(json.dumps(plain["task"])), "name": plain["task"]["name"]}
     defaults = _mixer_defaults(plain["mixer"]["name"])
     for key, value in plain["mixer"].items():

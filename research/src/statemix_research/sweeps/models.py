@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from statemix.analysis import parameters, state_size
 from statemix.nn import MIXERS, build_mixer
@@ -109,43 +108,10 @@ def get_model_spec(name: str) -> ModelSpec:
     return MODEL_SPECS[name]
 
 
-ELEMENTWISE = ("neg", "log", "log1p", "exp", "expm1", "mul", "add", "sub", "__rsub__", "pow", "full_like")
-"""Functions whose result has the size of their arguments."""
-
-CREATION: dict[Any, Callable[..., Tensor]] = {
-    torch.linspace: lambda start, end, steps, **named: torch.empty(steps, **named),
-    torch.randn: torch.empty,
-}
-"""Functions that create a tensor with values, and the same without them."""
-
-
-class ShapesOnly(TorchFunctionMode):
-    """Builds modules on the meta device without computing anything for their weights.
-
-    On that device torch evaluates some functions in Python, and imports its compiler for that, which takes seconds.
-    """
-
-    def __torch_function__(
-        self, function: Any, types: Any, arguments: Sequence[Any] = (), named: dict[str, Any] | None = None
-    ) -> Any:
-        named, name = named or {}, function.__name__
-        if function in CREATION and named.get("device") == torch.device("meta"):
-            return CREATION[function](*arguments, **named)
-        given = arguments[0] if function is torch.stack else (*arguments, *named.values())
-        tensors = [one for one in given if isinstance(one, Tensor) and one.is_meta]
-        if tensors and name.endswith("_") and not name.endswith("__"):  # fills it in place
-            return tensors[0]
-        if len({one.shape for one in tensors}) == 1 and name in ELEMENTWISE:
-            return tensors[0].detach()
-        if tensors and function is torch.stack and len(arguments) == 1 and not named:
-            return tensors[0].new_empty(len(tensors), *tensors[0].shape)
-        return function(*arguments, **named)
-
-
 @functools.lru_cache(maxsize=100_000)
 def counted(mixer: str, dim: int, count: Callable[[Any], int]) -> int:
     """A count of a mixer, given as JSON, that is built without memory."""
-    with ShapesOnly(), torch.device("meta"):
+    with torch.device("meta"):
         return count(build_mixer(**json.loads(mixer), dim=dim))
 
 
@@ -221,17 +187,6 @@ def _of_width(spec: ModelSpec, dim: int, width: int) -> dict[str, Any]:
 
 
 def nearest_width(count: Callable[[int], int], size: int) -> int:
-    """The width from 1 to `MAX_WIDTH` whose count is nearest to `size`; counts grow with the width, mostly in a line.
-
-    Bisection looks first where the line through the counts at both ends meets `size`.
-    """
-    low, high = 1, 8
-    while count(high) < size and high < MAX_WIDTH:
-        low, high = high, min(8 * high, MAX_WIDTH)
-    while high - low > 1:
-        slope = (count(high) - count(low)) / (high - low)
-        guess = low + int((size - count(low)) / max(slope, 1e-9))
-        for width in (guess, guess + 1, (low + high) // 2):
-            if low < width < high:
-                low, high = (width, high) if count(width) < size else (low, width)
-    return min((low, high), key=lambda width: abs(count(width) - size))
+    """The width from 1 to `MAX_WIDTH` whose count is nearest to `size`; counts grow with the width."""
+    width = 1 + bisect.bisect_left(range(1, MAX_WIDTH), size, key=count)
+    return min((max(1, width - 1), width), key=lambda one: abs(count(one) - size))

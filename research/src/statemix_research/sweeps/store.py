@@ -15,6 +15,7 @@ import re
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,7 +57,8 @@ def key_of(kind: str, content: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-class Found(NamedTuple):
+@dataclass
+class Found:
     """What a store holds of a job: its status, and the content of its files, as far as they are there.
 
     Attributes:
@@ -64,11 +66,11 @@ class Found(NamedTuple):
         damage: The file that is damaged, and how.
     """
 
-    status: str
+    status: str = MISSING
     summary: dict[str, Any] | None = None
     history: Sequence[dict[str, Any]] = ()
-    curves: Mapping[str, Mapping[str, Any]] = {}
-    probed: Mapping[str, Mapping[str, Any]] = {}
+    curves: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    probed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     damage: str = ""
 
 
@@ -98,7 +100,13 @@ class Store:
 
     def probed(self, key: str, name: str) -> dict[str, Any] | None:
         """The result of a probe of a trained model, else None. RunError for a damaged file."""
-        return _read_probe(self.probe_path(key, name), name, key)
+        path, gives = self.probe_path(key, name), PROBES[name].gives
+        if not _is_there(path):
+            return None
+        result = read_json(path)
+        with _damage(path):
+            fields.check_fields(result, {**fields.PROBED, "run": fields.one_of(key)}, gives)
+        return {one: result[one] for one in gives}
 
     def probe_path(self, key: str, name: str) -> Path:
         """Where the result of a probe lies."""
@@ -107,7 +115,16 @@ class Store:
 
     def attempts(self, key: str) -> list[dict[str, Any]]:
         """The lines of the run's history, less one that was cut off by a kill. RunError for a damaged one."""
-        return read_history(self.history_path(key), key)
+        path, lines = self.history_path(key), []
+        for number, text in enumerate(_read(path).split(b"\n") if _is_there(path) else (), 1):
+            if _is_cut_off(text):
+                continue
+            with _damage(f"{path} line {number}"):
+                line = unseal(fields.parse(text))
+                needed = ("event", "time", *FACTS.get(str(line.get("event")), ()))
+                fields.check_fields(line, {**fields.EVENT, "run": fields.one_of(key)}, needed)
+            lines.append(line)
+        return lines
 
     def history_path(self, key: str) -> Path:
         """Where the history of a run lies."""
@@ -148,44 +165,43 @@ class Store:
     def read(self, job: Job, *, under_way: bool = False) -> Found:
         """Everything that is kept of a job, every file checked; the configuration of a run `under_way` only if so
         wished: a sweep leaves that to the worker."""
-        folder, found = RunFolder(self.folder(job.key)), Found(MISSING)
-        if not os.path.lexists(folder.path):
-            return found
-        try:
-            if not folder.path.is_dir():
-                raise RunError(f"{folder.path} is not a folder, expected one of a run")
-            found = found._replace(summary=_read_summary(folder, job.kind))
-            found = found._replace(history=self.attempts(job.key))
-            if found.summary is not None:
-                return self._read_ended(job, folder, found)
-            status = UNFINISHED if failure_of(found.history) is None else FAILED
-            if under_way and status == UNFINISHED and folder.config.exists():
-                _check_config(folder.config, job)
-            return found._replace(status=status)
-        except RunError as error:
-            return found._replace(status=DAMAGED, damage=str(error))
+        found = Found()
+        if os.path.lexists(self.folder(job.key)):
+            try:
+                self._fill(found, job, under_way)
+            except RunError as error:
+                found.status, found.damage = DAMAGED, str(error)
+        return found
 
-    def _read_ended(self, job: Job, folder: RunFolder, found: Found) -> Found:
-        if not found.history and self.history_path(job.key).exists():
-            raise RunError(f"{self.history_path(job.key)} is damaged: it is empty")
-        summary: dict[str, Any] = found.summary or {}
+    def _fill(self, found: Found, job: Job, under_way: bool) -> None:
+        """Read all files of a run. RunError for the first that is damaged."""
+        folder, history = RunFolder(self.folder(job.key)), self.history_path(job.key)
+        if not folder.path.is_dir():
+            raise RunError(f"{folder.path} is not a folder, expected one of a run")
+        found.summary, found.history = _read_summary(folder, job.kind), self.attempts(job.key)
+        found.status = UNFINISHED if failure_of(found.history) is None else FAILED
+        if found.summary is None:
+            if under_way and found.status == UNFINISHED and folder.config.exists():
+                _check_config(folder.config, job)
+            return
+        if not found.history and history.exists():
+            raise RunError(f"{history} is damaged: it is empty")
         if job.kind == "train" or folder.config.exists():  # a timing need not have one
             _check_config(folder.config, job)
-        curves = _last_lines(folder.metrics, summary) if job.kind == "train" else {}
+        if job.kind == "train":
+            found.curves = _last_lines(folder.metrics, found.summary)
         every = {name: self.probed(job.key, name) for name in job.probes}
-        probed = {name: one for name, one in every.items() if one is not None}
-        if summary["status"] == DIVERGED:
-            status = DIVERGED
-        elif len(probed) == len(every):
-            status = FINISHED
-        else:
-            status = UNFINISHED if failure_of(found.history) is None else FAILED
-        return found._replace(status=status, curves=curves, probed=probed)
+        found.probed = {name: one for name, one in every.items() if one is not None}
+        if found.summary["status"] == DIVERGED:
+            found.status = DIVERGED
+        elif len(found.probed) == len(every):
+            found.status = FINISHED
 
 
 def _check_config(path: Path, job: Job) -> None:
     """RunError for a configuration that is missing, damaged or another run's."""
-    content = _read_object(path)
+    _is_there(path)
+    content = read_json(path)
     with _damage(path):
         if (key := key_of(job.kind, content)) != job.key:
             raise ValueError(f"its content has the key {key}, expected {job.key}")
@@ -214,12 +230,6 @@ def _is_there(path: Path) -> bool:
         raise RunError(f"cannot read {path}: {error.strerror}") from None
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    """A JSON object. RunError for a file that is missing or damaged, and whatever is no file of the run's own."""
-    _is_there(path)
-    return read_json(path)
-
-
 def _read_summary(folder: RunFolder, kind: str) -> dict[str, Any] | None:
     """The summary of a run that has nothing left to do, else None. RunError for a damaged one."""
     if not _is_there(folder.summary):
@@ -230,29 +240,6 @@ def _read_summary(folder: RunFolder, kind: str) -> dict[str, Any] | None:
         with _damage(folder.summary):
             fields.check_fields(summary, {**fields.SUMMARY, "accuracy": fields.SCORES}, needed)
     return summary
-
-
-def _read_probe(path: Path, name: str, run: str) -> dict[str, Any] | None:
-    """The result of a probe of a run, if there is one. RunError for a damaged file."""
-    if not _is_there(path):
-        return None
-    result, gives = _read_object(path), PROBES[name].gives
-    with _damage(path):
-        fields.check_fields(result, {**fields.PROBED, "run": fields.one_of(run)}, gives)
-    return {key: result[key] for key in gives}
-
-
-def read_history(path: Path, run: str) -> list[dict[str, Any]]:
-    """The lines of a run's history, less one that was cut off by a kill. RunError for a damaged one."""
-    lines, expected = [], {**fields.EVENT, "run": fields.one_of(run)}
-    for number, text in enumerate(_read(path).split(b"\n") if _is_there(path) else (), 1):
-        if _is_cut_off(text):
-            continue
-        with _damage(f"{path} line {number}"):
-            line = unseal(fields.parse(text))
-            fields.check_fields(line, expected, ("event", "time", *FACTS.get(str(line.get("event")), ())))
-        lines.append(line)
-    return lines
 
 
 def _is_cut_off(text: bytes) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from statemix.analysis import parameters
 from statemix.environment import describe
@@ -17,6 +17,8 @@ from statemix.nn import build_mixer
 from statemix.ops import bdlru_scan, in_fast_format
 from statemix.timing import time_calls
 from statemix.training.files import write_json
+from statemix_research.baselines.associative import gated
+from statemix_research.baselines.passes import layer_passes
 from statemix_research.sweeps.grid import Cell, InvalidCell, Labels
 from statemix_research.sweeps.models import Skipped, get_model_spec, sized
 from statemix_research.sweeps.store import Job, key_of
@@ -28,24 +30,9 @@ LAYER_BUDGET_MS = 4000.0
 """Milliseconds that the samples of one layer may take."""
 
 
-def _combine(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """h → A₂ (A₁ h + b₁) + b₂ for A [..., m, m] and b [..., m]."""
-    (a1, b1), (a2, b2) = first, second
-    return a2 @ a1, (a2 @ b1.unsqueeze(-1)).squeeze(-1) + b2
-
-
-def _associative(gates: Tensor, values: Tensor) -> Tensor:
-    """torch's generic associative scan over pairs (A, b), differentiated by autograd."""
-    from torch._higher_order_ops.associative_scan import associative_scan
-
-    gates = torch.softmax(gates, dim=-1)  # [B, T, N, m, m + 1]
-    pairs = (gates[..., :-1].contiguous(), (gates[..., -1] * values).contiguous())
-    return associative_scan(_combine, pairs, dim=1, combine_mode="generic")[1]
-
-
 SCANS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "sequential loop": lambda gates, values: bdlru_scan(gates, values, backend="reference")[0],
-    "parallel (associative scan)": _associative,
+    "parallel (associative scan)": lambda gates, values: gated(gates, values)[1],
     "statemix": lambda gates, values: bdlru_scan(gates, values)[0],
 }
 """What figure 5 compares: one step after another, torch's generic parallel scan, and this library's kernels."""
@@ -59,10 +46,8 @@ class Timings:
         if given := list(overrides):
             raise ValueError(f"setting: got {given[0]!r}, expected none (timings have no training)")
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        machine = {
-            "device": device,
-            "hardware": str(describe(device)["device"]),
-        }  # on another it is another run
+        # on another machine it is another run
+        machine = {"device": device, "hardware": str(describe(device)["device"])}
         for labels, content in self._points():
             if isinstance(content, Exception):
                 yield InvalidCell(labels, str(content), isinstance(content, Skipped))
@@ -159,20 +144,8 @@ def _scan(content: Mapping[str, Any], device: torch.device) -> Timed:
 
 
 def _layer(content: Mapping[str, Any], device: torch.device) -> Timed:
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    layer = build_mixer(**content["mixer"], dim=content["dim"]).to(device, dtype)
-    for parameter in layer.parameters():  # matrices N(0, 0.02²): with zeros gradients would be zeros too
-        if parameter.dim() == 2:
-            nn.init.normal_(parameter, 0.0, 0.02)
+    layer = build_mixer(**content["mixer"], dim=content["dim"])
     shape = [content[name] for name in ("batch", "length", "dim")]
-    x, grad = (torch.randn(shape, device=device, dtype=dtype) for _ in range(2))
-    inputs = (x.requires_grad_(), *layer.parameters())
-
-    def both() -> tuple[Tensor | None, ...]:
-        y = layer(x)
-        return torch.autograd.grad(y[0] if isinstance(y, tuple) else y, inputs, grad, allow_unused=True)
-
-    if not all(one is None or one.isfinite().all() for one in both()):
-        name = content["mixer"]["name"]
-        raise RuntimeError(f"{name}: its gradients are not finite, so its time counts for nothing")
-    return {"parameters": parameters(layer)}, both, {"cuda_graph": True, "budget_ms": LAYER_BUDGET_MS}
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    passes = layer_passes(layer, shape, device, dtype)
+    return {"parameters": parameters(layer)}, passes.both, {"cuda_graph": True, "budget_ms": LAYER_BUDGET_MS}

@@ -19,7 +19,6 @@ from __future__ import annotations
 import functools
 import importlib.util
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -29,7 +28,7 @@ from statemix.extras import missing
 from statemix.ops.checks import check_bounds
 from statemix.ops.cpu.workers import share
 from statemix.ops.layout import empty_fast, state_dtype
-from statemix.ops.normalization import CODES
+from statemix.ops.normalization import CODES, gradient_limits
 
 INSTALLED = importlib.util.find_spec("numba") is not None
 """Found out at import: torch.compile traces through the choice of a backend."""
@@ -59,9 +58,9 @@ def forward(
     """states (N innermost, dtype of `values`) and the final state (plain) of one recurrence."""
     initial = initial_state.to(state_dtype(values.dtype)).contiguous()  # [S, N, m]
     states, final = empty_fast(values, "values"), torch.empty_like(initial)
-    strides = (gates.stride(), values.stride())
+    strides, bounds = _strides(gates.stride(), values.stride()), _bounds(values, cu_seqlens)
     tensors = (gates, values, initial, states, final)
-    _run(recurrence, "forward", normalization, values.shape[1], _bounds(values, cu_seqlens), tensors, strides)
+    _run(recurrence, "forward", normalization, values.shape[1], bounds, tensors, strides)
     return states, final
 
 
@@ -75,11 +74,10 @@ def backward(
     d_gates, d_values, d_initial = (
         empty_fast(gates, "gates"), empty_fast(values, "values"), torch.empty_like(initial)
     )  # fmt: skip
-    strides = (gates.stride(), values.stride(), states.stride(), grads.stride())
+    strides = _strides(gates.stride(), values.stride(), states.stride(), grads.stride())
+    bounds = _bounds(values, cu_seqlens)
     tensors = (gates, values, initial, states, grads, d_final, d_gates, d_values, d_initial)
-    _run(
-        recurrence, "backward", normalization, values.shape[1], _bounds(values, cu_seqlens), tensors, strides
-    )
+    _run(recurrence, "backward", normalization, values.shape[1], bounds, tensors, strides)
     return d_gates, d_values, d_initial
 
 
@@ -90,16 +88,17 @@ def step(
     dtype = state_dtype(values.dtype)
     state = (state if state.dtype == dtype else state.to(dtype)).contiguous()
     new = torch.empty_like(state)
-    strides = (_with_time(gates.stride()), _with_time(values.stride()))
+    strides = _strides(gates.stride(), values.stride(), time=(0,))
     tensors = (gates, values, state, NOT_WANTED, new)
     _run(recurrence, "forward", normalization, 1, _whole_rows(state.shape[0], 1), tensors, strides)
     states = new[..., 0] if recurrence == "hlru" else new
     return states if dtype == values.dtype else states.to(values.dtype), new
 
 
-def _with_time(strides: tuple[int, ...]) -> tuple[int, ...]:
-    """Strides of one token with those of a time of one step."""
-    return strides[0], 0, *strides[1:]
+@functools.lru_cache(maxsize=256)
+def _strides(*given: tuple[int, ...], time: tuple[int, ...] = ()) -> tuple[tuple[int, ...], ...]:
+    """Strides of sequence, time (`time`, if a tensor has none), block, row and column, from those of tensors."""
+    return tuple((own[0], *time, *own[1:], 0, 0)[:5] for own in given)
 
 
 def _run(
@@ -111,18 +110,16 @@ def _run(
     sequences, blocks, m = initial.shape
     if not initial.numel():
         return
-    kernels = _kernels(recurrence)
-    items = sequences * -(-blocks // kernels.BLOCKS_PER_ITEM)
-    arguments = (
-        CODES[normalization], (length, blocks, m, gates.shape[-1]), bounds,
-        (_example(values.dtype), _example(initial.dtype)), strides, tensors,
-    )  # fmt: skip
-    call = functools.partial(_call, getattr(kernels, direction))
+    kernel, blocks_per_item = _kernel(recurrence, direction)
+    items = sequences * -(-blocks // blocks_per_item)
+    sizes = (length, blocks, m, gates.shape[-1])
+    arguments = (CODES[normalization], sizes, bounds, _kinds(values.dtype), strides, tensors)
     shares = min(torch.get_num_threads(), items) if gates.numel() >= LEAST_SHARED else 1
     if shares == 1:
-        call(0, items, *arguments)
+        _call(kernel, 0, items, *arguments)
     else:
-        share(call, [items * k // shares for k in range(shares + 1)], *arguments)
+        cuts = [items * k // shares for k in range(shares + 1)]
+        share(functools.partial(_call, kernel), cuts, *arguments)
 
 
 def _call(kernel: Callable[..., None], *arguments: Any) -> None:
@@ -132,18 +129,20 @@ def _call(kernel: Callable[..., None], *arguments: Any) -> None:
 
 
 @functools.cache
-def _kernels(recurrence: str) -> Any:
-    """The module of a recurrence's compiled kernels; an affine one is BD-LRU's without normalisation."""
-    return import_module(f"statemix.ops.cpu.{'hlru' if recurrence == 'hlru' else 'bdlru'}")
+def _kernel(recurrence: str, direction: str) -> tuple[Callable[..., None], int]:
+    """A compiled kernel and how many blocks its work item has; an affine one is BD-LRU's without normalisation."""
+    from statemix.ops.cpu import scans, tiles
+
+    name = "hlru" if recurrence == "hlru" else "bdlru"
+    return getattr(scans, f"{name}_{direction}"), tiles.BLOCKS_PER_ITEM
 
 
 @functools.cache
-def _example(dtype: torch.dtype) -> Any:
-    """An empty array of the numbers that the kernels see in a tensor of a dtype."""
+def _kinds(dtype: torch.dtype) -> tuple[Any, Any, float, float]:
+    """Empty arrays of the numbers that kernels see in tensors of a dtype and in states; limits of its gradients."""
     empty = torch.empty(0, dtype=dtype, device="cpu")
-    if dtype in BITS:  # numpy has no bfloat16, and Numba no float16: the kernels take their bits
-        return empty.view(torch.int16).numpy().view(BITS[dtype])
-    return empty.numpy()
+    stored = empty.view(torch.int16).numpy().view(BITS[dtype]) if dtype in BITS else empty.numpy()
+    return stored, empty.to(state_dtype(dtype)).numpy(), *gradient_limits(dtype)
 
 
 @functools.lru_cache(maxsize=64)

@@ -8,6 +8,7 @@ every module of this folder, it is read from wherever it lies, and whatever goes
 # mypy: ignore-errors
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import pickle
@@ -16,7 +17,6 @@ import sys
 import uuid
 import warnings
 from pathlib import Path
-from types import CodeType
 
 import llvmlite
 import numba
@@ -30,34 +30,15 @@ from numba.misc.appdirs import AppDirs
 DIGEST_BYTES = hashlib.sha256().digest_size
 
 
-def _parts(code):
-    """What a code object does, as text that does not depend on where or when it was read."""
-    yield repr((code.co_code, code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars))
-    yield repr((code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags))
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _parts(constant)
-        else:
-            yield repr(sorted(constant, key=repr) if isinstance(constant, frozenset) else constant)
-
-
 def code_digest(package):
-    """A digest of what Python runs for every module of a package: of its sources, its bytecode or an archive.
-
-    ImportError where no module is found, or one has no code to read.
-    """
+    """A digest of every module of a package as its loader reads it: a source file, bytecode or a part of an archive."""
     digest = hashlib.sha256()
     names = sorted(module.name for module in pkgutil.iter_modules(sys.modules[package].__path__))
     if not names:
         raise ImportError(f"{package}: no modules found", name=package)
     for name in names:
-        full = f"{package}.{name}"
-        code = importlib.util.find_spec(full).loader.get_code(full)
-        if code is None:
-            raise ImportError(f"{full}: no code found", name=full)
-        digest.update(full.encode())
-        for part in _parts(code):
-            digest.update(part.encode("utf-8", "surrogatepass"))
+        spec = importlib.util.find_spec(f"{package}.{name}")
+        digest.update(spec.name.encode() + spec.loader.get_data(spec.origin))
     return digest.hexdigest()
 
 
@@ -93,16 +74,14 @@ def _write(path, payload):
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("xb") as file:
-                file.write(hashlib.sha256(payload).digest() + payload)
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        temporary.write_bytes(hashlib.sha256(payload).digest() + payload)
+        temporary.replace(path)
+        return True
     except (OSError, ValueError):
         return False
-    return True
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            temporary.unlink(missing_ok=True)
 
 
 class KernelCache(NullCache):

@@ -148,22 +148,3 @@ def _store(x, target):
         return np.int16(y | ((bits >> np.uint32(16)) & np.uint32(0x8000)))
 
     return half
-
-
-def gradient_limits(target):
-    """Of the dtype of an array: the sum of a row below which its gradients may overflow, and the largest number."""
-    return target
-
-
-_LIMITS = {
-    types.uint16: (2.0**-63, (2.0 - 2.0**-7) * 2.0**127),
-    types.int16: (2.0**-14, 65504.0),
-    types.float32: (2.0**-63, float(np.finfo(np.float32).max)),
-    types.float64: (2.0**-511, float(np.finfo(np.float64).max)),
-}
-
-
-@overload(gradient_limits)
-def _gradient_limits(target):
-    limits = _LIMITS[target.dtype]
-    return lambda target: limits
