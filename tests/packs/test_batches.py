@@ -129,6 +129,7 @@ def test_a_data_loader_reads_ahead(pack, workers):
         ({"length": True}, "length: got True, expected an integer"),
         ({"length": 10**7}, r"length: got 10000000, expected at most \d+: .* tokens in 'train'"),
         ({"world_size": 3}, "batch_size: got 4, expected a multiple of world_size = 3"),
+        ({"seed": -1}, "seed: got -1, expected None or an integer of at least 0"),
         ({"rank": 2, "world_size": 2}, "rank: got 2, expected 0 to 1"),
     ],
 )

@@ -72,6 +72,8 @@ class Batches(Dataset[Batch]):
             raise ValueError(
                 f"batch_size: got {batch_size}, expected a multiple of world_size = {world_size}"
             )
+        if seed is not None and seed < 0:
+            raise ValueError(f"seed: got {seed}, expected None or an integer of at least 0")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank: got {rank}, expected 0 to {world_size - 1}")
         self.pack, self.batch_size, self.length, self.seed = pack, batch_size, length, seed

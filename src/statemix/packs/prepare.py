@@ -110,7 +110,8 @@ def _encoded(
 ) -> Iterator[tuple[Encoded, dict[str, Any]]]:
     """Batches in the order of the source, encoded in a thread while the next ones are read."""
     waiting: deque[tuple[Future[Encoded], dict[str, Any]]] = deque()
-    with ThreadPoolExecutor(1, thread_name_prefix="encode") as encoder:
+    encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")
+    try:
         for texts, behind in source.batches(state):
             waiting.append((encoder.submit(encode, texts, tokenizer, recipe), behind))
             if len(waiting) > AHEAD:
@@ -118,6 +119,8 @@ def _encoded(
                 yield first.result(), its_state
         for first, its_state in waiting:
             yield first.result(), its_state
+    finally:  # also when nobody wants more
+        encoder.shutdown(cancel_futures=True)
 
 
 def encode(texts: Sequence[str], tokenizer: Tokenizer, recipe: Mapping[str, Any]) -> Encoded:

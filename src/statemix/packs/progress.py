@@ -26,7 +26,8 @@ class Progress:
             from rich.console import Console
             from rich.live import Live
 
-            self._live = Live(console=Console(stderr=True), get_renderable=self.__str__, refresh_per_second=4)
+            plain = Console(stderr=True, markup=False, highlight=False)
+            self._live = Live(console=plain, get_renderable=self.__str__, refresh_per_second=4)
         elif wanted:
             self._lines = Lines(self.__str__, total_tokens or UNKNOWN)
         self._shown: AbstractContextManager[Any] = self._live or self._lines or contextlib.nullcontext()
