@@ -223,6 +223,12 @@ def test_a_pack_whose_tokenizer_was_exchanged(bpe, tmp_path):
         Pack(tmp_path / "pack").text(0)
 
 
+def test_a_file_may_have_any_name(bpe, tmp_path):
+    (tmp_path / "bytes").write_bytes(bpe.read_bytes())
+    prepare(tmp_path / "pack", tokenizer=FileTokenizer(tmp_path / "bytes"), validation=0.0)
+    assert Pack(tmp_path / "pack").text(0) == texts()[0]
+
+
 def test_a_standard_library_bpe(tmp_path):
     """On real text a thousand ids save more than half of the tokens."""
     stdlib = build_source(["stdlib"])

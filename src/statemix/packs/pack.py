@@ -23,6 +23,7 @@ from statemix.packs.tokenizer import (
     FileTokenizer,
     Tokenizer,
     describe_tokenizer,
+    tokenizer_digest,
 )  # fmt: skip
 from statemix.training.files import RunError
 
@@ -133,8 +134,8 @@ class Pack:
     def tokenizer(self) -> Tokenizer:
         """What encoded the pack. RunError when its file was changed."""
         described = self.meta["recipe"]["tokenizer"]
-        if described["name"] == ByteTokenizer.name:
-            return ByteTokenizer()
+        if described["sha256"] == tokenizer_digest(plain := ByteTokenizer()):
+            return plain
         path = self.folder / TOKENIZER
         if not path.is_file():
             raise RunError(f"{path} is missing: put back the tokenizer {described['name']}")
