@@ -172,6 +172,29 @@ def test_an_unfinished_pack_of_other_settings(tmp_path, full_disk, monkeypatch):
     assert contents(tmp_path) == contents(tmp_path.with_name("other"))
 
 
+@pytest.mark.parametrize("wanted", [1, 4])
+def test_sigkill_while_an_unfinished_pack_is_discarded(tmp_path, full_disk, monkeypatch, wanted):
+    full_disk(9)
+    with pytest.raises(RunError):
+        prepare(tmp_path)
+    monkeypatch.undo()
+    unlink, seen = Path.unlink, []
+
+    def deadly(self, missing_ok=False):
+        if self.suffix in (".bin", ".idx"):
+            seen.append(self)
+        if len(seen) == wanted:
+            os.kill(os.getpid(), signal.SIGKILL)
+        unlink(self, missing_ok)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "unlink", deadly)
+        assert killed_in(lambda: prepare(tmp_path, validation=0.2, resume=False))
+    prepare(tmp_path, validation=0.2)
+    prepare(tmp_path.with_name("other"), validation=0.2)
+    assert contents(tmp_path) == contents(tmp_path.with_name("other"))
+
+
 def test_two_processes_do_not_share_a_folder(tmp_path):
     from filelock import FileLock
 

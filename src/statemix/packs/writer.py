@@ -76,13 +76,13 @@ class Writer:
 
     def _begin(self) -> None:
         """Claim an empty folder, or one that holds an unfinished pack, which is discarded."""
-        if (self.folder / UNFINISHED).is_file():
-            for split in SPLITS:
-                for path in self.folder.glob(f"{split}-*.*"):
-                    path.unlink()
-        elif others := sorted(path.name for path in self.folder.iterdir() if not path.name.startswith(".")):
+        others = sorted(path.name for path in self.folder.iterdir() if not path.name.startswith("."))
+        if others and UNFINISHED not in others:
             raise ValueError(f"{self.folder} holds {others[0]}, expected an empty folder or a pack")
-        self._save()
+        self._save()  # from here on, nobody goes on with what is removed
+        for split in SPLITS:
+            for path in self.folder.glob(f"{split}-*.*"):
+                path.unlink()
 
     def _continue(self, there: Mapping[str, Any]) -> None:
         mend = "choose another folder, or discard it with --no-resume"
