@@ -138,6 +138,15 @@ def test_sizes_that_do_not_fit(pack, options, said):
         Batches(pack, **{"batch_size": 4, "length": T, **options})
 
 
+def test_the_longest_sequence(pack):
+    """It holds every token, the last one as a target alone."""
+    whole = Batches(pack, 1, pack.tokens - 1)
+    assert whole.sequences == 1
+    assert whole[5].tokens[0].tolist() == pack.read(0, pack.tokens).tolist()
+    with pytest.raises(ValueError, match=f"expected at most {pack.tokens - 1}: "):
+        Batches(pack, 1, pack.tokens)
+
+
 def test_negative_steps(pack):
     with pytest.raises(IndexError, match="step: got -1"):
         Batches(pack, 4, T)[-1]

@@ -71,6 +71,18 @@ def test_sigkill_in_the_middle_of_a_file(tmp_path, untouched, wanted):
     assert contents(tmp_path) == contents(untouched)
 
 
+def test_killed_between_the_last_shard_and_the_end(tmp_path):
+    """All tokens that were wanted are there: nothing is added."""
+    with pytest.MonkeyPatch.context() as patch:
+        seen = deadly_renames(patch, "never", 0)
+        prepare(tmp_path / "whole", max_tokens=60_000)
+    with pytest.MonkeyPatch.context() as patch:
+        deadly_renames(patch, "after", len(seen) - 1)
+        assert killed_in(lambda: prepare(tmp_path / "pack", max_tokens=60_000))
+    prepare(tmp_path / "pack", max_tokens=60_000)
+    assert contents(tmp_path / "pack") == contents(tmp_path / "whole")
+
+
 def test_killed_again_and_again(tmp_path, untouched):
     """Each run gets one shard further than the one before; the end is the same."""
     with pytest.MonkeyPatch.context() as patch:

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from statemix.packs import DATA_SETS, Chain, DataSet, Pack, build_source, prepare_pack
+from statemix.packs import DATA_SETS, Chain, DataSet, Documents, Pack, build_source, prepare_pack
 from statemix.training.files import RunError
 from tests.packs.small import contents, python, texts
 
@@ -243,6 +243,14 @@ def test_missing_and_empty_texts_are_left_out(tmp_path):
     lines = [{"text": "one"}, {"text": None}, {"text": ""}, {"id": 3}, {"text": "two\x00 \u2028"}]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert read(build_source([tmp_path / "a.jsonl"])) == ["one", "two\x00 \u2028"]
+
+
+def test_halves_of_characters_are_replaced():
+    """They have no UTF-8; a tokenizer would refuse the whole batch."""
+    assert read(Documents("halves", [("a", lambda: "a\ud800b"), ("b", lambda: "fine")], {})) == [
+        "a?b",
+        "fine",
+    ]
 
 
 def test_compressed(tmp_path):
