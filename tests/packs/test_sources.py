@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import sys
+from pathlib import PurePath
 
 import pytest
 
@@ -299,6 +300,8 @@ def test_the_standard_library_is_the_same_in_every_process(monkeypatch):
     assert done.stdout.strip() == digest.hexdigest(), done.stderr
     assert sum(map(len, every)) > 5e6
     names = [name for name, _ in source.documents]
+    files = [PurePath(name) for name in names if name.endswith(".py")]
+    assert files == sorted(files)
     assert len(set(names)) == len(names) and "argparse.py" in names and "topic assert" in names
     assert not [name for name in names if "site-packages" in name or "/test/" in name]
     assert any("Return the absolute value of the argument." in text for text in every)
