@@ -302,3 +302,31 @@ def test_nothing_is_said_where_all_is_well(places):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert hits(fresh()) == 0 and hits(fresh()) == 1
+
+
+@pytest.mark.skipif(cache.fcntl is None, reason="no file locks here")
+def test_a_process_waits_for_the_one_that_compiles_and_is_not_held_up_by_a_dead_one(tmp_path, monkeypatch):
+    code = (
+        "import sys; from statemix.ops.cpu import cache; f = cache._lock('k.lock'); print(); sys.stdin.read()"
+    )
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        monkeypatch.setattr(cache, "folders", lambda: [tmp_path])
+        waiting = threading.Thread(target=lambda: cache._lock("k.lock").close())
+        waiting.start()
+        waiting.join(0.3)
+        assert waiting.is_alive()
+        other.kill()
+        waiting.join(10)
+        assert not waiting.is_alive()
+
+
+def test_what_another_process_has_compiled_meanwhile_is_taken(places, monkeypatch):
+    def while_waiting(name):
+        monkeypatch.setattr(cache, "_lock", lambda name: None)
+        fresh()(3)
+
+    monkeypatch.setattr(cache, "_lock", while_waiting)
+    assert hits(fresh()) == 1

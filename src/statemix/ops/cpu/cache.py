@@ -14,6 +14,7 @@ import importlib.util
 import pickle
 import pkgutil
 import sys
+import time
 import uuid
 import warnings
 from pathlib import Path
@@ -27,7 +28,14 @@ from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 from numba.misc.appdirs import AppDirs
 
+try:
+    import fcntl
+except ImportError:  # Windows: several processes may compile one kernel at a time
+    fcntl = None
+
 DIGEST_BYTES = hashlib.sha256().digest_size
+PATIENCE = 120.0
+"""Seconds that a process waits for another that compiles the same kernel."""
 
 
 def code_digest(package):
@@ -84,13 +92,43 @@ def _write(path, payload):
             temporary.unlink(missing_ok=True)
 
 
+def _lock(name):
+    """A file that this process holds a lock on until it is closed, in the first folder that takes it; None if none.
+
+    It is freed however the process ends, and a forked child does not hold it.
+    """
+    for folder in folders() if fcntl else ():
+        with contextlib.suppress(OSError, ValueError):
+            folder.mkdir(parents=True, exist_ok=True)
+            file = (folder / name).open("wb")
+            _wait(file)
+            return file
+    return None
+
+
+def _wait(file):
+    """Lock a file, or go on without after `PATIENCE` seconds, or where a file system has no locks."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except (BlockingIOError, PermissionError):  # held by another process
+            time.sleep(0.05)
+        except OSError:
+            return
+
+
 class KernelCache(NullCache):
-    """The cache of one kernel, as Numba's dispatcher calls it."""
+    """The cache of one kernel, as Numba's dispatcher calls it.
+
+    Processes that start together share the work: one compiles a kernel, the others wait for its file.
+    """
 
     _warned = False
 
     def __init__(self, function):
-        self._name = function.__name__
+        self._name, self._lock = function.__name__, None
         self._base = (
             CODE, function.__module__, function.__qualname__,
             sys.implementation.cache_tag, numba.__version__, llvmlite.__version__, np.__version__,
@@ -101,26 +139,46 @@ class KernelCache(NullCache):
         return f"statemix-{self._name}-{key[:32]}.nbc"
 
     def load_overload(self, sig, target_context):
-        """The compiled kernel for a signature, or None."""
+        """The compiled kernel for a signature; None, and the right to compile it, if it lies nowhere."""
         target_context.refresh()
         if CODE is None:
             return None
         try:
             name = self._file(sig, target_context.codegen())
-            for folder in folders():
-                payload = _read(folder / name)
-                if payload is not None:
-                    return CompileResult._rebuild(target_context, *pickle.loads(payload))
+            kernel = self._load(name, target_context)
+            if kernel is None:
+                self._lock = _lock(f"{name}.lock")
+                kernel = self._load(name, target_context)  # what another process has written meanwhile
         except Exception:  # whatever a foreign or half-fitting file raises: it is compiled anew
             return None
+        if kernel is not None:
+            self._free()
+        return kernel
+
+    @staticmethod
+    def _load(name, target_context):
+        for folder in folders():
+            payload = _read(folder / name)
+            if payload is not None:
+                return CompileResult._rebuild(target_context, *pickle.loads(payload))
         return None
+
+    def _free(self):
+        """Let the processes that wait for this kernel go on."""
+        if self._lock is not None:
+            with contextlib.suppress(OSError):
+                Path(self._lock.name).unlink()
+            self._lock.close()
+            self._lock = None
 
     def save_overload(self, sig, data):
         """Write a compiled kernel to the first folder that takes it; warn once if none does."""
         if CODE is None:
             return
         name, payload, places = self._file(sig, data.codegen), dumps(data._reduce()), folders()
-        if any(_write(folder / name, payload) for folder in places) or KernelCache._warned:
+        written = any(_write(folder / name, payload) for folder in places)
+        self._free()
+        if written or KernelCache._warned:
             return
         KernelCache._warned = True
         warnings.warn(

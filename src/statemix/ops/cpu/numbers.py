@@ -12,17 +12,18 @@ from numba.extending import overload
 from statemix.ops.cpu.cache import KernelCache
 
 _FAST = {"contract", "reassoc", "nsz", "arcp", "afn"}  # NaN and infinity keep their meaning
-compiled = njit(nogil=True, fastmath=_FAST, error_model="numpy")
-"""For a helper: it becomes part of the kernels that call it."""
+_HELPER = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+compiled = njit(fastmath=_FAST, **_HELPER)
+"""For a helper: it becomes part of the kernels that call it, and Python cannot."""
 
-in_order = njit(nogil=True, error_model="numpy", fastmath=False)
+in_order = njit(fastmath=False, **_HELPER)
 """For a helper near the ends of the range of numbers: products are taken in the order written. Left unsaid, `fastmath`
 would be the calling kernel's."""
 
 
 def kernel(function):
     """For what Python calls: compiled at the first call with new types, and cached on disk."""
-    dispatcher = compiled(function)
+    dispatcher = njit(function, nogil=True, fastmath=_FAST, error_model="numpy")
     if not config.DISABLE_JIT:
         dispatcher._cache = KernelCache(function)
     return dispatcher
