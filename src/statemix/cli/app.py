@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from statemix.cli import doctor, runs, tasks, tune
+from statemix.cli import doctor, runs, tasks, text, tune
 from statemix.cli.program import Commands, Program
 
 COMMANDS: Commands = {
@@ -27,6 +27,21 @@ TASK_PROGRAM = Program(
     default=tasks.list_tasks,
 )
 
+TEXT: Commands = {
+    "list": (text.list_sources, "statemix text list"),
+    "prepare": (text.prepare, "statemix text prepare --source stdlib --out packs/stdlib"),
+    "tokenizer": (text.tokenizer, "statemix text tokenizer --source stdlib --size 1024"),
+    "show": (text.show, "statemix text show packs/stdlib"),
+}
+
+TEXT_PROGRAM = Program(
+    name="statemix text",
+    help="Prepare text for language models.",
+    commands=TEXT,
+    example="statemix text",
+    default=text.list_sources,
+)
+
 MOVED = {
     "bench": ("python -m benchmarks", "in a clone of the repository"),
     "experiment": ("statemix-research", "pip install -e research, in a clone of the repository"),
@@ -39,7 +54,7 @@ PROGRAM = Program(
     help="Block-diagonal and higher-order linear recurrences for PyTorch.",
     commands=COMMANDS,
     example="statemix demo",
-    groups={"tasks": TASK_PROGRAM},
+    groups={"tasks": TASK_PROGRAM, "text": TEXT_PROGRAM},
     classes={runs.train: runs.TrainCommand},
     moved=MOVED,
 )
