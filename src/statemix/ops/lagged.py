@@ -1,4 +1,4 @@
-"""The states of some steps ago: what an H-LRU reads out, and what a scan's tangent is made of."""
+"""The states of some steps ago: what an H-LRU reads out, a convolution sums and a scan's tangent is made of."""
 
 from __future__ import annotations
 
@@ -35,3 +35,24 @@ def _lagged_packed(states: Tensor, lag: int, initial_state: Tensor | None, cu_se
         entry = (lag - 1 - age).clamp(min=0)
         before = initial_state[sequence, :, entry].to(states.dtype)  # [T, N]
     return torch.where((age >= lag).unsqueeze(-1), inside, before).unsqueeze(0)
+
+
+def newest(x: Tensor, before: Tensor, cu_seqlens: Tensor | None) -> Tensor:
+    """The last k of x [B, T, N] and of what came before them [S, N, k], newest first, with memory of their own."""
+    length, count = x.shape[1], before.shape[2]
+    if length == 0:
+        return before.clone()
+    if cu_seqlens is not None:
+        return _newest_packed(x, before, cu_seqlens)
+    last = x[:, max(length - count, 0) :].flip(1).transpose(1, 2).to(before.dtype)  # [B, N, min(T, k)]
+    return torch.cat([last, before], dim=2)[..., :count].contiguous()
+
+
+def _newest_packed(x: Tensor, before: Tensor, cu_seqlens: Tensor) -> Tensor:
+    """`newest` of packed sequences [1, T, N]: a sequence shorter than k keeps some of what came before."""
+    bounds = cu_seqlens.to(x.device, torch.int64)
+    ends, lengths = bounds[1:, None], bounds.diff()[:, None]  # [S, 1]
+    back = torch.arange(before.shape[2], device=x.device)  # [k]
+    inside = x[0, (ends - 1 - back).clamp(min=0)].transpose(1, 2).to(before.dtype)  # [S, N, k]
+    older = (back - lengths).clamp(min=0)[:, None].expand_as(before)
+    return torch.where((back < lengths)[:, None], inside, before.gather(2, older))
