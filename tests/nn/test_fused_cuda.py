@@ -8,12 +8,11 @@ import pytest
 import torch
 
 from statemix.nn import BDLRU, HLRU
-from statemix.ops import launch as launch_table
 from statemix.ops import projection
 from statemix.ops import triton as backend
 from statemix.ops.layout import split_gates_values
 from tests.ops.cases import relative
-from tests.ops.test_triton_cuda import BOUNDS, cut, launches, one_launch, poisoned
+from tests.ops.test_triton_cuda import BOUNDS, cut, decide, launches, one_launch, poisoned
 
 __all__ = ["poisoned"]  # uninitialised memory is NaN in every test
 
@@ -62,7 +61,7 @@ def test_every_launch_of_the_table(recurrence, direction, m, launch, dtype, monk
     if direction == "forward":
         pytest.skip("reads only")
     T = 16 * launch.num_workers + 3 * launch.block_t + 5
-    monkeypatch.setattr(launch_table, "_choose", one_launch(direction, launch))
+    decide(monkeypatch, one_launch(direction, launch))
     check(recurrence, problem(recurrence, 2, T, 32, m, dtype))
 
 
@@ -80,7 +79,7 @@ def test_every_way(recurrence, m, dtype, monkeypatch):
     with monkeypatch.context() as patch:
         cut(patch, 64)
         check(recurrence, problem(recurrence, 1, 200, 16, m, dtype))
-    monkeypatch.setattr(launch_table, "_choose", lambda *key: None)
+    decide(monkeypatch, lambda *key: None)
     check(recurrence, problem(recurrence, 2, 37, 20, m, dtype))
 
 
