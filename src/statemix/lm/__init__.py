@@ -1,0 +1,1 @@
+"""Language models: evaluated and asked for text."""
