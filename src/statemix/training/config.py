@@ -48,7 +48,7 @@ def check_value(name: str, value: Any) -> None:
 
 def _scalar(name: str, value: Any, kind: type, limits: Mapping[str, Any]) -> Any:
     """`value` as `kind`, within its limits; an int passes for a float. ValueError naming the setting."""
-    if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
+    if isinstance(value, bool) is not (kind is bool) or not isinstance(value, (int, float) if kind is float else kind):
         raise ValueError(f"{name}: got {value!r}, expected {kind.__name__}")
     low, high, choices = limits.get("low"), limits.get("high"), limits.get("choices")
     if choices is not None and value not in choices:
