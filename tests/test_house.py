@@ -182,7 +182,8 @@ def test_extras():
     assert named["train"] == {"typer", "rich", "safetensors", "tomli"}
     assert named["report"] == {"matplotlib", "jinja2", "pandas"}
     assert named["text"] == {"datasets", "tokenizers", "numpy", "filelock"}
-    assert named.keys() == {"cpu", "gpu", "train", "tensorboard", "report", "text", "docs", "all", "dev"}
+    assert named["eval"] == {"lm-eval"}
+    assert named.keys() == {"cpu", "gpu", "train", "tensorboard", "report", "text", "eval", "docs", "all", "dev"}
 
 
 def pins():

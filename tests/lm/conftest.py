@@ -8,6 +8,7 @@ pytest.importorskip("numpy")
 pytest.importorskip("filelock")
 
 from statemix.packs import Pack
+from tests.lm.small import finish
 from tests.packs.small import prepare
 
 
@@ -17,3 +18,9 @@ def pack(tmp_path_factory):
     folder = tmp_path_factory.mktemp("packs") / "pack"
     prepare(folder)
     return Pack(folder, "validation")
+
+
+@pytest.fixture
+def run(pack, tmp_path):
+    """A finished run on that pack."""
+    return finish(tmp_path / "run", pack)

@@ -9,6 +9,7 @@ import torch
 
 from statemix.lm import evaluation, heldout
 from statemix.lm.evaluation import evaluate
+from statemix.lm.loss import IGNORED
 from statemix.packs import Batch, Batches
 from tests.lm.small import losses, model
 
@@ -172,7 +173,7 @@ def test_rows_of_a_group_are_about_equally_long(pack):
     )
     targets = [piece.targets for piece in found]
     assert sum(one.numel() for one in targets) < 1.2 * pack.tokens
-    assert sum(int((one != heldout.IGNORED).sum()) for one in targets) == pack.tokens
+    assert sum(int((one != IGNORED).sum()) for one in targets) == pack.tokens
 
 
 def test_as_plain_data(pack):

@@ -1,4 +1,4 @@
-"""Training language models on packs of text: presets, transformers' Trainer as the engine (extra `lm`).
+"""Language models: trained on packs of text by transformers' Trainer (extra `lm`), evaluated, sampled from.
 
 from statemix.lm import resolve_lm_config, train
 
@@ -8,12 +8,25 @@ summary = train(config, "runs/tiny")
 
 from statemix.lm.build import build_language_model, count_flops
 from statemix.lm.config import LMConfig, resolve_lm_config
+from statemix.lm.evaluation import ContextLoss, Evaluation, evaluate
+from statemix.lm.generation import Rates, Sampling, generate
+from statemix.lm.harness import fast_tokenizer, harness_model, run_tasks
+from statemix.lm.loading import (
+    Loaded,
+    as_hugging_face,
+    folder_tokenizer,
+    load_model,
+    open_pack,
+    save_tokenizer,
+)
 from statemix.lm.loss import LanguageModelLoss, chunked_cross_entropy
 from statemix.lm.presets import PRESETS, SUMMARIES
 from statemix.lm.runs import load_language_model
 from statemix.lm.train import train
 
 __all__ = [
-    "PRESETS", "SUMMARIES", "LMConfig", "LanguageModelLoss", "build_language_model", "chunked_cross_entropy",
-    "count_flops", "load_language_model", "resolve_lm_config", "train",
+    "PRESETS", "SUMMARIES", "ContextLoss", "Evaluation", "LMConfig", "LanguageModelLoss", "Loaded", "Rates",
+    "Sampling", "as_hugging_face", "build_language_model", "chunked_cross_entropy", "count_flops", "evaluate",
+    "fast_tokenizer", "folder_tokenizer", "generate", "harness_model", "load_language_model", "load_model",
+    "open_pack", "resolve_lm_config", "run_tasks", "save_tokenizer", "train",
 ]  # fmt: skip

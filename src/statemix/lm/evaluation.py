@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from statemix.lm.heldout import CUTS, IGNORED, Piece, batch_pieces, count_bytes, pieces
+from statemix.lm.heldout import CUTS, Piece, batch_pieces, count_bytes, pieces
+from statemix.lm.loss import IGNORED
 from statemix.lm.stateful import Stateful, stateful
 from statemix.packs import Batch, Batches, Pack
 

@@ -10,10 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from statemix.lm.loss import IGNORED
 from statemix.packs import Batch, Batches, Pack
-
-IGNORED = -100
-"""The target of places where nothing is predicted."""
 
 WINDOW = 32
 """Groups of rows whose ranges are sorted by length together, so that rows of a group are about equally long."""

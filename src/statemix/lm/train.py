@@ -23,6 +23,7 @@ from statemix.lm.build import build_language_model, build_optimizer, count_flops
 from statemix.lm.checkpoint import Checkpoints, gather_weights
 from statemix.lm.config import RUNTIME_KEYS, LMConfig
 from statemix.lm.data import VALIDATION, build_loader, held_out_batches, pack_id
+from statemix.lm.loading import save_tokenizer
 from statemix.lm.loss import LanguageModelLoss
 from statemix.lm.metrics import LMEvents, Meter, SpikeDetector, memory_bytes, summarize, utilization
 from statemix.lm.processes import add_up, any_of, is_first, on_first, rank, world_size
@@ -329,6 +330,7 @@ class _Run:
         if summary["status"] != "interrupted":
             names = {name.removeprefix("model."): tensor for name, tensor in weights.items()}
             save_weights(self.files.weights, names, self.run_id)
+            save_tokenizer(self.files.path, self.pack.tokenizer)
         write_json(self.files.summary, {**summary, "metrics_sha256": digest})
 
 
