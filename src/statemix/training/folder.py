@@ -109,7 +109,8 @@ class RunFolder:
         if not self.config.exists():
             return write_json(self.config, config.to_dict())
         here, wanted = flatten(read_json(self.config)), flatten(config.to_dict())
-        here.setdefault("training.train_lengths", [])  # earlier versions did not write it
+        if "training.train_lengths" in wanted:
+            here.setdefault("training.train_lengths", [])  # earlier versions did not write it
         ignored = {"version", *self.runtime_keys}
         different = sorted(k for k in (here.keys() | wanted.keys()) - ignored if here.get(k) != wanted.get(k))
         listed = [f"{key}: {here.get(key)!r} in the folder, {wanted.get(key)!r} given" for key in different]
