@@ -287,6 +287,17 @@ def test_any_mixer_on_the_cpu():
         block(x, mask=mask_of(RUNS["left"]))
 
 
+def test_some_layers_may_begin_anew():
+    """None in a list of states."""
+    stack, runs = Stack(build(), build("hlru", conv_size=2)), RUNS["both"]
+    mask = mask_of(runs)
+    x = spoiled(mask)
+    states = [None, map_state(torch.randn_like, stack[1].initial_state(4))]
+    want = stack(x, [stack[0].initial_state(4), states[1]], mask=mask)
+    assert_equal(stack(x, states, mask=mask), want)
+    torch.testing.assert_close(WAYS["packed"](stack.forward, x, states, mask), want)
+
+
 def test_values_with_a_bias_are_packed():
     block = build()
     assert block.keeps_zero

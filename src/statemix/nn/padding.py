@@ -30,12 +30,24 @@ Run = Callable[[Tensor, State, "Tensor | None", "LeftPadding | None"], "tuple[Te
 
 
 def map_state(function: Callable[..., Tensor], *states: State) -> State:
-    """A state of the results of `function` on the tensors that stand in the same places of some states.
+    """A state of the results of `function` on the tensors that stand in the same places of some states; None stays.
 
-    >>> map_state(torch.add, (torch.ones(1), [torch.ones(1)]), (torch.ones(1), [torch.zeros(1)]))
-    (tensor([2.]), [tensor([1.])])
+    Args:
+        function: Takes as many tensors as there are states.
+        *states: Tensors, or (named) tuples or lists of states, alike in structure.
+
+    Raises:
+        TypeError: A state is something else.
+
+    Example:
+        >>> detached = map_state(torch.Tensor.detach, Block(4, BDLRU(4, block_size=2), conv_size=3).initial_state(5))
+        >>> rows = map_state(lambda part: part[[0, 0, 3]], detached)
+        >>> rows.mixer.shape, rows.convolution.shape
+        (torch.Size([3, 2, 2]), torch.Size([3, 4, 2]))
     """
     first = states[0]
+    if first is None:
+        return None
     if isinstance(first, Tensor):
         return function(*states)
     if not isinstance(first, (tuple, list)):
