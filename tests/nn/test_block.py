@@ -24,6 +24,7 @@ PARTS = {
     "all": {"conv_size": 3, "output_gate": True, "mlp": True, "norm": "layer"},
 }
 EVERY_MIXER = pytest.mark.parametrize("mixer", MIXERS)
+PLAIN_AND_ALL = pytest.mark.parametrize("parts", [PARTS["plain"], PARTS["all"]], ids=["plain", "all"])
 EVERY_PART = pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS)
 
 
@@ -128,7 +129,7 @@ def test_packed_is_separate(mixer, parts, lengths):
             torch.testing.assert_close(map_state(lambda one, s=s: one[s : s + 1], final), last)
 
 
-@EVERY_PART
+@PLAIN_AND_ALL
 def test_gradients_flow_to_everything(parts):
     block = build(**parts)
     x, state = inputs(block, 2, 5)
@@ -187,7 +188,7 @@ def test_dropout_is_drawn_in_training_alone():
     torch.testing.assert_close(dropped[~zero], 2 * branch[~zero])
 
 
-@EVERY_PART
+@PLAIN_AND_ALL
 def test_compiles_and_exports(parts):
     block = build(**parts)
     x, state = inputs(block, 2, 5)

@@ -8,7 +8,7 @@ from torch import nn
 
 from statemix.models import LanguageModel
 from statemix.nn import Block, Stack, map_state, padding
-from tests.nn.test_block import MIXERS, PARTS, build, tensors
+from tests.nn.test_block import MIXERS, PARTS, PLAIN_AND_ALL, build, tensors
 
 T = 9
 RUNS = {
@@ -20,7 +20,6 @@ RUNS = {
     "full": [(0, T)] * 4,
 }
 EVERY_RUN = pytest.mark.parametrize("runs", RUNS.values(), ids=RUNS)
-EVERY_PART = pytest.mark.parametrize("parts", [PARTS["plain"], PARTS["all"]], ids=["plain", "all"])
 
 
 def mask_of(runs):
@@ -56,7 +55,7 @@ def assert_equal(have, want):
 
 
 @EVERY_RUN
-@EVERY_PART
+@PLAIN_AND_ALL
 @pytest.mark.parametrize("mixer", MIXERS)
 @torch.no_grad()
 def test_bit_for_bit_as_alone_on_the_cpu(mixer, parts, runs):
@@ -76,7 +75,7 @@ WAYS = {
 
 
 @EVERY_RUN
-@EVERY_PART
+@PLAIN_AND_ALL
 @pytest.mark.parametrize("mixer", MIXERS)
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_is_as_alone(way, mixer, parts, runs):
