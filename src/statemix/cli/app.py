@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from statemix.cli import doctor, lm_inference, runs, tasks, text, tune
+from statemix.cli import doctor, lm, lm_inference, runs, tasks, text, tune
 from statemix.cli.program import Commands, Program
 
 COMMANDS: Commands = {
@@ -43,6 +43,8 @@ TEXT_PROGRAM = Program(
 )
 
 LM: Commands = {
+    "list": (lm.list_presets, "statemix lm list"),
+    "train": (lm.train, "statemix lm train --preset tiny data.pack=packs/stdlib training.steps=200"),
     "eval": (lm_inference.evaluate, "statemix lm eval runs/tiny --length 512"),
     "generate": (lm_inference.generate, 'statemix lm generate runs/tiny --prompt "The state"'),
 }
@@ -52,6 +54,8 @@ LM_PROGRAM = Program(
     help="Train, evaluate and use language models.",
     commands=LM,
     example="statemix lm",
+    default=lm.list_presets,
+    classes={lm.train: lm.TrainCommand},
 )
 
 MOVED = {

@@ -64,7 +64,9 @@ def build_optimizer(model: nn.Module, training: TrainingConfig) -> SkippingAdamW
 def count_flops(config: LMConfig) -> int:
     """FLOPs of a forward pass per token, counted without allocating the model (`statemix.analysis`)."""
     with torch.random.fork_rng(devices=[]):
-        length = config.data.length if _grows(config.mixer, config.model.dim) else min(SHORT, config.data.length)
+        length = (
+            config.data.length if _grows(config.mixer, config.model.dim) else min(SHORT, config.data.length)
+        )
         return flops_per_token_of(lambda: _build(config), 1, length)
 
 

@@ -17,14 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
     get_state_dict,
     set_state_dict,
 )
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from statemix.lm.processes import is_first, on_first
 from statemix.training.files import RunError, read_json, write_json, writing
@@ -39,8 +41,8 @@ UNTOUCHED = "(what was saved before is untouched)"
 class Checkpoints:
     """The checkpoints of a run: a folder in which `step-N` is whole.
 
-    path: the folder. run: the digest of what the run computes, compared when one is loaded. keep: how many of the newest
-    stay.
+    path: the folder. run: the digest of what the run computes, compared when one is loaded. keep: how many stay, the
+    newest.
     """
 
     def __init__(self, path: Path, run: str, keep: int) -> None:
@@ -68,7 +70,9 @@ class Checkpoints:
                 raise RunError(f"{path} {came}: remove {folder} to resume from the checkpoint before it")
         return folder, position
 
-    def save(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, position: Mapping[str, Any]) -> None:
+    def save(
+        self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, position: Mapping[str, Any]
+    ) -> None:
         """Write a checkpoint, put it in place, and remove the oldest. Called by all processes at once.
 
         RunError when it cannot be written, in every process; the checkpoints before stay.
@@ -80,11 +84,11 @@ class Checkpoints:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of one process, and of what torch deprecates in itself
-                dcp.save(state, checkpoint_id=temporary)
+                save(state, checkpoint_id=temporary)
         except BaseException as error:
             if is_first():
                 shutil.rmtree(temporary, ignore_errors=True)
-            if not isinstance(error, (dcp.api.CheckpointException, OSError, RuntimeError)):
+            if not isinstance(error, (CheckpointException, OSError, RuntimeError)):
                 raise
             raise RunError(f"cannot write {final}: {_reason(error)} {UNTOUCHED}") from error
         on_first(lambda: self._finish(temporary, final, {**position, "step": step, "run": self.run}))
@@ -95,12 +99,10 @@ class Checkpoints:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                dcp.load(state, checkpoint_id=folder)
-        except (dcp.api.CheckpointException, OSError, RuntimeError, ValueError, EOFError) as error:
+                load(state, checkpoint_id=folder)
+        except (CheckpointException, OSError, RuntimeError, ValueError, EOFError) as error:
             raise RunError(f"cannot read {folder}: {_reason(error)}") from error
-        set_state_dict(
-            model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"]
-        )
+        set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
 
     def _folder(self, step: int) -> Path:
         return self.path / f"step-{step:08}"
@@ -128,7 +130,8 @@ class Checkpoints:
 def gather_weights(model: nn.Module) -> dict[str, torch.Tensor]:
     """The whole weights on the CPU, in the first process; empty in others. Called by all processes at once."""
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    return dict(get_model_state_dict(model, options=options))
+    weights: Mapping[str, Any] = get_model_state_dict(model, options=options)
+    return dict(weights)
 
 
 def _state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:

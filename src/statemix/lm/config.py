@@ -18,12 +18,13 @@ from statemix.training.config import (
     MAX_STEPS,
     PRECISIONS,
     SEEDS,
-    _known,
-    _Section,
+    Section,
+    build_section,
     flatten,
     setting,
 )
 from statemix.training.resolve import merge, parse_override, read_toml
+from statemix.training.settings import Setting, fields_of
 
 RUNTIME_KEYS = (
     "data.pack", "data.workers", "training.checkpoint_every", "training.compile", "training.device",
@@ -38,7 +39,7 @@ the order in which numbers are added, so the last bits of the losses.
 
 
 @dataclass(frozen=True)
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """The language model around the mixer: arguments of `statemix.models.LanguageModel`."""
 
     section = "model"
@@ -53,7 +54,7 @@ class ModelConfig(_Section):
 
 
 @dataclass(frozen=True)
-class DataConfig(_Section):
+class DataConfig(Section):
     """What is read: a pack of `statemix text prepare`, in sequences."""
 
     section = "data"
@@ -67,7 +68,7 @@ class DataConfig(_Section):
 
 
 @dataclass(frozen=True)
-class TrainingConfig(_Section):
+class TrainingConfig(Section):
     """How the model is trained, logged and saved."""
 
     section = "training"
@@ -78,9 +79,13 @@ class TrainingConfig(_Section):
         0, "sequences that a process computes at once; 0: all of its share", "sequences", low=0
     )
     lr: float = setting(6e-3, "learning rate after warm-up", low=0)
-    warmup: int = setting(1885, "rise of the learning rate from 0; unless given, at most 10 % of the steps", low=0)
+    warmup: int = setting(
+        1885, "rise of the learning rate from 0; unless given, at most 10 % of the steps", low=0
+    )
     schedule: str = setting(
-        "cosine", '"cosine" falls to min_lr at the last step, "constant" stays', choices=("cosine", "constant")
+        "cosine",
+        '"cosine" falls to min_lr at the last step, "constant" stays',
+        choices=("cosine", "constant"),
     )
     min_lr: float = setting(1e-5, "learning rate at the end of the cosine", low=0)
     betas: tuple[float, float] = setting(
@@ -94,16 +99,24 @@ class TrainingConfig(_Section):
     checkpoint_every: int = setting(500, "how often a checkpoint is written", "steps", low=1)
     keep_checkpoints: int = setting(2, "newest checkpoints that are kept", low=1)
     precision: str = setting(
-        "auto", '"bfloat16" (autocast), "float32", or "auto": bfloat16 on a GPU that has it', choices=PRECISIONS
+        "auto",
+        '"bfloat16" (autocast), "float32", or "auto": bfloat16 on a GPU that has it',
+        choices=PRECISIONS,
     )
-    device: str = setting("auto", '"cpu", "cuda", or "auto": a GPU when there is one', choices=("auto", "cpu", "cuda"))
+    device: str = setting(
+        "auto", '"cpu", "cuda", or "auto": a GPU when there is one', choices=("auto", "cpu", "cuda")
+    )
     sharding: str = setting(
         "ddp", 'several processes: "ddp" copies the model to each, "fsdp" shards it', choices=("ddp", "fsdp")
     )
     compile: bool = setting(False, "whether each block is compiled by torch.compile")
-    loss_chunk: int = setting(0, "tokens whose logits exist at once; 0: chosen by their size", "tokens", low=0)
+    loss_chunk: int = setting(
+        0, "tokens whose logits exist at once; 0: chosen by their size", "tokens", low=0
+    )
     tensorboard: str = setting(
-        "auto", 'TensorBoard events: "on", "off", or "auto": when it is installed', choices=("auto", "on", "off")
+        "auto",
+        'TensorBoard events: "on", "off", or "auto": when it is installed',
+        choices=("auto", "on", "off"),
     )
 
 
@@ -144,8 +157,8 @@ class LMConfig:
             if (name := kind.section) in content:
                 if not isinstance(content[name], Mapping):
                     raise ValueError(f"{name}: got {content[name]!r}, expected a table of settings")
-                built[name] = _known(f"{name}.", content[name], kind)
-        return _known("", built, cls)  # type: ignore[no-any-return]
+                built[name] = build_section(f"{name}.", content[name], kind)
+        return build_section("", built, cls)  # type: ignore[no-any-return]
 
 
 def resolve_lm_config(
@@ -189,3 +202,10 @@ def check_batches(config: LMConfig, processes: int) -> int:
             f"of {processes} processes has in a step"
         )
     return share // micro
+
+
+def settings() -> dict[str, list[Setting]]:
+    """Every setting by what it belongs to, for `--help` and completion."""
+    sections = (ModelConfig, DataConfig, TrainingConfig)
+    found = {kind.section: list(fields_of(kind, f"{kind.section}.")) for kind in sections}
+    return {"mixer": [Setting("mixer.name", '"bdlru"', "a mixer by name; mixer.…: its arguments")], **found}

@@ -21,8 +21,8 @@ def pack_id(pack: Pack) -> str:
     return digest_of({"splits": pack.meta["splits"], "tokenizer": pack.meta["recipe"]["tokenizer"]["sha256"]})
 
 
-def arguments(batch: Batch) -> dict[str, Tensor]:
-    """A batch as the arguments of `LanguageModelLoss`."""
+def arguments(batch: Any) -> dict[str, Tensor]:
+    """A `Batch` as the arguments of `LanguageModelLoss`."""
     tensors = {"tokens": batch.tokens}
     return tensors if batch.cu_seqlens is None else tensors | {"cu_seqlens": batch.cu_seqlens}
 

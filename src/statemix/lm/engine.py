@@ -1,7 +1,7 @@
 """The engine: transformers' Trainer over accelerate, with our batches, loss, optimiser and callbacks.
 
-The Trainer runs the steps: gradient accumulation, clipping, DDP, the end of the training. What it does not do exactly as
-a resumed run needs it is done in callbacks, which are its public interface: `Progression` in `statemix.lm.train`.
+The Trainer runs the steps: gradient accumulation, clipping, DDP, the end of the training. What a resumed run needs
+exactly happens in its callbacks (`statemix.lm.callbacks`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from statemix.training.build import learning_rate
 
 
 def build_arguments(config: LMConfig, folder: Path) -> TrainingArguments:
-    """What the Trainer is told, which also joins the processes of torchrun. ValueError when the batch does not divide."""
+    """What the Trainer is told; joins the processes of torchrun. ValueError for a batch without equal shares."""
     training = config.training
     accumulation = check_batches(config, world_size())
     if training.device == "cuda" and not torch.cuda.is_available():

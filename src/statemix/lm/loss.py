@@ -45,7 +45,9 @@ class LanguageModelLoss(nn.Module):
         self.model, self._autocast = model, autocast or torch.autocast("cpu", enabled=False)
         self.chunk = chunk or max(1, LOGITS // model.vocab_size)
 
-    def forward(self, tokens: Tensor, cu_seqlens: Tensor | None = None, counted: Tensor | None = None) -> Tensor:
+    def forward(
+        self, tokens: Tensor, cu_seqlens: Tensor | None = None, counted: Tensor | None = None
+    ) -> Tensor:
         """tokens int64 [B, T + 1], cu_seqlens [S + 1] over the B·T inputs, counted bool [B] -> the sum, float32 [].
 
         With cu_seqlens each document begins with an empty state. Rows that are not `counted` add nothing.
@@ -57,13 +59,24 @@ class LanguageModelLoss(nn.Module):
             inputs, targets = inputs.reshape(1, -1), targets.reshape(1, -1)
         with self._autocast:
             x, _ = self.model.hidden(inputs, None, cu_seqlens)  # [B, T, D]
-            dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+            dtype = (
+                torch.get_autocast_dtype(x.device.type)
+                if torch.is_autocast_enabled(x.device.type)
+                else x.dtype
+            )
         head = self.model.head
-        return chunked_cross_entropy(x.flatten(0, 1), head.weight, head.bias, targets.flatten(), self.chunk, dtype)
+        return chunked_cross_entropy(
+            x.flatten(0, 1), head.weight, head.bias, targets.flatten(), self.chunk, dtype
+        )
 
 
 def chunked_cross_entropy(
-    x: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, chunk: int, dtype: torch.dtype | None = None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    chunk: int,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """The sum of the cross-entropies of x Wᵀ + b [n, V] against targets [n], in float32: [].
 
@@ -83,11 +96,21 @@ def chunked_cross_entropy(
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, chunk: int, dtype: torch.dtype
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        chunk: int,
+        dtype: torch.dtype,
     ) -> Tensor:
         needed = any(ctx.needs_input_grad)
         low, bias_low = weight.to(dtype), None if bias is None else bias.to(dtype)
-        grads = [torch.empty_like(x), torch.zeros_like(weight), None if bias is None else torch.zeros_like(bias)]
+        grads = [
+            torch.empty_like(x),
+            torch.zeros_like(weight),
+            None if bias is None else torch.zeros_like(bias),
+        ]
         total = x.new_zeros((), dtype=torch.float32)
         with torch.autocast(x.device.type, enabled=False):
             for begin in range(0, len(x), chunk):

@@ -126,4 +126,13 @@ def utilization(tokens_per_second: float, flops: int, rate: float) -> float:
 class LMEvents(Events):
     """TensorBoard scalars of a language model's metrics."""
 
-    names = ("loss", "bits_per_byte", "lr", "gradient_norm", "tokens_per_second", "mfu", "memory_gb", "skipped")
+    names = (
+        "loss",
+        "bits_per_byte",
+        "lr",
+        "gradient_norm",
+        "tokens_per_second",
+        "mfu",
+        "memory_gb",
+        "skipped",
+    )

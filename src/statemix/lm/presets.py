@@ -1,7 +1,7 @@
 """Language models by name: settings over the defaults of `LMConfig`, made of a size, a mixer and a number of tokens.
 
-`212m-bdlru-m4` is a row of the paper's table, `212m-bdlru-m4-2.5b` the same with 2.5 B tokens. Within a size, models have
-equal parameters within 1.1 %.
+`212m-bdlru-m4` is a row of the paper's table, `212m-bdlru-m4-2.5b` the same with 2.5 B tokens. Models of a size have
+equal parameters, within 1.1 %.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ Settings = dict[str, Any]
 
 
 def _paper(dim: int, depth: int) -> Settings:
-    """The paper's protocol: 9.88 B tokens, GPT-NeoX's vocabulary padded, AdamW with a cosine. Source: arXiv 2602.12021."""
+    """The paper's protocol, 9.88 B tokens of GPT-NeoX's vocabulary, padded. Source: arXiv 2602.12021."""
     return {
         "model": {"vocab_size": 50_280, "dim": dim, "depth": depth, "scaled_init": True},
         "data": {"length": 2048},

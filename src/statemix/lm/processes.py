@@ -38,9 +38,9 @@ def on_first(run: Callable[[], Result]) -> Result:
             outcome = [(None, error)]
     if dist.is_initialized():
         dist.broadcast_object_list(outcome, src=0)
-    result, error = outcome[0]
-    if error is not None:
-        raise error
+    result, failure = outcome[0]
+    if failure is not None:
+        raise failure
     return result  # type: ignore[return-value]
 
 

@@ -52,12 +52,14 @@ class LMFolder(RunFolder):
         self.checkpoints = self.path / "checkpoints"
 
 
-def train(config: LMConfig, folder: str | Path, *, progress: bool | None = None, resume: bool = True) -> Summary:
+def train(
+    config: LMConfig, folder: str | Path, *, progress: bool | None = None, resume: bool = True
+) -> Summary:
     """Train a language model in a folder, or go on where it was stopped; returns its summary.
 
     In one process, or in each of those that torchrun started (`training.sharding`: DDP or FSDP2). A run that was killed
-    goes on from its newest checkpoint, on the CPU with the same bits if the number of processes is the same; the order of
-    the data is the same for any number. SIGINT, SIGTERM and SIGHUP save a checkpoint ("interrupted").
+    goes on from its newest checkpoint, on the CPU with the same bits if the number of processes is the same. The order
+    of the data is the same for any number. SIGINT, SIGTERM and SIGHUP save a checkpoint ("interrupted").
 
     Args:
         config: What `resolve_lm_config` returns; `data.pack` names a pack.
@@ -80,7 +82,9 @@ def train(config: LMConfig, folder: str | Path, *, progress: bool | None = None,
     pack = open_pack(config)
     config = fill_in(config, pack)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*(c10d|barrier|find_unused_parameters|lr_scheduler.step).*")
+        warnings.filterwarnings(
+            "ignore", message=".*(c10d|barrier|find_unused_parameters|lr_scheduler.step).*"
+        )
         from statemix.lm.engine import build_arguments
 
         arguments = build_arguments(config, Path(folder))
@@ -96,7 +100,9 @@ def train(config: LMConfig, folder: str | Path, *, progress: bool | None = None,
 def open_pack(config: LMConfig) -> Pack:
     """The training split. ValueError or FileNotFoundError where there is none."""
     if not config.data.pack:
-        raise ValueError("data.pack: missing, expected the folder of a pack (statemix text prepare writes one)")
+        raise ValueError(
+            "data.pack: missing, expected the folder of a pack (statemix text prepare writes one)"
+        )
     return Pack(config.data.pack)
 
 
@@ -130,7 +136,9 @@ def _locked(files: LMFolder, config: LMConfig, resume: bool) -> Iterator[None]:
 class _Run:
     """One run that is being trained, in one of its processes."""
 
-    def __init__(self, config: LMConfig, pack: Pack, files: LMFolder, arguments: Any, signals: StopSignals) -> None:
+    def __init__(
+        self, config: LMConfig, pack: Pack, files: LMFolder, arguments: Any, signals: StopSignals
+    ) -> None:
         self.config, self.training, self.files, self.signals = config, config.training, files, signals
         self.arguments, self.device = arguments, arguments.device
         self.pack, self.held_out = pack, _held_out(pack)
@@ -177,7 +185,12 @@ class _Run:
 
         accumulation = self.arguments.gradient_accumulation_steps
         loader = build_loader(
-            self.config, self.pack, accumulation=accumulation, start=self.start, rank=rank(), world_size=world_size()
+            self.config,
+            self.pack,
+            accumulation=accumulation,
+            start=self.start,
+            rank=rank(),
+            world_size=world_size(),
         )
         if self.newest is not None:
             self.checkpoints.load(self.newest[0], self.model, self.optimizer)
@@ -291,7 +304,9 @@ class _Run:
     def save(self) -> None:
         """A checkpoint of this step."""
         if self.meter:
-            raise RunError("a checkpoint is written after a line of metrics")  # pragma: no cover - a defect here
+            raise RunError(
+                "a checkpoint is written after a line of metrics"
+            )  # pragma: no cover - a defect here
         self._lap()
         written = None if self.metrics is None else list(self.metrics.sync())
         position = {**self.position, "metrics": written, "detector": self.detector.state}
@@ -326,7 +341,7 @@ class _Run:
 
     def _write_end(self, summary: Summary, weights: dict[str, Tensor]) -> None:
         assert self.metrics is not None
-        length, digest = self.metrics.sync()
+        _, digest = self.metrics.sync()
         if summary["status"] != "interrupted":
             names = {name.removeprefix("model."): tensor for name, tensor in weights.items()}
             save_weights(self.files.weights, names, self.run_id)

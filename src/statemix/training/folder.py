@@ -8,10 +8,10 @@ import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from statemix.training.checkpoint import read_metadata
-from statemix.training.config import RUNTIME_KEYS, flatten
+from statemix.training.config import RUNTIME_KEYS, Configuration, flatten
 from statemix.training.files import (
     BusyError,
     RunError,
@@ -47,14 +47,6 @@ def run_id(content: Mapping[str, Any], runtime_keys: Sequence[str] = RUNTIME_KEY
     return digest_of({key: value for key, value in flatten(content).items() if key not in unnamed})
 
 
-class Settings(Protocol):
-    """A configuration of any kind."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        ...
-
-
 class RunFolder:
     """Paths of one run, and the checks of its files."""
 
@@ -72,7 +64,7 @@ class RunFolder:
         self.events = self.path / "tensorboard"
         self.lock = self.path / "lock"
 
-    def prepare(self, config: Settings, resume: bool) -> None:
+    def prepare(self, config: Configuration, resume: bool) -> None:
         """Make the folder, or check that it is this run's. RunError otherwise."""
         if not self.path.is_dir() and (self.path.exists() or self.path.is_symlink()):
             what = "a file" if self.path.exists() else "a symbolic link to nothing"
@@ -94,7 +86,7 @@ class RunFolder:
         if not os.access(self.path, os.W_OK):
             raise RunError(f"cannot write into {self.path}: permission denied")
 
-    def _is_free(self, config: Settings, resume: bool) -> bool:
+    def _is_free(self, config: Configuration, resume: bool) -> bool:
         """Whether a folder without a configuration is empty, or holds a checkpoint of this run, which lost it."""
         there = {path.name for path in self.path.iterdir() if not is_temporary(path)} - {self.lock.name}
         own = (
@@ -104,12 +96,13 @@ class RunFolder:
         )
         return not there or (own and there <= {path.name for path in vars(self).values()} | {"checkpoint"})
 
-    def keep(self, config: Settings) -> None:
+    def keep(self, config: Configuration) -> None:
         """Put the configuration in, if it is not there; RunError if another one is. Called under the lock."""
         if not self.config.exists():
             return write_json(self.config, config.to_dict())
         here, wanted = flatten(read_json(self.config)), flatten(config.to_dict())
-        here.setdefault("training.train_lengths", [])  # earlier versions did not write it
+        if "training.train_lengths" in wanted:
+            here.setdefault("training.train_lengths", [])  # earlier versions did not write it
         ignored = {"version", *self.runtime_keys}
         different = sorted(k for k in (here.keys() | wanted.keys()) - ignored if here.get(k) != wanted.get(k))
         listed = [f"{key}: {here.get(key)!r} in the folder, {wanted.get(key)!r} given" for key in different]
@@ -134,7 +127,11 @@ class RunFolder:
             raise RunError(f"{self.summary}: status {status!r}, expected one of {known}")
         if status not in FINAL:
             return None
-        if "run" in summary and self.config.exists() and summary["run"] != run_id(read_json(self.config), self.runtime_keys):
+        if (
+            "run" in summary
+            and self.config.exists()
+            and summary["run"] != run_id(read_json(self.config), self.runtime_keys)
+        ):
             raise RunError(f"{self.summary} belongs to another run than {self.config}")
         return summary
 
