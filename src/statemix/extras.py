@@ -28,6 +28,7 @@ PACKAGES: dict[str, Package] = {
     "tokenizers": Package("tokenizers>=0.23", ".[text]"),
     "numpy": Package("numpy>=1.26", ".[text]"),
     "filelock": Package("filelock>=3.15", ".[text]"),
+    "transformers": Package("transformers>=5.17", ".[hf]"),
     "fla": Package("flash-linear-attention>=0.6.0", "./research[kernels]"),
     "accelerated_scan": Package("accelerated-scan>=0.3.1", "./research[kernels]"),
     "distributed": Package("dask[distributed]>=2026.8", "./research[cluster]"),
