@@ -24,6 +24,7 @@ PARTS = {
     "all": {"conv_size": 3, "output_gate": True, "mlp": True, "norm": "layer"},
 }
 EVERY_MIXER = pytest.mark.parametrize("mixer", MIXERS)
+PLAIN_AND_ALL = pytest.mark.parametrize("parts", [PARTS["plain"], PARTS["all"]], ids=["plain", "all"])
 EVERY_PART = pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS)
 
 
@@ -128,7 +129,7 @@ def test_packed_is_separate(mixer, parts, lengths):
             torch.testing.assert_close(map_state(lambda one, s=s: one[s : s + 1], final), last)
 
 
-@EVERY_PART
+@PLAIN_AND_ALL
 def test_gradients_flow_to_everything(parts):
     block = build(**parts)
     x, state = inputs(block, 2, 5)
@@ -187,7 +188,7 @@ def test_dropout_is_drawn_in_training_alone():
     torch.testing.assert_close(dropped[~zero], 2 * branch[~zero])
 
 
-@EVERY_PART
+@PLAIN_AND_ALL
 def test_compiles_and_exports(parts):
     block = build(**parts)
     x, state = inputs(block, 2, 5)
@@ -299,8 +300,10 @@ CASES = {
     "norm": (lambda: Block(6, nn.Identity(), norm="batch"), ValueError, "norm: got 'batch', expected one of 'layer'"),
     "conv_size": (lambda: Block(6, nn.Identity(), conv_size=1), ValueError, "conv_size: got 1, expected at least 2"),
     "conv_size, float": (lambda: Block(6, nn.Identity(), conv_size=4.0), TypeError, "conv_size: got 4.0"),
-    "dropout": (lambda: Block(6, nn.Identity(), dropout=1.0), ValueError, "dropout: got 1.0, expected 0 <= dropout"),
+    "dropout": (lambda: Block(6, nn.Identity(), dropout=1.0), ValueError, "dropout: got 1.0, expected a number 0 <"),
     "mlp_width": (lambda: Block(6, nn.Identity(), mlp_width=8), ValueError, "mlp_width: got 8, expected None"),
+    "dropout, text": (lambda: Block(6, nn.Identity(), dropout="a"), ValueError, "dropout: got 'a', expected a number"),
+    "mlp_width of 0": (lambda: Block(6, nn.Identity(), mlp=True, mlp_width=0), ValueError, "^mlp_width: got 0"),
     "width of an MLP": (lambda: SwiGLU(6, 0), ValueError, "width: got 0"),
     "x": (lambda: Block(6, MIXERS["bdlru"](6))(X[0]), ValueError, r"x: got shape \[5, 6\], expected \[B, T, dim\]"),
     "x of a step": (lambda: Block(6, MIXERS["bdlru"](6)).step(X), ValueError, r"x: got shape .* \[B, dim\]"),

@@ -84,8 +84,7 @@ class BlockState(NamedTuple):
 class Block(nn.Module):
     r"""A mixer in a residual stream, and what language models put around it, each part off unless named.
 
-    With $u_t = \mathrm{norm}(x_t)$ and y the mixer's output for u,
-    $x_t \leftarrow x_t + y_t$. The parts change it as follows:
+    $x_t \leftarrow x_t + y_t$, where y is the mixer's output for $u_t = \mathrm{norm}(x_t)$. The parts change it:
 
     - `conv_size`: the mixer reads $c_t = \mathrm{silu}(\sum_j w_j \odot u_{t-j})$, not $u_t$ (`ShortConvolution`).
     - `output_gate`: $y_t \leftarrow \mathrm{silu}(W u_t) \odot y_t$ with W [dim, dim].
@@ -140,6 +139,7 @@ class Block(nn.Module):
         _check_mixer(mixer, self.dim)
         if mlp_width is not None and not mlp:
             raise ValueError(f"mlp_width: got {mlp_width!r}, expected None without an MLP (mlp=False)")
+        mlp_width = None if mlp_width is None else check_size("mlp_width", mlp_width)
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         kind = NORMS[check_norm(norm)]
         self.mixer_norm = kind(self.dim, **factory)
@@ -347,6 +347,6 @@ def _check_mixer(mixer: nn.Module, dim: int) -> None:
 
 
 def _check_dropout(dropout: float) -> float:
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout: got {dropout!r}, expected 0 <= dropout < 1")
+    if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
+        raise ValueError(f"dropout: got {dropout!r}, expected a number 0 <= dropout < 1")
     return float(dropout)

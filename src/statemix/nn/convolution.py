@@ -70,8 +70,7 @@ class ShortConvolution(nn.Module):
         """x [B, T, dim], state [S, dim, k - 1] or None (zeros), cu_seqlens [S+1] or None -> (y [B, T, dim], state)."""
         check_input("x", x, ("B", "T", self.dim), "[B, T, dim]")
         state = self._carried(x, state, cu_seqlens)
-        lags = range(1, self.conv_size)
-        y = self._weighted([x, *(lagged(x, lag, state, cu_seqlens) for lag in lags)])
+        y = self._weighted(self._lags(x, state, cu_seqlens))
         return y, newest(x, state, cu_seqlens)
 
     def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -87,6 +86,14 @@ class ShortConvolution(nn.Module):
     def extra_repr(self) -> str:
         """The arguments, as they were given."""
         return f"dim={self.dim}, conv_size={self.conv_size}"
+
+    def _lags(self, x: Tensor, state: Tensor, cu_seqlens: Tensor | None) -> list[Tensor]:
+        """x_{t-j} for every t, j from 0 to k - 1; of an unpacked x views of one tensor, which is all that is kept for
+        the gradients."""
+        if cu_seqlens is not None:
+            return [x, *(lagged(x, lag, state, cu_seqlens) for lag in range(1, self.conv_size))]
+        history = torch.cat([state.flip(-1).transpose(1, 2).to(x.dtype), x], dim=1)  # [B, k - 1 + T, dim]
+        return [history.narrow(1, self.conv_size - 1 - lag, x.shape[1]) for lag in range(self.conv_size)]
 
     def _weighted(self, inputs: list[Tensor]) -> Tensor:
         """silu of the weighted sum of the inputs of all lags, newest first, added in this order."""

@@ -38,21 +38,20 @@ def _lagged_packed(states: Tensor, lag: int, initial_state: Tensor | None, cu_se
 
 
 def newest(x: Tensor, before: Tensor, cu_seqlens: Tensor | None) -> Tensor:
-    """The last k of x [B, T, N] and of what came before them [S, N, k], newest first, with memory of their own."""
-    length, count = x.shape[1], before.shape[2]
-    if length == 0:
+    """The last k of x [B, T, N] and of what came before them [S, N, k], newest first, with memory of their own.
+
+    A sequence shorter than k keeps some of what came before.
+    """
+    if x.shape[1] == 0:
         return before.clone()
-    if cu_seqlens is not None:
-        return _newest_packed(x, before, cu_seqlens)
-    last = x[:, max(length - count, 0) :].flip(1).transpose(1, 2).to(before.dtype)  # [B, N, min(T, k)]
-    return torch.cat([last, before], dim=2)[..., :count].contiguous()
-
-
-def _newest_packed(x: Tensor, before: Tensor, cu_seqlens: Tensor) -> Tensor:
-    """`newest` of packed sequences [1, T, N]: a sequence shorter than k keeps some of what came before."""
-    bounds = cu_seqlens.to(x.device, torch.int64)
-    ends, lengths = bounds[1:, None], bounds.diff()[:, None]  # [S, 1]
     back = torch.arange(before.shape[2], device=x.device)  # [k]
-    inside = x[0, (ends - 1 - back).clamp(min=0)].transpose(1, 2).to(before.dtype)  # [S, N, k]
-    older = (back - lengths).clamp(min=0)[:, None].expand_as(before)
-    return torch.where((back < lengths)[:, None], inside, before.gather(2, older))
+    if cu_seqlens is None:
+        length = x.shape[1]
+        inside = x[:, (length - 1 - back).clamp(min=0)]  # [B, k, N]
+        older = before[..., (back - length).clamp(min=0)]
+    else:
+        bounds = cu_seqlens.to(x.device, torch.int64)
+        length = bounds.diff()[:, None, None]  # type: ignore[assignment] # [S, 1, 1]
+        inside = x[0, (bounds[1:, None] - 1 - back).clamp(min=0)]  # [S, k, N]
+        older = before.gather(2, (back - length).clamp(min=0).expand_as(before))
+    return torch.where(back < length, inside.transpose(1, 2).to(before.dtype), older).contiguous()
