@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,6 +28,12 @@ def arguments(batch: Any) -> dict[str, Tensor]:
     return tensors if batch.cu_seqlens is None else tensors | {"cu_seqlens": batch.cu_seqlens}
 
 
+def leave_group(worker: int) -> None:
+    """Signals to the run's whole group, from a terminal or torchrun, are for the run to handle, not for its readers."""
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
+
+
 def build_loader(
     config: LMConfig, pack: Pack, *, accumulation: int, start: int, rank: int, world_size: int
 ) -> DataLoader[Any]:
@@ -43,7 +50,8 @@ def build_loader(
     )  # fmt: skip
     return DataLoader(
         batches, batch_size=None, sampler=range(start * accumulation, training.steps * accumulation),
-        collate_fn=arguments, num_workers=data.workers, pin_memory=torch.cuda.is_available(),
+        collate_fn=arguments, num_workers=data.workers, worker_init_fn=leave_group,
+        pin_memory=torch.cuda.is_available(),
     )  # fmt: skip
 
 
