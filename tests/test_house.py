@@ -63,7 +63,7 @@ PUBLIC = (
     "statemix", "statemix.ops", "statemix.nn", "statemix.models", "statemix.tasks", "statemix.training",
     "statemix.analysis", "statemix.report", "statemix.cli", "statemix.nn.mixer", "statemix.training.files",
     "statemix.ops.launch", "statemix.text", "statemix.extras", "statemix.waiting", "statemix.timing",
-    "statemix.packs",
+    "statemix.packs", "statemix.lm",
 )  # fmt: skip
 """Modules whose names others may import: those in `__all__`, else those without an underscore that they define."""
 

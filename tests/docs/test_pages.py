@@ -16,6 +16,7 @@ PAGES = [ROOT / "docs" / "quickstart.md", *sorted((ROOT / "docs" / "howto").glob
 NEEDS = {
     "adapters": ["peft", "torchao"],
     "text": ["datasets", "tokenizers"],
+    "language-models": ["transformers", "accelerate", "datasets", "tokenizers"],
     "evaluate": ["datasets", "tokenizers", "transformers", "accelerate", "lm_eval", "statemix.hf"],
     "cluster": ["tokenizers", "transformers", "accelerate", "statemix.hf"],
 }

@@ -1,47 +1,99 @@
-"""A small model over bytes, and the losses that define what an evaluation adds up."""
+"""A small run in a process of its own, in several, and killed."""
 
 from __future__ import annotations
 
-import numpy as np
-import torch
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
 
-from statemix import BDLRU
-from statemix.lm import build_language_model, resolve_lm_config, save_tokenizer
-from statemix.lm.config import RUNTIME_KEYS
-from statemix.lm.train import fill_in
-from statemix.models import LanguageModel
-from statemix.training.checkpoint import save_weights
-from statemix.training.files import write_json
-from statemix.training.folder import run_id
+from statemix.lm import resolve_lm_config
 
+ROOT = Path(__file__).parents[2]
 
-def model(vocab_size=257, seed=0, **options):
-    """Weights ten times as large as drawn, so that predictions differ."""
-    torch.manual_seed(seed)
-    made = LanguageModel(vocab_size, 16, lambda dim: BDLRU(dim, block_size=4), **options).double().eval()
-    with torch.no_grad():
-        for parameter in made.parameters():
-            parameter.mul_(10 if parameter.dim() > 1 else 1)
-    return made
+SETTINGS = (
+    "model.dim=16", "data.length=32", "data.eval_sequences=9", "data.workers=0", "training.steps=24",
+    "training.batch_size=8", "training.log_every=1", "training.eval_every=12", "training.checkpoint_every=5",
+    "training.warmup=4", "training.tensorboard=off", "training.device=cpu",
+)  # fmt: skip
 
 
-def losses(one, tokens, before):
-    """Nats of `tokens` (a sequence), each predicted from all before it, `before` first; one forward."""
-    row = torch.from_numpy(np.concatenate([[before], tokens]).astype(np.int64))[None]
-    with torch.no_grad():
-        logits, _ = one(row[:, :-1])
-    return -logits.log_softmax(-1).gather(-1, row[:, 1:, None])[0, :, 0]
+def config(pack, *settings):
+    """The configuration of the small run."""
+    return resolve_lm_config("tiny", overrides=[f"data.pack={pack}", *SETTINGS, *settings])
 
 
-def finish(folder, pack):
-    """What a finished run on a pack leaves in its folder, its weights ten times as large as drawn."""
-    settings = [f"data.pack={pack.folder}", "data.length=64", "model.dim=16", "training.seed=1"]
-    config = fill_in(resolve_lm_config("tiny", overrides=settings), pack)
-    trained = build_language_model(config)
-    with torch.no_grad():
-        for parameter in trained.parameters():
-            parameter.mul_(10 if parameter.dim() > 1 else 1)
-    write_json(folder / "config.json", config.to_dict())
-    save_weights(folder / "model.safetensors", trained, run_id(config.to_dict(), RUNTIME_KEYS))
-    save_tokenizer(folder, pack.tokenizer)
-    return folder
+def launch(pack, folder, *settings, processes=1, code="", **environment):
+    """The processes of a run, as torchrun starts them; `code` runs before the training."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    program = (
+        "import sys, torch; torch.set_num_threads(1)\n"
+        "from tests.lm.small import config\nfrom statemix.lm import train\n"
+        f"{code}\ntrain(config(sys.argv[1], *sys.argv[3:]), sys.argv[2], progress=False)"
+    )
+    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    started = []
+    for rank in range(processes):
+        place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+        place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-c", program, str(pack), str(folder), *settings],
+                env={**os.environ, "PYTHONPATH": paths, **(place if processes > 1 else {}), **environment},
+                stderr=subprocess.PIPE, text=True,
+            )
+        )  # fmt: skip
+    return started
+
+
+def finish(started, codes=None):
+    """Wait for processes; their error streams. Their exit codes must be `codes`, all 0 by default."""
+    errors = [process.communicate(timeout=400)[1] for process in started]
+    found = [process.returncode for process in started]
+    assert found == (codes or [0] * len(started)), errors
+    return errors
+
+
+def run(*arguments, **options):
+    """A run to its end, in processes of its own."""
+    return finish(launch(*arguments, **options))
+
+
+def kill_at(step, started, folder, victim=0):
+    """Kill one process by SIGKILL once the metrics have a step; wait for all."""
+    deadline = time.monotonic() + 300
+    while max(losses(folder), default=0) < step:
+        assert all(process.poll() is None for process in started), [p.communicate()[1] for p in started]
+        assert time.monotonic() < deadline, "the step was never reached"
+        time.sleep(0.002)
+    started[victim].send_signal(signal.SIGKILL)
+    for process in started:
+        process.communicate(timeout=120)
+    return [process.returncode for process in started]
+
+
+def lines(folder, kind):
+    """The lines of metrics of a kind; one that is being written is left out."""
+    path = Path(folder) / "metrics.jsonl"
+    text = path.read_text() if path.exists() else ""
+    found = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    return [line for line in found if line["kind"] == kind]
+
+
+def losses(folder):
+    """{step: (loss, gradient norm, learning rate)}."""
+    return {
+        line["step"]: (line["loss"], line["gradient_norm"], line["lr"]) for line in lines(folder, "train")
+    }
+
+
+def weights(folder):
+    """The digest of the final weights."""
+    return hashlib.sha256((Path(folder) / "model.safetensors").read_bytes()).hexdigest()

@@ -11,7 +11,7 @@ import torch
 from statemix.lm.generation import Rates, Sampling, generate
 from statemix.lm.streaming import StopStrings, TextStream
 from statemix.packs import ByteTokenizer
-from tests.lm.small import model
+from tests.lm.trained import model
 
 GREEDY = Sampling(temperature=0)
 

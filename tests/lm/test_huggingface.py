@@ -7,9 +7,8 @@ import torch
 
 pytest.importorskip("statemix.hf", reason="needs the extra hf", exc_type=ImportError)
 
-from statemix.hf import StatemixConfig, StatemixForCausalLM, from_language_model
-
 from statemix import BDLRU
+from statemix.hf import StatemixConfig, StatemixForCausalLM, from_language_model
 from statemix.lm.evaluation import evaluate
 from statemix.lm.generation import Sampling, generate
 from statemix.models import LanguageModel
@@ -31,21 +30,21 @@ def both():
 
 @pytest.mark.parametrize("cut", ["sequences", "documents"])
 @pytest.mark.parametrize("carry_state", [False, True])
-def test_equal_losses(both, pack, cut, carry_state):
+def test_equal_losses(both, held_out, cut, carry_state):
     options = {"cut": cut, "carry_state": carry_state, "length": 40, "max_tokens": 2000, "batch_size": 3}
-    plain, twin = (evaluate(one, pack, **options) for one in both)
+    plain, twin = (evaluate(one, held_out, **options) for one in both)
     assert twin.loss == pytest.approx(plain.loss, rel=1e-5)
     assert twin.standard_error == pytest.approx(plain.standard_error, rel=1e-3)
     assert (twin.tokens, twin.units) == (plain.tokens, plain.units)
 
 
-def test_equal_losses_of_packed_batches(both, pack):
-    batches = Batches(pack, 2, 50, cu_seqlens=True)
+def test_equal_losses_of_packed_batches(both, held_out):
+    batches = Batches(held_out, 2, 50, cu_seqlens=True)
     plain, twin = (evaluate(one, batches) for one in both)
     assert twin.loss == pytest.approx(plain.loss, rel=1e-5)
 
 
-def test_attention_is_carried_on(pack):
+def test_attention_is_carried_on(held_out):
     torch.manual_seed(0)
     config = StatemixConfig(
         vocab_size=257, hidden_size=16, num_hidden_layers=2, head_dim=8, num_attention_heads=2,
@@ -53,7 +52,7 @@ def test_attention_is_carried_on(pack):
     )  # fmt: skip
     one = StatemixForCausalLM(config).eval()
     options = {"cut": "documents", "carry_state": True, "max_tokens": 800}
-    whole, parts = (evaluate(one, pack, length=length, **options) for length in (1 << 16, 16))
+    whole, parts = (evaluate(one, held_out, length=length, **options) for length in (1 << 16, 16))
     assert parts.loss == pytest.approx(whole.loss, rel=1e-5)
 
 

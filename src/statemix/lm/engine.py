@@ -45,6 +45,15 @@ def build_arguments(config: LMConfig, folder: Path) -> TrainingArguments:
     return arguments
 
 
+def leave() -> None:
+    """Part with the other processes, so that another training may begin in this one."""
+    from accelerate.state import AcceleratorState
+
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
 def shard(model: LanguageModelLoss, device: torch.device) -> None:
     """FSDP2: each block's parameters over all processes, and those outside the blocks."""
     from torch.distributed.device_mesh import init_device_mesh

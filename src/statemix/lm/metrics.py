@@ -52,10 +52,10 @@ class SpikeDetector:
     """Finds losses far above those before them, and counts steps that were skipped.
 
     A loss is a spike when it exceeds the running mean by `LIMIT` running deviations and by `LEAST` nats; both run over
-    some 1 / `RATE` steps and begin to count after as many. A step is skipped when its gradient norm is not finite.
+    some 1 / `RATE` steps and count after twice as many. A step is skipped when its gradient norm is not finite.
     """
 
-    RATE, LIMIT, LEAST = 0.02, 6.0, 0.1
+    RATE, LIMIT, LEAST = 0.1, 6.0, 0.1
 
     def __init__(self, state: dict[str, Any] | None = None) -> None:
         begin = {"count": 0, "mean": 0.0, "variance": 0.0, "spikes": 0, "skipped": 0, "running": 0}
@@ -70,7 +70,7 @@ class SpikeDetector:
             state["running"] += 1
             return False, True
         state["running"] = 0
-        above, warm = loss - state["mean"], state["count"] * self.RATE >= 1
+        above, warm = loss - state["mean"], state["count"] * self.RATE >= 2
         spike = warm and above > max(self.LIMIT * math.sqrt(state["variance"]), self.LEAST)
         state["spikes"] += spike
         state["count"] += 1

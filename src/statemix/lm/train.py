@@ -85,16 +85,17 @@ def train(
         warnings.filterwarnings(
             "ignore", message=".*(c10d|barrier|find_unused_parameters|lr_scheduler.step).*"
         )
-        from statemix.lm.engine import build_arguments
+        from statemix.lm.engine import build_arguments, leave
 
         arguments = build_arguments(config, Path(folder))
         files = LMFolder(folder)
         with _locked(files, config, resume):
-            done = on_first(files.finished)
-            if done is not None:
-                return done
-            with StopSignals() as signals:
-                return _Run(config, pack, files, arguments, signals).train(progress)
+            summary = on_first(files.finished)
+            if summary is None:
+                with StopSignals() as signals:
+                    summary = _Run(config, pack, files, arguments, signals).train(progress)
+        leave()
+        return summary
 
 
 def open_pack(config: LMConfig) -> Pack:
