@@ -13,7 +13,11 @@ from tests.docs.page import blocks
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "docs" / "quickstart.md", *sorted((ROOT / "docs" / "howto").glob("*.md"))]
-NEEDS = {"adapters": ["peft", "torchao"], "text": ["datasets", "tokenizers"]}
+NEEDS = {
+    "adapters": ["peft", "torchao"],
+    "huggingface": ["transformers", "peft", "typer"],
+    "text": ["datasets", "tokenizers"],
+}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
