@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from statemix.hf.cache import StatemixCache
-from statemix.ops._torch_compat import copy_into, is_hooked, recompile_limit
+from statemix.ops._torch_compat import copy_into, is_hooked, is_ordinary_parameter, recompile_limit
 
 if TYPE_CHECKING:
     from statemix.hf.modeling import StatemixForCausalLM
@@ -281,5 +281,7 @@ def _fingerprint(model: nn.Module) -> tuple[Any, ...] | None:
     for module in model.modules():
         if is_hooked(module) or not type(module).__module__.startswith(("torch.nn.", "statemix.")):
             return None
+    if not all(map(is_ordinary_parameter, model.parameters())):  # quantised ones have no address
+        return None
     tensors = itertools.chain(model.parameters(), model.buffers())
     return (model.training, *((tensor.data_ptr(), tensor.dtype) for tensor in tensors))
