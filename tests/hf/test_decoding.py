@@ -198,7 +198,7 @@ def test_graphs_on_a_gpu(name, dtype, decode):
             )  # fmt: skip
             cache = StatemixCache(model.config)
             with torch.no_grad():
-                logits = [model(prompt, cache=cache).logits[:, -1]]
+                logits = [model(prompt, cache=cache, logits_to_keep=1).logits[:, -1]]
                 logits += [
                     model(token, cache=cache).logits[:, -1]
                     for token in output.sequences[:, 9:-1].split(1, dim=1)

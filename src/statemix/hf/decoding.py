@@ -273,6 +273,10 @@ def _unable(model: StatemixForCausalLM) -> str | None:
         return "the keys and values of attention layers grow"
     if len({str(tensor.device) for tensor in itertools.chain(model.parameters(), model.buffers())}) > 1:
         return "the model lies on several devices"
+    for layer in model.model.layers:
+        state = layer.block.mixer.initial_state(1)  # type: ignore[operator, union-attr]
+        if isinstance(state, Tensor) and 0 in state.shape:
+            return "the state of a mixer grows"
     return None
 
 
