@@ -219,13 +219,7 @@ class Replay:
         self._step = None
 
     def _captured(self, tokens: Tensor, states: States) -> CapturedStep | None:
-        key = (
-            self._kind,
-            tokens.shape[0],
-            tokens.device,
-            tokens.dtype,
-            torch.is_autocast_enabled(tokens.device.type),
-        )
+        key = (self._kind, tokens.shape[0], tokens.device, tokens.dtype, _mode(tokens.device.type))
         if self._step is not None and self._key == key:
             return self._step
         kept, step = _KEPT.pop(self._model, (None, None))
@@ -278,6 +272,12 @@ def _unable(model: StatemixForCausalLM) -> str | None:
         if isinstance(state, Tensor) and 0 in state.shape:
             return "the state of a mixer grows"
     return None
+
+
+def _mode(device: str) -> tuple[Any, ...]:
+    """What a step computes in: tensors of inference mode cannot be written outside it."""
+    autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    return torch.is_inference_mode_enabled(), autocast
 
 
 def _fingerprint(model: nn.Module) -> tuple[Any, ...] | None:
