@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "docs" / "quickstart.md", *sorted((ROOT / "docs" / "howto").glob("*.md"))]
 NEEDS = {
     "adapters": ["peft", "torchao"],
+    "huggingface": ["transformers", "peft", "typer"],
     "text": ["datasets", "tokenizers"],
     "language-models": ["transformers", "accelerate", "datasets", "tokenizers"],
     "evaluate": ["datasets", "tokenizers", "transformers", "accelerate", "lm_eval", "statemix.hf"],

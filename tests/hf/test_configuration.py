@@ -22,7 +22,7 @@ def test_defaults_are_bdlru_everywhere():
     ("pattern", "mixers"),
     [
         (["bdlru", "full_attention"], ["bdlru", None, "bdlru", None, "bdlru"]),
-        (["linear_attention", "attention", "hlru"], ["bdlru", None, "hlru", "bdlru", None]),
+        (["linear_attention", "full_attention", "hlru"], ["bdlru", None, "hlru", "bdlru", None]),
         (["full_attention"], [None] * 5),
     ],
 )

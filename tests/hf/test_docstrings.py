@@ -16,7 +16,7 @@ from statemix.models import LanguageModel
 PUBLIC = {name: getattr(hf, name) for name in hf.__all__ if inspect.isroutine(getattr(hf, name)) or
           inspect.isclass(getattr(hf, name))}  # fmt: skip
 WITH_EXAMPLE = {
-    "StatemixCache", "StatemixConfig", "StatemixForCausalLM", "StatemixModel", "from_language_model"
+    "StatemixCache", "StatemixConfig", "StatemixForCausalLM", "StatemixModel", "config_of", "from_language_model"
 }  # fmt: skip
 
 

@@ -144,6 +144,28 @@ def test_streaming():
     assert streamer.text.strip() == "".join(f"<{int(one)}>" for one in new)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("name", ["bdlru", "hybrid"])
+def test_a_pipeline(name):
+    """transformers' pipeline pads a batch of texts on the left; each goes on as it does alone."""
+    pytest.importorskip("tokenizers", reason="needs tokenizers (extra text)")
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast, pipeline
+
+    from statemix.packs import ByteTokenizer
+
+    plain = ByteTokenizer()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(plain.content.decode()), eos_token=plain.end_token,
+        pad_token=plain.end_token, padding_side="left",
+    )  # fmt: skip
+    run = pipeline("text-generation", model=build(name, vocab_size=257), tokenizer=tokenizer)
+    options = {"do_sample": False, "max_new_tokens": 6, "return_full_text": False}
+    texts = ["a", "a longer text", "text"]
+    together = run(texts, batch_size=3, **options)
+    assert together == [run(text, **options) for text in texts]
+
+
 def test_the_state_does_not_grow():
     """The bytes of the cache after one token and after three hundred."""
     model = build("block")

@@ -126,6 +126,30 @@ def test_documents_do_not_share_gradients(name):
     assert not embedded.grad[0, :4].any() and embedded.grad[0, 4:].any()
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("name", MODELS)
+def test_on_a_gpu(name, side):
+    """Padding, packed documents and prefill in chunks give on a GPU what each text gives alone."""
+    model, (rows, mask) = build(name).cuda(), padded(side)
+    rows, mask = rows.cuda(), mask.cuda()
+    with torch.no_grad():
+        alone = [model(text.cuda()).logits[0] for text in texts()]
+        logits = model(rows, attention_mask=mask).logits
+        packed = model(**{k: v.cuda() for k, v in collated().items() if k != "labels"}).logits
+        cache = StatemixCache(model.config)
+        parts = [
+            model(rows[:, :end][:, begin:], attention_mask=mask[:, :end], cache=cache).logits
+            for begin, end in ((0, 4), (4, 5), (5, 9))
+        ]
+    near = {"rtol": 1e-3, "atol": 1e-3}
+    torch.testing.assert_close(packed[0], torch.cat(alone), **near)
+    for row, expected in enumerate(alone):
+        real = mask[row] == 1
+        torch.testing.assert_close(logits[row][real], expected, **near)
+        torch.testing.assert_close(torch.cat(parts, 1)[row][real], expected, **near)
+
+
 def test_plain_positions_are_no_packing():
     model, text = build(), tokens(2, 6)
     with torch.no_grad():

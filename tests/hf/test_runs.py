@@ -9,6 +9,8 @@ from statemix import HLRU
 from statemix.hf import StatemixConfig, StatemixForCausalLM, from_language_model, from_run, to_language_model
 from statemix.models import LanguageModel
 from statemix.training import RunError, load_run, resolve_config, train
+from statemix.training.checkpoint import save_weights
+from statemix.training.files import write_json
 from tests.hf.small import RECURRENT, V, build, tokens
 
 
@@ -50,6 +52,62 @@ def test_a_run(run, tmp_path):
     model.save_pretrained(tmp_path)
     assert torch.equal(StatemixForCausalLM.from_pretrained(tmp_path)(text).logits, model(text).logits)
     assert model.config.mixers == ["bdlru"] * len(plain.layers) and not model.training
+
+
+LANGUAGE_RUN = {
+    "name": "made",
+    "mixer": {"name": "hlru", "order": 3},
+    "block": {"conv_size": 3, "output_gate": True, "mlp_width": 48, "dropout": 0.1},
+    "model": {
+        "vocab_size": V,
+        "dim": 32,
+        "depth": 3,
+        "norm": "rms",
+        "tie_embeddings": False,
+        "head_bias": False,
+    },
+    "data": {"length": 8},
+}
+
+
+def language_run(folder):
+    """What training a language model leaves: its configuration and its weights."""
+    torch.manual_seed(1)
+    model = LanguageModel(
+        V, 32, lambda dim: HLRU(dim, order=3), depth=3, norm="rms", head_bias=False,
+        block=LANGUAGE_RUN["block"],
+    )  # fmt: skip
+    write_json(folder / "config.json", LANGUAGE_RUN)
+    save_weights(folder / "model.safetensors", model, "0" * 64)
+    return model.eval()
+
+
+def test_a_run_of_a_language_model(tmp_path):
+    plain = language_run(tmp_path)
+    model = from_run(tmp_path)
+    with torch.no_grad():
+        assert torch.equal(model(tokens(2, 7)).logits, plain(tokens(2, 7))[0])
+    assert (model.config.conv_size, model.config.intermediate_size, model.config.dropout) == (3, 48, 0.1)
+
+
+def test_a_damaged_run_of_a_language_model(tmp_path):
+    language_run(tmp_path)
+    write_json(tmp_path / "config.json", {**LANGUAGE_RUN, "mixer": {"name": "hlru", "order": 2}})
+    with pytest.raises(RunError, match=r"model\.safetensors: .* expected"):
+        from_run(tmp_path)
+    write_json(tmp_path / "config.json", {**LANGUAGE_RUN, "mixer": {"name": "gru"}})
+    with pytest.raises(RunError, match=r"describes no language model: mixer: got 'gru'"):
+        from_run(tmp_path)
+    write_json(tmp_path / "config.json", {"mixer": {"name": "hlru"}})
+    with pytest.raises(RunError, match=r"describes no language model: it has no entry 'model'"):
+        from_run(tmp_path)
+    language_run(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes((tmp_path / "model.safetensors").read_bytes()[:-40])
+    with pytest.raises(RunError, match=r"model\.safetensors is damaged"):
+        from_run(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(RunError, match=r"model\.safetensors does not exist"):
+        from_run(tmp_path)
 
 
 def test_no_run(tmp_path):

@@ -10,8 +10,8 @@ from safetensors import safe_open
 from transformers import AutoModel, AutoModelForCausalLM
 
 import statemix.hf
-from statemix.hf import StatemixForCausalLM, StatemixModel
-from tests.hf.small import MODELS, V, build, config, tokens
+from statemix.hf import StatemixCache, StatemixForCausalLM, StatemixModel
+from tests.hf.small import MODELS, V, build, config, greedy, tokens
 
 
 def same(one, other, text=None):
@@ -75,6 +75,31 @@ def test_compiled_whole(name):
         torch.testing.assert_close(
             compiled(text, use_cache=False).logits, model(text).logits, rtol=1e-4, atol=1e-5
         )
+
+
+@pytest.mark.parametrize("name", ["block", "hybrid"])
+def test_compiled_with_a_cache(name):
+    """A compiled forward goes on from a cache, and `generate` runs on it."""
+    model, text = build(name), tokens(2, 7)
+    model.forward = torch.compile(model.forward, backend="aot_eager")
+    cache = StatemixCache(model.config)
+    with torch.no_grad():
+        model(text[:, :4], cache=cache)
+        logits = [model(token, cache=cache).logits for token in text[:, 4:].split(1, dim=1)]
+        whole = build(name)(text).logits[:, 4:]
+    torch.testing.assert_close(torch.cat(logits, 1), whole, rtol=1e-4, atol=1e-5)
+    new = model.generate(text, do_sample=False, max_new_tokens=4)
+    assert torch.equal(new, greedy(build(name), text, 4))
+
+
+@pytest.mark.parametrize("name", ["bdlru", "block"])
+def test_exported(name, tmp_path):
+    model, text = build(name), tokens(2, 7)
+    program = torch.export.export(model, (text,), {"use_cache": False})
+    torch.export.save(program, tmp_path / "model.pt2")
+    with torch.no_grad():
+        logits = torch.export.load(tmp_path / "model.pt2").module()(text, use_cache=False).logits
+        torch.testing.assert_close(logits, model(text).logits, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", MODELS)

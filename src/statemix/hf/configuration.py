@@ -148,7 +148,7 @@ class StatemixConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         self._check_arguments({name for name in names if name is not None})
 
     def _mixer_of(self, layer_type: str) -> str | None:
-        if layer_type in (ATTENTION, "attention"):
+        if layer_type == ATTENTION:
             return None
         if layer_type == RECURRENT:
             return self.mixer

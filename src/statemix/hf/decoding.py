@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from statemix.hf.cache import StatemixCache
-from statemix.ops._torch_compat import copy_into, is_hooked, recompile_limit
+from statemix.ops._torch_compat import copy_into, is_hooked, is_ordinary_parameter, recompile_limit
 
 if TYPE_CHECKING:
     from statemix.hf.modeling import StatemixForCausalLM
@@ -219,13 +219,7 @@ class Replay:
         self._step = None
 
     def _captured(self, tokens: Tensor, states: States) -> CapturedStep | None:
-        key = (
-            self._kind,
-            tokens.shape[0],
-            tokens.device,
-            tokens.dtype,
-            torch.is_autocast_enabled(tokens.device.type),
-        )
+        key = (self._kind, tokens.shape[0], tokens.device, tokens.dtype, _mode(tokens.device.type))
         if self._step is not None and self._key == key:
             return self._step
         kept, step = _KEPT.pop(self._model, (None, None))
@@ -273,7 +267,17 @@ def _unable(model: StatemixForCausalLM) -> str | None:
         return "the keys and values of attention layers grow"
     if len({str(tensor.device) for tensor in itertools.chain(model.parameters(), model.buffers())}) > 1:
         return "the model lies on several devices"
+    for layer in model.model.layers:
+        state = layer.block.mixer.initial_state(1)  # type: ignore[operator, union-attr]
+        if isinstance(state, Tensor) and 0 in state.shape:
+            return "the state of a mixer grows"
     return None
+
+
+def _mode(device: str) -> tuple[Any, ...]:
+    """What a step computes in: tensors of inference mode cannot be written outside it."""
+    autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    return torch.is_inference_mode_enabled(), autocast
 
 
 def _fingerprint(model: nn.Module) -> tuple[Any, ...] | None:
@@ -281,5 +285,7 @@ def _fingerprint(model: nn.Module) -> tuple[Any, ...] | None:
     for module in model.modules():
         if is_hooked(module) or not type(module).__module__.startswith(("torch.nn.", "statemix.")):
             return None
+    if not all(map(is_ordinary_parameter, model.parameters())):  # quantised ones have no address
+        return None
     tensors = itertools.chain(model.parameters(), model.buffers())
     return (model.training, *((tensor.data_ptr(), tensor.dtype) for tensor in tensors))

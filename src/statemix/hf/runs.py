@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,35 +80,81 @@ def to_language_model(model: StatemixForCausalLM) -> LanguageModel:
     return target.to(model.device).train(model.training)
 
 
-def from_run(folder: str | Path) -> StatemixForCausalLM:
-    """The trained model of a run (`statemix train`) as a Hugging Face model, on the CPU, in evaluation mode.
+def config_of(model: LanguageModel, mixer: Mapping[str, Any]) -> StatemixConfig:
+    """The configuration of a plain model.
 
     Args:
-        folder: The run's folder.
+        model: The plain model, of one mixer in all layers.
+        mixer: That mixer: its name under "name", and the arguments of its constructor.
+
+    Example:
+        >>> plain = LanguageModel(9, 8, lambda dim: BDLRU(dim, block_size=2), block={"conv_size": 4})
+        >>> config = config_of(plain, {"name": "bdlru", "block_size": 2})
+        >>> config.hidden_size, config.conv_size, config.arguments_of("bdlru")
+        (8, 4, {'block_size': 2})
+    """
+    arguments = dict(mixer)
+    block: Any = model.layers[0]
+    return StatemixConfig(
+        vocab_size=model.vocab_size,
+        hidden_size=model.dim,
+        num_hidden_layers=len(model.layers),
+        mixer=arguments.pop("name"),
+        mixer_arguments=arguments,
+        norm=next(name for name, kind in NORMS.items() if type(model.norm) is kind),
+        conv_size=None if block.convolution is None else block.convolution.conv_size,
+        output_gate=block.output_gate is not None,
+        mlp=block.mlp is not None,
+        intermediate_size=None if block.mlp is None else block.mlp.gate.out_features,
+        dropout=block.dropout,
+        head_bias=model.head.bias is not None,
+        tie_word_embeddings=model.head.weight is model.embedding.weight,
+        scaled_init=model.scaled_init,
+    )
+
+
+def from_run(folder: str | Path) -> StatemixForCausalLM:
+    """The trained model of a run as a Hugging Face model, on the CPU, in evaluation mode.
+
+    Args:
+        folder: The folder of a run: of `statemix train`, or any with the weights of a `LanguageModel` and a
+            config.json that has its "mixer", its "block" and its "model".
 
     Raises:
-        RunError: The folder is no run, has no weights yet, or a file is damaged.
+        RunError: The folder is no run, has no weights yet, or a file is damaged or belongs to another model.
         ValueError: The run's model is no next-token model.
     """
+    from statemix.training.files import read_json
+
+    content = read_json(Path(folder) / "config.json")
+    model = _run_of_a_task(folder) if "task" in content else _language_model(Path(folder), content)
+    return from_language_model(model, config_of(model, content["mixer"]))
+
+
+def _run_of_a_task(folder: str | Path) -> LanguageModel:
     from statemix.training import load_run
 
-    config, model = load_run(folder)
+    model = load_run(folder)[1]
     if not isinstance(model, LanguageModel):
         raise ValueError(f"folder: {folder} holds a {type(model).__name__}, expected a LanguageModel")
-    arguments = dict(config.mixer)
-    return from_language_model(
-        model,
-        StatemixConfig(
-            vocab_size=model.vocab_size,
-            hidden_size=model.dim,
-            num_hidden_layers=len(model.layers),
-            mixer=arguments.pop("name"),
-            mixer_arguments=arguments,
-            norm=config.model.norm,
-            head_bias=model.head.bias is not None,
-            tie_word_embeddings=model.head.weight is model.embedding.weight,
-        ),
-    )
+    return model
+
+
+def _language_model(folder: Path, content: Mapping[str, Any]) -> LanguageModel:
+    """The model that a configuration describes, with the weights that lie beside it."""
+    from statemix.training.checkpoint import load_weights
+    from statemix.training.files import RunError
+
+    try:
+        mixer, sizes = dict(content["mixer"]), dict(content["model"])
+        vocab_size, dim = sizes.pop("vocab_size"), sizes.pop("dim")
+        build = partial(build_mixer, mixer.pop("name"), **mixer)
+        model = LanguageModel(vocab_size, dim, build, block=content.get("block"), **sizes)
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"it has no entry {error}" if isinstance(error, KeyError) else error
+        raise RunError(f"{folder / 'config.json'} describes no language model: {reason}") from None
+    load_weights(folder / "model.safetensors", model)
+    return model.eval()
 
 
 def _build(config: StatemixConfig, mixer: str, dim: int) -> torch.nn.Module:
