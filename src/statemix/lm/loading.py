@@ -169,15 +169,9 @@ def _vocabulary(tokenizer: Tokenizer) -> tuple[Any, Any]:
 def as_hugging_face(loaded: Loaded) -> StatemixForCausalLM:
     """The model as a `StatemixForCausalLM`; a run's is copied into one. ImportError without transformers."""
     require("transformers", "safetensors")
-    from statemix.hf import StatemixConfig, from_language_model
+    from statemix.hf import config_of, from_language_model
 
     if loaded.config is None:
         return loaded.model  # type: ignore[return-value]
-    arguments, block, model = dict(loaded.config.mixer), dict(loaded.config.block), loaded.config.model
-    mixer, width = arguments.pop("name"), block.pop("mlp_width", None)
-    config = StatemixConfig(
-        vocab_size=model.vocab_size, hidden_size=model.dim, num_hidden_layers=model.depth, norm=model.norm,
-        mixer=mixer, mixer_arguments=arguments, intermediate_size=width, head_bias=model.head_bias,
-        tie_word_embeddings=model.tie_embeddings, **block,
-    )  # fmt: skip
-    return from_language_model(loaded.model, config).eval()  # type: ignore[arg-type]
+    model: Any = loaded.model
+    return from_language_model(model, config_of(model, loaded.config.mixer)).eval()
