@@ -10,7 +10,7 @@ pytest.importorskip("statemix.hf", reason="needs the extra hf", exc_type=ImportE
 from statemix import BDLRU
 from statemix.hf import StatemixConfig, StatemixForCausalLM, from_language_model
 from statemix.lm.evaluation import evaluate
-from statemix.lm.generation import Sampling, generate
+from statemix.lm.generation import Rates, Sampling, generate
 from statemix.models import LanguageModel
 from statemix.packs import Batches, ByteTokenizer
 
@@ -65,3 +65,22 @@ def test_equal_texts(both, prefill):
         for one in both
     )
     assert plain == twin and plain
+
+
+def test_steps_are_replayed_and_given_back(both, monkeypatch):
+    from statemix.hf import decoding
+    from tests.hf.test_decoding import EagerStep
+
+    _, twin = both
+    options = {"max_tokens": 12, "sampling": Sampling(0), "prefill": 4}
+    plain = "".join(generate(twin, ByteTokenizer(), "The state", **options))
+    monkeypatch.setitem(decoding.STEPS, ("graph", "cpu"), EagerStep)
+    monkeypatch.setattr(EagerStep, "calls", 0)
+    rates, caches = Rates(), []
+    attach = decoding.Decoding.attach
+    monkeypatch.setattr(
+        decoding.Decoding, "attach", lambda self, cache: (caches.append(cache), attach(self, cache))
+    )
+    assert "".join(generate(twin, ByteTokenizer(), "The state", rates=rates, **options)) == plain
+    assert EagerStep.calls == rates.new_tokens - 1 > 3
+    assert caches[0].replay is None and caches[0].get_seq_length() == 9 + rates.new_tokens - 1

@@ -157,7 +157,7 @@ def generate(
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     loaded, rates = load_model(run, tokenizer, _device(device)), Rates()
     parts = generate(
-        loaded.model, loaded.tokenizer, text, max_tokens=max_tokens, sampling=sampling, stop=stop or (),
+        _fastest(loaded), loaded.tokenizer, text, max_tokens=max_tokens, sampling=sampling, stop=stop or (),
         prefill=prefill, rates=rates,
     )  # fmt: skip
     _write(text)
@@ -165,6 +165,15 @@ def generate(
         _write(part)
     _write("\n")
     progress().say(_sentence(rates), style="dim")
+
+
+def _fastest(loaded: Loaded) -> Any:
+    """The model whose steps a GPU replays as a graph, where there is one."""
+    from statemix.extras import installed
+    from statemix.lm.loading import as_hugging_face
+
+    on_gpu = next(loaded.model.parameters()).is_cuda
+    return as_hugging_face(loaded) if on_gpu and installed("transformers") else loaded.model
 
 
 def _prompt(prompt: str | None, file: str | None) -> str:

@@ -158,14 +158,15 @@ def _tokens(
         for piece in prompt.split(prefill, dim=1):
             x, state = whole.hidden(piece, state)
         logits = whole.logits(x[:, -1])
-        while True:
-            token = sampling.choose(_finite(logits[0, :words]), generator)
-            now = time.perf_counter()
-            if not rates.prompt_tokens:
-                rates.prompt_tokens, rates.prompt_seconds, began = len(ids), now - began, now
-            rates.new_tokens, rates.seconds = rates.new_tokens + 1, now - began
-            yield token
-            logits, state = whole.step(torch.tensor([token], device=whole.device), state)
+        with whole.replaying(state):
+            while True:
+                token = sampling.choose(_finite(logits[0, :words]), generator)
+                now = time.perf_counter()
+                if not rates.prompt_tokens:
+                    rates.prompt_tokens, rates.prompt_seconds, began = len(ids), now - began, now
+                rates.new_tokens, rates.seconds = rates.new_tokens + 1, now - began
+                yield token
+                logits, state = whole.step(torch.tensor([token], device=whole.device), state)
     finally:
         model.train(training)
 

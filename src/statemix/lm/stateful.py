@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import torch
@@ -26,6 +29,9 @@ class Stateful(Protocol):
     def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
         """One token of each sequence: tokens [B], state -> (logits [B, V], the state behind them)."""
 
+    def replaying(self, state: Any) -> AbstractContextManager[None]:
+        """A context in which steps from `state` on are replayed as a captured one, where the model can."""
+
 
 class _Plain:
     """A `LanguageModel`; its state is a list, one a layer."""
@@ -42,6 +48,9 @@ class _Plain:
 
     def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
         return self.model.step(tokens, state)
+
+    def replaying(self, state: Any) -> AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
 
 class _HuggingFace:
@@ -64,8 +73,19 @@ class _HuggingFace:
         return self._head(x)
 
     def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
-        x, state = self.hidden(tokens[:, None], state)
-        return self.logits(x[:, 0]), state
+        return self.model(input_ids=tokens[:, None], **{self._cache: state}).logits[:, 0], state
+
+    @contextlib.contextmanager
+    def replaying(self, state: Any) -> Iterator[None]:
+        from statemix.hf.decoding import Decoding
+
+        Decoding(self.model).attach(state)
+        try:
+            yield
+        finally:
+            if state.replay is not None:
+                state.replay.release(state)
+                state.replay = None
 
 
 def stateful(model: nn.Module) -> Stateful:
