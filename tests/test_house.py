@@ -182,7 +182,19 @@ def test_extras():
     assert named["train"] == {"typer", "rich", "safetensors", "tomli"}
     assert named["report"] == {"matplotlib", "jinja2", "pandas"}
     assert named["text"] == {"datasets", "tokenizers", "numpy", "filelock"}
-    assert named.keys() == {"cpu", "gpu", "train", "tensorboard", "report", "text", "docs", "all", "dev"}
+    assert named["lm"] == {"statemix", "transformers", "accelerate"}
+    assert named.keys() == {
+        "cpu",
+        "gpu",
+        "train",
+        "tensorboard",
+        "report",
+        "text",
+        "lm",
+        "docs",
+        "all",
+        "dev",
+    }
 
 
 def pins():
