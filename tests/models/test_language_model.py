@@ -193,6 +193,11 @@ CASES = {
     "value": (lambda: build(block={"conv_size": 1}), ValueError, "conv_size: got 1, expected at least 2"),
     "bounds": (lambda: build()(TOKENS, None, torch.tensor([0, 5])), ValueError, "cu_seqlens: got a batch of B = 2"),
     "states": (lambda: build()(TOKENS, [None]), ValueError, "states: got 1 of them, expected a list of 3"),
+    "masked": (
+        lambda: build()(TOKENS, [None], mask=TOKENS == 0),
+        ValueError,
+        "states: got 1 of them, expected a list of 3",
+    ),
     "a tensor": (lambda: build().step(TOKENS[0], TOKENS), ValueError, "states: got Tensor, expected a list of 3"),
 }  # fmt: skip
 

@@ -231,6 +231,20 @@ def test_half_precision_keeps_the_dtype_of_x_and_a_wide_state(dtype):
     torch.testing.assert_close(y.double(), copy.deepcopy(block).double()(x.double())[0], atol=0.1, rtol=0.1)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_a_convolution_in_half_precision_rounds_once(dtype):
+    torch.manual_seed(0)
+    convolution = ShortConvolution(16, 4, dtype=dtype)
+    x = torch.randn(2, 50, 16, dtype=dtype)
+    want = copy.deepcopy(convolution).double()(x.double())[0].to(dtype)
+    steps, state = [], None
+    for token in x.unbind(1):
+        y, state = convolution.step(token, state)
+        steps.append(y)
+    for y in (convolution(x)[0], torch.stack(steps, 1)):
+        assert (y == want).double().mean() > 0.99
+
+
 def test_autocast():
     block = build(**PARTS["all"]).float()
     x = torch.randn(2, 5, 6)

@@ -93,6 +93,8 @@ def test_every_way_is_as_alone(way, mixer, parts, runs):
                 one.grad = None
                 one.requires_grad_()
             y, after = run(inputs[0], state)
+            for one in tensors(after):  # memory of its own, and no more of it
+                assert one.untyped_storage().nbytes() == one.numel() * one.element_size()
             sum(one.sin().sum() for one in (y, *tensors(after))).backward()
             grads = {name: p.grad for name, p in block.named_parameters()}
             found.append((y, after, [one.grad for one in inputs], grads))

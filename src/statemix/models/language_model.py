@@ -157,7 +157,6 @@ class LanguageModel(Backbone):
         For losses that take the head's product in chunks.
         """
         check_tokens(tokens, 2, "[B, T]")
-        self.layers.check_states(states)
         if mask is None:
             return self._hidden(tokens, states, cu_seqlens, None)
         check_unpacked(cu_seqlens)
