@@ -55,7 +55,7 @@ def check_the_reference_shows_every_public_name(site):
     import statemix.packs
     import statemix.tasks
 
-    for module in (statemix.ops, statemix.nn, statemix.models, statemix.tasks, statemix.packs):
+    for module in (statemix.ops, statemix.nn, statemix.models, statemix.tasks, statemix.packs, statemix.lm):
         name = module.__name__.rpartition(".")[2]
         text = (site / "api" / name / "index.html").read_text()
         assert [one for one in module.__all__ if f'id="{module.__name__}.{one}"' not in text] == []
