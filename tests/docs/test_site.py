@@ -49,6 +49,7 @@ def check_it_loads_nothing_from_elsewhere(site):
 
 
 def check_the_reference_shows_every_public_name(site):
+    import statemix.lm
     import statemix.models
     import statemix.nn
     import statemix.ops
