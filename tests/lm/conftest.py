@@ -25,10 +25,10 @@ def whole(pack, tmp_path_factory):
     """The folder of a run that nothing has interrupted."""
     pytest.importorskip("transformers", reason="needs the extra `lm`")
     pytest.importorskip("accelerate", reason="needs the extra `lm`")
-    from statemix.lm import train
+    from statemix.lm import train_language_model
 
     folder = tmp_path_factory.mktemp("lm") / "whole"
-    train(config(pack), folder, progress=False)
+    train_language_model(config(pack), folder, progress=False)
     return folder
 
 

@@ -35,8 +35,8 @@ def launch(pack, folder, *settings, processes=1, code="", **environment):
         port = str(free.getsockname()[1])
     program = (
         "import sys, torch; torch.set_num_threads(1)\n"
-        "from tests.lm.small import config\nfrom statemix.lm import train\n"
-        f"{code}\ntrain(config(sys.argv[1], *sys.argv[3:]), sys.argv[2], progress=False)"
+        "from tests.lm.small import config\nfrom statemix.lm import train_language_model\n"
+        f"{code}\ntrain_language_model(config(sys.argv[1], *sys.argv[3:]), sys.argv[2], progress=False)"
     )
     paths = os.pathsep.join([str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")])
     started = []

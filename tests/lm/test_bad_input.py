@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("transformers", reason="needs the extra `lm`")
 pytest.importorskip("accelerate", reason="needs the extra `lm`")
 
-from statemix.lm import load_language_model, train
+from statemix.lm import load_language_model, train_language_model
 from statemix.lm.train import fill_in
 from statemix.packs import Pack
 from statemix.training.files import RunError
@@ -30,9 +30,9 @@ def copy(whole, tmp_path):
 
 def test_no_pack(tmp_path):
     with pytest.raises(ValueError, match=r"data\.pack: missing, expected the folder of a pack"):
-        train(config(""), tmp_path / "run")
+        train_language_model(config(""), tmp_path / "run")
     with pytest.raises(FileNotFoundError, match="is not a pack"):
-        train(config(tmp_path), tmp_path / "run")
+        train_language_model(config(tmp_path), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -41,12 +41,12 @@ def test_a_truncated_pack(pack, tmp_path):
     shard = next(folder.glob("train-*.bin"))
     shard.write_bytes(shard.read_bytes()[:-2])
     with pytest.raises(RunError, match=rf"{shard.name} has \d+ bytes, expected"):
-        train(config(folder), tmp_path / "run")
+        train_language_model(config(folder), tmp_path / "run")
 
 
 def test_a_pack_with_more_ids_than_the_model(pack, tmp_path):
     with pytest.raises(ValueError, match=r"model\.vocab_size: got 100, expected at least 257"):
-        train(config(pack, "model.vocab_size=100"), tmp_path / "run")
+        train_language_model(config(pack, "model.vocab_size=100"), tmp_path / "run")
     assert fill_in(config(pack, "model.vocab_size=300"), Pack(pack)).model.vocab_size == 300
 
 
@@ -61,19 +61,19 @@ def test_a_pack_with_more_ids_than_the_model(pack, tmp_path):
 def test_a_folder_of_another_configuration(pack, copy, setting, said):
     before = sorted(path.name for path in copy.rglob("*"))
     with pytest.raises(RunError, match=f"holds another run: .*{said}"):
-        train(config(pack, setting), copy)
+        train_language_model(config(pack, setting), copy)
     assert sorted(path.name for path in copy.rglob("*")) == before
 
 
 def test_a_folder_of_another_pack(copy, tmp_path):
     prepare(tmp_path / "other", seed=1)
     with pytest.raises(RunError, match=r"data\.digest: '\w+' in the folder"):
-        train(config(tmp_path / "other"), copy)
+        train_language_model(config(tmp_path / "other"), copy)
 
 
 def test_the_same_pack_in_another_place(pack, copy, whole, tmp_path):
     moved = shutil.copytree(pack, tmp_path / "moved")
-    assert train(config(moved, "training.checkpoint_every=7"), copy)["status"] == "finished"
+    assert train_language_model(config(moved, "training.checkpoint_every=7"), copy)["status"] == "finished"
     assert weights(copy) == weights(whole)
 
 
@@ -82,9 +82,9 @@ def test_a_truncated_checkpoint_is_named_and_the_one_before_is_as_good(pack, cop
     file = next(newest.glob("*.distcp"))
     file.write_bytes(file.read_bytes()[:-10])
     with pytest.raises(RunError, match=rf"{file.name} has \d+ bytes, expected \d+: remove .*step-00000020"):
-        train(config(pack), copy)
+        train_language_model(config(pack), copy)
     shutil.rmtree(newest)
-    train(config(pack), copy)
+    train_language_model(config(pack), copy)
     assert weights(copy) == weights(whole)
 
 
@@ -94,7 +94,7 @@ def test_a_checkpoint_of_another_run(pack, copy):
     del content["sha256"]
     position.write_text(json.dumps({**content, "run": "other"}))
     with pytest.raises(RunError, match="belongs to another run"):
-        train(config(pack), copy)
+        train_language_model(config(pack), copy)
 
 
 def test_a_full_disk_at_a_checkpoint_leaves_the_one_before(pack, whole, tmp_path):
@@ -113,7 +113,7 @@ def test_a_full_disk_at_a_checkpoint_leaves_the_one_before(pack, whole, tmp_path
 
 def test_a_finished_run_is_not_trained_again(pack, whole):
     before = len(lines(whole, "start"))
-    summary = train(config(pack), whole)
+    summary = train_language_model(config(pack), whole)
     assert summary["status"] == "finished" and summary["step"] == 24 and len(lines(whole, "start")) == before
 
 

@@ -51,7 +51,7 @@ def test_the_batch_script_is_a_script(tmp_path):
 def test_a_signal_to_torchrun_saves_and_one_process_goes_on(tmp_path):
     pytest.importorskip("transformers", reason="needs the extra lm")
     pytest.importorskip("accelerate", reason="needs the extra lm")
-    from statemix.lm import resolve_lm_config, train
+    from statemix.lm import resolve_lm_config, train_language_model
 
     prepare(tmp_path / "pack")
     settings = [f"data.pack={tmp_path / 'pack'}", "training.steps=100000", *TINY]
@@ -80,7 +80,7 @@ def test_a_signal_to_torchrun_saves_and_one_process_goes_on(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Checkpoints, "save", stop)
         with pytest.raises(Enough):
-            train(resolve_lm_config("tiny", overrides=overrides), tmp_path / "run")
+            train_language_model(resolve_lm_config("tiny", overrides=overrides), tmp_path / "run")
     steps = [int(number) for number in re.findall(r'"kind": "train", "step": (\d+)', metrics.read_text())]
     assert steps == sorted(set(steps)) and steps[-1] == step + 2
 

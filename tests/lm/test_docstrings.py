@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from statemix import BDLRU, lm, models, packs
+from statemix.lm import config
 
 HF = {"harness_model", "fast_tokenizer"}
 WITHOUT = {
     "ContextLoss", "Evaluation", "Loaded", "Rates", "Sampling", "as_hugging_face", "build_language_model",
     "count_flops", "folder_tokenizer", "load_language_model", "load_model", "open_pack", "resolve_lm_config",
-    "run_tasks", "train",
+    "run_tasks", "train_language_model",
 }  # fmt: skip
 """What needs a run, or is shown by what uses it."""
 
@@ -23,7 +24,7 @@ PUBLIC = {name: getattr(lm, name) for name in lm.__all__ if callable(getattr(lm,
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_the_example_runs(name):
-    names = {**vars(models), **vars(packs), **vars(lm), "BDLRU": BDLRU, "torch": torch}
+    names = {**vars(config), **vars(models), **vars(packs), **vars(lm), "BDLRU": BDLRU, "torch": torch}
     if name in HF:
         pytest.importorskip("lm_eval", reason="needs the extra eval")
         hf = pytest.importorskip("statemix.hf", reason="needs the extra hf", exc_type=ImportError)

@@ -66,6 +66,23 @@ def test_no_more_logits_than_a_chunk():
     assert 0 < seen.numbers <= 16 * 1000
 
 
+class Products(TorchDispatchMode):
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
+        return function(*args, **(kwargs or {}))
+
+
+def test_an_evaluation_takes_the_head_s_product_alone():
+    (x, weight, _), targets = inputs()
+    with torch.no_grad(), Products() as evaluated:
+        loss = chunked_cross_entropy(x, weight, None, targets, 10)
+    with Products() as trained:
+        torch.testing.assert_close(chunked_cross_entropy(x, weight, None, targets, 10), loss)
+    assert (evaluated.count, trained.count) == (5, 15)
+
+
 def test_documents_and_rows_that_do_not_count():
     torch.manual_seed(0)
     model = LanguageModel(V, D, lambda dim: BDLRU(dim, block_size=2), depth=1)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from statemix.analysis import parameters
-from statemix.lm import PRESETS, resolve_lm_config
+from statemix.lm import LM_PRESETS, resolve_lm_config
 from statemix.lm.build import count_flops
 from statemix.lm.config import LMConfig, check_batches
 from statemix.lm.presets import SIZES
@@ -35,14 +35,16 @@ def numbers(name):
         )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [name for name in PRESETS if name != "tiny" and not name.endswith("2.5b")])
+@pytest.mark.parametrize(
+    "name", [name for name in LM_PRESETS if name != "tiny" and not name.endswith("2.5b")]
+)
 def test_models_of_a_size_have_equal_parameters(name):
     wanted = SIZE[name.partition("-")[0]]
     assert abs(numbers(name) / wanted - 1) < 0.011
 
 
 def test_presets_have_their_tokens():
-    for name in PRESETS:
+    for name in LM_PRESETS:
         config = resolve_lm_config(name)
         tokens = config.training.steps * config.training.batch_size * config.data.length
         size = name.partition("-")[0]
@@ -50,7 +52,7 @@ def test_presets_have_their_tokens():
         assert name == "tiny" or abs(tokens / expected - 1) < 0.001, name
         assert config.name == name
         assert check_batches(config, 1) * max(config.training.micro_batch, 1) <= config.training.batch_size
-    assert {name.partition("-")[0] for name in PRESETS} == {"tiny", *SIZES}
+    assert {name.partition("-")[0] for name in LM_PRESETS} == {"tiny", *SIZES}
 
 
 def test_the_paper_s_protocol():

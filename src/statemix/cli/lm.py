@@ -30,9 +30,9 @@ class TrainCommand(TyperCommand):
 
 def complete_presets(incomplete: str) -> list[str]:
     """For a shell: the names of presets."""
-    from statemix.lm.presets import PRESETS
+    from statemix.lm.presets import LM_PRESETS
 
-    return [name for name in PRESETS if name.startswith(incomplete)]
+    return [name for name in LM_PRESETS if name.startswith(incomplete)]
 
 
 def complete_settings(incomplete: str) -> list[str]:
@@ -55,7 +55,7 @@ SHOW: Any = typer.Option(
 
 def list_presets() -> None:
     """List the presets."""
-    from statemix.lm.presets import PRESETS
+    from statemix.lm.presets import LM_PRESETS
 
     columns = [
         Column("preset"),
@@ -63,7 +63,7 @@ def list_presets() -> None:
         *(Column(name, number=True) for name in NUMBERS),
     ]
     table = Table("", columns)
-    for name, preset in PRESETS.items():
+    for name, preset in LM_PRESETS.items():
         mixer = " ".join(
             str(value) if key == "name" else f"{key}={value}" for key, value in preset["mixer"].items()
         )
@@ -111,12 +111,12 @@ def train(
 
 def train_run(resolved: Any, folder: Path) -> dict[str, Any]:
     """Train or resume with progress shown. Interrupted if a signal stopped it; Failure if it diverged."""
-    from statemix.lm import train
+    from statemix.lm import train_language_model
     from statemix.lm.processes import is_first
 
     if is_first():
         progress().say(f"training {resolved.name} in {folder}", style="dim")
-    summary = train(resolved, folder, progress=True)
+    summary = train_language_model(resolved, folder, progress=True)
     if summary["status"] == "interrupted":
         raise Interrupted(f"saved at step {summary['step']}; the same command resumes")
     if summary["status"] == "diverged":

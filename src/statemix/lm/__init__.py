@@ -1,9 +1,9 @@
 """Language models: trained on packs of text by transformers' Trainer (extra `lm`), evaluated, sampled from.
 
-from statemix.lm import resolve_lm_config, train
+from statemix.lm import resolve_lm_config, train_language_model
 
 config = resolve_lm_config("tiny", overrides=["data.pack=packs/stdlib"])
-summary = train(config, "runs/tiny")
+summary = train_language_model(config, "runs/tiny")
 """
 
 from statemix.lm.build import build_language_model, count_flops
@@ -20,13 +20,13 @@ from statemix.lm.loading import (
     save_tokenizer,
 )
 from statemix.lm.loss import LanguageModelLoss, chunked_cross_entropy
-from statemix.lm.presets import PRESETS, SUMMARIES
+from statemix.lm.presets import LM_PRESETS
 from statemix.lm.runs import load_language_model
-from statemix.lm.train import train
+from statemix.lm.train import train_language_model
 
 __all__ = [
-    "PRESETS", "SUMMARIES", "ContextLoss", "Evaluation", "LMConfig", "LanguageModelLoss", "Loaded", "Rates",
+    "LM_PRESETS", "ContextLoss", "Evaluation", "LMConfig", "LanguageModelLoss", "Loaded", "Rates",
     "Sampling", "as_hugging_face", "build_language_model", "chunked_cross_entropy", "count_flops", "evaluate",
     "fast_tokenizer", "folder_tokenizer", "generate", "harness_model", "load_language_model", "load_model",
-    "open_pack", "resolve_lm_config", "run_tasks", "save_tokenizer", "train",
+    "open_pack", "resolve_lm_config", "run_tasks", "save_tokenizer", "train_language_model",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from statemix.lm.presets import PRESETS
+from statemix.lm.presets import LM_PRESETS
 from statemix.models import NORMS
 from statemix.training.config import (
     MAX_DEPTH,
@@ -174,9 +174,9 @@ def resolve_lm_config(
 
     content: dict[str, Any] = LMConfig().to_dict()
     if preset is not None:
-        if preset not in PRESETS:
-            raise ValueError(f"preset: got {preset!r}, expected one of {', '.join(PRESETS)}")
-        content = merge(content, PRESETS[preset] | {"name": preset})
+        if preset not in LM_PRESETS:
+            raise ValueError(f"preset: got {preset!r}, expected one of {', '.join(LM_PRESETS)}")
+        content = merge(content, LM_PRESETS[preset] | {"name": preset})
     given: dict[str, Any] = {} if file is None else read_toml(Path(file))
     for override in overrides:
         given = merge(given, parse_override(override))

@@ -90,7 +90,9 @@ def chunked_cross_entropy(
     >>> torch.allclose(loss, torch.nn.functional.cross_entropy(x @ weight.T, targets, reduction="sum"))
     True
     """
-    return _ChunkedCrossEntropy.apply(x, weight, bias, targets, chunk, dtype or x.dtype)  # type: ignore[no-any-return]
+    tensors = (x, weight, bias)
+    learns = torch.is_grad_enabled() and any(one is not None and one.requires_grad for one in tensors)
+    return _ChunkedCrossEntropy.apply(*tensors, targets, chunk, dtype or x.dtype, learns)  # type: ignore[no-any-return]
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -103,8 +105,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         targets: Tensor,
         chunk: int,
         dtype: torch.dtype,
+        learns: bool,
     ) -> Tensor:
-        needed = any(ctx.needs_input_grad)
         low, bias_low = weight.to(dtype), None if bias is None else bias.to(dtype)
         grads = [
             torch.empty_like(x),
@@ -114,12 +116,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         total = x.new_zeros((), dtype=torch.float32)
         with torch.autocast(x.device.type, enabled=False):
             for begin in range(0, len(x), chunk):
-                rows, wanted = x[begin : begin + chunk].to(dtype), targets[begin : begin + chunk]
-                logits = F.linear(rows, low, bias_low).float()  # [n, V]
-                total += F.cross_entropy(logits, wanted, reduction="sum", ignore_index=IGNORED)
-                if needed:
-                    _add_gradients(logits, rows, low, wanted, begin, grads)
-        if needed:
+                part = slice(begin, begin + chunk)
+                total += _chunk(
+                    x[part].to(dtype), low, bias_low, targets[part], part, grads if learns else None
+                )
+        if learns:
             ctx.save_for_backward(*grads)
         return total
 
@@ -127,21 +128,34 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         scaled = (None if one is None else one * grad.to(one.dtype) for one in ctx.saved_tensors)
-        return (*scaled, None, None, None)
+        return (*scaled, None, None, None, None)
 
 
-def _add_gradients(
-    logits: Tensor, rows: Tensor, weight: Tensor, targets: Tensor, begin: int, grads: list[Tensor | None]
-) -> None:
-    """Those of a chunk: softmax less one-hot, times the other factor. logits [n, V] are overwritten."""
-    probabilities = logits.sub_(logits.logsumexp(-1, keepdim=True)).exp_()
-    counted = targets != IGNORED
-    places = torch.where(counted, targets, 0).unsqueeze(-1)
-    probabilities.scatter_add_(-1, places, probabilities.new_full((1, 1), -1.0).expand_as(places))
-    errors = probabilities.mul_(counted.unsqueeze(-1)).to(rows.dtype)
+def _chunk(
+    rows: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    part: slice,
+    grads: list[Tensor | None] | None,
+) -> Tensor:
+    """The sum of a chunk's losses; its gradients are put or added into those of (x, weight, bias), if these are given.
+
+    Nothing as wide as the vocabulary is touched more often than it must be.
+    """
+    counted = (targets != IGNORED).unsqueeze(-1)  # [n, 1]
+    places = torch.where(counted, targets.unsqueeze(-1), 0)
+    logs = F.log_softmax(F.linear(rows, weight, bias), -1, dtype=torch.float32)  # [n, V]
+    loss = -(logs.gather(-1, places) * counted).sum()
+    if grads is None:
+        return loss
+    errors = (
+        logs.exp_().scatter_add_(-1, places, logs.new_full((1, 1), -1.0).expand_as(places)).to(rows.dtype)
+    )
     for_x, for_weight, for_bias = grads
     assert for_x is not None and for_weight is not None
-    for_x[begin : begin + len(rows)] = errors @ weight
-    for_weight += errors.t() @ rows
+    for_x[part] = (errors @ weight) * counted
+    for_weight += errors.t() @ (rows * counted)
     if for_bias is not None:
-        for_bias += errors.sum(0)
+        for_bias += (errors * counted).sum(0, dtype=for_bias.dtype)
+    return loss

@@ -115,7 +115,7 @@ def _combine(size: str, mixer: str, budget: Settings) -> Settings:
     return base | MIXERS[size][mixer] | {"training": base["training"] | budget}
 
 
-PRESETS: dict[str, Settings] = (
+LM_PRESETS: dict[str, Settings] = (
     {"tiny": TINY}
     | {f"{size}-{mixer}": _combine(size, mixer, {}) for size, mixers in MIXERS.items() for mixer in mixers}
     | {
@@ -126,12 +126,3 @@ PRESETS: dict[str, Settings] = (
     }
 )
 """Every preset by name."""
-
-SUMMARIES: dict[str, str] = {
-    "tiny": "bytes on a CPU, minutes: BD-LRU m = 4, width 128, 2 layers",
-    "140m-…": "12 layers of width 576, 9.9 B tokens (…-2.5b: 2.5 B)",
-    "212m-…": "12 layers of width 768, the paper's table, 9.9 B tokens (…-2.5b: 2.5 B)",
-    "340m-…": "24 layers of width 1024, 15 B tokens",
-    "1.3b-…": "24 layers of width 2048, 100 B tokens",
-}
-"""A line on every size."""

@@ -52,7 +52,7 @@ class LMFolder(RunFolder):
         self.checkpoints = self.path / "checkpoints"
 
 
-def train(
+def train_language_model(
     config: LMConfig, folder: str | Path, *, progress: bool | None = None, resume: bool = True
 ) -> Summary:
     """Train a language model in a folder, or go on where it was stopped; returns its summary.
@@ -315,7 +315,7 @@ class _Run:
         self._lap()
 
     def stops_here(self) -> bool:
-        """Whether a process has received a signal: asked after every step, of several processes at lines of metrics."""
+        """Whether a process has received a signal: after every step; of several processes, at lines of metrics."""
         if world_size() > 1 and self.step % self.training.log_every:
             return False
         return any_of(self.signals.received is not None, self.device)
