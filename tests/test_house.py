@@ -63,7 +63,7 @@ PUBLIC = (
     "statemix", "statemix.ops", "statemix.nn", "statemix.models", "statemix.tasks", "statemix.training",
     "statemix.analysis", "statemix.report", "statemix.cli", "statemix.nn.mixer", "statemix.training.files",
     "statemix.ops.launch", "statemix.text", "statemix.extras", "statemix.waiting", "statemix.timing",
-    "statemix.packs",
+    "statemix.packs", "statemix.hf", "statemix.lm",
 )  # fmt: skip
 """Modules whose names others may import: those in `__all__`, else those without an underscore that they define."""
 
@@ -181,8 +181,12 @@ def test_extras():
     assert named["gpu"] == {"triton"}
     assert named["train"] == {"typer", "rich", "safetensors", "tomli"}
     assert named["report"] == {"matplotlib", "jinja2", "pandas"}
+    assert named["hf"] == {"transformers"}
     assert named["text"] == {"datasets", "tokenizers", "numpy", "filelock"}
-    assert named.keys() == {"cpu", "gpu", "train", "tensorboard", "report", "text", "docs", "all", "dev"}
+    assert named["lm"] == {"statemix", "accelerate"}
+    assert named["eval"] == {"lm-eval"}
+    rest = {"tensorboard", "docs", "all", "dev"}
+    assert named.keys() == {"cpu", "gpu", "train", "report", "text", "hf", "lm", "eval"} | rest
 
 
 def pins():
