@@ -19,11 +19,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from statemix.ops import dispatch
 from statemix.ops._torch_compat import in_forward_mode, in_transform
-from statemix.ops.autograd import operator
+from statemix.ops.autograd import given_or_zeros, is_direct, operator
 from statemix.ops.dispatch import COMPILED, can_fuse, choose_backend
 from statemix.ops.layout import n_innermost, split_gates_values
 from statemix.ops.scan import bdlru_scan, carried_state, hlru_scan
+from statemix.ops.zeros import shared_zeros
 
 SCANS = {"bdlru": bdlru_scan, "hlru": hlru_scan}
 
@@ -125,8 +127,9 @@ def _project_fused(
     x: Tensor, gate_weight: Tensor, gate_bias: Tensor, value_weight: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Gates and values side by side, and the weights that lead to them."""
-    weight = torch.cat((gate_weight, value_weight))
-    return F.linear(x, weight, F.pad(gate_bias, (0, value_weight.shape[0]))), weight
+    weight, none = torch.cat((gate_weight, value_weight)), (value_weight.shape[0],)
+    bias = torch.cat((gate_bias, shared_zeros(gate_bias, none, gate_bias.dtype)))
+    return F.linear(x, weight, bias), weight
 
 
 class ProjectedScan(torch.autograd.Function):
@@ -141,23 +144,29 @@ class ProjectedScan(torch.autograd.Function):
         weights = (gate_weight, gate_bias, value_weight)
         gates_values, weight = _project_fused(x, *weights)
         _, rows = weight_layout(recurrence, initial_state.shape[1:])
-        gates, values = split_gates_values(gates_values, rows)
-        states, final = operator(recurrence)(gates, values, initial_state, cu_seqlens, normalization, backend)
+        given = (initial_state, cu_seqlens, normalization, backend)
+        if is_direct((gates_values, initial_state, cu_seqlens)):
+            states, final = dispatch.fused_forward(recurrence, gates_values, rows, *given)
+            ctx.set_materialize_grads(False)
+        else:
+            gates, values = split_gates_values(gates_values, rows)
+            states, final = operator(recurrence)(gates, values, *given)
         ctx.recurrence, ctx.normalization, ctx.backend = recurrence, normalization, backend
         ctx.save_for_backward(x, *weights, weight, gates_values, states, initial_state, cu_seqlens)
         return states, final
 
     @staticmethod
-    def backward(ctx: Any, grad_states: Tensor, grad_final: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:  # type: ignore[override]
         """Two products behind the gradient of the scan, which is taken another way if it is to have one itself."""
         x, gate_weight, gate_bias, value_weight, weight, gates_values, *rest = ctx.saved_tensors
+        given = (*rest, *given_or_zeros(grads, tuple(rest[:2])), ctx.normalization, ctx.backend)
         gradient: Any = operator(ctx.recurrence, "_fused_backward")
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             gates_values, weight = _project_fused(x, gate_weight, gate_bias, value_weight)
             gradient = partial(_differentiable, ctx.recurrence)
-        d_both, d_bias, d_state = gradient(
-            gates_values, *rest, grad_states, grad_final, ctx.normalization, ctx.backend
-        )
+        elif is_direct((gates_values, *given[:-2])):
+            gradient = partial(dispatch.fused_backward, ctx.recurrence)
+        d_both, d_bias, d_state = gradient(gates_values, *given)
         d_both, d_x, d_gates, d_values = d_both.flatten(0, 1), None, None, None
         if ctx.needs_input_grad[1]:
             d_x = (d_both @ weight).view_as(x)
