@@ -10,6 +10,7 @@ from torch import nn
 from statemix.nn import BDLRU, HLRU
 from statemix.ops import projection
 from tests.nn.test_layers import CountOperators
+from tests.ops.cases import made_by_one_product
 
 LAYERS = {
     "bdlru": lambda **k: BDLRU(6, block_size=4, num_blocks=4, device="meta", **k),
@@ -25,8 +26,7 @@ def _kernels(monkeypatch):
 
 def joined(layer, x, **options):
     """Whether the gradient of the states that a layer makes of x is that of one product."""
-    _, state = layer(x, **options)
-    return "ProjectedScan" in type(state.grad_fn).__name__
+    return made_by_one_product(layer(x, **options)[1])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -67,11 +67,16 @@ def test_when_it_is_taken(kind):
     assert "cat" not in counted.calls
 
 
-def test_odd_rows_are_left_apart():
-    """Values that would begin where no wide copy can."""
-    assert not joined(
-        BDLRU(6, block_size=3, num_blocks=3, device="meta"), torch.empty(2, 5, 6, device="meta")
-    )
+@pytest.mark.parametrize(("blocks", "takes"), [(3, False), (5, False), (9, False), (12, True), (65, True)])
+def test_odd_rows_are_rounded_up_where_little_is_added(blocks, takes):
+    """Values that would begin where no wide copy can; an eighth more blocks at most."""
+    layer = BDLRU(6, block_size=3, num_blocks=blocks, device="meta")
+    x = torch.empty(2, 5, 6, device="meta", requires_grad=True)
+    assert joined(layer, x) is takes
+    y, state = layer(x)
+    assert (y.shape, state.shape) == (x.shape, (2, blocks, 3))
+    for leaf in layer.parameters():
+        assert torch.autograd.grad(y, leaf, torch.empty_like(y), retain_graph=True)[0].shape == leaf.shape
 
 
 def test_other_modules_are_called():

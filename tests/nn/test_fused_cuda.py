@@ -8,12 +8,11 @@ import pytest
 import torch
 
 from statemix.nn import BDLRU, HLRU
-from statemix.ops import launch as launch_table
 from statemix.ops import projection
 from statemix.ops import triton as backend
 from statemix.ops.layout import split_gates_values
-from tests.ops.cases import relative
-from tests.ops.test_triton_cuda import BOUNDS, cut, launches, one_launch, poisoned
+from tests.ops.cases import made_by_one_product, relative
+from tests.ops.test_triton_cuda import BOUNDS, cut, decide, launches, one_launch, poisoned
 
 __all__ = ["poisoned"]  # uninitialised memory is NaN in every test
 
@@ -62,7 +61,7 @@ def test_every_launch_of_the_table(recurrence, direction, m, launch, dtype, monk
     if direction == "forward":
         pytest.skip("reads only")
     T = 16 * launch.num_workers + 3 * launch.block_t + 5
-    monkeypatch.setattr(launch_table, "_choose", one_launch(direction, launch))
+    decide(monkeypatch, one_launch(direction, launch))
     check(recurrence, problem(recurrence, 2, T, 32, m, dtype))
 
 
@@ -80,7 +79,7 @@ def test_every_way(recurrence, m, dtype, monkeypatch):
     with monkeypatch.context() as patch:
         cut(patch, 64)
         check(recurrence, problem(recurrence, 1, 200, 16, m, dtype))
-    monkeypatch.setattr(launch_table, "_choose", lambda *key: None)
+    decide(monkeypatch, lambda *key: None)
     check(recurrence, problem(recurrence, 2, 37, 20, m, dtype))
 
 
@@ -114,6 +113,7 @@ def test_same_bits_twice_and_with_other_neighbours(recurrence):
 LAYERS = {
     "bdlru": lambda **k: BDLRU(64, block_size=4, gate_bias=-0.5, device="cuda", **k),
     "hlru": lambda **k: HLRU(64, order=3, num_channels=64, device="cuda", **k),
+    "hlru odd": lambda **k: HLRU(64, order=3, num_channels=61, device="cuda", **k),
 }
 
 
@@ -122,13 +122,15 @@ def call(layer, x, state, bounds, grads):
     leaves = [x.detach().requires_grad_(), state.detach().requires_grad_()]
     outputs = layer(*leaves, bounds)
     grads = [grad.to(out.dtype) for grad, out in zip(grads, outputs, strict=True)]
-    one = "ProjectedScan" in type(outputs[1].grad_fn).__name__
-    return one, [*outputs, *torch.autograd.grad(outputs, [*leaves, *layer.parameters()], grads)]
+    return made_by_one_product(outputs[1]), [
+        *outputs,
+        *torch.autograd.grad(outputs, [*leaves, *layer.parameters()], grads),
+    ]
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["batch", "packed"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", LAYERS)
 def test_a_layer_in_training(kind, dtype, packed, monkeypatch):
     """Against float64, and not farther from it than gates and values apart."""
     torch.manual_seed(0)
@@ -154,7 +156,7 @@ def test_a_layer_in_training(kind, dtype, packed, monkeypatch):
         assert error < max(2 * relative(other.cpu(), true), 1e-5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", LAYERS)
 def test_second_derivatives(kind):
     torch.manual_seed(0)
     layer = LAYERS[kind]()
@@ -173,7 +175,7 @@ def test_second_derivatives(kind):
 
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 @pytest.mark.parametrize("half", [False, True], ids=["plain", "autocast"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", LAYERS)
 def test_compiled_and_captured(kind, half):
     torch.use_deterministic_algorithms(False)
     torch.manual_seed(0)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from statemix.ops import launch
+from statemix.ops import launch, projection
 from statemix.ops.launch import (
     HOPPER,
     KERNELS,
@@ -19,6 +19,7 @@ from statemix.ops.launch import (
     user_file,
     user_table,
 )
+from tests.ops.test_triton_cuda import cut, decide
 
 HERE, OTHER = (9, 0), (8, 0)
 GPU = "NVIDIA H200"
@@ -102,6 +103,20 @@ def test_a_chooser_decides_instead_of_the_tables():
         assert choose(KEY, GPU, OTHER) == OWN
         assert choose(KEY._replace(m=8), GPU, HERE) is None
     assert choose(KEY, GPU, OTHER) is None
+
+
+def test_gpu_tests_patch_what_the_kernels_use(monkeypatch):
+    """A name that is gone would be noticed on a GPU alone."""
+    pytest.importorskip("triton")
+    from statemix.ops.triton import chunking, dispatch
+
+    decide(monkeypatch, lambda *key: None)
+    cut(monkeypatch, 64)
+    assert dispatch.choose(KEY, GPU, HERE) is None
+    assert chunking.chunk_length() == 64
+    assert callable(dispatch.HopperKernels.empty_sums)
+    assert callable(projection.can_fuse)
+    assert callable(projection.fusing_backend)
 
 
 def test_what_is_public():

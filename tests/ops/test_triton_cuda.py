@@ -10,7 +10,6 @@ import torch
 
 from statemix import BDLRU, HLRU
 from statemix.ops import bdlru_scan, hlru_scan, reference
-from statemix.ops import launch as launch_table
 from statemix.ops.launch import default_launch
 from statemix.ops.layout import in_fast_format
 from tests.ops.cases import RECURRENCES, inputs, names, relative, restride, run
@@ -67,8 +66,13 @@ def cut(monkeypatch, length):
     monkeypatch.setattr(chunking, "chunk_length", lambda *_: length)
 
 
+def decide(monkeypatch, chooser):
+    """Let `chooser` take all launches; in autograd's threads too."""
+    monkeypatch.setattr("statemix.ops.triton.dispatch.choose", chooser)
+
+
 def one_launch(direction, launch):
-    """What chooses this launch in a direction, else the default; in autograd's threads too."""
+    """What chooses this launch in a direction, else the default."""
     return lambda key, gpu, capability: (
         launch if key.direction == direction else default_launch(key, capability)
     )
@@ -90,7 +94,7 @@ def launches():
 def test_every_launch_of_the_table(recurrence, direction, m, launch, dtype, monkeypatch):
     T = 3 * launch.block_t * launch.num_workers + 5
     tensors = inputs(recurrence, B=2, T=T, N=24, m=m, dtype=dtype, seed=m)
-    monkeypatch.setattr(launch_table, "_choose", one_launch(direction, launch))
+    decide(monkeypatch, one_launch(direction, launch))
     check(recurrence, on_gpu(tensors))
 
 
@@ -98,7 +102,7 @@ def test_every_launch_of_the_table(recurrence, direction, m, launch, dtype, monk
 @pytest.mark.parametrize("recurrence", RECURRENCES)
 def test_portable_kernels(recurrence, m, monkeypatch):
     """What runs on every other GPU, here: whole, packed, in chunks."""
-    monkeypatch.setattr(launch_table, "_choose", lambda *key: None)
+    decide(monkeypatch, lambda *key: None)
     for dtype in (torch.float32, torch.bfloat16):
         check(recurrence, on_gpu(inputs(recurrence, B=2, T=37, N=20, m=m, dtype=dtype)))
     bounds = torch.tensor([0, 5, 5, 37], device="cuda")

@@ -6,11 +6,14 @@ reordered on the way: cheap beside the product, which runs over all steps.
 
 A backend that can fuse gets gates and values side by side from one product, in one tensor [B, T, (C + 1) H]
 (`layout.split_gates_values`), and leaves their gradients likewise: the gradients of the input and of the weights are
-then one product each, with nothing to add or to put together. The same kernel sums what the bias receives.
+then one product each, with nothing to add or to put together. The same kernel sums what the bias receives. A number of
+blocks that leaves the values unaligned is rounded up: the blocks that are added have weights of zero, stay at zero, and
+are cut off.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -93,24 +96,49 @@ def projected_scan(
     normalization: str, cu_seqlens: Tensor | None, backend: str,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """`bdlru_scan` or `hlru_scan` over gates and values projected from x [B, T, dim]; the normalisation is checked."""
+    layouts = weight_layout(recurrence, sizes)
     fused = fusing_backend(x, gates, values, normalization, backend)
-    if fused is not None:
+    extra = None if fused is None else extra_blocks(fused, layouts[1], compute_dtype(x))
+    if extra is not None:
         x = x.to(compute_dtype(x))
         weights = [w.to(x.dtype) for w in (*gates, values[0])]  # values have no bias
         blocks, m = sizes
         state = carried_state(initial_state, x, blocks, m, cu_seqlens)
-        return ProjectedScan.apply(recurrence, x, *weights, state, cu_seqlens, normalization, fused)
-    layouts = weight_layout(recurrence, sizes)
+        if extra:
+            weights, state = add_blocks(weights, layouts, extra), F.pad(state, (0, 0, 0, extra))
+        states, final = ProjectedScan.apply(recurrence, x, *weights, state, cu_seqlens, normalization, fused)
+        return (states[:, :, :blocks], final[:, :blocks]) if extra else (states, final)
     values = project(values, x, layouts[1], gates=False)
     gates = project(gates, x, layouts[0], gates=True).to(values.dtype)  # a module may compute in another
     options: dict[str, Any] = {"normalization": normalization, "cu_seqlens": cu_seqlens, "backend": backend}
     return SCANS[recurrence](gates, values, initial_state, **options)
 
 
+def extra_blocks(backend: str, rows: tuple[int, ...], dtype: torch.dtype) -> int | None:
+    """Blocks to add to the `rows` (block[, row]) of values so that the backend can fuse; None if there is no such
+    number, or more work is added than is saved."""
+    blocks, width = rows[0], math.prod(rows[1:])
+    few = range(blocks // 8 + 1)
+    return next((extra for extra in few if can_fuse(backend, (blocks + extra) * width, dtype)), None)
+
+
+def add_blocks(
+    weights: Sequence[Tensor], layouts: tuple[tuple[int, ...], tuple[int, ...]], extra: int
+) -> list[Tensor]:
+    """The gates' weight and bias and the values' weight with rows of zeros for more blocks."""
+    gates, values = layouts
+
+    def longer(rows: Tensor, layout: tuple[int, ...]) -> Tensor:
+        behind = (0, 0) * (len(values) - 1 + rows.dim() - 1)  # what lies within a block
+        return F.pad(rows.unflatten(0, layout), (*behind, 0, extra)).flatten(0, len(layout) - 1)
+
+    return [longer(rows, layout) for rows, layout in zip(weights, (gates, gates, values), strict=True)]
+
+
 def fusing_backend(
     x: Tensor, gates: Projection, values: Projection, normalization: str, backend: str
 ) -> str | None:
-    """The backend, if it can, where one product makes gates and values: training of two linear maps, no tangents."""
+    """The backend that may make gates and values by one product: in training of two linear maps, without tangents."""
     if not torch.is_grad_enabled() or n_innermost(x.device) or x.shape[1] <= 1 or in_forward_mode():
         return None
     if isinstance(gates, Tensor) or isinstance(values, Tensor):
@@ -119,8 +147,7 @@ def fusing_backend(
         return None
     dtype = compute_dtype(x)
     chosen = choose_backend(backend, x.device, dtype, normalization)
-    fuses = can_fuse(chosen, values.weight.shape[0], dtype) and not in_transform()
-    return chosen if fuses else None
+    return None if in_transform() else chosen
 
 
 def _project_fused(
