@@ -52,10 +52,14 @@ def scan_calls(recurrence: str, m: int, setup: Setup) -> dict[str, Call]:
     for leaf in leaves:
         leaf.requires_grad_()
 
+    @torch.no_grad()
+    def scan() -> None:
+        SCANS[recurrence](*plain)
+
     def both() -> None:
         torch.autograd.grad(SCANS[recurrence](*leaves)[0], leaves, grad)
 
-    return {"scan": lambda: SCANS[recurrence](*plain), "scan, gradient": both}
+    return {"scan": scan, "scan, gradient": both}
 
 
 def layer_calls(recurrence: str, m: int, setup: Setup) -> dict[str, Call]:
@@ -71,16 +75,38 @@ def layer_calls(recurrence: str, m: int, setup: Setup) -> dict[str, Call]:
         for leaf in leaves:
             leaf.grad = None
 
+    def on_one_thread() -> None:
+        with torch.autograd.set_multithreading_enabled(False):
+            both()
+
     @torch.no_grad()
     def step() -> None:
         layer.step(token, state)
 
-    return {"layer": lambda: layer(x), "layer, gradient": both, "step": step}
+    calls: dict[str, Call] = {"layer": lambda: layer(x), "layer, gradient": both}
+    return calls | {"layer, gradient, on one thread": on_one_thread, "step": step}
+
+
+def product_calls(recurrence: str, m: int, setup: Setup) -> dict[str, Call]:
+    """What torch takes for the two matrix products of a layer alone, with their gradients."""
+    options: dict[str, Any] = {"device": setup.device, "dtype": setup.torch_dtype}
+    rows = CHANNELS * (m + 2)
+    inputs, outputs = nn.Linear(CHANNELS, rows, **options), nn.Linear(rows, CHANNELS, bias=False, **options)
+    x = torch.randn(1, LENGTH, CHANNELS, requires_grad=True, **options)
+    grad, leaves = torch.randn_like(x), [x, *inputs.parameters(), *outputs.parameters()]
+
+    def both() -> None:
+        outputs(inputs(x)).backward(grad)
+        for leaf in leaves:
+            leaf.grad = None
+
+    return {"products, gradient": both}
 
 
 def measure(recurrence: str, m: int, setup: Setup) -> Record:
     """Microseconds of every call: median and quartiles."""
     calls = scan_calls(recurrence, m, setup) | layer_calls(recurrence, m, setup)
+    calls |= product_calls(recurrence, m, setup)
     return {
         "dtype": setup.dtype,
         "us": {name: _microseconds(call, setup.repeats) for name, call in calls.items()},

@@ -62,11 +62,9 @@ def step(
 
 def is_direct(tensors: tuple[Any, ...]) -> bool:
     """Whether these are ordinary tensors without tangents, a trace or a profile: nobody looks at operators."""
-    return (
-        not (is_observed() or in_forward_mode())
-        and all(x is None or is_ordinary(x) for x in tensors)
-        and tensors[0].device.type in KERNEL_DEVICES
-    )
+    if is_observed() or in_forward_mode() or tensors[0].device.type not in KERNEL_DEVICES:
+        return False
+    return all(tensor is None or is_ordinary(tensor) for tensor in tensors)
 
 
 def _is_differentiated(arguments: tuple[Any, ...]) -> bool:
@@ -149,11 +147,11 @@ class DirectScan(torch.autograd.Function):
     def backward(ctx: Any, grad_states: Tensor | None, grad_final: Tensor | None) -> tuple[Any, ...]:  # type: ignore[override]
         """The backend itself, or the operator where somebody looks now: it is differentiable."""
         _, _, states, initial_state, _ = saved = ctx.saved_tensors
+        direct = is_direct((states, grad_states, grad_final)) and not torch.is_grad_enabled()
         grads = given_or_zeros((grad_states, grad_final), (states, initial_state))
         arguments = (*saved, *grads, *ctx.names)
         if in_transform():
             return None, *ScanBackward.apply(ctx.recurrence, *arguments), None, None, None
-        direct = is_direct((*saved, *grads)) and not torch.is_grad_enabled()
         gradient = (
             partial(dispatch.backward, ctx.recurrence) if direct else operator(ctx.recurrence, "_backward")
         )

@@ -66,37 +66,40 @@ def _chunk(
 
 
 class Whole(NamedTuple):
-    """A call that was one launch on the tensors as they came: by which kernels, the launch, the user's own table that
-    it was chosen by, and the shape of the sums."""
+    """A call that was one launch on the tensors as they came: by which kernels, the launch, the shape of the sums, and
+    what decided so (`_deciders`)."""
 
     kernels: type[Any]
     launch: Launch
-    table: Any
     sums: tuple[int, ...] | None
+    deciders: tuple[Any, ...]
 
 
 _WHOLE: dict[tuple[Any, ...], Whole] = {}
-"""Such calls by all that they follow from (`_key`), at most `MAX_WHOLE`."""
+"""Such calls by all else that they follow from (`_key`), at most `MAX_WHOLE`."""
 
 MAX_WHOLE = 4096
 
 
-def _key(direction: str, recurrence: str, normalization: str, tensors: Tensors, bounds: Tensor | None) -> Any:
-    """What settles how a call runs, but for addresses and launch tables: tensors are gates, values, what is carried,
-    and (backward) the gradients of gates and values."""
+def _key(task: str, recurrence: str, normalization: str, tensors: Tensors, bounds: Tensor | None) -> Any:
+    """What settles how a call runs, but for addresses and deciders: tensors are gates, values, what is carried, and
+    (backward) the gradients of gates and values."""
     gates, values, carried, *gradients = tensors
     layout = (gates.shape, gates.stride(), values.shape, values.stride(), carried.shape[0])
     strides = [x.stride() for x in gradients]
     dtypes = values.dtype, None if bounds is None else bounds.dtype
-    return direction, recurrence, normalization, *layout, *strides, *dtypes, values.device
+    return task, recurrence, normalization, *layout, *strides, *dtypes, values.device
+
+
+def _deciders(device: torch.device) -> tuple[Any, ...]:
+    """What chooses launches and chunks: two functions, and the user's own table."""
+    return choose, chunking.chunk_length, user_table(_gpu(device.index)[0])
 
 
 def _find(key: Any) -> Whole | None:
-    """What is known of a call, as long as the launch tables are those that decided then."""
+    """What is known of a call, as long as the same decides as did then."""
     found = _WHOLE.get(key)
-    if found is None or is_choosing() or found.table is not user_table(_gpu(key[-1].index)[0]):
-        return None
-    return found
+    return found if found is not None and not is_choosing() and found.deciders == _deciders(key[-1]) else None
 
 
 def _keep(key: Any, kernels: Kernels, launch: Launch, sums: Tensor | None = None) -> None:
@@ -105,8 +108,7 @@ def _keep(key: Any, kernels: Kernels, launch: Launch, sums: Tensor | None = None
         return
     if len(_WHOLE) >= MAX_WHOLE:
         _WHOLE.clear()
-    table = user_table(_gpu(device.index)[0])
-    _WHOLE[key] = Whole(type(kernels), launch, table, None if sums is None else sums.shape)
+    _WHOLE[key] = Whole(type(kernels), launch, None if sums is None else sums.shape, _deciders(device))
 
 
 def forward(
@@ -140,13 +142,8 @@ def backward(
     summed: returns sums of the gates' gradients [parts, C, H] in float32, or None where these kernels make none.
     """
     gates, values, states, initial, grad_states, grad_final = inputs
-    key = _key(
-        "summed" if summed else "backward",
-        recurrence,
-        normalization,
-        (gates, values, initial, *outputs[:2]),
-        cu_seqlens,
-    )
+    task, tensors = "summed" if summed else "backward", (gates, values, initial, *outputs[:2])
+    key = _key(task, recurrence, normalization, tensors, cu_seqlens)
     known = _find(key)
     if known is not None and states.is_contiguous() and grad_states.is_contiguous():
         sums = None if known.sums is None else gates.new_empty(known.sums, dtype=torch.float32)

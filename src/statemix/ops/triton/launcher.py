@@ -55,8 +55,8 @@ def _addresses(tensors: tuple[Given, ...]) -> tuple[list[Address], bool]:
 
 def _is_hooked() -> bool:
     """Whether someone looks at launches: a chain of hooks with calls in it, or a hook in place of the chain."""
-    hooks = (knobs.runtime.launch_enter_hook, knobs.runtime.launch_exit_hook)
-    return any(getattr(hook, "calls", hook) for hook in hooks)
+    enter, leave = knobs.runtime.launch_enter_hook, knobs.runtime.launch_exit_hook
+    return bool(getattr(enter, "calls", enter) or getattr(leave, "calls", leave))
 
 
 class Launch:
