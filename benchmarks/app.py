@@ -11,13 +11,14 @@ from typing import Annotated
 import typer
 
 from benchmarks import decode as decoding
+from benchmarks import host as hosts
 from benchmarks import layer as layers
 from benchmarks import layer_baselines, measure, report, scan_baselines, scan_cpu, scan_passes
 from benchmarks import picture as pictures
 from benchmarks import train as training
 from benchmarks.measure import attempt, choose, make_setup
 from benchmarks.records import NAME, Record, read_record, write_record
-from benchmarks.shapes import ScanShape, check_positive, parse_numbers, parse_shapes, parse_sizes
+from benchmarks.shapes import ScanShape, check_positive, parse_named, parse_numbers, parse_shapes, parse_sizes
 from statemix.cli import Commands, Program
 from statemix.text import visible
 
@@ -208,6 +209,30 @@ def decode(
     _carry_out(lines(), record, out)
 
 
+def host(
+    device: Device = None,
+    out: Out = None,
+    repeats: Repeats = 15,
+    measured: Annotated[
+        str, typer.Option("--layers", help="bdlru:m or hlru:m, comma-separated.")
+    ] = hosts.DEFAULT_MODELS,
+    dtype: Dtype = None,
+) -> None:
+    """Time the host: microseconds of scans, layers and steps too small to keep a device busy, launched one by one."""
+    setup = make_setup(device, dtype, repeats)
+    record = hosts.new_record(setup)
+
+    def lines() -> Iterator[str]:
+        for recurrence, (m, *_) in parse_named("layers", measured, hosts.MODELS):
+            row = attempt(
+                {"layer": recurrence, "m": m}, setup.device, partial(hosts.measure, recurrence, m, setup)
+            )
+            record["layers"].append(row)
+            yield f"{recurrence}:{m}: {report.reason(row) or 'measured'}"
+
+    _carry_out(lines(), record, out)
+
+
 def train(
     settings: Annotated[
         list[str] | None,
@@ -264,6 +289,7 @@ COMMANDS: Commands = {
     "scan": (scan, f"{NAME} scan --shapes hlru:2 --sizes 2x64x8 --out scan.json"),
     "layer": (layer, f"{NAME} layer --dim 32 --batch 2 --length 9 --out layer.json"),
     "decode": (decode, f"{NAME} decode --layers hlru:4 --positions 1,99 --out d.json"),
+    "host": (host, f"{NAME} host --layers hlru:2 --repeats 2 --out host.json"),
     "train": (train, f"{NAME} train task.length=4 --steps 1 --packed 2"),
     "picture": (picture, f"{NAME} picture scan.json --out speed.png"),
     "report": (report_records, f"{NAME} report scan.json layer.json d.json --out speed.md"),

@@ -117,6 +117,12 @@ def _decode(record: Record) -> Iterator[Row]:
         }
 
 
+def _host(record: Record) -> Iterator[Row]:
+    for row in record["layers"]:
+        cells = {name: number(times["median"]) for name, times in row.get("us", {}).items()}
+        yield {"model": f"{NAMES[row['layer']]} m = {row['m']}", "failed": reason(row), **cells}
+
+
 def _task(record: Record) -> str:
     task = record["config"]["task"]
     length = f", T = {task['length']}" if "length" in task else ""
@@ -204,6 +210,7 @@ KINDS = (
          "the layer's matrix products alone.", "layer", "layers", _layers),
     Kind("Decoding", "µs of one layer's step: per layer of a stack, median (quartiles), and one layer by position.",
          "decode", "layers", _decode),
+    Kind("The host's time", "Median µs of a call of 64 steps and 16 channels, launched.", "host", "layers", _host),
     Kind("Training steps", "Median (quartiles).", "train", "modes", _modes),
     Kind("Training: concurrent runs", "Median (quartiles).", "train", "packed", _concurrent),
     Kind("Baselines against float64 loops", "Relative root-mean-square error: of the outputs, and the largest of the "

@@ -66,3 +66,12 @@ def test_decoding():
         expected = [layer["us"]["median"], alone[0]["us"]["median"], alone[-1]["us"]["median"]]
         assert [stack, near, far] == pytest.approx(expected, abs=0.0501)
         assert position == alone[-1]["position"]
+
+
+def test_the_hosts_time():
+    (row,) = (row["us"] for row in record("host_h200")["layers"] if (row["layer"], row["m"]) == ("bdlru", 4))
+    for start, call in (
+        ("| on a thread", "layer, gradient"),
+        ("| on the calling", "layer, gradient, on one thread"),
+    ):
+        assert numbers(line(start)) == pytest.approx([row[call]["median"]], abs=0.6)
