@@ -15,6 +15,7 @@ COMMANDS: Commands = {
     "baselines": (baselines.baselines, "statemix-research baselines --device cpu --out baselines.json"),
     "corpus": (language.corpus, "statemix-research corpus ../corpus"),
     "carry": (language.carry, "statemix-research carry packs/corpus carried"),
+    "quality": (language.quality, "statemix-research quality --out runs.jsonl"),
 }
 
 PROGRAM = Program(

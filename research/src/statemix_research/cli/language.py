@@ -1,16 +1,23 @@
-"""`statemix-research corpus` and `carry`: text for language models."""
+"""`statemix-research corpus`, `carry` and `quality`: text for language models, and the runs that compare them."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from statemix.cli import Column, Failure, Table, output, progress
+from statemix.training.files import replace_file
+
+if TYPE_CHECKING:
+    from statemix_research.language.plan import Outcome
 
 FOLDER: Any = typer.Argument(metavar="FOLDER", help="Where the text goes; best outside a repository.")
 ONLY: Any = typer.Option("--only", metavar="SOURCE", help="One of the sources; may be repeated.")
+OUTCOMES: Any = typer.Option(help="JSON lines: the fields of a run, loss and epoch_seconds.")
 COUNTS = ("documents", "bytes")
 
 
@@ -64,3 +71,56 @@ def carry(
         raise ValueError(f"PACK: {pack} is not a pack, it has no meta.json")
     size = pack_up(pack, folder)
     output().say(f"{folder}: {size:,} bytes; to restore the pack there: python {SCRIPT} PACK")
+
+
+def quality(
+    outcomes: Annotated[Path | None, OUTCOMES] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the next runs to this file, JSON lines.")] = None,
+) -> None:
+    """Show the language models that are compared and the runs that come next, by the outcomes so far."""
+    from statemix_research.language.plan import next_runs, sessions
+
+    runs = next_runs([] if outcomes is None else _read(outcomes))
+    output().print(_models())
+    for number, held in enumerate(sessions(runs) if runs else [], 1):
+        seconds = sum(run.seconds() for run in held)
+        output().say(
+            f"session {number}, {held[0].stage}: {len(held)} runs, expected {seconds:,.0f} s", style="dim"
+        )
+    output().say(f"next: {len(runs)} runs" if runs else "every run of the plan has an outcome")
+    if out is not None:
+        lines = "".join(json.dumps(asdict(run)) + "\n" for run in runs)
+        replace_file(out, lambda temporary: temporary.write_text(lines, encoding="utf-8"))
+
+
+def _models() -> Table:
+    from statemix_research.language.quality import MODELS, sizes, target_size
+
+    numbers = ("mixers", "without vocabulary", "from target", "embedding and head")
+    table = Table(
+        "parameters",
+        [Column("model"), Column("mixer", prose=True), *(Column(name, number=True) for name in numbers)],
+    )
+    for model in MODELS:
+        size = sizes(model)
+        distance = f"{100 * (size.backbone / target_size() - 1):+.2f} %"
+        table.add_row(
+            model.name, ", ".join(f"{key} {value}" for key, value in model.mixer_arguments().items()),
+            f"{size.mixers:,}", f"{size.backbone:,}", distance, f"{size.vocabulary:,}",
+        )  # fmt: skip
+    return table
+
+
+def _read(path: Path) -> list[Outcome]:
+    """Outcomes from JSON lines; ValueError naming the line that is none."""
+    from statemix_research.language.plan import Outcome, QualityRun
+
+    found, names = [], [one.name for one in fields(QualityRun)]
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            entry = json.loads(line)
+            run = QualityRun(**{name: entry[name] for name in names})
+            found.append(Outcome(run, float(entry["loss"]), float(entry["epoch_seconds"])))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"outcomes: line {number} of {path} is no outcome: {error!r}") from None
+    return found
