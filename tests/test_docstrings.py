@@ -19,7 +19,7 @@ PUBLIC = {
     for name in module.__all__
     if inspect.isroutine(getattr(module, name)) or inspect.isclass(getattr(module, name))
 } | {"statemix.nn.mixer": mixer}
-WITHOUT = {"statemix.models.Backbone", "statemix.models.SwiGLU"}
+WITHOUT = {"statemix.models.Backbone"}
 """What is made of others and needs no example."""
 
 NAMES = {

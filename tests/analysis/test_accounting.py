@@ -11,7 +11,7 @@ from torch import nn
 from statemix.analysis import accounting
 from statemix.analysis.accounting import flops_per_token, mixer_parameters, mixers, parameters, state_size
 from statemix.models import LanguageModel, SwiGLU
-from statemix.nn import BDLRU, HLRU, build_mixer
+from statemix.nn import BDLRU, HLRU, Block, ShortConvolution, Stack, build_mixer
 from statemix.ops import affine_scan
 
 
@@ -151,3 +151,16 @@ def test_a_subclass_of_a_mixer_costs_the_same():
 
 def test_the_example_runs():
     assert doctest.testmod(accounting).failed == 0
+
+
+def test_blocks_are_counted_by_their_parts():
+    """A block is no mixer of its own; its convolution is one, and its gate belongs to none."""
+    block = Block(8, BDLRU(8, block_size=2), conv_size=4, output_gate=True, mlp=True)
+    for module in (
+        block,
+        Stack(block),
+        LanguageModel(5, 8, lambda dim: block.mixer, depth=1, block={"conv_size": 4}),
+    ):
+        assert [type(part) for part in mixers(module)] == [ShortConvolution, BDLRU]
+        assert mixer_parameters(module) == parameters(block.mixer) + 8 * 4
+        assert state_size(module) == 8 + 8 * 3

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import statemix.ops  # noqa: F401 - registers the operators that the formulas below are for
+from statemix.nn import Block, Stack
 
 
 def _block_scan_flops(gates: tuple[int, ...], values: tuple[int, ...], *_: Any, **__: Any) -> int:
@@ -35,8 +36,12 @@ def _register_formulas() -> None:
 
 
 def mixers(module: nn.Module) -> list[nn.Module]:
-    """The mixers in a module, itself included, in order: what has an `initial_state` and a `step`."""
-    return [part for part in module.modules() if hasattr(part, "initial_state") and hasattr(part, "step")]
+    """The mixers in a module, itself included, in order: what has an `initial_state` and a `step`.
+
+    Of blocks and stacks their parts, short convolutions among them.
+    """
+    parts = (part for part in module.modules() if not isinstance(part, (Block, Stack)))
+    return [part for part in parts if hasattr(part, "initial_state") and hasattr(part, "step")]
 
 
 def parameters(module: nn.Module) -> int:

@@ -1,8 +1,8 @@
 """The two backbones of the paper, for any mixer."""
 
 from statemix.models.autoencoder import Autoencoder
-from statemix.models.backbone import NORMS, Backbone, SwiGLU
-from statemix.models.language_model import LanguageModel
+from statemix.models.language_model import Backbone, LanguageModel
+from statemix.nn.block import NORMS, SwiGLU
 
 MODELS: dict[str, type[Backbone]] = {"language_model": LanguageModel, "autoencoder": Autoencoder}
 """Every model by name; a task says which it wants (`task.backbone`)."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from statemix.models.backbone import NORMS, Backbone, whole_number
+from statemix.models.language_model import Backbone, MixerFactory, check_tokens, whole_number
+from statemix.nn.block import NORMS
 
 
 class Autoencoder(Backbone):
@@ -20,7 +21,7 @@ class Autoencoder(Backbone):
         dim: Width of the residual stream.
         mixer: A function dim -> mixer (see `statemix.nn.mixer`), called once a layer.
         max_length: The longest T.
-        depth: Layers.
+        depth: Layers; by default as many as mixers, 2 for a single function.
         norm: A key of `statemix.models.NORMS`, "layer" or "rms".
 
     Raises:
@@ -40,10 +41,10 @@ class Autoencoder(Backbone):
         self,
         vocab_size: int,
         dim: int,
-        mixer: Callable[[int], nn.Module],
+        mixer: MixerFactory | Sequence[MixerFactory],
         *,
         max_length: int,
-        depth: int = 2,
+        depth: int | None = None,
         norm: str = "layer",
     ) -> None:
         super().__init__(vocab_size, dim, mixer, depth=depth, norm=norm)
@@ -57,12 +58,12 @@ class Autoencoder(Backbone):
 
     def forward(self, tokens: Tensor, states: None = None) -> tuple[Tensor, None]:
         """tokens [B, T] with T <= max_length -> (logits [B, T, V], None): nothing can be carried on."""
-        self._check_tokens(tokens, 2, "[B, T]")
+        check_tokens(tokens, 2, "[B, T]")
         if states is not None:
             raise ValueError("states: got states, expected None (an autoencoder carries nothing on)")
         length = tokens.shape[1]
         if not 1 <= length <= self.max_length:
             raise ValueError(f"tokens: got T = {length}, expected 1 to max_length = {self.max_length}")
         places = self.positions.weight[:length]  # [T, D]
-        encoded, _ = self._run(self.embedding(tokens) + places, None)  # [B, T, D]
+        encoded, _ = self.layers(self.embedding(tokens) + places)  # [B, T, D]
         return self.head(self.norm(self.decoder(encoded[:, -1:] + places))), None

@@ -6,11 +6,12 @@ A mixer is a module that mixes along time, so that a model can be built of it:
     step(x [B, dim], state=None) -> (y [B, dim], state)      equal to forward on T = 1
     initial_state(batch_size) -> the state before the first step, on the module's device
 
-Its constructor takes `dim` and keyword arguments, which configurations set by name (`mixer.order=4`). The state is
-one tensor whose first dimension counts sequences: S = B, or the number of sequences that `cu_seqlens` packs into one
-row (then B = 1). None stands for `initial_state`. A state is carried in `state_dtype` of the input. No state is kept
-on the module between calls. `reset_parameters`, if there is one, draws all weights anew; `reset_gates`, if there is
-one, sets what a model that draws weights itself must leave as the mixer wants it.
+Its constructor takes `dim` and keyword arguments, which configurations set by name (`mixer.order=4`). The state is one
+tensor whose first dimension counts sequences: S = B, or the number of sequences that `cu_seqlens` packs into one row
+(then B = 1). A mixer made of others carries a tuple or list of their states. None stands for `initial_state`. A state
+is carried in `state_dtype` of the input. No state is kept on the module between calls. `reset_parameters`, if there is
+one, draws all weights anew; `reset_gates`, if there is one, sets what a model that draws weights itself must leave as
+the mixer wants it.
 
 Example:
     >>> class Average(nn.Module):

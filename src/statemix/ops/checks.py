@@ -55,9 +55,11 @@ def check_same(name: str, tensor: Tensor, other_name: str, other: Tensor) -> Non
         raise ValueError(f"{name}: got device {tensor.device}, expected that of {other_name}, {other.device}")
 
 
-def check_state(name: str, state: Tensor, shape: Sequence[int | str], values: Tensor) -> None:
-    """A state is [S, N, m], on the device of the values, in the dtype that carries the state (or the values')."""
-    check_tensor(name, state, shape, "[S, N, m]")
+def check_state(
+    name: str, state: Tensor, shape: Sequence[int | str], values: Tensor, letters: str = "[S, N, m]"
+) -> None:
+    """A state is on the device of the values, in the dtype that carries the state (or the values')."""
+    check_tensor(name, state, shape, letters)
     allowed = (state_dtype(values.dtype), values.dtype)
     if state.dtype not in allowed:
         raise TypeError(f"{name}: got dtype {state.dtype}, expected {allowed[0]} (values are {values.dtype})")

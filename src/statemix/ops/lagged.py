@@ -1,4 +1,4 @@
-"""The states of some steps ago: what an H-LRU reads out, and what a scan's tangent is made of."""
+"""The states of some steps ago: what an H-LRU reads out, a convolution sums and a scan's tangent is made of."""
 
 from __future__ import annotations
 
@@ -35,3 +35,23 @@ def _lagged_packed(states: Tensor, lag: int, initial_state: Tensor | None, cu_se
         entry = (lag - 1 - age).clamp(min=0)
         before = initial_state[sequence, :, entry].to(states.dtype)  # [T, N]
     return torch.where((age >= lag).unsqueeze(-1), inside, before).unsqueeze(0)
+
+
+def newest(x: Tensor, before: Tensor, cu_seqlens: Tensor | None) -> Tensor:
+    """The last k of x [B, T, N] and of what came before them [S, N, k], newest first, with memory of their own.
+
+    A sequence shorter than k keeps some of what came before.
+    """
+    if x.shape[1] == 0:
+        return before.clone()
+    back = torch.arange(before.shape[2], device=x.device)  # [k]
+    if cu_seqlens is None:
+        length = x.shape[1]
+        inside = x[:, (length - 1 - back).clamp(min=0)]  # [B, k, N]
+        older = before[..., (back - length).clamp(min=0)]
+    else:
+        bounds = cu_seqlens.to(x.device, torch.int64)
+        length = bounds.diff()[:, None, None]  # type: ignore[assignment] # [S, 1, 1]
+        inside = x[0, (bounds[1:, None] - 1 - back).clamp(min=0)]  # [S, k, N]
+        older = before.gather(2, (back - length).clamp(min=0).expand_as(before))
+    return torch.where(back < length, inside.transpose(1, 2).to(before.dtype), older).contiguous()
