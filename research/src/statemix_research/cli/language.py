@@ -76,9 +76,13 @@ def carry(
 def quality(
     outcomes: Annotated[Path | None, OUTCOMES] = None,
     out: Annotated[Path | None, typer.Option(help="Write the next runs to this file, JSON lines.")] = None,
+    tokens: Annotated[int, typer.Option(help="Of the pack's training split; the corpus's.")] = 50_670_500,
 ) -> None:
-    """Show the language models that are compared and the runs that come next, by the outcomes so far."""
-    from statemix_research.language.plan import next_runs, sessions
+    """Show the language models that are compared and the runs that come next, by the outcomes so far.
+
+    A line of --out is a run, and under "settings" what statemix lm train takes.
+    """
+    from statemix_research.language.plan import lm_settings, next_runs, sessions
 
     runs = next_runs([] if outcomes is None else _read(outcomes))
     output().print(_models())
@@ -89,7 +93,8 @@ def quality(
         )
     output().say(f"next: {len(runs)} runs" if runs else "every run of the plan has an outcome")
     if out is not None:
-        lines = "".join(json.dumps(asdict(run)) + "\n" for run in runs)
+        entries = [asdict(run) | {"settings": lm_settings(run, tokens)} for run in runs]
+        lines = "".join(json.dumps(entry) + "\n" for entry in entries)
         replace_file(out, lambda temporary: temporary.write_text(lines, encoding="utf-8"))
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from statemix.analysis import Spread, spread
-from statemix_research.language.quality import MODELS, QualityModel
+from statemix_research.language.quality import MODELS, SETTING, QualityModel, Setting
 
 RATES = (1e-3, 2e-3, 4e-3)
 """Learning rates of every model."""
@@ -68,6 +68,32 @@ class Outcome:
     run: QualityRun
     loss: float
     epoch_seconds: float
+
+
+def lm_settings(run: QualityRun, tokens: int, setting: Setting = SETTING) -> dict[str, Any]:
+    """A run as settings of `statemix lm train`, by section. tokens: of the pack's training split.
+
+    >>> lm_settings(rate_runs()[0], 50_670_500)["training"]["steps"]
+    1546
+    """
+    model = next(one for one in MODELS if one.name == run.model)
+    steps = max(1, round(run.epochs * setting.steps(tokens)))
+    return {
+        "name": f"{run.stage}-{run.model}-{run.learning_rate:g}-{run.seed}".replace(" ", "-").replace(",", ""),
+        "mixer": {"name": model.mixer, **model.mixer_arguments(setting)},
+        "block": dict(model.block),
+        "model": {
+            "vocab_size": setting.vocab_size, "dim": setting.dim, "depth": setting.depth, "norm": setting.norm,
+            "tie_embeddings": False, "head_bias": setting.head_bias, "scaled_init": setting.scaled_init,
+        },
+        "data": {"length": setting.length, "eval_sequences": 0},
+        "training": {
+            "steps": steps, "batch_size": setting.batch_size, "lr": run.learning_rate, "seed": run.seed,
+            "warmup": round(setting.warmup * steps), "min_lr": setting.final_rate * run.learning_rate,
+            "betas": list(setting.betas), "weight_decay": setting.weight_decay, "gradient_clip": setting.clip,
+            "eval_every": steps,
+        },
+    }  # fmt: skip
 
 
 def rate_runs(models: Sequence[QualityModel] = MODELS) -> list[QualityRun]:
@@ -149,7 +175,7 @@ def next_runs(outcomes: Sequence[Outcome]) -> list[QualityRun]:
     """What is left of the first unfinished stage; nothing once all are done.
 
     >>> len(next_runs([]))
-    30
+    33
     """
     done = {one.run for one in outcomes}
     for runs in STAGES.values():

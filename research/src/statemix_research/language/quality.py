@@ -38,6 +38,8 @@ class Setting:
         dim: D, width of the residual stream.
         depth: Layers, each a mixer and a SwiGLU.
         norm: A key of `statemix.models.NORMS`.
+        head_bias: Whether the head has a bias.
+        scaled_init: Whether the SwiGLUs' output weights start divided by √(2 · depth).
         mixer_size: Parameters of one mixer, to which the models are brought.
         length: T, tokens of a sequence.
         batch_size: Sequences of a step.
@@ -52,6 +54,8 @@ class Setting:
     dim: int = 512
     depth: int = 6
     norm: str = "rms"
+    head_bias: bool = False
+    scaled_init: bool = True
     mixer_size: int = 1_719_000
     length: int = 1_024
     batch_size: int = 32
@@ -79,6 +83,7 @@ class QualityModel:
         mixer: A key of `statemix.nn.MIXERS`.
         arguments: Of the mixer; its size is among them where `grows` is empty.
         grows: The argument that is solved for, so that the mixer has `Setting.mixer_size` parameters.
+        block: Options of `statemix.nn.Block` beyond the SwiGLU.
         multiple: Of which `grows` is a multiple, if it can be: gates and values are then made by one product.
         seconds: Expected device time of one epoch.
     """
@@ -88,6 +93,7 @@ class QualityModel:
     arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
     grows: str = ""
     multiple: int = 1
+    block: Mapping[str, Any] = field(default_factory=dict, hash=False)
     seconds: float = 60.0
 
     def mixer_arguments(self, setting: Setting = SETTING) -> dict[str, Any]:
@@ -101,11 +107,15 @@ class QualityModel:
         def mixer(dim: int) -> nn.Module:
             return build_mixer(self.mixer, dim, **arguments)
 
-        return LanguageModel(setting.vocab_size, setting.dim, mixer, depth=setting.depth, norm=setting.norm)
+        return LanguageModel(
+            setting.vocab_size, setting.dim, mixer, depth=setting.depth, norm=setting.norm, block=self.block,
+            head_bias=setting.head_bias, scaled_init=setting.scaled_init,
+        )  # fmt: skip
 
 
-def _bdlru(m: int) -> QualityModel:
-    return QualityModel(f"BD-LRU m={m}", "bdlru", {"block_size": m}, "num_blocks", 8 // math.gcd(8, m))
+def _bdlru(m: int, suffix: str = "", **block: Any) -> QualityModel:
+    name, multiple = f"BD-LRU m={m}{suffix}", 8 // math.gcd(8, m)
+    return QualityModel(name, "bdlru", {"block_size": m}, "num_blocks", multiple, block)
 
 
 def _hlru(m: int) -> QualityModel:
@@ -117,13 +127,14 @@ CHUNKED = 150.0
 
 MODELS: tuple[QualityModel, ...] = (
     *(_bdlru(m) for m in (1, 2, 4, 8, 16)),
+    _bdlru(4, ", convolution", conv_size=4),
     *(_hlru(m) for m in (4, 16)),
     QualityModel("Transformer", "attention", {"heads": 13, "head_dim": 64}),
     QualityModel("Gated DeltaNet", "gated_deltanet", {"heads": 7, "head_dim": 96}, seconds=CHUNKED),
     QualityModel("Mamba-2", "mamba2", {"state_dim": 128, "expand": 2, "head_dim": 64}, seconds=CHUNKED),
 )
 """In the order in which they run. Attention has rotary positions; Gated DeltaNet and Mamba-2 have short convolutions
-and gated norms; BD-LRU and H-LRU have none of these."""
+and gated norms; BD-LRU and H-LRU have none of these, but one model that shows what a convolution is worth."""
 
 
 class Sizes(NamedTuple):
@@ -138,7 +149,7 @@ def sizes(model: QualityModel, setting: Setting = SETTING) -> Sizes:
     """The parameters of a model, counted on the modules as they are built.
 
     >>> sizes(MODELS[2])
-    Sizes(mixers=10336320, backbone=23024192, vocabulary=33587200)
+    Sizes(mixers=10336320, backbone=23024192, vocabulary=33554432)
     """
     with torch.device("meta"):
         built = model.build(setting)
