@@ -22,12 +22,14 @@ def inputs(rows=50, dtype=torch.float64):
     return [one.requires_grad_() for one in (x, weight, bias)], targets
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 50, 1000])
-def test_loss_and_gradients_are_those_of_all_logits(chunk):
+@pytest.mark.parametrize(
+    ("chunk", "compiled"), [(1, False), (7, False), (50, False), (1000, False), (25, True)]
+)
+def test_loss_and_gradients_are_those_of_all_logits(chunk, compiled):
     (x, weight, bias), targets = inputs()
     expected = F.cross_entropy(F.linear(x, weight, bias), targets, reduction="sum", ignore_index=-100)
     wanted = torch.autograd.grad(expected / 3, (x, weight, bias))
-    loss = chunked_cross_entropy(x, weight, bias, targets, chunk)
+    loss = chunked_cross_entropy(x, weight, bias, targets, chunk, compiled=compiled)
     found = torch.autograd.grad(loss / 3, (x, weight, bias))
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss.double(), expected, rtol=1e-6, atol=0)

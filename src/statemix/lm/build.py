@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -17,6 +17,9 @@ from statemix.nn import build_mixer
 
 SHORT = 128
 """Tokens on which FLOPs are counted where they do not depend on the length."""
+
+SHAPES = 64
+"""Shapes of blocks and of their inputs that are compiled in a process."""
 
 MATRIX = 8192
 """Rows and columns of the matrix product that MFU is a share of, on a GPU; an eighth of it on a CPU."""
@@ -40,6 +43,17 @@ def _build(config: LMConfig) -> LanguageModel:
         norm=model.norm, tie_embeddings=model.tie_embeddings, head_bias=model.head_bias, block=config.block,
         scaled_init=model.scaled_init,
     )  # fmt: skip
+
+
+def compile_blocks(blocks: Iterable[nn.Module], dynamic: bool | None = None) -> None:
+    """Compile each block in place, at its first call. Blocks of one shape share the compiled code.
+
+    dynamic: as `torch.compile` takes it; None compiles for other lengths or numbers of documents once they come.
+    The compiler may not pad strides: a scan would copy what was padded, a tenth of the time of a step.
+    """
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, SHAPES)
+    for block in blocks:
+        block.compile(dynamic=dynamic, options={"comprehensive_padding": False})
 
 
 class SkippingAdamW(torch.optim.AdamW):

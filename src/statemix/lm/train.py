@@ -19,7 +19,7 @@ from torch import Tensor
 from statemix.analysis import parameters
 from statemix.environment import describe
 from statemix.extras import require
-from statemix.lm.build import build_language_model, build_optimizer, count_flops, matmul_rate
+from statemix.lm.build import build_language_model, build_optimizer, compile_blocks, count_flops, matmul_rate
 from statemix.lm.checkpoint import Checkpoints, gather_weights
 from statemix.lm.config import RUNTIME_KEYS, LMConfig
 from statemix.lm.data import VALIDATION, build_loader, held_out_batches, pack_id
@@ -166,10 +166,10 @@ class _Run:
         self.parameters = parameters(model)
         autocast = build_autocast(self.training, self.device)  # type: ignore[arg-type]
         self.autocast_dtype = torch.bfloat16 if isinstance(autocast, torch.autocast) else torch.float32
-        self.model = LanguageModelLoss(model, autocast, self.training.loss_chunk)
-        if self.training.compile:
-            for block in model.layers:
-                block.compile()
+        compiled = self.training.compile
+        self.model = LanguageModelLoss(model, autocast, self.training.loss_chunk, compiled)
+        if compiled:
+            compile_blocks(model.layers)
         self.sharded = world_size() > 1 and self.training.sharding == "fsdp"
         if self.sharded:
             shard(self.model, self.device)
