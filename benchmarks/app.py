@@ -46,7 +46,7 @@ def _carry_out(lines: Iterator[str], record: Record, out: Path | None) -> None:
         print(f"{title}. {note}\n\n{frame.to_string(index=False)}\n")
     if out is not None:
         print(f"recorded in {visible(out)}")
-    rows = [row for key in ("cases", "layers", "modes", "packed") for row in record.get(key, [])]
+    rows = [row for key in report.ROWS for row in record.get(key, [])]
     failed = [row["failed"] for row in rows if "failed" in row]
     if failed:
         raise RuntimeError(f"{len(failed)} of {len(rows)} failed, the first: {failed[0]}")
@@ -264,6 +264,50 @@ def train(
     _carry_out(lines(), record, out)
 
 
+def language_models(
+    device: Device = None,
+    out: Out = None,
+    repeats: Repeats = 9,
+    size: Annotated[str, typer.Option(help="A size of the presets of `statemix lm train`.")] = "212m",
+    models: Annotated[str, typer.Option(help="all, or names, comma-separated.")] = "all",
+    parts: Annotated[
+        str, typer.Option(help="training, prompt, context, generation, comma-separated.")
+    ] = "training",
+    lengths: Annotated[str, typer.Option(help="T of training.")] = "2048,16384",
+    prompts: Annotated[str, typer.Option(help="Tokens of prompts.")] = "131072",
+    contexts: Annotated[
+        str, typer.Option(help="Tokens before the one that is timed.")
+    ] = "1024,32768,1048576",
+    batches: Annotated[str, typer.Option(help="Sequences that are generated side by side.")] = "1,64",
+    new: Annotated[int, typer.Option(help="Tokens that are generated.")] = 128,
+    tokens: Annotated[int, typer.Option(help="Tokens of a micro-batch in training.")] = 32_768,
+    compiled: Annotated[bool, typer.Option(help="Whether blocks are compiled in training.")] = True,
+) -> None:
+    """Time whole language models of equal parameters beside a Transformer: training, prompts and generation.
+
+    Weights are random and so are the tokens. Needs the extras lm and hf.
+    """
+    from benchmarks import language_models as lm
+    from statemix.lm import presets
+
+    where = make_setup(device, None, repeats).device
+    check_positive(new=new, tokens=tokens)
+    if size not in presets.SIZES:
+        raise ValueError(f"size: got {size!r}, expected one of {', '.join(presets.SIZES)}")
+    setting = lm.Setting(size, choose(models, presets.MIXERS[size]), where, tokens, repeats, compiled)
+    numbers = {"lengths": lengths, "prompts": prompts, "contexts": contexts, "batches": batches}
+    cases = lm.Cases(**{name: parse_numbers(name, text) for name, text in numbers.items()}, new=new)
+    record = lm.new_record(setting)
+
+    def lines() -> Iterator[str]:
+        for part in choose(parts, lm.PARTS):
+            for row in lm.PARTS[part](setting, cases):
+                record[part].append(row)
+                yield _line(f"{part} {row['model']}", row)
+
+    _carry_out(lines(), record, out)
+
+
 def picture(
     files: Annotated[list[Path], typer.Argument(help="GPU records of scan.")],
     out: Annotated[Path, typer.Option(help="The picture, PNG or SVG; nothing else is written.")],
@@ -291,6 +335,10 @@ COMMANDS: Commands = {
     "decode": (decode, f"{NAME} decode --layers hlru:4 --positions 1,99 --out d.json"),
     "host": (host, f"{NAME} host --layers hlru:2 --repeats 2 --out host.json"),
     "train": (train, f"{NAME} train task.length=4 --steps 1 --packed 2"),
+    "language-models": (
+        language_models,
+        f"{NAME} language-models --models bdlru-m4,transformer --parts prompt --prompts 64 --repeats 1",
+    ),
     "picture": (picture, f"{NAME} picture scan.json --out speed.png"),
     "report": (report_records, f"{NAME} report scan.json layer.json d.json --out speed.md"),
 }
