@@ -15,7 +15,7 @@ from benchmarks.measure import as_record, attempt
 from benchmarks.records import Record, header
 from statemix.analysis import parameters
 from statemix.hf import StatemixConfig, StatemixForCausalLM
-from statemix.lm.build import build_optimizer, matmul_rate, synchronize
+from statemix.lm.build import build_optimizer, compile_blocks, matmul_rate, synchronize
 from statemix.lm.config import TrainingConfig
 from statemix.lm.loss import chunked_cross_entropy
 from statemix.lm.presets import MIXERS, SIZES
@@ -33,17 +33,17 @@ ATTENTION = "transformer"
 SHORT = 128
 """Tokens of the prompts that texts are generated from."""
 
+ATTENDS = "full_attention"
+"""The type of attention layers."""
+
 STEP_TOKENS = 2**19
 """Tokens of one optimiser step, as in the paper's protocol."""
 
 CHUNK = 8192
 """Tokens whose logits exist at once."""
 
-RECOMPILATIONS = 256
-"""Shapes that the compiler may meet."""
-
 PREFILL = 16_384
-"""Tokens of a prompt that run at once."""
+"""Tokens of a prompt that run at once where the state is of constant size."""
 
 
 class Setting(NamedTuple):
@@ -73,7 +73,7 @@ def make_config(size: str, name: str, **changes: Any) -> StatemixConfig:
     }  # fmt: skip
     if name == ATTENTION:
         heads = {"num_attention_heads": mixer["heads"], "head_dim": mixer["head_dim"]}
-        return StatemixConfig(**sizes, layer_types=["full_attention"], **heads, **changes)
+        return StatemixConfig(**sizes, layer_types=[ATTENDS], **heads, **changes)
     kind = mixer.pop("name")
     return StatemixConfig(**sizes, mixer=kind, mixer_arguments=mixer, **changes)
 
@@ -95,12 +95,12 @@ class TrainingStep:
         rows = max(1, setting.tokens // length)
         self.micro_batches = max(1, STEP_TOKENS // (rows * length))
         self.batch = torch.randint(self.model.vocab_size, (rows, length + 1), device=self.device)
-        self._loss = partial(chunked_cross_entropy, chunk=CHUNK, dtype=torch.bfloat16)
+        self._loss = partial(
+            chunked_cross_entropy, chunk=CHUNK, dtype=torch.bfloat16, compiled=setting.compiled
+        )
         if setting.compiled:
-            torch._dynamo.config.recompile_limit = RECOMPILATIONS  # models share the code of a block
-            for layer in self.model.model.layers:
-                part = layer if name == ATTENTION else layer.block
-                part.compile(dynamic=False, options={"comprehensive_padding": False})
+            layers = self.model.model.layers
+            compile_blocks(layers if name == ATTENTION else [layer.block for layer in layers], dynamic=False)
 
     @property
     def tokens(self) -> int:
@@ -219,7 +219,8 @@ def _prompt(model: StatemixForCausalLM, length: int, setting: Setting) -> Record
 
 
 def _generate(model: StatemixForCausalLM, prompt: Tensor, new: int) -> Any:
-    options: dict[str, Any] = {"prefill_chunk_size": PREFILL} if prompt.shape[1] > PREFILL else {}
+    in_parts = prompt.shape[1] > PREFILL and ATTENDS not in model.config.layer_types  # attention is slower in parts
+    options: dict[str, Any] = {"prefill_chunk_size": PREFILL} if in_parts else {}
     return model.generate(prompt, max_new_tokens=new, min_new_tokens=new, do_sample=False, **options)
 
 
