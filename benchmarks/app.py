@@ -288,13 +288,10 @@ def language_models(
     Weights are random and so are the tokens. Needs the extras lm and hf.
     """
     from benchmarks import language_models as lm
-    from statemix.lm import presets
 
     where = make_setup(device, None, repeats).device
     check_positive(new=new, tokens=tokens)
-    if size not in presets.SIZES:
-        raise ValueError(f"size: got {size!r}, expected one of {', '.join(presets.SIZES)}")
-    setting = lm.Setting(size, choose(models, presets.MIXERS[size]), where, tokens, repeats, compiled)
+    setting = lm.Setting(size, choose(models, lm.models_of(size)), where, tokens, repeats, compiled)
     numbers = {"lengths": lengths, "prompts": prompts, "contexts": contexts, "batches": batches}
     cases = lm.Cases(**{name: parse_numbers(name, text) for name, text in numbers.items()}, new=new)
     record = lm.new_record(setting)

@@ -15,10 +15,14 @@ from benchmarks.measure import as_record, attempt
 from benchmarks.records import Record, header
 from statemix.analysis import parameters
 from statemix.hf import StatemixConfig, StatemixForCausalLM
-from statemix.lm.build import build_optimizer, compile_blocks, matmul_rate, synchronize
-from statemix.lm.config import TrainingConfig
-from statemix.lm.loss import chunked_cross_entropy
-from statemix.lm.presets import MIXERS, SIZES
+from statemix.lm import (
+    LM_PRESETS,
+    LMConfig,
+    build_optimizer,
+    chunked_cross_entropy,
+    compile_blocks,
+    matmul_rate,
+)
 from statemix.timing import summarize
 
 WHAT = (
@@ -58,15 +62,21 @@ class Setting(NamedTuple):
     compiled: bool
 
 
-def default_models(size: str) -> list[str]:
-    """Every model of a size."""
-    return list(MIXERS[size])
+def models_of(size: str) -> list[str]:
+    """Every model that is a preset of a size: its name behind the size. ValueError for an unknown size."""
+    names = [name.partition("-") for name in LM_PRESETS]
+    models: dict[str, list[str]] = {of: [] for of, _, _ in names}
+    for of, _, model in names:
+        models[of].append(model)
+    if size not in models:
+        raise ValueError(f"size: got {size!r}, expected one of {', '.join(models)}")
+    return models[size]
 
 
 def make_config(size: str, name: str, **changes: Any) -> StatemixConfig:
     """The Hugging Face configuration of a preset; block options of the preset included."""
-    model, mixer = SIZES[size]["model"], dict(MIXERS[size][name]["mixer"])
-    block = MIXERS[size][name].get("block", {})
+    preset = LM_PRESETS[f"{size}-{name}"]
+    model, mixer, block = preset["model"], dict(preset["mixer"]), preset.get("block", {})
     sizes: dict[str, Any] = {
         "vocab_size": model["vocab_size"], "hidden_size": model["dim"], "num_hidden_layers": model["depth"],
         "tie_word_embeddings": model.get("tie_embeddings", False), "intermediate_size": block.get("mlp_width"),
@@ -91,7 +101,7 @@ class TrainingStep:
 
     def __init__(self, setting: Setting, name: str, length: int) -> None:
         self.device, self.model = setting.device, build(setting, name)
-        self.optimizer = build_optimizer(self.model, TrainingConfig())
+        self.optimizer = build_optimizer(self.model, LMConfig().training)
         rows = max(1, setting.tokens // length)
         self.micro_batches = max(1, STEP_TOKENS // (rows * length))
         self.batch = torch.randint(self.model.vocab_size, (rows, length + 1), device=self.device)
@@ -124,11 +134,16 @@ class TrainingStep:
 
 
 def _seconds(call: Callable[[], object], device: torch.device) -> float:
-    synchronize(device)
+    _wait(device)
     begun = time.perf_counter()
     call()
-    synchronize(device)
+    _wait(device)
     return time.perf_counter() - begun
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _memory(call: Callable[[], object], device: torch.device) -> float:
@@ -219,7 +234,8 @@ def _prompt(model: StatemixForCausalLM, length: int, setting: Setting) -> Record
 
 
 def _generate(model: StatemixForCausalLM, prompt: Tensor, new: int) -> Any:
-    in_parts = prompt.shape[1] > PREFILL and ATTENDS not in model.config.layer_types  # attention is slower in parts
+    attends = ATTENDS in (model.config.layer_types or ())  # slower in parts
+    in_parts = prompt.shape[1] > PREFILL and not attends
     options: dict[str, Any] = {"prefill_chunk_size": PREFILL} if in_parts else {}
     return model.generate(prompt, max_new_tokens=new, min_new_tokens=new, do_sample=False, **options)
 

@@ -12,8 +12,8 @@ pytest.importorskip("lm_eval", reason="needs the extra eval")
 pytest.importorskip("statemix.hf", reason="needs the extra hf", exc_type=ImportError)
 
 from lm_eval.api.instance import Instance
-from statemix.hf import StatemixConfig, StatemixForCausalLM
 
+from statemix.hf import StatemixConfig, StatemixForCausalLM
 from statemix.lm.harness import fast_tokenizer, harness_model, numbers, run_tasks
 from statemix.packs import ByteTokenizer
 

@@ -59,8 +59,8 @@ def _lstm(hidden: int) -> Settings:
     return {"mixer": {"name": "lstm", "hidden_size": hidden}}
 
 
-def _attention(heads: int, head_dim: int) -> Settings:
-    return {"mixer": {"name": "attention", "heads": heads, "head_dim": head_dim}}
+def _attention(heads: int, head_dim: int, **model: int) -> Settings:
+    return {"mixer": {"name": "attention", "heads": heads, "head_dim": head_dim}, "model": model}
 
 
 def _gated_deltanet(heads: int, head_dim: int, expand_v: int) -> Settings:
@@ -74,12 +74,14 @@ def _mamba2(expand: int, **block: int) -> Settings:
 MIXERS: dict[str, dict[str, Settings]] = {
     "140m": {
         "bdlru-m1": _bdlru(1, 1815), "bdlru-m2": _bdlru(2, 726), "bdlru-m4": _bdlru(4, 259), "bdlru-m8": _bdlru(8, 82),
-        "bdlru-m16": _bdlru(16, 24), "hlru-m16": _hlru(213), "lstm": _lstm(722), "transformer": _attention(28, 64),
+        "bdlru-m16": _bdlru(16, 24), "hlru-m16": _hlru(213), "lstm": _lstm(722),
+        "transformer": _attention(9, 64, depth=20) | {"block": {"mlp_width": 1616}},
         "gated-deltanet": _gated_deltanet(7, 128, 2), "mamba2": _mamba2(4),
     },
     "212m": {
         "bdlru-m1": _bdlru(1, 2112), "bdlru-m2": _bdlru(2, 844), "bdlru-m4": _bdlru(4, 302), "bdlru-m8": _bdlru(8, 96),
-        "bdlru-m16": _bdlru(16, 28), "hlru-m16": _hlru(242), "lstm": _lstm(896), "transformer": _attention(33, 64),
+        "bdlru-m16": _bdlru(16, 28), "hlru-m16": _hlru(242), "lstm": _lstm(896),
+        "transformer": _attention(12, 64, depth=19),
         "gated-deltanet": _gated_deltanet(13, 128, 1), "mamba2": _mamba2(3, mlp_width=2464),
     },
     "340m": {
@@ -112,7 +114,9 @@ TINY: Settings = {
 
 def _combine(size: str, mixer: str, budget: Settings) -> Settings:
     base = SIZES[size]
-    return base | MIXERS[size][mixer] | {"training": base["training"] | budget}
+    changes = MIXERS[size][mixer]
+    model = base["model"] | changes.get("model", {})
+    return base | changes | {"model": model, "training": base["training"] | budget}
 
 
 LM_PRESETS: dict[str, Settings] = (
