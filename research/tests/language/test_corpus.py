@@ -170,6 +170,14 @@ def test_an_interruption_costs_one_source(made, tmp_path, monkeypatch):
     assert said == ["reading second"] and content(tmp_path / "out") == content(whole)
 
 
+def test_other_code_reads_anew(made, tmp_path, monkeypatch):
+    build_corpus(tmp_path / "out", DEBIAN, lambda line: None)
+    monkeypatch.setattr(corpus, "code_digest", lambda: "other")
+    said = []
+    build_corpus(tmp_path / "out", DEBIAN, said.append)
+    assert said == ["reading first", "reading second"]
+
+
 def test_damaged_text_is_written_anew(made, tmp_path):
     out, said = tmp_path / "out", []
     build_corpus(out, DEBIAN, lambda line: None)

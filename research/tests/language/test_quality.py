@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import math
 from dataclasses import asdict, replace
 
 import pytest
 import torch
-from statemix_research.language import plan
+from statemix_research.language import plan, quality
 from statemix_research.language.plan import Outcome, QualityRun
 from statemix_research.language.quality import (
     MODELS,
@@ -191,3 +192,9 @@ def test_a_run_is_settings_of_the_trainer(name):
         and config.training.steps == 773
         and config.block == settings["block"]
     )
+
+
+@pytest.mark.parametrize("module", [plan, quality], ids=lambda module: module.__name__)
+def test_examples_of_docstrings(module):
+    found = doctest.testmod(module)
+    assert found.attempted > 0 and found.failed == 0

@@ -13,12 +13,13 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from statemix.training.files import BusyError, read_json, replace_file, write_json, writing
+from statemix_research.language import readers
 from statemix_research.language.packages import KINDS, Contents, SourceError, fetched
 from statemix_research.language.readers import READERS
 from statemix_research.language.sources import SOURCES, TextSource
 
-VERSION = 1
-"""Raised when the same packages give other text."""
+FORMAT = 1
+"""Of corpus.json."""
 
 INDEX, PAGE, TEXT, PACKAGES = "corpus.json", "corpus.md", "text", "packages"
 """What lies in a corpus: what there is, the same for people, the text, the packages."""
@@ -85,9 +86,9 @@ def build_corpus(
 
 def _build(folder: Path, sources: Sequence[TextSource], say: Callable[[str], object]) -> Corpus:
     before = read_json(folder / INDEX)["sources"] if (folder / INDEX).is_file() else {}
-    corpus, seen, chain = Corpus(folder), set[bytes](), ""
+    corpus, seen, chain, code = Corpus(folder), set[bytes](), "", code_digest()
     for source in sources:
-        recipe = {"version": VERSION, "after": chain, **json.loads(json.dumps(asdict(source)))}
+        recipe = {"code": code, "after": chain, **json.loads(json.dumps(asdict(source)))}
         entry, path = before.get(source.name), folder / TEXT / f"{source.name}.jsonl"
         if entry is None or entry["recipe"] != recipe or not _intact(path, entry):
             say(f"reading {source.name}")
@@ -101,10 +102,17 @@ def _build(folder: Path, sources: Sequence[TextSource], say: Callable[[str], obj
             seen.update(map(_key, _paragraphs(path)))
         corpus.entries[source.name] = entry
         chain = entry["sha256"]
-        write_json(folder / INDEX, {"format": VERSION, "sources": before | corpus.entries})
-    write_json(folder / INDEX, {"format": VERSION, "sources": corpus.entries})
+        write_json(folder / INDEX, {"format": FORMAT, "sources": before | corpus.entries})
+    write_json(folder / INDEX, {"format": FORMAT, "sources": corpus.entries})
     replace_file(folder / PAGE, lambda temporary: temporary.write_text(describe(corpus), encoding="utf-8"))
     return corpus
+
+
+def code_digest() -> str:
+    """Of the code that makes text of packages: with other code, sources are read anew."""
+    return hashlib.sha256(
+        b"".join(Path(path).read_bytes() for path in (__file__, readers.__file__))
+    ).hexdigest()
 
 
 def _write(source: TextSource, path: Path, packages: Path, seen: set[bytes]) -> dict[str, Any]:
