@@ -81,6 +81,7 @@ def train_language_model(
     require("transformers", "accelerate", "safetensors", "numpy")
     pack = open_pack(config)
     config = fill_in(config, pack)
+    flops = count_flops(config)  # builds the model without allocating it: what cannot be is refused here
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", message=".*(c10d|barrier|find_unused_parameters|lr_scheduler.step).*"
@@ -93,7 +94,7 @@ def train_language_model(
             summary = on_first(files.finished)
             if summary is None:
                 with StopSignals() as signals:
-                    summary = _Run(config, pack, files, arguments, signals).train(progress)
+                    summary = _Run(config, flops, pack, files, arguments, signals).train(progress)
         leave()
         return summary
 
@@ -138,11 +139,18 @@ class _Run:
     """One run that is being trained, in one of its processes."""
 
     def __init__(
-        self, config: LMConfig, pack: Pack, files: LMFolder, arguments: Any, signals: StopSignals
+        self,
+        config: LMConfig,
+        flops: int,
+        pack: Pack,
+        files: LMFolder,
+        arguments: Any,
+        signals: StopSignals,
     ) -> None:
         self.config, self.training, self.files, self.signals = config, config.training, files, signals
         self.arguments, self.device = arguments, arguments.device
         self.pack, self.held_out = pack, _held_out(pack)
+        self.flops = flops
         self.run_id = run_id(config.to_dict(), RUNTIME_KEYS)
         self.checkpoints = Checkpoints(files.checkpoints, self.run_id, self.training.keep_checkpoints)
         self.newest = on_first(self.checkpoints.newest)
@@ -157,7 +165,7 @@ class _Run:
         self.interrupted = self.diverged = False
         self.step = self.start
         self._prepare_model()
-        self._prepare_speed()
+        self.rate = matmul_rate(self.device, self.autocast_dtype)
 
     def _prepare_model(self) -> None:
         from statemix.lm.engine import shard
@@ -174,10 +182,6 @@ class _Run:
         if self.sharded:
             shard(self.model, self.device)
         self.optimizer = build_optimizer(self.model, self.training)
-
-    def _prepare_speed(self) -> None:
-        self.flops = count_flops(self.config)
-        self.rate = matmul_rate(self.device, self.autocast_dtype)
 
     def train(self, progress: bool | None) -> Summary:
         """From the newest checkpoint to the end, or until a signal."""
