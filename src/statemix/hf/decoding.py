@@ -145,7 +145,7 @@ class Decoding:
 
     Args:
         model: The model.
-        decode: "auto" or a key of `DECODERS`.
+        decode: "auto" or one of `DECODERS`.
 
     Raises:
         ValueError: `decode` is unknown, needs a CUDA device, or the model has layers that cannot be captured.
@@ -282,10 +282,14 @@ def _mode(device: str) -> tuple[Any, ...]:
 
 def _fingerprint(model: nn.Module) -> tuple[Any, ...] | None:
     """What a captured step depends on beside its inputs; None where that cannot be told: hooks, adapters."""
-    for module in model.modules():
+    modules = list(model.modules())
+    for module in modules:
         if is_hooked(module) or not type(module).__module__.startswith(("torch.nn.", "statemix.")):
             return None
     if not all(map(is_ordinary_parameter, model.parameters())):  # quantised ones have no address
         return None
     tensors = itertools.chain(model.parameters(), model.buffers())
-    return (model.training, *((tensor.data_ptr(), tensor.dtype) for tensor in tensors))
+    return (
+        *(module.training for module in modules),
+        *((tensor.data_ptr(), tensor.dtype) for tensor in tensors),
+    )

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import GenerationMixin, PreTrainedModel
-from transformers.cache_utils import Cache
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
@@ -343,7 +342,7 @@ class StatemixForCausalLM(StatemixPreTrainedModel, GenerationMixin):
 
         Args:
             *args: As transformers has them.
-            decode: How tokens behind the prompt are computed, a key of `statemix.hf.DECODERS`. "plain" launches every
+            decode: How tokens behind the prompt are computed, one of `statemix.hf.DECODERS`. "plain" launches every
                 operation, "graph" replays a CUDA graph, "compiled" a compiled step; "auto" takes the graph on a GPU
                 and the plain way elsewhere.
             **kwargs: As transformers has them. `past_key_values` and `cache` name the same in every version.
@@ -387,4 +386,4 @@ class StatemixForCausalLM(StatemixPreTrainedModel, GenerationMixin):
         return None
 
 
-__all__ = ["CACHE", "Cache", "StatemixForCausalLM", "StatemixModel", "StatemixPreTrainedModel"]
+__all__ = ["CACHE", "StatemixForCausalLM", "StatemixModel", "StatemixPreTrainedModel"]
