@@ -59,7 +59,7 @@ def test_the_nearest_size_is_taken_and_a_round_one_preferred():
 
 
 def test_steps_of_an_epoch():
-    assert SETTING.steps(50_670_500) == 1546
+    assert SETTING.steps(50_385_517) == 1537
     assert Setting(length=10, batch_size=2).steps(21) == 1
 
 
@@ -170,10 +170,10 @@ def test_the_command_writes_what_comes_next(research, tmp_path):
 @pytest.mark.parametrize("name", ["BD-LRU m=4, convolution", "Mamba-2", "Transformer"])
 def test_a_run_is_settings_of_the_trainer(name):
     run = QualityRun("wall-clock", name, 2e-3, 1, 0.5)
-    settings = plan.lm_settings(run, 50_670_500)
+    settings = plan.lm_settings(run, 50_385_517)
     training = settings["training"]
     assert (training["steps"], training["warmup"], training["lr"], training["min_lr"]) == (
-        773,
+        768,
         77,
         2e-3,
         2e-5,
@@ -189,7 +189,7 @@ def test_a_run_is_settings_of_the_trainer(name):
     config = lm.resolve_lm_config(overrides=overrides)
     assert (
         config.mixer == settings["mixer"]
-        and config.training.steps == 773
+        and config.training.steps == 768
         and config.block == settings["block"]
     )
 

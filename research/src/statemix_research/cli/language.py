@@ -76,7 +76,7 @@ def carry(
 def quality(
     outcomes: Annotated[Path | None, OUTCOMES] = None,
     out: Annotated[Path | None, typer.Option(help="Write the next runs to this file, JSON lines.")] = None,
-    tokens: Annotated[int, typer.Option(help="Of the pack's training split; the corpus's.")] = 50_670_500,
+    tokens: Annotated[int, typer.Option(help="Of the pack's training split; the corpus's.")] = 50_385_517,
 ) -> None:
     """Show the language models that are compared and the runs that come next, by the outcomes so far.
 

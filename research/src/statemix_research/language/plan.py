@@ -73,8 +73,8 @@ class Outcome:
 def lm_settings(run: QualityRun, tokens: int, setting: Setting = SETTING) -> dict[str, Any]:
     """A run as settings of `statemix lm train`, by section. tokens: of the pack's training split.
 
-    >>> lm_settings(rate_runs()[0], 50_670_500)["training"]["steps"]
-    1546
+    >>> lm_settings(rate_runs()[0], 50_385_517)["training"]["steps"]
+    1537
     """
     model = next(one for one in MODELS if one.name == run.model)
     steps = max(1, round(run.epochs * setting.steps(tokens)))
