@@ -11,6 +11,7 @@ import torch
 from statemix.hf import DECODERS, StatemixCache, decoding
 from statemix.hf.modeling import CACHE
 from tests.hf.small import RECURRENT, build, greedy, tokens
+from tests.ops.cases import relative
 
 GREEDY = {"do_sample": False, "max_new_tokens": 8}
 
@@ -216,10 +217,8 @@ def test_graphs_on_a_gpu(name, dtype, decode):
                     model(token, cache=cache).logits[:, -1]
                     for token in output.sequences[:, 9:-1].split(1, dim=1)
                 ]
-            near = 1e-4 if dtype == torch.float32 else 0.1
-            torch.testing.assert_close(
-                torch.stack(output.logits), torch.stack(logits).float(), rtol=near, atol=near
-            )
+            near = 1e-4 if dtype == torch.float32 else 0.02
+            assert relative(torch.stack(output.logits), torch.stack(logits)) < near
             if decode == "graph":  # the same kernels
                 assert torch.equal(torch.stack(output.logits), torch.stack(logits).float())
 

@@ -149,7 +149,7 @@ def fusing_backend(
         return None
     dtype = compute_dtype(x)
     chosen = choose_backend(backend, x.device, dtype, normalization)
-    return None if in_transform() else chosen
+    return chosen if can_fuse(chosen, 0, dtype) and not in_transform() else None
 
 
 def _project_fused(
