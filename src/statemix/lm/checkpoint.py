@@ -131,7 +131,13 @@ def gather_weights(model: nn.Module) -> dict[str, torch.Tensor]:
     """The whole weights on the CPU, in the first process; empty in others. Called by all processes at once."""
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     weights: Mapping[str, Any] = get_model_state_dict(model, options=options)
-    return dict(weights)
+    places: set[int] = set()
+    separate: dict[str, torch.Tensor] = {}
+    for name, tensor in weights.items():
+        tied = tensor.data_ptr() in places  # written twice: a file of safetensors shares nothing
+        separate[name] = tensor.clone() if tied else tensor
+        places.add(tensor.data_ptr())
+    return separate
 
 
 def _state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
