@@ -38,7 +38,7 @@ def test_every_block_is_understood():
     assert {language for language, _ in BLOCKS} == {"python", "bash", "text"}
     assert len(COMMANDS) + len(TARGETS) == len(LINES)
     assert len(PYTHON) >= 2
-    assert [words[1] for words in TARGETS] == ["demo", "test"]
+    assert [words[1] for words in TARGETS] == ["demo", "lm-demo", "test"]
 
 
 @pytest.mark.parametrize("code", PYTHON, ids=range(len(PYTHON)))
@@ -59,6 +59,7 @@ def test_make_targets_resolve():
     plan = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
     assert plan.returncode == 0, plan.stderr
     assert "bin/statemix demo" in plan.stdout and "-m pytest" in plan.stdout
+    assert "bin/statemix lm train --preset tiny" in plan.stdout
 
 
 def test_what_make_demo_runs(statemix, tmp_path):
