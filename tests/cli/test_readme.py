@@ -62,6 +62,14 @@ def test_make_targets_resolve():
     assert "bin/statemix lm train --preset tiny" in plan.stdout
 
 
+def test_the_page_of_language_models_shows_what_make_runs():
+    plan = subprocess.run(["make", "-n", "lm-demo"], capture_output=True, text=True, cwd=ROOT, check=True)
+    commands = re.findall(r"bin/(statemix (?:text|lm) .*)", plan.stdout)
+    page = (ROOT / "docs" / "language-models.md").read_text()
+    assert len(commands) == 4
+    assert re.findall(r"^```sh\n(statemix .*)\n```$", page, re.MULTILINE) == commands
+
+
 def test_what_make_demo_runs(statemix, tmp_path):
     assert "demo/index.html" in README
     done = statemix(shrunk(["statemix", "demo", "--picture", "docs/demo.png"]))
