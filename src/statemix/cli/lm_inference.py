@@ -105,8 +105,8 @@ def _tables(result: Evaluation, title: str) -> list[Table]:
     size = "-" if result.bytes is None else f"{result.bytes:,.0f}"
     numbers = (f"{result.perplexity:.3f}", bits, f"{result.tokens:,}", size, f"{result.units:,}")
     whole.add_row(f"{result.loss:.4f}", error, *numbers)
-    names = ("context", "tokens", "loss", "perplexity", "bits per token")
-    rows = Table("by context", [Column(name, number=True) for name in names])
+    columns = ("context", "tokens", "loss", "perplexity", "bits per token")
+    rows = Table("by context", [Column(name, number=True) for name in columns])
     for one in result.by_context:
         context = str(one.first) if one.first == one.last else f"{one.first:,}–{one.last:,}"
         bits = f"{one.loss / math.log(2):.3f}"
