@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import math
+import re
 import sys
 
 import pytest
@@ -26,6 +28,8 @@ def test_evaluate_prints_and_writes(statemix, trained, held_out):  # noqa: F811
     result = evaluate(load_model(trained).model, held_out, length=64)
     assert done.code == 0, done.err
     assert f"{result.loss:.4f}" in done.out and f"{result.bits_per_byte:.4f}" in done.out
+    bits = [f"{one.loss / math.log(2):.3f}" for one in result.by_context]
+    assert re.findall(r"([\d.]+) │$", done.out.partition("by context")[2], re.MULTILINE) == bits
     assert "32–63" in done.out and f"evaluation: {trained}/evaluation.json" in done.out
     content = json.loads((trained / "evaluation.json").read_text())
     assert content["loss"] == pytest.approx(result.loss)

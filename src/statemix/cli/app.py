@@ -44,7 +44,7 @@ TEXT_PROGRAM = Program(
 
 LM: Commands = {
     "list": (lm.list_presets, "statemix lm list"),
-    "train": (lm.train, "statemix lm train --preset tiny data.pack=packs/stdlib training.steps=200"),
+    "train": (lm.train, "statemix lm train --preset tiny data.pack=packs/stdlib"),
     "eval": (lm_inference.evaluate, "statemix lm eval runs/tiny --length 512"),
     "generate": (lm_inference.generate, 'statemix lm generate runs/tiny --prompt "The state"'),
 }

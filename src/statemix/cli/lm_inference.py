@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -104,12 +105,12 @@ def _tables(result: Evaluation, title: str) -> list[Table]:
     size = "-" if result.bytes is None else f"{result.bytes:,.0f}"
     numbers = (f"{result.perplexity:.3f}", bits, f"{result.tokens:,}", size, f"{result.units:,}")
     whole.add_row(f"{result.loss:.4f}", error, *numbers)
-    rows = Table(
-        "by context", [Column(name, number=True) for name in ("context", "tokens", "loss", "perplexity")]
-    )
+    columns = ("context", "tokens", "loss", "perplexity", "bits per token")
+    rows = Table("by context", [Column(name, number=True) for name in columns])
     for one in result.by_context:
         context = str(one.first) if one.first == one.last else f"{one.first:,}–{one.last:,}"
-        rows.add_row(context, f"{one.tokens:,}", f"{one.loss:.4f}", f"{one.perplexity:.3f}")
+        bits = f"{one.loss / math.log(2):.3f}"
+        rows.add_row(context, f"{one.tokens:,}", f"{one.loss:.4f}", f"{one.perplexity:.3f}", bits)
     return [whole, rows]
 
 

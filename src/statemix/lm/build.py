@@ -50,6 +50,9 @@ def compile_blocks(blocks: Iterable[nn.Module], dynamic: bool | None = None) -> 
 
     dynamic: as `torch.compile` takes it; None compiles for other lengths or numbers of documents once they come.
     The compiler may not pad strides: a scan would copy what was padded, a tenth of the time of a step.
+
+    >>> model = LanguageModel(257, 16, lambda dim: BDLRU(dim, block_size=4), depth=2)
+    >>> compile_blocks(model.layers)  # nothing is compiled before the first call
     """
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, SHAPES)
     for block in blocks:
@@ -66,7 +69,13 @@ class SkippingAdamW(torch.optim.AdamW):
 
 
 def build_optimizer(model: nn.Module, training: TrainingConfig) -> SkippingAdamW:
-    """Fused AdamW; matrices and embeddings decay, vectors do not."""
+    """Fused AdamW; matrices and embeddings decay, vectors do not.
+
+    >>> model = LanguageModel(257, 16, lambda dim: BDLRU(dim, block_size=4), depth=1)
+    >>> optimizer = build_optimizer(model, TrainingConfig(weight_decay=0.1))
+    >>> [group["weight_decay"] for group in optimizer.param_groups]
+    [0.1, 0.0]
+    """
     parameters = list(model.parameters())
     groups = [
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": training.weight_decay},
@@ -91,7 +100,11 @@ def _grows(mixer: Mapping[str, Any], dim: int) -> bool:
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of a large matrix product on this device, the median of five: what MFU is a share of."""
+    """FLOP/s of a large matrix product on this device, the median of five: what MFU is a share of.
+
+    >>> matmul_rate(torch.device("cpu"), torch.float32) > 1e6
+    True
+    """
     size = MATRIX if device.type == "cuda" else MATRIX // 8
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     times = [_seconds(lambda: a @ b, device) for _ in range(7)][2:]
