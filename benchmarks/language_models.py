@@ -17,8 +17,6 @@ from statemix.analysis import parameters
 from statemix.hf import StatemixConfig, StatemixForCausalLM
 from statemix.lm import (
     LM_PRESETS,
-    LMConfig,
-    build_optimizer,
     chunked_cross_entropy,
     compile_blocks,
     matmul_rate,
@@ -101,7 +99,7 @@ class TrainingStep:
 
     def __init__(self, setting: Setting, name: str, length: int) -> None:
         self.device, self.model = setting.device, build(setting, name)
-        self.optimizer = build_optimizer(self.model, LMConfig().training)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), fused=True)
         rows = max(1, setting.tokens // length)
         self.micro_batches = max(1, STEP_TOKENS // (rows * length))
         self.batch = torch.randint(self.model.vocab_size, (rows, length + 1), device=self.device)

@@ -6,7 +6,7 @@ config = resolve_lm_config("tiny", overrides=["data.pack=packs/stdlib"])
 summary = train_language_model(config, "runs/tiny")
 """
 
-from statemix.lm.build import build_language_model, build_optimizer, compile_blocks, count_flops, matmul_rate
+from statemix.lm.build import build_language_model, compile_blocks, count_flops, matmul_rate
 from statemix.lm.config import LMConfig, resolve_lm_config
 from statemix.lm.evaluation import ContextLoss, Evaluation, evaluate
 from statemix.lm.generation import Rates, Sampling, generate
@@ -26,7 +26,7 @@ from statemix.lm.train import train_language_model
 
 __all__ = [
     "LM_PRESETS", "ContextLoss", "Evaluation", "LMConfig", "LanguageModelLoss", "Loaded", "Rates",
-    "Sampling", "as_hugging_face", "build_language_model", "build_optimizer", "chunked_cross_entropy", "compile_blocks",
+    "Sampling", "as_hugging_face", "build_language_model", "chunked_cross_entropy", "compile_blocks",
     "count_flops", "evaluate",
     "fast_tokenizer", "folder_tokenizer", "generate", "harness_model", "load_language_model", "load_model",
     "matmul_rate",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 FOLDER: Any = typer.Argument(metavar="FOLDER", help="Where the text goes; best outside a repository.")
 ONLY: Any = typer.Option("--only", metavar="SOURCE", help="One of the sources; may be repeated.")
-OUTCOMES: Any = typer.Option(help="JSON lines: the fields of a run, loss and epoch_seconds.")
+GIVEN: Any = typer.Option(help="JSON lines: the fields of a run, loss and epoch_seconds.")
 COUNTS = ("documents", "bytes")
 
 
@@ -74,17 +74,32 @@ def carry(
 
 
 def quality(
-    outcomes: Annotated[Path | None, OUTCOMES] = None,
+    outcomes: Annotated[Path | None, GIVEN] = None,
     out: Annotated[Path | None, typer.Option(help="Write the next runs to this file, JSON lines.")] = None,
     tokens: Annotated[int, typer.Option(help="Of the pack's training split; the corpus's.")] = 50_385_517,
+    run: Annotated[Path | None, typer.Option(help="Train the next runs, in this folder.")] = None,
+    pack: Annotated[Path | None, typer.Option(help="With --run: the corpus's pack.")] = None,
+    seconds: Annotated[float, typer.Option(help="With --run: how long it may take.")] = 1200.0,
+    only: Annotated[list[str] | None, typer.Option(help="With --run: a model; may be repeated.")] = None,
 ) -> None:
     """Show the language models that are compared and the runs that come next, by the outcomes so far.
 
-    A line of --out is a run, and under "settings" what statemix lm train takes.
+    A line of --out is a run, and under "settings" what statemix lm train takes. With --run they are trained here, and
+    RUN/outcomes.jsonl has a line for each; outcomes that are there count as well.
     """
     from statemix_research.language.plan import lm_settings, next_runs, sessions
 
-    runs = next_runs([] if outcomes is None else _read(outcomes))
+    if (run is None) is not (pack is None):
+        raise ValueError("--run, --pack: got one of them, expected both")
+    known = [] if outcomes is None else _read(outcomes)
+    if run is not None and pack is not None:
+        from statemix_research.language.execute import OUTCOMES, execute
+
+        known += _read(run / OUTCOMES) if (run / OUTCOMES).exists() else []
+        chosen = [one for one in next_runs(known) if not only or one.model in only]
+        execute(chosen, pack, run, seconds, lambda line: output().say(line), known)
+        return
+    runs = next_runs(known)
     output().print(_models())
     for number, held in enumerate(sessions(runs) if runs else [], 1):
         seconds = sum(run.seconds() for run in held)
