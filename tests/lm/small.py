@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import multiprocessing
 import os
-import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-from statemix.lm import resolve_lm_config
+import torch
 
-ROOT = Path(__file__).parents[2]
+from statemix.lm import resolve_lm_config, train_language_model
 
 SETTINGS = (
     "model.dim=16", "data.length=32", "data.eval_sequences=9", "data.workers=0", "training.steps=24",
@@ -28,36 +27,57 @@ def config(pack, *settings):
     return resolve_lm_config("tiny", overrides=[f"data.pack={pack}", *SETTINGS, *settings])
 
 
-def launch(pack, folder, *settings, processes=1, code="", **environment):
-    """The processes of a run, as torchrun starts them; `code` runs before the training."""
+PRELOADED = (
+    "statemix.lm.train", "statemix.lm.engine", "transformers.trainer", "torch.distributed.checkpoint",
+    "torch.distributed.fsdp", "torch._dynamo", "numpy",
+)  # fmt: skip
+
+
+@functools.cache
+def server():
+    """Importing transformers takes seconds: one process does it, and is copied for every process of a run."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(PRELOADED))
+    return context
+
+
+def train(pack, folder, settings, code, environment, errors):
+    """A run in this process, with its error stream in a file; `code` runs before it."""
+    os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    exec(code, {})
+    train_language_model(config(pack, *settings), folder, progress=False)
+
+
+def launch(pack, folder, *settings, processes=1, code=""):
+    """The processes of a run, with torchrun's environment; `code` runs before the training."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    program = (
-        "import sys, torch; torch.set_num_threads(1)\n"
-        "from tests.lm.small import config\nfrom statemix.lm import train_language_model\n"
-        f"{code}\ntrain_language_model(config(sys.argv[1], *sys.argv[3:]), sys.argv[2], progress=False)"
-    )
-    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")])
     started = []
     for rank in range(processes):
         place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
         place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        started.append(
-            subprocess.Popen(
-                [sys.executable, "-c", program, str(pack), str(folder), *settings],
-                env={**os.environ, "PYTHONPATH": paths, **(place if processes > 1 else {}), **environment},
-                stderr=subprocess.PIPE, text=True,
-            )
-        )  # fmt: skip
+        errors = str(Path(folder).parent / f"errors-{port}-{rank}")
+        arguments = (str(pack), str(folder), settings, code, place if processes > 1 else {}, errors)
+        process = server().Process(target=train, args=arguments, name=errors)
+        process.start()
+        started.append(process)
     return started
+
+
+def errors_of(process):
+    """What a process has written to its error stream."""
+    return Path(process.name).read_text() if Path(process.name).exists() else ""
 
 
 def finish(started, codes=None):
     """Wait for processes; their error streams. Their exit codes must be `codes`, all 0 by default."""
-    errors = [process.communicate(timeout=400)[1] for process in started]
-    found = [process.returncode for process in started]
-    assert found == (codes or [0] * len(started)), errors
+    for process in started:
+        process.join(400)
+    errors = [errors_of(process) for process in started]
+    assert [process.exitcode for process in started] == (codes or [0] * len(started)), errors
     return errors
 
 
@@ -67,16 +87,16 @@ def run(*arguments, **options):
 
 
 def kill_at(step, started, folder, victim=0):
-    """Kill one process by SIGKILL once the metrics have a step; wait for all."""
+    """Kill one process by SIGKILL once the metrics have a step; wait for all. Their exit codes."""
     deadline = time.monotonic() + 300
     while max(losses(folder), default=0) < step:
-        assert all(process.poll() is None for process in started), [p.communicate()[1] for p in started]
+        assert all(process.exitcode is None for process in started), [errors_of(one) for one in started]
         assert time.monotonic() < deadline, "the step was never reached"
         time.sleep(0.002)
-    started[victim].send_signal(signal.SIGKILL)
+    started[victim].kill()
     for process in started:
-        process.communicate(timeout=120)
-    return [process.returncode for process in started]
+        process.join(120)
+    return [process.exitcode for process in started]
 
 
 def lines(folder, kind):

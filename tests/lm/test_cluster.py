@@ -48,6 +48,7 @@ def test_the_batch_script_is_a_script(tmp_path):
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.slow
 def test_a_signal_to_torchrun_saves_and_one_process_goes_on(tmp_path):
     pytest.importorskip("transformers", reason="needs the extra lm")
     pytest.importorskip("accelerate", reason="needs the extra lm")
@@ -85,6 +86,7 @@ def test_a_signal_to_torchrun_saves_and_one_process_goes_on(tmp_path):
     assert steps == sorted(set(steps)) and steps[-1] == step + 2
 
 
+@pytest.mark.slow
 def test_torchtitan_trains_the_model_of_the_page(tmp_path):
     for package in ("torchtitan", "triton", "tyro"):
         if importlib.util.find_spec(package) is None:

@@ -8,7 +8,7 @@ pytest.importorskip("transformers", reason="needs the extra `lm`")
 pytest.importorskip("accelerate", reason="needs the extra `lm`")
 
 from statemix.lm import train_language_model
-from tests.lm.small import config, lines, losses, run
+from tests.lm.small import config, lines, losses
 
 
 @pytest.mark.gpu
@@ -24,6 +24,7 @@ def test_a_gpu_computes_what_a_cpu_does(pack, whole, tmp_path, compiled):
 
 @pytest.mark.gpu
 def test_a_gpu_in_float32(pack, whole, tmp_path):
-    run(pack, tmp_path, "training.device=cuda", "training.precision=float32")
+    made = config(pack, "training.device=cuda", "training.precision=float32")
+    train_language_model(made, tmp_path, progress=False)
     for step, (loss, *_) in losses(whole).items():
         assert losses(tmp_path)[step][0] == pytest.approx(loss, rel=1e-3)
