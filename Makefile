@@ -19,13 +19,19 @@ unexport PYTHONDONTWRITEBYTECODE
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo paper test tests check format docs kernels clean
+.PHONY: help demo lm-demo paper test tests check format docs kernels clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
 demo: $(STAMP)  ## train three small models and write demo/index.html
 	$(BIN)/statemix demo
+
+lm-demo: $(STAMP)  ## train a small language model on Python's own text and let it write (five minutes on two cores)
+	$(BIN)/statemix text prepare --source stdlib --validation 0.05 --out lm-demo/pack
+	$(BIN)/statemix lm train --preset tiny data.pack=lm-demo/pack --out lm-demo/run
+	$(BIN)/statemix lm eval lm-demo/run
+	$(BIN)/statemix lm generate lm-demo/run --prompt "def "
 
 paper: $(STAMP)  ## a small figure 3 from runs to tables, figure and page in paper/ (a minute or two on two cores)
 	$(BIN)/statemix-research run fig3 --preset small --store paper/runs
@@ -53,7 +59,7 @@ docs: $(STAMP)  ## build the site into build/site; a warning is an error
 kernels: $(STAMP)  ## compile every GPU kernel for every target, no GPU needed, and record what it takes
 	$(BIN)/python -m tools.aot_check --all --jobs $(WORKERS) --write benchmarks/records/kernel_resources.json
 
-clean:  ## remove the environment and every cache (runs and demo/ stay)
+clean:  ## remove the environment and every cache (runs, demo/ and lm-demo/ stay)
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

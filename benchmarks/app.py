@@ -11,13 +11,14 @@ from typing import Annotated
 import typer
 
 from benchmarks import decode as decoding
+from benchmarks import host as hosts
 from benchmarks import layer as layers
 from benchmarks import layer_baselines, measure, report, scan_baselines, scan_cpu, scan_passes
 from benchmarks import picture as pictures
 from benchmarks import train as training
 from benchmarks.measure import attempt, choose, make_setup
 from benchmarks.records import NAME, Record, read_record, write_record
-from benchmarks.shapes import ScanShape, check_positive, parse_numbers, parse_shapes, parse_sizes
+from benchmarks.shapes import ScanShape, check_positive, parse_named, parse_numbers, parse_shapes, parse_sizes
 from statemix.cli import Commands, Program
 from statemix.text import visible
 
@@ -45,7 +46,7 @@ def _carry_out(lines: Iterator[str], record: Record, out: Path | None) -> None:
         print(f"{title}. {note}\n\n{frame.to_string(index=False)}\n")
     if out is not None:
         print(f"recorded in {visible(out)}")
-    rows = [row for key in ("cases", "layers", "modes", "packed") for row in record.get(key, [])]
+    rows = [row for key in report.ROWS for row in record.get(key, [])]
     failed = [row["failed"] for row in rows if "failed" in row]
     if failed:
         raise RuntimeError(f"{len(failed)} of {len(rows)} failed, the first: {failed[0]}")
@@ -208,6 +209,30 @@ def decode(
     _carry_out(lines(), record, out)
 
 
+def host(
+    device: Device = None,
+    out: Out = None,
+    repeats: Repeats = 15,
+    measured: Annotated[
+        str, typer.Option("--layers", help="bdlru:m or hlru:m, comma-separated.")
+    ] = hosts.DEFAULT_MODELS,
+    dtype: Dtype = None,
+) -> None:
+    """Time the host: microseconds of scans, layers and steps too small to keep a device busy, launched one by one."""
+    setup = make_setup(device, dtype, repeats)
+    record = hosts.new_record(setup)
+
+    def lines() -> Iterator[str]:
+        for recurrence, (m, *_) in parse_named("layers", measured, hosts.MODELS):
+            row = attempt(
+                {"layer": recurrence, "m": m}, setup.device, partial(hosts.measure, recurrence, m, setup)
+            )
+            record["layers"].append(row)
+            yield f"{recurrence}:{m}: {report.reason(row) or 'measured'}"
+
+    _carry_out(lines(), record, out)
+
+
 def train(
     settings: Annotated[
         list[str] | None,
@@ -239,6 +264,47 @@ def train(
     _carry_out(lines(), record, out)
 
 
+def language_models(
+    device: Device = None,
+    out: Out = None,
+    repeats: Repeats = 9,
+    size: Annotated[str, typer.Option(help="A size of the presets of `statemix lm train`.")] = "212m",
+    models: Annotated[str, typer.Option(help="all, or names, comma-separated.")] = "all",
+    parts: Annotated[
+        str, typer.Option(help="training, prompt, context, generation, comma-separated.")
+    ] = "training",
+    lengths: Annotated[str, typer.Option(help="T of training.")] = "2048,16384",
+    prompts: Annotated[str, typer.Option(help="Tokens of prompts.")] = "131072",
+    contexts: Annotated[
+        str, typer.Option(help="Tokens before the one that is timed.")
+    ] = "1024,32768,1048576",
+    batches: Annotated[str, typer.Option(help="Sequences that are generated side by side.")] = "1,64",
+    new: Annotated[int, typer.Option(help="Tokens that are generated.")] = 128,
+    tokens: Annotated[int, typer.Option(help="Tokens of a micro-batch in training.")] = 32_768,
+    compiled: Annotated[bool, typer.Option(help="Whether blocks are compiled in training.")] = True,
+) -> None:
+    """Time whole language models of equal parameters beside a Transformer: training, prompts and generation.
+
+    Weights are random and so are the tokens. Needs the extras lm and hf.
+    """
+    from benchmarks import language_models as lm
+
+    where = make_setup(device, None, repeats).device
+    check_positive(new=new, tokens=tokens)
+    setting = lm.Setting(size, choose(models, lm.models_of(size)), where, tokens, repeats, compiled)
+    numbers = {"lengths": lengths, "prompts": prompts, "contexts": contexts, "batches": batches}
+    cases = lm.Cases(**{name: parse_numbers(name, text) for name, text in numbers.items()}, new=new)
+    record = lm.new_record(setting)
+
+    def lines() -> Iterator[str]:
+        for part in choose(parts, lm.PARTS):
+            for row in lm.PARTS[part](setting, cases):
+                record[part].append(row)
+                yield _line(f"{part} {row['model']}", row)
+
+    _carry_out(lines(), record, out)
+
+
 def picture(
     files: Annotated[list[Path], typer.Argument(help="GPU records of scan.")],
     out: Annotated[Path, typer.Option(help="The picture, PNG or SVG; nothing else is written.")],
@@ -264,7 +330,12 @@ COMMANDS: Commands = {
     "scan": (scan, f"{NAME} scan --shapes hlru:2 --sizes 2x64x8 --out scan.json"),
     "layer": (layer, f"{NAME} layer --dim 32 --batch 2 --length 9 --out layer.json"),
     "decode": (decode, f"{NAME} decode --layers hlru:4 --positions 1,99 --out d.json"),
+    "host": (host, f"{NAME} host --layers hlru:2 --repeats 2 --out host.json"),
     "train": (train, f"{NAME} train task.length=4 --steps 1 --packed 2"),
+    "language-models": (
+        language_models,
+        f"{NAME} language-models --models bdlru-m4,transformer --parts prompt --prompts 64 --repeats 1",
+    ),
     "picture": (picture, f"{NAME} picture scan.json --out speed.png"),
     "report": (report_records, f"{NAME} report scan.json layer.json d.json --out speed.md"),
 }

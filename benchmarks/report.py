@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,9 @@ import pandas as pd
 
 from benchmarks.records import NAME, Record, write_text
 from statemix.text import visible
+
+ROWS = ("cases", "layers", "modes", "packed", "training", "prompt", "context", "generation")
+"""Entries of records that hold measured rows."""
 
 NAMES = {"bdlru": "BD-LRU", "hlru": "H-LRU", "affine": "affine"}
 Row = dict[str, object]
@@ -117,6 +121,12 @@ def _decode(record: Record) -> Iterator[Row]:
         }
 
 
+def _host(record: Record) -> Iterator[Row]:
+    for row in record["layers"]:
+        cells = {name: number(times["median"]) for name, times in row.get("us", {}).items()}
+        yield {"model": f"{NAMES[row['layer']]} m = {row['m']}", "failed": reason(row), **cells}
+
+
 def _task(record: Record) -> str:
     task = record["config"]["task"]
     length = f", T = {task['length']}" if "length" in task else ""
@@ -142,6 +152,24 @@ def _concurrent(record: Record) -> Iterator[Row]:
             "runs": row["concurrent"],
             "ms per step and run": reason(row) or quartiles(row["ms_per_step"]),
             "steps/s, all runs": _number(row, "steps_per_s"),
+        }
+
+
+def _lm(record: Record, part: str) -> Iterator[Row]:
+    for row in record[part]:
+        names = {name: row[name] for name in ("length", "prompt", "context", "batch", "new") if name in row}
+        share = {} if part != "training" else {
+            "parameters, M": _number({"m": row["parameters"] / 1e6}, "m") if "parameters" in row else "",
+            "share of matrix products": _number({"s": 100 * row["share_of_matmul"]}, "s", unit=" %")
+            if "share_of_matmul" in row else "",
+        }  # fmt: skip
+        yield {
+            "model": row["model"],
+            **names,
+            "ms": reason(row) or quartiles(row["ms"]),
+            "tokens/s": _number(row, "tokens_per_s"),
+            **share,
+            "memory, GiB": _number(row, "memory_gib"),
         }
 
 
@@ -204,8 +232,18 @@ KINDS = (
          "the layer's matrix products alone.", "layer", "layers", _layers),
     Kind("Decoding", "µs of one layer's step: per layer of a stack, median (quartiles), and one layer by position.",
          "decode", "layers", _decode),
+    Kind("The host's time", "Median µs of a call of 64 steps and 16 channels, launched.", "host", "layers", _host),
     Kind("Training steps", "Median (quartiles).", "train", "modes", _modes),
     Kind("Training: concurrent runs", "Median (quartiles).", "train", "packed", _concurrent),
+    Kind("Language models: training", "Median ms (quartiles) of a micro-batch, forward and backward, and its memory. "
+         "Tokens per second with clip and AdamW. Share of a large product's rate, at 6 FLOPs a weight and token.",
+         "language-models", "training", partial(_lm, part="training")),
+    Kind("Language models: a prompt's first token", "Median ms (quartiles), batch 1.", "language-models", "prompt",
+         partial(_lm, part="prompt")),
+    Kind("Language models: a token behind others", "Median ms (quartiles), batch 1; memory above the weights, prompt "
+         "included.", "language-models", "context", partial(_lm, part="context")),
+    Kind("Language models: generation", "Median ms (quartiles) of the whole batch; new tokens per second.",
+         "language-models", "generation", partial(_lm, part="generation")),
     Kind("Baselines against float64 loops", "Relative root-mean-square error: of the outputs, and the largest of the "
          "gradients.", "baselines", "checks", _checks),
     Kind("Compiled GPU kernels", "Resources of all recorded launches.", None, "numbers", _resources),

@@ -9,7 +9,14 @@ import torch
 from torch import nn
 
 from statemix.analysis import accounting
-from statemix.analysis.accounting import flops_per_token, mixer_parameters, mixers, parameters, state_size
+from statemix.analysis.accounting import (
+    flops_per_token,
+    flops_per_token_of,
+    mixer_parameters,
+    mixers,
+    parameters,
+    state_size,
+)
 from statemix.models import LanguageModel, SwiGLU
 from statemix.nn import BDLRU, HLRU, Block, ShortConvolution, Stack, build_mixer
 from statemix.ops import affine_scan
@@ -164,3 +171,13 @@ def test_blocks_are_counted_by_their_parts():
         assert [type(part) for part in mixers(module)] == [ShortConvolution, BDLRU]
         assert mixer_parameters(module) == parameters(block.mixer) + 8 * 4
         assert state_size(module) == 8 + 8 * 3
+
+
+@pytest.mark.parametrize("layer", [lambda dim: BDLRU(dim, block_size=4), lambda dim: HLRU(dim, order=3)])
+def test_fake_tensors_have_the_same_flops(layer):
+    def build():
+        return LanguageModel(11, 16, layer, depth=2)
+
+    expected = flops_per_token(build(), torch.zeros(2, 24, dtype=torch.int64))
+    assert flops_per_token_of(build, 2, 24) == expected > 0
+    assert torch.get_default_dtype() == torch.float32

@@ -38,7 +38,7 @@ def test_every_block_is_understood():
     assert {language for language, _ in BLOCKS} == {"python", "bash", "text"}
     assert len(COMMANDS) + len(TARGETS) == len(LINES)
     assert len(PYTHON) >= 2
-    assert [words[1] for words in TARGETS] == ["demo", "test"]
+    assert [words[1] for words in TARGETS] == ["demo", "lm-demo", "test"]
 
 
 @pytest.mark.parametrize("code", PYTHON, ids=range(len(PYTHON)))
@@ -59,6 +59,15 @@ def test_make_targets_resolve():
     plan = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
     assert plan.returncode == 0, plan.stderr
     assert "bin/statemix demo" in plan.stdout and "-m pytest" in plan.stdout
+    assert "bin/statemix lm train --preset tiny" in plan.stdout
+
+
+def test_the_page_of_language_models_shows_what_make_runs():
+    plan = subprocess.run(["make", "-n", "lm-demo"], capture_output=True, text=True, cwd=ROOT, check=True)
+    commands = re.findall(r"bin/(statemix (?:text|lm) .*)", plan.stdout)
+    page = (ROOT / "docs" / "language-models.md").read_text()
+    assert len(commands) == 4
+    assert re.findall(r"^```sh\n(statemix .*)\n```$", page, re.MULTILINE) == commands
 
 
 def test_what_make_demo_runs(statemix, tmp_path):

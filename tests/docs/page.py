@@ -33,7 +33,7 @@ def blocks(page: Path) -> list[Block]:
     found = [
         Block(language, title or None, text) for _, language, title, text in BLOCK.findall(page.read_text())
     ]
-    return [block for block in found if block.language in ("python", "bash", "toml", "text")]
+    return [block for block in found if block.title or block.language in ("python", "bash", "toml", "text")]
 
 
 def command(line: str) -> str:

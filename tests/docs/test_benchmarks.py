@@ -66,3 +66,38 @@ def test_decoding():
         expected = [layer["us"]["median"], alone[0]["us"]["median"], alone[-1]["us"]["median"]]
         assert [stack, near, far] == pytest.approx(expected, abs=0.0501)
         assert position == alone[-1]["position"]
+
+
+LANGUAGE = (ROOT / "docs" / "language-models.md").read_text()
+MODELS = {"bdlru-m4": "BD-LRU m = 4", "hlru-m16": "H-LRU m = 16", "transformer": "Transformer"}
+PARTS = ("training", "prompt", "generation")
+
+
+def language_row(section, model):
+    """The numbers of a model's row below a heading of the page of language models."""
+    text = LANGUAGE.split(f"### {section}\n")[1].split("\n#")[0]
+    (row,) = (line for line in text.splitlines() if line.startswith(f"| {MODELS[model]} |"))
+    return numbers(row.split("|", 2)[2])
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_language_models(model):
+    parts = record("language_models_h200")
+    rows = {part: [row for row in parts[part] if row["model"] == model] for part in PARTS}
+    training = [x for row in rows["training"] for x in (row["tokens_per_s"], 100 * row["share_of_matmul"])]
+    assert [row["length"] for row in rows["training"]] == [2048, 16384]
+    assert language_row("Training steps", model)[-4:] == pytest.approx(training, abs=0.501)
+    (prompt,), (generation,) = rows["prompt"], rows["generation"]
+    ms, memory = language_row("First token of a long prompt", model)
+    assert ms == pytest.approx(prompt["ms"]["median"], abs=0.501)
+    assert memory == pytest.approx(prompt["memory_gib"], abs=0.00501)
+    assert language_row("Generated tokens", model) == pytest.approx([generation["tokens_per_s"]], abs=0.501)
+
+
+def test_the_hosts_time():
+    (row,) = (row["us"] for row in record("host_h200")["layers"] if (row["layer"], row["m"]) == ("bdlru", 4))
+    for start, call in (
+        ("| on a thread", "layer, gradient"),
+        ("| on the calling", "layer, gradient, on one thread"),
+    ):
+        assert numbers(line(start)) == pytest.approx([row[call]["median"]], abs=0.6)

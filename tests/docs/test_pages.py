@@ -13,18 +13,28 @@ from tests.docs.page import blocks
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "docs" / "quickstart.md", *sorted((ROOT / "docs" / "howto").glob("*.md"))]
-NEEDS = {"adapters": ["peft", "torchao"], "text": ["datasets", "tokenizers"]}
+NEEDS = {
+    "adapters": ["peft", "torchao"],
+    "huggingface": ["transformers", "peft", "typer"],
+    "text": ["datasets", "tokenizers"],
+    "language-models": ["transformers", "accelerate", "datasets", "tokenizers"],
+    "evaluate": ["datasets", "tokenizers", "transformers", "accelerate", "lm_eval", "statemix.hf"],
+    "cluster": ["tokenizers", "transformers", "accelerate", "statemix.hf"],
+}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_page_runs(page, tmp_path):
     for package in NEEDS.get(page.stem, []):
-        pytest.importorskip(package)
+        pytest.importorskip(package, exc_type=ImportError)
     paths = [str(ROOT), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
         [sys.executable, "-m", "tests.docs.page", str(page)],
         capture_output=True, text=True, cwd=tmp_path, check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "COLUMNS": "100"},
+        env={
+            **os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "COLUMNS": "100",
+            "HF_HOME": str(tmp_path / "hf"),
+        },
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
 

@@ -49,13 +49,18 @@ def check_it_loads_nothing_from_elsewhere(site):
 
 
 def check_the_reference_shows_every_public_name(site):
+    import statemix.hf
+    import statemix.lm
     import statemix.models
     import statemix.nn
     import statemix.ops
     import statemix.packs
     import statemix.tasks
 
-    for module in (statemix.ops, statemix.nn, statemix.models, statemix.tasks, statemix.packs):
+    modules = (
+        statemix.ops, statemix.nn, statemix.models, statemix.tasks, statemix.packs, statemix.hf, statemix.lm,
+    )  # fmt: skip
+    for module in modules:
         name = module.__name__.rpartition(".")[2]
         text = (site / "api" / name / "index.html").read_text()
         assert [one for one in module.__all__ if f'id="{module.__name__}.{one}"' not in text] == []

@@ -89,6 +89,7 @@ def test_the_kernel_sums_where_it_is_worth_it(recurrence, monkeypatch):
 
     if torch.cuda.get_device_capability() != (9, 0):
         pytest.skip("portable kernels")
+    monkeypatch.setattr("statemix.ops.triton.dispatch._WHOLE", {})  # a call that is known asks no more
     found, empty_sums = [], HopperKernels.empty_sums
     monkeypatch.setattr(HopperKernels, "empty_sums", lambda *a: found.append(empty_sums(*a)) or found[-1])
     check(recurrence, problem(recurrence, 2, 200, 16, 4))

@@ -1,6 +1,13 @@
 """What a model costs and what it has learned: parameters, state and FLOPs; eigenvalues; statistics over seeds."""
 
-from statemix.analysis.accounting import flops_per_token, mixer_parameters, mixers, parameters, state_size
+from statemix.analysis.accounting import (
+    flops_per_token,
+    flops_per_token_of,
+    mixer_parameters,
+    mixers,
+    parameters,
+    state_size,
+)
 from statemix.analysis.spectra import (
     companion,
     has_transitions,
@@ -14,6 +21,7 @@ __all__ = [
     "Spread",
     "companion",
     "flops_per_token",
+    "flops_per_token_of",
     "has_transitions",
     "inputs_of",
     "mixer_parameters",

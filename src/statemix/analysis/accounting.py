@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -80,11 +81,38 @@ def flops_per_token(model: nn.Module, tokens: Tensor) -> int:
     >>> flops_per_token(model, torch.zeros(1, 32, dtype=torch.int64))
     14688
     """
+    model = copy.deepcopy(model).to("cpu", torch.float64)  # a float32 LSTM is one operator, not counted
+    return _count(model, tokens.cpu())
+
+
+@torch.no_grad()
+def flops_per_token_of(build: Callable[[], nn.Module], batch_size: int, length: int) -> int:
+    """As `flops_per_token`, of the model that `build()` returns, without computing or allocating anything.
+
+    For models that are too large to run on a CPU: tensors are fake ones (`torch._subclasses.FakeTensorMode`), which
+    have shapes alone. batch_size, length: B and T of the tokens.
+
+    >>> from statemix.models import LanguageModel
+    >>> from statemix.nn import BDLRU
+    >>> flops_per_token_of(lambda: LanguageModel(6, 16, lambda dim: BDLRU(dim, block_size=2, num_blocks=8)), 1, 32)
+    14688
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with FakeTensorMode():
+            return _count(build(), torch.zeros(batch_size, length, dtype=torch.int64))
+    finally:
+        torch.set_default_dtype(default)
+
+
+def _count(model: nn.Module, tokens: Tensor) -> int:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
     _register_formulas()
-    model = copy.deepcopy(model).to("cpu", torch.float64)  # a float32 LSTM is one operator, not counted
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        model(tokens.cpu())
+        model(tokens)
     return round(counter.get_total_flops() / tokens.numel())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from statemix.cli import doctor, runs, tasks, text, tune
+from statemix.cli import doctor, lm, lm_inference, runs, tasks, text, tune
 from statemix.cli.program import Commands, Program
 
 COMMANDS: Commands = {
@@ -42,6 +42,22 @@ TEXT_PROGRAM = Program(
     default=text.list_sources,
 )
 
+LM: Commands = {
+    "list": (lm.list_presets, "statemix lm list"),
+    "train": (lm.train, "statemix lm train --preset tiny data.pack=packs/stdlib"),
+    "eval": (lm_inference.evaluate, "statemix lm eval runs/tiny --length 512"),
+    "generate": (lm_inference.generate, 'statemix lm generate runs/tiny --prompt "The state"'),
+}
+
+LM_PROGRAM = Program(
+    name="statemix lm",
+    help="Train, evaluate and use language models.",
+    commands=LM,
+    example="statemix lm",
+    default=lm.list_presets,
+    classes={lm.train: lm.TrainCommand},
+)
+
 MOVED = {
     "bench": ("python -m benchmarks", "in a clone of the repository"),
     "experiment": ("statemix-research", "pip install -e research, in a clone of the repository"),
@@ -54,7 +70,7 @@ PROGRAM = Program(
     help="Block-diagonal and higher-order linear recurrences for PyTorch.",
     commands=COMMANDS,
     example="statemix demo",
-    groups={"tasks": TASK_PROGRAM, "text": TEXT_PROGRAM},
+    groups={"tasks": TASK_PROGRAM, "text": TEXT_PROGRAM, "lm": LM_PROGRAM},
     classes={runs.train: runs.TrainCommand},
     moved=MOVED,
 )

@@ -14,7 +14,6 @@ from torch.autograd import forward_ad
 from torch.nn.modules.module import _has_any_global_hook
 
 _ORDINARY = (Tensor, nn.Parameter)
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def below_autograd() -> Any:
@@ -57,9 +56,17 @@ def is_observed() -> bool:
     )
 
 
+def current_stream(device: torch.device) -> int:
+    """The handle of the current stream of a CUDA device."""
+    return torch._C._cuda_getCurrentRawStream(device.index)  # type: ignore[no-any-return]
+
+
 def is_ordinary(tensor: Tensor) -> bool:
-    """Whether a tensor is no subclass, and its memory holds its numbers: no lazy negation, no zeros without memory."""
-    return type(tensor) in _ORDINARY and not (tensor.is_neg() or tensor._is_zerotensor())
+    """Whether a tensor is no subclass, and its memory holds its numbers: no lazy negation, no zeros without memory, no
+    gradients that autograd takes many at a time (`is_grads_batched`)."""
+    return type(tensor) in _ORDINARY and not (
+        tensor.is_neg() or tensor._is_zerotensor() or torch._C._functorch.is_legacy_batchedtensor(tensor)
+    )
 
 
 def is_view(tensor: Tensor) -> bool:
@@ -105,7 +112,9 @@ def keep_library(library: torch.library.Library) -> None:
 def is_hooked(module: nn.Module) -> bool:
     """Whether a call runs more than its class's forward: hooks (those of all modules too) or another forward."""
     own = module.__dict__
-    return "forward" in own or any(own[name] for name in _HOOKS) or bool(_has_any_global_hook())
+    hooks = own["_forward_hooks"] or own["_forward_pre_hooks"]
+    hooks = hooks or own["_backward_hooks"] or own["_backward_pre_hooks"]
+    return bool(hooks) or "forward" in own or bool(_has_any_global_hook())
 
 
 def is_compiled(module: nn.Module) -> bool:

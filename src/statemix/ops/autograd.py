@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from statemix.ops._torch_compat import (
     is_ordinary,
 )
 from statemix.ops.tangent import pushforward, tangent_scan
+from statemix.ops.zeros import shared_zeros
 
 KERNEL_DEVICES = ("cpu", "cuda")
 """Whose tensors the operators' own kernels take."""
@@ -31,10 +33,12 @@ def operator(recurrence: str, suffix: str = "") -> Any:
 def scan(recurrence: str, *arguments: Any) -> tuple[Tensor, Tensor]:
     """A scan with its history and tangents: gates, values, initial state, bounds, normalisation and chosen backend.
 
-    Where nobody looks at operators (no gradient, no trace, no profile), the backend is called at once: the way through
+    Where nobody but autograd looks (no tangent, no trace, no profile), the backend is called at once: the way through
     torch's dispatcher takes several times as long as one token. Under a transform the autograd function is outside.
     """
-    if _is_unobserved(arguments[:4]):
+    if is_direct(arguments[:4]):
+        if _is_differentiated(arguments):
+            return DirectScan.apply(recurrence, *arguments)  # type: ignore[no-any-return]
         return dispatch.forward(recurrence, *arguments)  # type: ignore[no-any-return]
     if not in_transform():
         return operator(recurrence)(*arguments)  # type: ignore[no-any-return]
@@ -47,8 +51,8 @@ def step(
     recurrence: str, gates: Tensor, values: Tensor, state: Tensor, normalization: str, backend: str
 ) -> tuple[Tensor, Tensor]:
     """One token of `scan`, all tensors without T; a backend may have a shorter way, where nobody looks at operators."""
-    shortcut = dispatch.STEPS.get(backend)
-    if shortcut is not None and _is_unobserved((gates, values, state)):
+    shortcut, tensors = dispatch.STEPS.get(backend), (gates, values, state)
+    if shortcut is not None and is_direct(tensors) and not _is_differentiated(tensors):
         return shortcut(recurrence, gates, values, state, normalization)
     states, new = scan(
         recurrence, gates.unsqueeze(1), values.unsqueeze(1), state, None, normalization, backend
@@ -56,14 +60,11 @@ def step(
     return states[:, 0], new
 
 
-def _is_unobserved(tensors: tuple[Any, ...]) -> bool:
-    """Whether these are ordinary tensors without a history, a trace or a profile."""
-    return (
-        not is_observed()
-        and not _is_differentiated(tensors)
-        and all(x is None or is_ordinary(x) for x in tensors)
-        and tensors[0].device.type in KERNEL_DEVICES
-    )
+def is_direct(tensors: tuple[Any, ...]) -> bool:
+    """Whether these are ordinary tensors without tangents, a trace or a profile: nobody looks at operators."""
+    if is_observed() or in_forward_mode() or tensors[0].device.type not in KERNEL_DEVICES:
+        return False
+    return all(tensor is None or is_ordinary(tensor) for tensor in tensors)
 
 
 def _is_differentiated(arguments: tuple[Any, ...]) -> bool:
@@ -127,6 +128,40 @@ class Scan(torch.autograd.Function):
         else:
             grads = operator(ctx.recurrence, "_backward")(*arguments)
         return None, *grads, None, None, None
+
+
+class DirectScan(torch.autograd.Function):
+    """`Scan` where `is_direct`: without torch's dispatcher, and without what lets transforms look inside."""
+
+    @staticmethod
+    def forward(ctx: Any, recurrence: str, *arguments: Any) -> tuple[Tensor, Tensor]:
+        """The backend itself; gradients that nobody gives stay None."""
+        gates, values, initial_state, cu_seqlens, *ctx.names = arguments
+        states, final = dispatch.forward(recurrence, *arguments)
+        ctx.recurrence = recurrence
+        ctx.save_for_backward(gates, values, states, initial_state, cu_seqlens)
+        ctx.set_materialize_grads(False)
+        return states, final
+
+    @staticmethod
+    def backward(ctx: Any, grad_states: Tensor | None, grad_final: Tensor | None) -> tuple[Any, ...]:  # type: ignore[override]
+        """The backend itself, or the operator where somebody looks now: it is differentiable."""
+        _, _, states, initial_state, _ = saved = ctx.saved_tensors
+        direct = is_direct((states, grad_states, grad_final)) and not torch.is_grad_enabled()
+        grads = given_or_zeros((grad_states, grad_final), (states, initial_state))
+        arguments = (*saved, *grads, *ctx.names)
+        if in_transform():
+            return None, *ScanBackward.apply(ctx.recurrence, *arguments), None, None, None
+        gradient = (
+            partial(dispatch.backward, ctx.recurrence) if direct else operator(ctx.recurrence, "_backward")
+        )
+        return None, *gradient(*arguments), None, None, None
+
+
+def given_or_zeros(grads: tuple[Tensor | None, ...], like: tuple[Tensor, ...]) -> list[Tensor]:
+    """Gradients, zeros where there is none."""
+    pairs = zip(grads, like, strict=True)
+    return [shared_zeros(x, x.shape, x.dtype) if grad is None else grad for grad, x in pairs]
 
 
 class ScanBackward(torch.autograd.Function):

@@ -32,14 +32,14 @@ def check_tensor(name: str, tensor: Tensor, shape: Sequence[int | str], letters:
         check_not_ragged(name, tensor)
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name}: got {type(tensor).__name__}, expected a tensor {letters}")
-    if tensor.dtype in FLOAT_DTYPES and tensor.shape == shape:
-        return
     if tensor.dtype not in FLOAT_DTYPES:
         raise TypeError(f"{name}: got dtype {tensor.dtype}, expected float32, float64, bfloat16 or float16")
-    sizes_match = tensor.dim() == len(shape) and all(
-        isinstance(want, str) or got == want for got, want in zip(tensor.shape, shape, strict=True)
-    )
-    if not sizes_match:
+    sizes = tensor.shape
+    if sizes == shape:
+        return
+    if len(sizes) != len(shape) or [
+        want for got, want in zip(sizes, shape, strict=True) if not isinstance(want, str) and got != want
+    ]:
         wanted = ", ".join(str(size) for size in shape)
         raise ValueError(f"{name}: got shape {list(tensor.shape)}, expected {letters} = [{wanted}]")
 

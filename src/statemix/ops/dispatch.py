@@ -19,7 +19,7 @@ RECURRENCES = ("bdlru", "hlru", "affine")
 BACKENDS: dict[str, ModuleType] = {"reference": reference, "cpu": cpu, "triton": triton}
 """Backends by name: modules with `unavailable(device, dtype)`, the reason why not, `forward` and `backward`.
 
-One may also have `can_fuse(width, dtype)` and `backward_fused`: the gradient of gates and values side by side.
+One may also have `can_fuse(width, dtype)`, and `forward_fused` and `backward_fused` for gates and values side by side.
 """
 
 COMPILED = {
@@ -102,6 +102,12 @@ def backward(recurrence: str, *arguments: Any) -> Any:
     """Gradients of gates, values and initial state by a backend, the last argument."""
     d_gates, d_values, d_state = BACKENDS[arguments[-1]].backward(recurrence, *arguments[:-1])
     return _owned(d_gates, "gates"), _owned(d_values, "values"), _owned(d_state, "state")
+
+
+def fused_forward(recurrence: str, gates_values: Tensor, *arguments: Any) -> Any:
+    """`forward` for gates and values side by side, the sizes of a step's values after them."""
+    results = BACKENDS[arguments[-1]].forward_fused(recurrence, gates_values, *arguments[:-1])
+    return _owned(results[0], "values"), _owned(results[1], "state")
 
 
 def fused_backward(recurrence: str, *arguments: Any) -> Any:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from statemix.ops.zeros import shared_zeros
 
 
 def lagged(states: Tensor, lag: int, initial_state: Tensor | None, cu_seqlens: Tensor | None) -> Tensor:
@@ -55,3 +59,52 @@ def newest(x: Tensor, before: Tensor, cu_seqlens: Tensor | None) -> Tensor:
         inside = x[0, (bounds[1:, None] - 1 - back).clamp(min=0)]  # [S, k, N]
         older = before.gather(2, (back - length).clamp(min=0).expand_as(before))
     return torch.where(back < length, inside.transpose(1, 2).to(before.dtype), older).contiguous()
+
+
+def window(states: Tensor, taps: int, initial_state: Tensor | None) -> Tensor:
+    """The last states at every step, newest first: states [B, T, N] -> [B, T, taps, N].
+
+    initial_state: [B, N, k] with k >= taps - 1, newest first, or None (zeros). Differentiable any number of times in
+    reverse mode. Two launches, and three for the gradient.
+    """
+    (batch, _, channels), lags = states.shape, taps - 1
+    if initial_state is None:
+        before = shared_zeros(states, (batch, lags, channels), states.dtype)
+    else:
+        before = initial_state[..., :lags].flip(-1).transpose(1, 2).to(states.dtype)
+    return Window.apply(torch.cat([before, states], dim=1), taps)  # type: ignore[no-any-return]
+
+
+class Window(torch.autograd.Function):
+    """x [B, T + taps - 1, N], oldest first -> [B, T, taps, N]: entry (t, j) is x[t + taps - 1 - j]."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, taps: int) -> Tensor:
+        """Every tap is a slice."""
+        ctx.taps, length = taps, x.shape[1] - taps + 1
+        return torch.stack([x[:, start : start + length] for start in reversed(range(taps))], dim=2)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        """The adjoint."""
+        return WindowAdjoint.apply(grad), None
+
+
+class WindowAdjoint(torch.autograd.Function):
+    """Gradients of a window [B, T, taps, N] -> of what it was made of [B, T + taps - 1, N]."""
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor) -> Tensor:
+        """x[s] is entry (s - taps + 1 + j, j) for all j: with zeros around, a sum along a diagonal."""
+        batch, length, ctx.taps, channels = grad.shape
+        lags, row = ctx.taps - 1, ctx.taps * channels
+        padded = grad.new_empty(batch, length + 2 * lags, ctx.taps, channels)
+        middle = slice(lags, lags + length)
+        padded[:, :lags], padded[:, middle], padded[:, middle.stop :] = 0, grad, 0
+        sizes = (batch, length + lags, ctx.taps, channels)
+        return padded.as_strided(sizes, (padded.stride(0), row, row + channels, 1)).sum(2)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        """The window of it."""
+        return Window.apply(grad, ctx.taps)  # type: ignore[no-any-return]

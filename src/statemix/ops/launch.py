@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 __all__ = [
-    "MANY_LANES", "MEASURED", "LaunchConfig", "LaunchKey", "choose", "choosing", "default_launch", "read_user_file",
-    "user_file", "user_table",
+    "MANY_LANES", "MEASURED", "LaunchConfig", "LaunchKey", "choose", "choosing", "default_launch", "is_choosing",
+    "read_user_file", "user_file", "user_table",
 ]  # fmt: skip
 
 
@@ -172,6 +172,11 @@ def choose(key: LaunchKey, device: str, capability: tuple[int, int]) -> LaunchCo
         return chooser(key, device, capability)
     own = user_table(device)
     return own[str(key)] if str(key) in own else default_launch(key, capability)
+
+
+def is_choosing() -> bool:
+    """Whether this is inside `choosing`."""
+    return _CHOOSER.get() is not None
 
 
 @contextmanager

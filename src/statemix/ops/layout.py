@@ -60,21 +60,29 @@ def in_fast_format(tensor: Tensor, role: Role) -> Tensor:
     """
     if role == "state":
         return tensor.contiguous()
-    return tensor if to_fast_order(tensor, role).is_contiguous() else empty_fast(tensor, role).copy_(tensor)
+    source, target = _move(role, tensor.device)
+    ordered = tensor if source == target else tensor.movedim(source, target)
+    return tensor if ordered.is_contiguous() else empty_fast(tensor, role).copy_(tensor)
 
 
 def empty_fast(like: Tensor, role: Role, dtype: torch.dtype | None = None) -> Tensor:
     """An uninitialised tensor of the shape and device of `like`, in the fast format: its own storage, no view."""
     if role == "state":
         return like.new_empty(like.shape, dtype=dtype)
-    source, target = _move(role, like.device)
-    order = list(range(like.dim()))
-    order.insert(target % like.dim(), order.pop(source))
-    strides, numbers = [0] * like.dim(), 1
+    return like.new_empty_strided(
+        like.shape, fast_strides(like.shape, *_move(role, like.device)), dtype=dtype
+    )
+
+
+def fast_strides(shape: Sequence[int], source: int, target: int) -> list[int]:
+    """The strides of a tensor that is contiguous once dimension `source` is moved to `target`."""
+    order = list(range(len(shape)))
+    order.insert(target % len(shape), order.pop(source))
+    strides, numbers = [0] * len(shape), 1
     for dim in reversed(order):
         strides[dim] = numbers
-        numbers *= like.shape[dim]
-    return like.new_empty_strided(like.shape, strides, dtype=dtype)
+        numbers *= shape[dim]
+    return strides
 
 
 def split_gates_values(gates_values: Tensor, inner: Sequence[int]) -> tuple[Tensor, Tensor]:

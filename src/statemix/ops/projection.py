@@ -22,11 +22,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from statemix.ops import dispatch
 from statemix.ops._torch_compat import in_forward_mode, in_transform
-from statemix.ops.autograd import operator
+from statemix.ops.autograd import given_or_zeros, is_direct, operator
 from statemix.ops.dispatch import COMPILED, can_fuse, choose_backend
 from statemix.ops.layout import n_innermost, split_gates_values
 from statemix.ops.scan import bdlru_scan, carried_state, hlru_scan
+from statemix.ops.zeros import shared_zeros
 
 SCANS = {"bdlru": bdlru_scan, "hlru": hlru_scan}
 
@@ -95,11 +97,11 @@ def projected_scan(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """`bdlru_scan` or `hlru_scan` over gates and values projected from x [B, T, dim]; the normalisation is checked."""
     layouts = weight_layout(recurrence, sizes)
-    fused = fusing_backend(x, gates, values, normalization, backend)
-    extra = None if fused is None else extra_blocks(fused, layouts[1], compute_dtype(x))
+    fused, dtype = fusing_backend(x, gates, values, normalization, backend), compute_dtype(x)
+    extra = None if fused is None else extra_blocks(fused, layouts[1], dtype)
     if extra is not None:
-        x = x.to(compute_dtype(x))
-        weights = [w.to(x.dtype) for w in (*gates, values[0])]  # values have no bias
+        numbers = (x, *gates, values[0])  # values have no bias
+        x, *weights = (one if one.dtype == dtype else one.to(dtype) for one in numbers)
         blocks, m = sizes
         state = carried_state(initial_state, x, blocks, m, cu_seqlens)
         if extra:
@@ -116,7 +118,9 @@ def extra_blocks(backend: str, rows: tuple[int, ...], dtype: torch.dtype) -> int
     """Blocks to add to the `rows` (block[, row]) of values so that the backend can fuse; None if there is no such
     number, or more work is added than is saved."""
     blocks, width = rows[0], math.prod(rows[1:])
-    few = range(blocks // 8 + 1)
+    if can_fuse(backend, blocks * width, dtype):
+        return 0
+    few = range(1, blocks // 8 + 1)
     return next((extra for extra in few if can_fuse(backend, (blocks + extra) * width, dtype)), None)
 
 
@@ -145,15 +149,16 @@ def fusing_backend(
         return None
     dtype = compute_dtype(x)
     chosen = choose_backend(backend, x.device, dtype, normalization)
-    return None if in_transform() else chosen
+    return chosen if can_fuse(chosen, 0, dtype) and not in_transform() else None
 
 
 def _project_fused(
     x: Tensor, gate_weight: Tensor, gate_bias: Tensor, value_weight: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Gates and values side by side, and the weights that lead to them."""
-    weight = torch.cat((gate_weight, value_weight))
-    return F.linear(x, weight, F.pad(gate_bias, (0, value_weight.shape[0]))), weight
+    weight, none = torch.cat((gate_weight, value_weight)), (value_weight.shape[0],)
+    bias = torch.cat((gate_bias, shared_zeros(gate_bias, none, gate_bias.dtype)))
+    return F.linear(x, weight, bias), weight
 
 
 class ProjectedScan(torch.autograd.Function):
@@ -168,28 +173,34 @@ class ProjectedScan(torch.autograd.Function):
         weights = (gate_weight, gate_bias, value_weight)
         gates_values, weight = _project_fused(x, *weights)
         _, rows = weight_layout(recurrence, initial_state.shape[1:])
-        gates, values = split_gates_values(gates_values, rows)
-        states, final = operator(recurrence)(gates, values, initial_state, cu_seqlens, normalization, backend)
+        given = (initial_state, cu_seqlens, normalization, backend)
+        if is_direct((gates_values, initial_state, cu_seqlens)):
+            states, final = dispatch.fused_forward(recurrence, gates_values, rows, *given)
+            ctx.set_materialize_grads(False)
+        else:
+            gates, values = split_gates_values(gates_values, rows)
+            states, final = operator(recurrence)(gates, values, *given)
         ctx.recurrence, ctx.normalization, ctx.backend = recurrence, normalization, backend
         ctx.save_for_backward(x, *weights, weight, gates_values, states, initial_state, cu_seqlens)
         return states, final
 
     @staticmethod
-    def backward(ctx: Any, grad_states: Tensor, grad_final: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:  # type: ignore[override]
         """Two products behind the gradient of the scan, which is taken another way if it is to have one itself."""
         x, gate_weight, gate_bias, value_weight, weight, gates_values, *rest = ctx.saved_tensors
         gradient: Any = operator(ctx.recurrence, "_fused_backward")
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             gates_values, weight = _project_fused(x, gate_weight, gate_bias, value_weight)
             gradient = partial(_differentiable, ctx.recurrence)
-        d_both, d_bias, d_state = gradient(
-            gates_values, *rest, grad_states, grad_final, ctx.normalization, ctx.backend
-        )
+        elif is_direct((gates_values, *grads)):
+            gradient = partial(dispatch.fused_backward, ctx.recurrence)
+        given = (*rest, *given_or_zeros(grads, tuple(rest[:2])), ctx.normalization, ctx.backend)
+        d_both, d_bias, d_state = gradient(gates_values, *given)
         d_both, d_x, d_gates, d_values = d_both.flatten(0, 1), None, None, None
         if ctx.needs_input_grad[1]:
-            d_x = (d_both @ weight).view_as(x)
+            d_x = torch.mm(d_both, weight).view(x.shape)
         if ctx.needs_input_grad[2] or ctx.needs_input_grad[4]:
-            d_weight = d_both.t() @ x.flatten(0, 1)
+            d_weight = torch.mm(d_both.t(), x.flatten(0, 1))
             d_gates, d_values = d_weight[: gate_weight.shape[0]], d_weight[gate_weight.shape[0] :]
         return None, d_x, d_gates, d_bias.to(x.dtype), d_values, d_state, None, None, None
 

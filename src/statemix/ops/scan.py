@@ -11,6 +11,7 @@ from statemix.ops.checks import check_cu_seqlens, check_same, check_state, check
 from statemix.ops.dispatch import choose_backend
 from statemix.ops.layout import state_dtype
 from statemix.ops.normalization import check_normalization
+from statemix.ops.zeros import shared_zeros
 
 
 def _same_dtype_under_autocast(gates: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -34,7 +35,7 @@ def carried_state(
             sequences = _any_number(sequences, cu_seqlens)
     dtype = state_dtype(like.dtype)
     if initial_state is None:
-        return like.new_zeros((sequences, blocks, m), dtype=dtype)
+        return shared_zeros(like, (sequences, blocks, m), dtype)
     check_state("initial_state", initial_state, (sequences, blocks, m), like)
     return initial_state.to(dtype)
 

@@ -104,9 +104,10 @@ def read_metadata(path: Path) -> dict[str, Any]:
     return _read(path, CHECKPOINT)[1]
 
 
-def save_weights(path: Path, model: nn.Module, run: str) -> None:
-    """The weights of a model, for any reader of safetensors; run: whose they are (`run_id`)."""
-    _write(path, model.state_dict(), {"format": f"{WEIGHTS}-2", "run": run})
+def save_weights(path: Path, model: nn.Module | Mapping[str, Tensor], run: str) -> None:
+    """The weights of a model, or its state dict, for any reader of safetensors; run: whose they are (`run_id`)."""
+    weights = model.state_dict() if isinstance(model, nn.Module) else model
+    _write(path, weights, {"format": f"{WEIGHTS}-2", "run": run})
 
 
 def load_weights(path: Path, model: nn.Module, run: str | None = None) -> None:

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from statemix.models import NORMS
 
@@ -23,6 +23,14 @@ MAX_INT = 2**63 - 1
 
 SEEDS = 2**31
 """Seeds lie below this: the epochs of a run count on from seed · 2³² in 64 bits."""
+
+
+class Configuration(Protocol):
+    """A configuration of any kind of run."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        ...
 
 
 def setting(default: Any, meaning: str, unit: str = "", **limits: Any) -> Any:
@@ -48,7 +56,9 @@ def check_value(name: str, value: Any) -> None:
 
 def _scalar(name: str, value: Any, kind: type, limits: Mapping[str, Any]) -> Any:
     """`value` as `kind`, within its limits; an int passes for a float. ValueError naming the setting."""
-    if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
+    if isinstance(value, bool) is not (kind is bool) or not isinstance(
+        value, (int, float) if kind is float else kind
+    ):
         raise ValueError(f"{name}: got {value!r}, expected {kind.__name__}")
     low, high, choices = limits.get("low"), limits.get("high"), limits.get("choices")
     if choices is not None and value not in choices:
@@ -60,7 +70,7 @@ def _scalar(name: str, value: Any, kind: type, limits: Mapping[str, Any]) -> Any
     return kind(value)
 
 
-class _Section:
+class Section:
     """A group of settings; constructing one checks them all."""
 
     section: ClassVar[str]
@@ -84,7 +94,7 @@ def _setting(name: str, value: Any, one: dataclasses.Field[Any]) -> Any:
 
 
 @dataclass(frozen=True)
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """The backbone's width, depth and norm."""
 
     section = "model"
@@ -95,7 +105,7 @@ class ModelConfig(_Section):
 
 
 @dataclass(frozen=True)
-class TrainingConfig(_Section):
+class TrainingConfig(Section):
     """How a run is trained and evaluated."""
 
     section = "training"
@@ -193,11 +203,12 @@ class Config:
             if (name := kind.section) in content:
                 if not isinstance(content[name], Mapping):
                     raise ValueError(f"{name}: got {content[name]!r}, expected a table of settings")
-                built[name] = _known(f"{name}.", content[name], kind)
-        return _known("", built, cls)
+                built[name] = build_section(f"{name}.", content[name], kind)
+        return build_section("", built, cls)
 
 
-def _known(prefix: str, content: Mapping[str, Any], kind: type) -> Any:
+def build_section(prefix: str, content: Mapping[str, Any], kind: type) -> Any:
+    """`kind` of the settings in a table, whose names begin with `prefix`. ValueError for one that `kind` has not."""
     known = [one.name for one in dataclasses.fields(kind)]
     for key in content:
         if key not in known:

@@ -6,12 +6,12 @@ import contextlib
 import functools
 import os
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from statemix.training.checkpoint import read_metadata
-from statemix.training.config import RUNTIME_KEYS, Config, flatten
+from statemix.training.config import RUNTIME_KEYS, Configuration, flatten
 from statemix.training.files import (
     BusyError,
     RunError,
@@ -34,17 +34,24 @@ FINAL = ("finished", "stopped_early", "diverged")
 
 STATUSES = (*FINAL, "interrupted")
 
-UNNAMED = ("name", "version", "training.device", *RUNTIME_KEYS)
-"""Settings that do not make the files of another run."""
+UNNAMED = ("name", "version", "training.device")
+"""Settings that do not make the files of another run, beside those of how it is carried out."""
 
 
-def run_id(content: Mapping[str, Any]) -> str:
-    """What a run's files carry to show which run they belong to: the digest of its configuration, less `UNNAMED`."""
-    return digest_of({key: value for key, value in flatten(content).items() if key not in UNNAMED})
+def run_id(content: Mapping[str, Any], runtime_keys: Sequence[str] = RUNTIME_KEYS) -> str:
+    """What a run's files carry to show which run they belong to: the digest of its configuration.
+
+    `UNNAMED` settings and those of how a run is carried out (`runtime_keys`) are left out.
+    """
+    unnamed = {*UNNAMED, *runtime_keys}
+    return digest_of({key: value for key, value in flatten(content).items() if key not in unnamed})
 
 
 class RunFolder:
     """Paths of one run, and the checks of its files."""
+
+    runtime_keys: Sequence[str] = RUNTIME_KEYS
+    """Settings with which a run may be resumed though they differ."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -57,7 +64,7 @@ class RunFolder:
         self.events = self.path / "tensorboard"
         self.lock = self.path / "lock"
 
-    def prepare(self, config: Config, resume: bool) -> None:
+    def prepare(self, config: Configuration, resume: bool) -> None:
         """Make the folder, or check that it is this run's. RunError otherwise."""
         if not self.path.is_dir() and (self.path.exists() or self.path.is_symlink()):
             what = "a file" if self.path.exists() else "a symbolic link to nothing"
@@ -79,23 +86,24 @@ class RunFolder:
         if not os.access(self.path, os.W_OK):
             raise RunError(f"cannot write into {self.path}: permission denied")
 
-    def _is_free(self, config: Config, resume: bool) -> bool:
+    def _is_free(self, config: Configuration, resume: bool) -> bool:
         """Whether a folder without a configuration is empty, or holds a checkpoint of this run, which lost it."""
         there = {path.name for path in self.path.iterdir() if not is_temporary(path)} - {self.lock.name}
         own = (
             resume
             and self.checkpoint.exists()
-            and read_metadata(self.checkpoint).get("run") == run_id(config.to_dict())
+            and read_metadata(self.checkpoint).get("run") == run_id(config.to_dict(), self.runtime_keys)
         )
         return not there or (own and there <= {path.name for path in vars(self).values()} | {"checkpoint"})
 
-    def keep(self, config: Config) -> None:
+    def keep(self, config: Configuration) -> None:
         """Put the configuration in, if it is not there; RunError if another one is. Called under the lock."""
         if not self.config.exists():
             return write_json(self.config, config.to_dict())
         here, wanted = flatten(read_json(self.config)), flatten(config.to_dict())
-        here.setdefault("training.train_lengths", [])  # earlier versions did not write it
-        ignored = {"version", *RUNTIME_KEYS}
+        if "training.train_lengths" in wanted:
+            here.setdefault("training.train_lengths", [])  # earlier versions did not write it
+        ignored = {"version", *self.runtime_keys}
         different = sorted(k for k in (here.keys() | wanted.keys()) - ignored if here.get(k) != wanted.get(k))
         listed = [f"{key}: {here.get(key)!r} in the folder, {wanted.get(key)!r} given" for key in different]
         if "training.steps" in different and set(different) <= {"training.steps", "training.warmup"}:
@@ -119,7 +127,11 @@ class RunFolder:
             raise RunError(f"{self.summary}: status {status!r}, expected one of {known}")
         if status not in FINAL:
             return None
-        if "run" in summary and self.config.exists() and summary["run"] != run_id(read_json(self.config)):
+        if (
+            "run" in summary
+            and self.config.exists()
+            and summary["run"] != run_id(read_json(self.config), self.runtime_keys)
+        ):
             raise RunError(f"{self.summary} belongs to another run than {self.config}")
         return summary
 

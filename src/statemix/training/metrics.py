@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from statemix.extras import installed, require
 from statemix.training.files import RunError, check_in_place, read_bytes, replace_file, writing
@@ -85,6 +85,9 @@ def check_metrics(path: Path, summary: Mapping[str, Any]) -> None:
 class Events:
     """TensorBoard scalars of every metrics line, or nothing; wanted: `training.tensorboard`."""
 
+    names: ClassVar[tuple[str, ...]] = ("loss", "accuracy", "macro_accuracy", "lr")
+    """The entries of a line that are drawn."""
+
     def __init__(self, wanted: str, folder: Path, step: int) -> None:
         self._folder, self._writer = folder, None
         if wanted == "on":
@@ -105,7 +108,7 @@ class Events:
             )
         place = f"{entry['split']}/length {entry['length']}" if "split" in entry else entry["kind"]
         with writing(self._folder):
-            for name in {"loss", "accuracy", "macro_accuracy", "lr"} & entry.keys():
+            for name in set(self.names) & entry.keys():
                 if entry[name] is not None:
                     self._writer.add_scalar(f"{place}/{name}", entry[name], entry["step"])
 

@@ -43,12 +43,12 @@ def resolve_config(
     if preset is not None:
         if preset not in PRESETS:
             raise ValueError(f"preset: got {preset!r}, expected one of {', '.join(PRESETS)}")
-        content = _merge(content, PRESETS[preset] | {"name": preset})
-    given: dict[str, Any] = {} if file is None else _read(Path(file))
-    content = _merge(content, given)
+        content = merge(content, PRESETS[preset] | {"name": preset})
+    given: dict[str, Any] = {} if file is None else read_toml(Path(file))
+    content = merge(content, given)
     for override in overrides:
         one = parse_override(override)
-        content, given = _merge(content, one), _merge(given, one)
+        content, given = merge(content, one), merge(given, one)
     config = Config.from_dict(content | {"version": __version__})
     if "training.warmup" not in flatten(given):
         config = shorten_warmup(config)
@@ -62,7 +62,8 @@ def shorten_warmup(config: Config) -> Config:
     return replace(config, training=replace(training, warmup=min(training.warmup, training.steps)))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """The settings of a TOML file. ValueError for one that is none."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -88,7 +89,7 @@ def _value(text: str) -> Any:
         return text
 
 
-def _merge(base: Mapping[str, Any], update: Mapping[str, Any]) -> dict[str, Any]:
+def merge(base: Mapping[str, Any], update: Mapping[str, Any]) -> dict[str, Any]:
     """`update` over `base`, table by table."""
     merged = dict(base)
     for key, value in update.items():
@@ -98,7 +99,7 @@ def _merge(base: Mapping[str, Any], update: Mapping[str, Any]) -> dict[str, Any]
         elif "name" in value and before.get("name") != value["name"]:
             merged[key] = dict(value)  # another task or mixer: the old one's arguments mean nothing to it
         else:
-            merged[key] = _merge(before, value)
+            merged[key] = merge(before, value)
     return merged
 
 

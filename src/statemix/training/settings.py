@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from statemix.nn import MIXERS
 from statemix.tasks import TASKS
-from statemix.training.config import Config, ModelConfig, TrainingConfig
+from statemix.training.config import Config, Configuration, ModelConfig, TrainingConfig
 
 
 class Setting(NamedTuple):
@@ -47,7 +47,7 @@ NOT_SET = ("dim", "device", "dtype")
 def groups() -> dict[str, list[Setting]]:
     """Every setting by what it belongs to: the run, each task and mixer, the model, the training."""
     default = Config()
-    found = {"run": list(_fields(Config))}
+    found = {"run": list(fields_of(Config))}
     found["task"] = [Setting("task.name", _toml(default.task["name"]), f"one of {', '.join(TASKS)}")]
     for task, kind in TASKS.items():
         options = kind.OPTIONS.items()
@@ -58,11 +58,12 @@ def groups() -> dict[str, list[Setting]]:
     found["mixer"] = [Setting("mixer.name", _toml(default.mixer["name"]), f"one of {', '.join(MIXERS)}")]
     found |= {f"mixer.name={mixer}": list(_arguments(mixer, default.mixer)) for mixer in MIXERS}
     return found | {
-        kind.section: list(_fields(kind, f"{kind.section}.")) for kind in (ModelConfig, TrainingConfig)
+        kind.section: list(fields_of(kind, f"{kind.section}.")) for kind in (ModelConfig, TrainingConfig)
     }
 
 
-def _fields(kind: type, prefix: str = "") -> Iterator[Setting]:
+def fields_of(kind: type, prefix: str = "") -> Iterator[Setting]:
+    """The settings of a section, their names behind `prefix`."""
     for one in dataclasses.fields(kind):
         if told := one.metadata:
             yield Setting(f"{prefix}{one.name}", _toml(one.default), told["meaning"], told["unit"])
@@ -80,7 +81,7 @@ def _arguments(mixer: str, default: Mapping[str, Any]) -> Iterator[Setting]:
         yield Setting(f"mixer.{name}", said, meanings.get(name, f"see {kind.__name__}"))
 
 
-def to_toml(config: Config) -> str:
+def to_toml(config: Configuration) -> str:
     """A configuration as TOML, a dotted key a line, which `resolve_config` reads back; the version is a comment."""
     content = config.to_dict()
     lines = [f"# statemix {content.pop('version')}"]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from statemix.nn.mixer import check_size
+from statemix_research.baselines import ssd
 from statemix_research.baselines.base import Baseline, State, split_heads
 from statemix_research.baselines.kernels import check_backend, run_operation
 from statemix_research.baselines.modules import Decay, GatedNorm, ShortConvolution
@@ -26,7 +27,8 @@ class Mamba2(Baseline):
         expand: the inner width E is expand · dim.
         head_dim: channels of a head; divides E.
         conv_size: steps of the short convolution.
-        backend: "auto", "loop", "chunks" or "kernel" (`kernels.run_operation`).
+        backend: "auto", "loop", "chunks" or "kernel" (`kernels.run_operation`); the kernel is that of mamba_ssm where
+            it is installed (`ssd`).
     """
 
     def __init__(
@@ -62,9 +64,12 @@ class Mamba2(Baseline):
         mixed, window = self.convolution(mixed, state["window"])
         v, k, q = mixed.split([inner, n, n], -1)
         v = v.unflatten(-1, (self.heads, self.head_dim))  # [B, T, H, V]
-        q, k = (one.unsqueeze(-2).expand(-1, -1, self.heads, -1) for one in (q, k))
         g, delta = self.decay(raw)
-        tensors = {"q": q, "k": k, "v": v * delta.unsqueeze(-1).to(v.dtype), "g": g}
-        y, after = run_operation("simple_gla", self.backend, state["S"], tensors)
+        if ssd.runs(self.backend, state["S"], x.shape[1]):
+            y, after = ssd.scan(v, delta, -self.decay.log_rate.exp(), k, q, state["S"])
+        else:
+            q, k = (one.unsqueeze(-2).expand(-1, -1, self.heads, -1) for one in (q, k))
+            tensors = {"q": q, "k": k, "v": v * delta.unsqueeze(-1).to(v.dtype), "g": g}
+            y, after = run_operation("simple_gla", self.backend, state["S"], tensors)
         y = y + self.skip.unsqueeze(-1).to(y.dtype) * v.to(y.dtype)
         return self.out(self.norm(y.flatten(-2), gate)), {"S": after, "window": window}

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from statemix_research.baselines import chunked, kernels, recurrences
+from statemix_research.baselines import chunked, kernels, recurrences, ssd
 from statemix_research.baselines.attention import attend
 from statemix_research.baselines.lru import complex_scan
 from statemix_research.baselines.pdssm import batched_permutation_diagonal
@@ -156,17 +156,17 @@ def _unit(*shape: int) -> Tensor:
     return F.normalize(normal(*shape), dim=-1)
 
 
-def _delta(factors: int, *, gated: bool = True) -> Tensors:
-    written = (B, T * factors, H, K)
+def _delta(factors: int, *, gated: bool = True, size: int = K) -> Tensors:
+    written = (B, T * factors, H, size)
     inputs = {
-        "q": _unit(*HEADS),
+        "q": _unit(B, T, H, size),
         "k": _unit(*written),
         "v": normal(written),
         "beta": 2 * uniform(written[:3]),
     }
     if gated:
         inputs["g"] = -0.2 * uniform(B, T, H)
-    return inputs | {"initial_state": normal(STATE)}
+    return inputs | {"initial_state": normal(B, H, size, size)}
 
 
 def _rwkv7() -> Tensors:
@@ -181,6 +181,10 @@ INPUTS: dict[str, Callable[[], Tensors]] = {
     "simple_gla": lambda: {
         "q": normal(HEADS) / K**0.5, "k": normal(HEADS), "v": 0.1 * normal(HEADS), "g": -uniform(B, T, H),
         "initial_state": normal(STATE),
+    },
+    "ssd": lambda: {
+        "x": normal(HEADS), "dt": 0.1 * uniform(B, T, H), "a": -16 * uniform(H), "b": normal(B, T, K),
+        "c": normal(B, T, K) / K**0.5, "state": normal(STATE),
     },
     "mlstm": lambda: {
         "q": normal(HEADS), "k": normal(HEADS) / K**0.5, "v": normal(HEADS), "i": normal(B, T, H),
@@ -250,13 +254,19 @@ def _with_kernel(
     return Comparison(baseline, name, operation, HALF, inputs, fast, loop, floats)
 
 
+_SSD = Comparison("mamba2", "ssd", ssd.KERNEL, HALF, INPUTS["ssd"], ssd.scan, ssd.reference, ("dt", "a"))
+
 COMPARISONS: list[Comparison] = [
     Comparison("lstm", "lstm", "torch.nn.LSTM", TENSOR_CORES, INPUTS["lstm"], _lstm_fast, _lstm_loop),
     Comparison("lru", "complex diagonal scan", "affine_scan", FULL, INPUTS["lru"],
                partial(complex_scan, backend="auto"), recurrences.complex_diagonal),
     _with_kernel("mamba2", "simple_gla", INPUTS["simple_gla"]),
+    *([_SSD] if ssd.INSTALLED and torch.cuda.is_available() else []),
     _with_kernel("deltanet", "delta_rule", partial(_delta, 1, gated=False)),
     _with_kernel("gated_deltanet", "gated_delta_rule", partial(_delta, 1)),
+    _with_kernel("gated_deltanet", "gated_delta_rule", partial(_delta, 1, size=96))._replace(
+        operation="gated_delta_rule, heads of 96"  # that of the language models
+    ),
     _with_kernel("gated_deltaproduct", "gated_delta_product", partial(_delta, 2), 2),
     _with_kernel("gated_deltaproduct", "gated_delta_product", partial(_delta, 4), 4),
     _with_kernel("rwkv7", "rwkv7", _rwkv7),

@@ -174,5 +174,5 @@ def within_time(frame: pd.DataFrame, reference: Mapping[str, Any], slack: float 
     timed = timed[timed["timed_on"] == timed["task"].map(devices)]
     limits = slack * matching(timed, reference).groupby("task")["milliseconds_per_step"].mean()
     costs = timed.groupby(by)["milliseconds_per_step"].mean().reset_index()
-    near = costs[costs["milliseconds_per_step"] <= costs["task"].map(limits)][by]
+    near = costs[costs["milliseconds_per_step"] <= costs["task"].map(limits).astype(float)][by]
     return frame.reset_index().merge(near, on=by).sort_values("index").drop(columns="index")

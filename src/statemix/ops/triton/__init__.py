@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import math
 import os
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from statemix.ops.checks import check_bounds
-from statemix.ops.layout import empty_fast, split_gates_values
+from statemix.ops.layout import fast_strides, split_gates_values
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -43,6 +47,13 @@ def _checked_bounds(cu_seqlens: Tensor | None, length: int) -> None:
         check_bounds(cu_seqlens.tolist(), length)
 
 
+def _on_device(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """A context in which a tensor's device is the current one."""
+    if not tensor.is_cuda or tensor.device.index == torch.cuda.current_device():
+        return contextlib.nullcontext()
+    return torch.cuda.device_of(tensor)
+
+
 def forward(
     recurrence: str, gates: Tensor, values: Tensor, initial_state: Tensor, cu_seqlens: Tensor | None,
     normalization: str,
@@ -56,10 +67,20 @@ def forward(
     from statemix.ops.triton import dispatch
 
     final = torch.empty_like(initial)
-    with torch.cuda.device_of(values):
+    with _on_device(values):
         inputs, outputs = (gates, values, initial), (states, final)
         dispatch.forward(recurrence, normalization, inputs, outputs, cu_seqlens)
     return states, final
+
+
+def forward_fused(
+    recurrence: str, gates_values: Tensor, inner: Sequence[int], *rest: Any
+) -> tuple[Tensor, Tensor]:
+    """`forward` for gates and values side by side; rest: as `forward`, from initial_state on."""
+    return forward(recurrence, *_split(gates_values, inner), *rest)
+
+
+_fast_strides = lru_cache(maxsize=4096)(fast_strides)
 
 
 def backward(
@@ -67,7 +88,7 @@ def backward(
     grad_states: Tensor, grad_final: Tensor, normalization: str,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of gates (planes outermost), values and the initial state (plain)."""
-    d_gates = empty_fast(gates, "gates")
+    d_gates = gates.new_empty_strided(gates.shape, _fast_strides(gates.shape, -1, 2))
     d_values = torch.empty_like(values, memory_format=torch.contiguous_format)
     arguments = (gates, values, states, initial_state, cu_seqlens, grad_states, grad_final, normalization)
     d_initial, _ = _fill(recurrence, (d_gates, d_values), *arguments)
@@ -82,11 +103,34 @@ def backward_fused(
     initial_state on."""
     d_both = torch.empty_like(gates_values, memory_format=torch.contiguous_format)
     inner = states.shape[2:]
-    outputs, (gates, values) = split_gates_values(d_both, inner), split_gates_values(gates_values, inner)
+    outputs, (gates, values) = _split(d_both, inner), _split(gates_values, inner)
     d_initial, sums = _fill(recurrence, outputs, gates, values, states, *rest, summed=True)
     if sums is None:
         sums = d_both[..., : -inner.numel()].sum((0, 1), dtype=torch.float32)
     return d_both, sums, d_initial
+
+
+def _split(gates_values: Tensor, inner: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """`layout.split_gates_values`, in two operations where the tensor is contiguous."""
+    if not gates_values.is_contiguous():
+        return split_gates_values(gates_values, inner)
+    gates, values, place = _split_views(gates_values.shape, tuple(inner))
+    start = gates_values.storage_offset()
+    return (
+        gates_values.as_strided(gates[0], gates[1], start),
+        gates_values.as_strided(values[0], values[1], start + place),
+    )
+
+
+@lru_cache(maxsize=4096)
+def _split_views(shape: tuple[int, ...], inner: tuple[int, ...]) -> tuple[Any, Any, int]:
+    """Shape and strides of the gates and of the values in a contiguous tensor, and where the values begin."""
+    batch, length, total = shape
+    width = math.prod(inner)
+    planes = total // width - 1
+    strides = (length * total, total, *fast_strides(inner, 0, 0))
+    gates = (batch, length, *inner, planes), (*strides, width)
+    return gates, ((batch, length, *inner), strides), planes * width
 
 
 def _fill(
@@ -102,9 +146,10 @@ def _fill(
     from statemix.ops.triton import dispatch
 
     d_initial = torch.empty_like(initial)
-    states, grads = states.to(values.dtype), grad_states.to(values.dtype)
-    with torch.cuda.device_of(values):
-        inputs = (gates, values, states, initial, grads, d_final)
+    if states.dtype != values.dtype or grad_states.dtype != values.dtype:
+        states, grad_states = states.to(values.dtype), grad_states.to(values.dtype)
+    with _on_device(values):
+        inputs = (gates, values, states, initial, grad_states, d_final)
         results = (*outputs, d_initial)
         parts = dispatch.backward(recurrence, normalization, inputs, results, cu_seqlens, summed)
         return d_initial, None if parts is None else parts.sum(0).flatten()

@@ -3,12 +3,15 @@
 # mypy: ignore-errors
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from statemix.ops.triton.launcher import Launch
 
 MAX_CHUNKED_LANES = 2048
 """Up to this many lanes (rows or channels of all sequences) a GPU is too empty to walk time whole."""
@@ -108,12 +111,19 @@ def inter_chunk_scan(
     """
     batch, blocks, m = initial.shape
     starts, last = torch.empty_like(offsets), torch.empty_like(initial)
+    launch = _inter_chunk_launch(batch, offsets.shape[0] // batch, blocks, m, reverse)
+    launch(matrices, offsets, initial, starts, last)
+    return starts, last
+
+
+@lru_cache(maxsize=4096)
+def _inter_chunk_launch(batch: int, num_chunks: int, blocks: int, m: int, reverse: bool) -> Launch:
+    """The launch of `inter_chunk_scan`."""
     lanes = max(32, triton.next_power_of_2(m))
     row, column = (1, m) if reverse else (m, 1)
     columns = triton.next_power_of_2(m)
     programs = batch * triton.cdiv(blocks * m, lanes // m * m)
-    inter_chunk_scan_kernel[(programs,)](
-        matrices, offsets, initial, starts, last, offsets.shape[0] // batch, blocks, m, row, column,
-        -1 if reverse else 1, COLUMNS=columns, LANES=lanes, BLOCK_K=max(1, min(8, LOADED // columns)), num_warps=1,
+    return Launch(
+        inter_chunk_scan_kernel, programs, num_chunks, blocks, m, row, column, -1 if reverse else 1, columns, lanes,
+        max(1, min(8, LOADED // columns)), num_warps=1,
     )  # fmt: skip
-    return starts, last

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,9 +12,7 @@ from torch import Tensor
 from statemix.ops.launch import LaunchConfig
 from statemix.ops.layout import empty_fast, in_fast_format
 from statemix.ops.triton.hopper.config import DIRECT, SINGLE_PASS, Call, copy_width, plan_scan, plan_summary
-
-ALIGNMENT = 16
-"""Bytes that divide every address."""
+from statemix.ops.triton.launcher import ALIGNMENT, Launch
 
 MIN_STEPS_PER_SUM = 16
 """Steps that a worker adds up, on average, where sums of gradients are worth storing."""
@@ -62,6 +61,29 @@ class TimePass(NamedTuple):
 SINGLE = TimePass(SINGLE_PASS, None)
 
 
+@lru_cache(maxsize=4096)
+def _scan_launch(
+    direction: str, call: Call, config: LaunchConfig, time_pass: int, d_strides: tuple[int, ...], summed: bool,
+    dtypes: tuple[torch.dtype | None, ...],
+) -> Launch:  # fmt: skip
+    """The launch of `HopperKernels.scan`, for numbers and bounds of `dtypes`."""
+    from statemix.ops.triton.hopper.backward import hopper_backward
+    from statemix.ops.triton.hopper.forward import hopper_forward
+
+    kernel = hopper_forward if direction == "forward" else hopper_backward
+    plan = plan_scan(call, config, time_pass, *d_strides, summed=summed)
+    return Launch(kernel, plan.programs, *plan.integers, plan.config, **plan.options)
+
+
+@lru_cache(maxsize=4096)
+def _summary_launch(call: Call, reverse: bool, dtype: torch.dtype) -> Launch:
+    """The launch of `HopperKernels.chunk_summary`, for numbers of a dtype."""
+    from statemix.ops.triton.hopper.chunk_summary import hopper_chunk_summary
+
+    plan = plan_summary(call, reverse)
+    return Launch(hopper_chunk_summary, plan.programs, *plan.integers, plan.config, **plan.options)
+
+
 class HopperKernels(NamedTuple):
     """The Hopper kernels for a recurrence, a normalisation's code, a launch configuration and the width of copies.
 
@@ -81,28 +103,33 @@ class HopperKernels(NamedTuple):
     def scan(
         self, direction: str, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], cu_seqlens: Tensor | None,
         chunk: int | None, time_pass: TimePass = SINGLE, *, sums: Tensor | None = None,
-    ) -> None:  # fmt: skip
+    ) -> Launch:  # fmt: skip
         """Fill (states, final [S, N, m]), contiguous, from (gates, values, initial), or, with the direction "backward",
         (d_gates, d_values, d_initial) from (gates, values, states, initial, grad_states, grad_final); d_gates and
         d_values are in the fast format, but their steps may lie further apart, and `sums` (`empty_sums`) receives sums
         of the gates' gradients, which add up to those over all steps and sequences.
 
         With chunks, `initial` (backward: `grad_final`) is [B K, N, m]. In a local pass, the last output is [B K, N, m]
-        too; in a fix-up pass it is not written.
+        too; in a fix-up pass it is not written. Returns the launch.
         """
-        from statemix.ops.triton.hopper.backward import hopper_backward
-        from statemix.ops.triton.hopper.forward import hopper_forward
-
-        kernel, strides = hopper_forward, tuple[int, ...]()
-        if direction == "backward":
-            kernel, strides = hopper_backward, (outputs[0].stride(1), outputs[1].stride(1))
-            outputs = (*outputs, outputs[2] if sums is None else sums)
+        strides = (outputs[0].stride(1), outputs[1].stride(1)) if direction == "backward" else ()
         call = self._call(inputs[0], inputs[1], cu_seqlens, chunk)
-        plan = plan_scan(call, self.launch, time_pass.number, *strides, summed=sums is not None)
-        bounds = inputs[-1] if cu_seqlens is None else cu_seqlens  # any tensor, where nothing is packed
-        kernel[(plan.programs,)](
-            inputs, outputs, bounds, time_pass.memory_lengths, *plan.integers, CFG=plan.config, **plan.options
+        dtypes = (inputs[0].dtype, None if cu_seqlens is None else cu_seqlens.dtype)
+        launch = _scan_launch(
+            direction, call, self.launch, time_pass.number, strides, sums is not None, dtypes
         )
+        launch(*self.pointers(inputs, outputs, cu_seqlens, sums, time_pass.memory_lengths))
+        return launch
+
+    @staticmethod
+    def pointers(
+        inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], cu_seqlens: Tensor | None, sums: Tensor | None = None,
+        memory_lengths: Tensor | None = None,
+    ) -> tuple[Any, ...]:  # fmt: skip
+        """The tensors of `scan` as the kernels take them; any tensor serves as bounds or sums where there are none."""
+        if len(inputs) == 6:
+            outputs = (*outputs, outputs[2] if sums is None else sums)
+        return inputs, outputs, inputs[-1] if cu_seqlens is None else cu_seqlens, memory_lengths
 
     def empty_sums(self, gates: Tensor, sequences: int) -> Tensor | None:
         """Where `backward` may leave the sums of the gates' gradients of each sequence and worker: float32
@@ -121,17 +148,15 @@ class HopperKernels(NamedTuple):
 
         `inputs` are the values, or (reverse) the gradients of the states.
         """
-        from statemix.ops.triton.hopper.chunk_summary import hopper_chunk_summary
-
         width = _copy_width(self.recurrence, gates, inputs)
         if not width:
             return None
-        plan = plan_summary(self._replace(width=width)._call(gates, inputs, None, chunk), reverse)
+        call = self._replace(width=width)._call(gates, inputs, None, chunk)
+        plan = plan_summary(call, reverse)
         chunks, blocks, m = inputs.shape[0] * plan.integers[2], inputs.shape[2], plan.config.M
         matrices = gates.new_empty((chunks, blocks, m, m), dtype=torch.float32)
         offsets = gates.new_empty((chunks, blocks, m), dtype=torch.float32)
         memory_lengths = gates.new_empty((chunks, plan.config.H), dtype=torch.int32)
-        hopper_chunk_summary[(plan.programs,)](
-            gates, inputs, matrices, offsets, memory_lengths, *plan.integers, CFG=plan.config, **plan.options
-        )
+        launch = _summary_launch(call, reverse, gates.dtype)
+        launch(gates, inputs, matrices, offsets, memory_lengths)
         return matrices, offsets, memory_lengths

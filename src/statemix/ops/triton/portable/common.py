@@ -19,6 +19,7 @@ import triton
 import triton.language as tl
 
 from statemix.ops.triton.gate_norm import gate_gradient, row_shift
+from statemix.ops.triton.launcher import Launch
 
 
 class Config(NamedTuple):
@@ -80,13 +81,17 @@ def is_nvidia(device: torch.device) -> bool:
     return device.type == "cuda" and torch.version.hip is None
 
 
-def launch(function: Any, programs: int, arguments: tuple[Any, ...], threads: int, config: Config) -> None:
-    """Run a kernel whose first argument is a tensor."""
-    if programs == 0:
-        return
-    with torch.cuda.device_of(arguments[0]):
-        warps = max(1, threads // warp_size(arguments[0].device))
-        function[(programs,)](*arguments, CFG=config, num_warps=warps, num_stages=1)
+def launch_of(
+    function: Any,
+    programs: int,
+    arguments: tuple[Any, ...],
+    threads: int,
+    device: torch.device,
+    config: Config,
+) -> Launch:
+    """The launch of a kernel on a device, with the arguments that follow its tensors."""
+    warps = max(1, threads // warp_size(device))
+    return Launch(function, programs, *arguments, config, num_warps=warps, num_stages=1)
 
 
 @triton.jit

@@ -54,7 +54,7 @@ def _rows(g, gs, v, vs, t, i, live, M: tl.constexpr, COLUMNS: tl.constexpr):
 
 @kernel
 def large_block_forward(
-    g, v, initial, states, final, strides, bounds, T, N, chunk, num_chunks, CFG: tl.constexpr
+    g, v, initial, states, final, bounds, strides, T, N, chunk, num_chunks, CFG: tl.constexpr
 ):  # fmt: skip
     """Arguments as for `small_forward`."""
     M: tl.constexpr = CFG.M
@@ -79,7 +79,7 @@ def large_block_forward(
 
 @kernel
 def large_block_backward(
-    g, v, states, initial, grad, dfinal, dg, dv, dinitial, strides, bounds, T, N, chunk, num_chunks, CFG: tl.constexpr
+    g, v, states, initial, grad, dfinal, dg, dv, dinitial, bounds, strides, T, N, chunk, num_chunks, CFG: tl.constexpr
 ):  # fmt: skip
     """The reverse pass of `large_block_forward`."""
     M: tl.constexpr = CFG.M

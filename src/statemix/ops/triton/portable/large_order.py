@@ -33,7 +33,7 @@ def load_lagged(g, gs, v, vs, t, start, c, inside, live, M: tl.constexpr):
 
 @kernel
 def large_order_forward(
-    g, v, initial, states, final, strides, bounds, T, N, chunk, num_chunks, CFG: tl.constexpr
+    g, v, initial, states, final, bounds, strides, T, N, chunk, num_chunks, CFG: tl.constexpr
 ):  # fmt: skip
     """Arguments as for `small_order_forward`."""
     M: tl.constexpr = CFG.M
@@ -68,7 +68,7 @@ def _state(states, ss, initial, ins, t, first, mask):
 
 @kernel
 def large_order_backward(
-    g, v, states, initial, grad, dfinal, dg, dv, dinitial, strides, bounds, T, N, chunk, num_chunks, CFG: tl.constexpr
+    g, v, states, initial, grad, dfinal, dg, dv, dinitial, bounds, strides, T, N, chunk, num_chunks, CFG: tl.constexpr
 ):  # fmt: skip
     """The reverse pass of `large_order_forward`: entry c of `carry` gathers the adjoint of the state that lay there."""
     M: tl.constexpr = CFG.M

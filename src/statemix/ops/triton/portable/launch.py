@@ -15,8 +15,9 @@ import triton
 from torch import Tensor
 
 from statemix.ops.launch import KERNELS
+from statemix.ops.triton.launcher import Launch
 from statemix.ops.triton.portable import chunk_summary, large_block, large_order, small
-from statemix.ops.triton.portable.common import Config, encode, is_nvidia, launch, warp_size
+from statemix.ops.triton.portable.common import Config, encode, is_nvidia, launch_of, warp_size
 
 MAX_M = 1024
 """A tile holds at most 2**20 numbers."""
@@ -64,9 +65,12 @@ def _check_m(m: int, limit: int, where: str) -> None:
         raise ValueError(f"m: got {m}, expected at most {limit} {where}")
 
 
-def _strides(tensors: tuple[Tensor, ...], hlru: bool) -> tuple[tuple[int, ...], ...]:
+Strides = tuple[tuple[int, ...], ...]
+"""Of several tensors."""
+
+
+def _encode(strides: Strides, hlru: bool) -> Strides:
     """Encoded; an H-LRU's tensors [B, T, N, ...] have one row a block, which takes no step."""
-    strides = (x.stride() for x in tensors)
     return encode(tuple((*each[:3], 0, *each[3:]) if hlru else each for each in strides))
 
 
@@ -95,6 +99,41 @@ def _layout(
     return Layout(LARGE[kernels, task], 32 if hlru else 1, threads, config._replace(LANES=32))
 
 
+Dtypes = tuple[torch.dtype | None, ...]
+"""Of all tensors of a launch, the bounds last."""
+
+
+@lru_cache(maxsize=4096)
+def _scan_launch(
+    kernels: PortableKernels, direction: str, sizes: tuple[int, ...], chunk: int | None, device: torch.device,
+    strides: Strides, dtypes: Dtypes,
+) -> Launch:  # fmt: skip
+    """The launch of a scan of some sizes (S, N, m, T and columns)."""
+    sequences, blocks, m, length, columns = sizes
+    _check_m(m, MAX_M, "on the triton backend")
+    layout = _layout(kernels.recurrence, direction, kernels.norm, m, columns, device)
+    num_chunks = count_chunks(length, chunk)
+    programs = sequences * num_chunks * triton.cdiv(blocks, layout.blocks)
+    arguments = (_encode(strides, layout.config.HLRU), length, blocks, chunk or length, num_chunks)
+    return launch_of(layout.kernel, programs, arguments, layout.threads, device, layout.config)
+
+
+@lru_cache(maxsize=4096)
+def _summary_launch(
+    kernels: PortableKernels, sizes: tuple[int, ...], chunk: int, reverse: bool, device: torch.device,
+    strides: Strides, dtypes: Dtypes,
+) -> Launch:  # fmt: skip
+    """The launch of a chunk summary of some sizes (B, T, N, m and columns)."""
+    batch, length, blocks, m, columns = sizes
+    layout = _layout(kernels.recurrence, "summary", kernels.norm, m, columns, device, reverse)
+    num_chunks = count_chunks(length, chunk)
+    # A large order's program moves one column of P, or the offset.
+    shared = 1 if layout.config.BLOCK_T else m if reverse else m + 1
+    programs = batch * num_chunks * triton.cdiv(blocks, layout.blocks) * shared
+    arguments = (_encode(strides, layout.config.HLRU), length, blocks, chunk, num_chunks)
+    return launch_of(layout.kernel, programs, arguments, layout.threads, device, layout.config)
+
+
 class PortableKernels(NamedTuple):
     """The portable kernels for a recurrence and a normalisation's code; tensors of any strides."""
 
@@ -104,24 +143,29 @@ class PortableKernels(NamedTuple):
     def scan(
         self, direction: str, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...],
         cu_seqlens: Tensor | None = None, chunk: int | None = None, *, sums: Tensor | None = None,
-    ) -> None:  # fmt: skip
+    ) -> Launch:  # fmt: skip
         """Fill (states, final [S, N, m]) from (gates, values, initial), or, with the direction "backward", (d_gates,
         d_values, d_initial [S, N, m]) from (gates, values, states, initial, grad_states, grad_final), with the states
-        that the forward pass wrote. Nothing is summed.
+        that the forward pass wrote. Nothing is summed. Returns the launch.
 
         With `chunk`, rows are cut into K = `count_chunks` chunks that are walked side by side, and `initial`
         [B K, N, m] holds the state before each; it excludes `cu_seqlens`. Backward it is `grad_final` that holds the
         adjoint carried into the end of each; the states before a chunk are read from `states`.
         """
         tensors = (*inputs, *outputs)
-        gates, (sequences, blocks, m), length = tensors[0], tensors[-1].shape, tensors[0].shape[1]
-        _check_m(m, MAX_M, "on the triton backend")
-        layout = _layout(self.recurrence, direction, self.norm, m, gates.shape[-1], gates.device)
-        num_chunks = count_chunks(length, chunk)
-        programs = sequences * num_chunks * triton.cdiv(blocks, layout.blocks)
-        strides = _strides(tensors, layout.config.HLRU)
-        arguments = (*tensors, strides, cu_seqlens, length, blocks, chunk or length, num_chunks)
-        launch(layout.kernel, programs, arguments, layout.threads, layout.config)
+        sizes = (*tensors[-1].shape, inputs[0].shape[1], inputs[0].shape[-1])
+        strides = tuple(x.stride() for x in tensors)
+        dtypes = (*(x.dtype for x in tensors), None if cu_seqlens is None else cu_seqlens.dtype)
+        launch = _scan_launch(self, direction, sizes, chunk, inputs[0].device, strides, dtypes)
+        launch(*self.pointers(inputs, outputs, cu_seqlens))
+        return launch
+
+    @staticmethod
+    def pointers(
+        inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], cu_seqlens: Tensor | None, sums: None = None
+    ) -> tuple[Tensor | None, ...]:
+        """The tensors of `scan` as the kernels take them."""
+        return (*inputs, *outputs, cu_seqlens)
 
     def empty_sums(self, gates: Tensor, sequences: int) -> None:
         """These kernels leave no sums."""
@@ -140,11 +184,8 @@ class PortableKernels(NamedTuple):
         num_chunks = count_chunks(length, chunk)
         matrices = gates.new_empty((batch * num_chunks, blocks, m, m), dtype=torch.float32)
         offsets = gates.new_empty((batch * num_chunks, blocks, m), dtype=torch.float32)
-        layout = _layout(self.recurrence, "summary", self.norm, m, columns, gates.device, reverse)
-        # A large order's program moves one column of P, or the offset.
-        shared = 1 if layout.config.BLOCK_T else m if reverse else m + 1
-        programs = batch * num_chunks * triton.cdiv(blocks, layout.blocks) * shared
-        strides = _strides((gates, inputs), layout.config.HLRU)
-        arguments = (gates, inputs, matrices, offsets, strides, length, blocks, chunk, num_chunks)
-        launch(layout.kernel, programs, arguments, layout.threads, layout.config)
+        sizes, strides = (batch, length, blocks, m, columns), (gates.stride(), inputs.stride())
+        dtypes = (gates.dtype, inputs.dtype)
+        launch = _summary_launch(self, sizes, chunk, reverse, gates.device, strides, dtypes)
+        launch(gates, inputs, matrices, offsets)
         return matrices, offsets

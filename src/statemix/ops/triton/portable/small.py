@@ -69,7 +69,7 @@ def _store_state(at, stride, state, live, CFG: tl.constexpr):
 
 @common.kernel
 def small_forward(
-    g, v, initial, states, final, strides, bounds, T, N, chunk, num_chunks, CFG: tl.constexpr
+    g, v, initial, states, final, bounds, strides, T, N, chunk, num_chunks, CFG: tl.constexpr
 ):  # fmt: skip
     """States and final states; `strides` are those of the tensors. One program: a sequence or chunk, some lanes."""
     M: tl.constexpr = CFG.M
@@ -163,7 +163,7 @@ def _step_back(carry, adjoint, p, k: tl.constexpr, i, base, CFG: tl.constexpr):
 
 @common.kernel
 def small_backward(
-    g, v, states, initial, grad, dfinal, dg, dv, dinitial, strides, bounds, T, N, chunk, num_chunks, CFG: tl.constexpr
+    g, v, states, initial, grad, dfinal, dg, dv, dinitial, bounds, strides, T, N, chunk, num_chunks, CFG: tl.constexpr
 ):  # fmt: skip
     """The reverse pass of `small_forward`: h is computed again from the states before, the adjoints are carried.
 

@@ -4,11 +4,15 @@ nothing is exchanged, and neighbouring lanes own what lies side by side in memor
 # mypy: ignore-errors
 from __future__ import annotations
 
+from functools import lru_cache
+
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from statemix.ops.triton.gate_norm import row_weights
+from statemix.ops.triton.launcher import Launch
 from statemix.ops.triton.portable.common import (
     Config,
     decode,
@@ -16,7 +20,7 @@ from statemix.ops.triton.portable.common import (
     floats,
     is_nvidia,
     kernel,
-    launch,
+    launch_of,
     load_columns,
     state_at,
     store,
@@ -67,23 +71,37 @@ def row_step(g, v, initial, states, final, strides, N, CFG: tl.constexpr):
             store(final, u[k - 1], live)
 
 
-def _row_strides(tensor: Tensor, hlru: bool) -> tuple[int, ...]:
+def _row_strides(strides: tuple[int, ...], hlru: bool) -> tuple[int, ...]:
     """Strides of a [B, 1, N, ...] tensor without time; an H-LRU has one row, which takes no step."""
-    batch, _, blocks, *rest = tensor.stride()
+    batch, _, blocks, *rest = strides
     return (batch, blocks, 0, *rest) if hlru else (batch, blocks, *rest)
 
 
+@lru_cache(maxsize=4096)
+def _launch(
+    recurrence: str, norm: int, columns: int, device: torch.device, sizes: tuple[int, ...], dtype: torch.dtype,
+    *strides: tuple[int, ...],
+) -> Launch:  # fmt: skip
+    """The launch for a state of some sizes [B, N, m], gates and values of a dtype, and the strides of all tensors."""
+    (batch, blocks, m), hlru = sizes, recurrence == "hlru"
+    gates, values, initial, states, final = strides
+    gs, vs, ss = (_row_strides(each, hlru) for each in (gates, values, states))
+    n_innermost = hlru or gs[1] < gs[2]
+    config = Config(norm, m, columns, hlru, LANES=LANES, N_INNERMOST=n_innermost, FAST=is_nvidia(device))
+    programs = batch * triton.cdiv(blocks * (1 if hlru else m), LANES)
+    arguments = (encode((gs, vs, initial, ss, final)), blocks)
+    return launch_of(row_step, programs, arguments, LANES, device, config)
+
+
 def step(recurrence: str, norm: int, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> None:
-    """One token of every sequence: fills (states (T = 1), final) from (gates, values, initial), all of any strides."""
+    """One token of every sequence: fills (states (T = 1), final) from (gates, values, initial), all of any strides.
+
+    Gates, values and states are of one dtype; the state is float32.
+    """
     gates, values, initial = inputs
     states, final = outputs
-    batch, blocks, m = initial.shape
-    hlru = recurrence == "hlru"
-    gs, vs, ss = (_row_strides(x, hlru) for x in (gates, values, states))
-    strides = encode((gs, vs, initial.stride(), ss, final.stride()))
-    n_innermost = hlru or gs[1] < gs[2]
-    config = Config(
-        norm, m, gates.shape[-1], hlru, LANES=LANES, N_INNERMOST=n_innermost, FAST=is_nvidia(gates.device)
-    )
-    programs = batch * triton.cdiv(blocks * (1 if hlru else m), LANES)
-    launch(row_step, programs, (*inputs, *outputs, strides, blocks), LANES, config)
+    launch = _launch(
+        recurrence, norm, gates.shape[-1], gates.device, initial.shape, gates.dtype, gates.stride(), values.stride(),
+        initial.stride(), states.stride(), final.stride(),
+    )  # fmt: skip
+    launch(gates, values, initial, states, final)

@@ -1,0 +1,1 @@
+"""Language models: the text that they are compared on, and which models are compared how."""
