@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import warnings
 
@@ -184,16 +185,25 @@ def test_a_step_that_cannot_be_captured(decode, monkeypatch):
             model.generate(prompt, decode=decode, **GREEDY)
 
 
-@pytest.mark.parametrize("name", ["block"])
-def test_compiled(name):
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiled(backend, monkeypatch):
     """Inductor rounds otherwise: the logits are close, and equal where a token is clear."""
-    model, prompt = build(name), tokens(2, 5)
+    model, prompt, compiled_by = build("block"), tokens(2, 5), []
+    plain_compile = torch.compile
+
+    def compile_(*arguments, **options):
+        compiled_by.append(backend)
+        return plain_compile(*arguments, **options, backend=backend)
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    monkeypatch.setattr(decoding, "_compiled", functools.cache(decoding._compiled.__wrapped__))
     options = {"output_logits": True, "return_dict_in_generate": True, **GREEDY}
     plain, compiled = (model.generate(prompt, decode=way, **options) for way in ("plain", "compiled"))
     assert torch.equal(plain.sequences, compiled.sequences)
     torch.testing.assert_close(torch.stack(compiled.logits), torch.stack(plain.logits), rtol=1e-4, atol=1e-4)
     again = model.generate(tokens(2, 9, seed=1), decode="compiled", **GREEDY)
     assert torch.equal(again, greedy(model, tokens(2, 9, seed=1), 8))
+    assert compiled_by
 
 
 @pytest.mark.gpu

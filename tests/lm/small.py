@@ -29,7 +29,7 @@ def config(pack, *settings):
 
 PRELOADED = (
     "statemix.lm.train", "statemix.lm.engine", "transformers.trainer", "torch.distributed.checkpoint",
-    "torch.distributed.fsdp", "torch._dynamo", "numpy",
+    "torch.distributed.fsdp", "torch._dynamo", "numpy", "numba",
 )  # fmt: skip
 
 

@@ -62,8 +62,7 @@ def test_rows_of_a_carried_state_part_the_split(held_out):
     assert (result.tokens, result.by_context[-1].last) == (tokens, 250)
 
 
-@pytest.mark.parametrize("batch_size", [1, 7])
-@pytest.mark.parametrize("carry_state", [False, True])
+@pytest.mark.parametrize(("batch_size", "carry_state"), [(1, False), (7, True)])
 def test_documents_are_predicted_one_by_one(held_out, batch_size, carry_state):
     one, length = model(), 64
     result = evaluate(

@@ -116,11 +116,10 @@ def no_reading(recorded):
     return backend
 
 
-@EVERY_RUN
 @pytest.mark.parametrize("carried", [False, True], ids=["empty state", "carried state"])
-def test_compiled(runs, carried):
+def test_compiled(carried):
     """One graph for every mask; from an empty state nothing is packed, so that no scan reads bounds."""
-    block, recorded = build(**PARTS["all"]), []
+    block, recorded, runs = build(**PARTS["all"]), [], RUNS["both"]
     mask = mask_of(runs)
     x = spoiled(mask)
     state = map_state(torch.randn_like, block.initial_state(4)) if carried else None

@@ -32,22 +32,23 @@ def prepare(hub, tmp_path):
     return lambda *words: python(PREPARE, *words, HF_ENDPOINT=hub.url, HF_HOME=home, COLUMNS="200")
 
 
-def test_from_a_hub(prepare, hub, tmp_path):
-    done = prepare(tmp_path / "pack")
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == f"preparing fineweb in {tmp_path / 'pack'}\n"
-    pack, held_out = Pack(tmp_path / "pack", verify=True), Pack(tmp_path / "pack", "validation")
+def check_whole(folder):
+    """All documents of the hub are in the pack, which names the commit."""
+    pack, held_out = Pack(folder, verify=True), Pack(folder, "validation")
     every = [split.text(k) for split in (pack, held_out) for k in range(len(split))]
     assert sorted(every) == sorted(texts(2000))
     assert pack.meta["recipe"]["source"] == {
         "data_set": "HuggingFaceFW/fineweb", "subset": "sample-10BT", "revision": COMMIT, "column": "text",
     }  # fmt: skip
-    assert not [name for name in hub.requests if name.startswith("data/")]
 
 
-def test_files_that_go_away_and_come_back(prepare, hub, tmp_path):
+def test_files_of_a_hub_that_go_away_and_come_back(prepare, hub, tmp_path):
     """What was prepared stays; the same command goes on where it stopped, and reads nothing before that."""
-    assert prepare(tmp_path / "whole").returncode == 0
+    done = prepare(tmp_path / "whole")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == f"preparing fineweb in {tmp_path / 'whole'}\n"
+    check_whole(tmp_path / "whole")
+    assert not [name for name in hub.requests if name.startswith("data/")]
     hub.gone = {"sample/10BT/009_00000.parquet"}
     done = prepare(tmp_path / "pack")
     assert done.returncode == 1
