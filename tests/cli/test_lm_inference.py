@@ -118,6 +118,7 @@ def test_control_characters_do_not_reach_the_terminal(statemix, trained):  # noq
     assert done.code == 0 and "\x1b" not in done.out and "a\\x1b[31m" in done.out
 
 
+@pytest.mark.slow
 def test_tasks_of_lm_eval(statemix, trained, tmp_path, monkeypatch):  # noqa: F811
     pytest.importorskip("lm_eval", reason="needs the extra eval")
     pytest.importorskip("statemix.hf", reason="needs the extra hf", exc_type=ImportError)

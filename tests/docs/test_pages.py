@@ -22,8 +22,16 @@ NEEDS = {
     "cluster": ["tokenizers", "transformers", "accelerate", "statemix.hf"],
 }
 
+SLOW = ("cluster", "evaluate")
+"""Pages that take a minute and more."""
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+
+def _cases():
+    for page in PAGES:
+        yield pytest.param(page, id=page.stem, marks=[pytest.mark.slow] if page.stem in SLOW else [])
+
+
+@pytest.mark.parametrize("page", list(_cases()))
 def test_page_runs(page, tmp_path):
     for package in NEEDS.get(page.stem, []):
         pytest.importorskip(package, exc_type=ImportError)

@@ -77,6 +77,7 @@ def test_compiled_whole(name):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["block", "hybrid"])
 def test_compiled_with_a_cache(name):
     """A compiled forward goes on from a cache, and `generate` runs on it."""

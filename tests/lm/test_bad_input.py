@@ -97,6 +97,7 @@ def test_a_checkpoint_of_another_run(pack, copy):
         train_language_model(config(pack), copy)
 
 
+@pytest.mark.slow
 def test_a_full_disk_at_a_checkpoint_leaves_the_one_before(pack, whole, tmp_path):
     full = (
         "import resource\nfrom statemix.lm.checkpoint import Checkpoints as C\nplain = C.save\n"

@@ -172,6 +172,7 @@ def test_first_weights_of_every_part():
         assert isinstance(layer.mlp, SwiGLU)
 
 
+@pytest.mark.slow
 def test_compiles_with_packed_rows_and_states():
     model = build(block=PARTS).float()
     torch._dynamo.reset()
