@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import statemix.ops  # noqa: F401 - registers the operators that the formulas below are for
 from statemix.nn import Block, Stack
+from statemix.ops._torch_compat import without_memory
 
 
 def _block_scan_flops(gates: tuple[int, ...], values: tuple[int, ...], *_: Any, **__: Any) -> int:
@@ -89,7 +90,7 @@ def flops_per_token(model: nn.Module, tokens: Tensor) -> int:
 def flops_per_token_of(build: Callable[[], nn.Module], batch_size: int, length: int) -> int:
     """As `flops_per_token`, of the model that `build()` returns, without computing or allocating anything.
 
-    For models that are too large to run on a CPU: tensors are fake ones (`torch._subclasses.FakeTensorMode`), which
+    For models that are too large to run on a CPU: tensors are fake ones of torch, which
     have shapes alone. batch_size, length: B and T of the tokens.
 
     >>> from statemix.models import LanguageModel
@@ -97,12 +98,10 @@ def flops_per_token_of(build: Callable[[], nn.Module], batch_size: int, length: 
     >>> flops_per_token_of(lambda: LanguageModel(6, 16, lambda dim: BDLRU(dim, block_size=2, num_blocks=8)), 1, 32)
     14688
     """
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        with FakeTensorMode():
+        with without_memory():
             return _count(build(), torch.zeros(batch_size, length, dtype=torch.int64))
     finally:
         torch.set_default_dtype(default)

@@ -14,6 +14,7 @@ from statemix.analysis import flops_per_token_of
 from statemix.lm.config import LMConfig, TrainingConfig
 from statemix.models import LanguageModel
 from statemix.nn import build_mixer
+from statemix.ops._torch_compat import allow_recompilations
 
 SHORT = 128
 """Tokens on which FLOPs are counted where they do not depend on the length."""
@@ -54,7 +55,7 @@ def compile_blocks(blocks: Iterable[nn.Module], dynamic: bool | None = None) -> 
     >>> model = LanguageModel(257, 16, lambda dim: BDLRU(dim, block_size=4), depth=2)
     >>> compile_blocks(model.layers)  # nothing is compiled before the first call
     """
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, SHAPES)
+    allow_recompilations(SHAPES)
     for block in blocks:
         block.compile(dynamic=dynamic, options={"comprehensive_padding": False})
 

@@ -16,6 +16,18 @@ from torch.nn.modules.module import _has_any_global_hook
 _ORDINARY = (Tensor, nn.Parameter)
 
 
+def without_memory() -> Any:
+    """A context in which tensors have shapes alone: nothing is allocated or computed."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    return FakeTensorMode()
+
+
+def allow_recompilations(count: int) -> None:
+    """Let torch.compile compile a function for so many kinds of input, where it would take fewer."""
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, count)
+
+
 def below_autograd() -> Any:
     """A context in which operators keep no history."""
     return torch._C._AutoDispatchBelowAutograd()
