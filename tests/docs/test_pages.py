@@ -22,8 +22,8 @@ NEEDS = {
     "cluster": ["tokenizers", "transformers", "accelerate", "statemix.hf"],
 }
 
-SLOW = ("cluster", "evaluate")
-"""Pages that take a minute and more."""
+SLOW = ("cluster", "distributed", "evaluate", "language-models")
+"""Pages that start several processes or train for a while."""
 
 
 def _cases():

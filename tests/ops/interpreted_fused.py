@@ -13,10 +13,9 @@ from tests.ops.interpreted import GRADIENTS, problem
 LAYERS = {
     "bdlru": lambda **k: BDLRU(6, block_size=2, num_blocks=4, gate_bias=-0.5, **k),
     "hlru": lambda **k: HLRU(6, order=3, num_channels=8, **k),
-    "bdlru odd": lambda **k: BDLRU(6, block_size=2, num_blocks=9, gate_bias=-0.5, **k),
     "hlru odd": lambda **k: HLRU(6, order=3, num_channels=11, **k),
 }
-"""The odd ones are rounded up to what fuses."""
+"""The odd one is rounded up to what fuses."""
 
 
 @pytest.fixture

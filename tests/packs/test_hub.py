@@ -42,6 +42,7 @@ def check_whole(folder):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_files_of_a_hub_that_go_away_and_come_back(prepare, hub, tmp_path):
     """What was prepared stays; the same command goes on where it stopped, and reads nothing before that."""
     done = prepare(tmp_path / "whole")

@@ -46,6 +46,7 @@ def test_each_run_leaves_an_outcome(pack, tmp_path):
         assert not (place / "model.safetensors").exists() and not (place / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_no_run_is_begun_that_does_not_fit(pack, tmp_path):
     said = []
     assert execute.execute(RUNS, pack, tmp_path / "runs", 50, said.append) == []
