@@ -146,7 +146,7 @@ class RecurrentLayer(nn.Module):
         self._check_forward(x)
         states, final_state = projected_scan(
             self.recurrence, x, self._gates(x), self._values(x), state, self._sizes,
-            normalization=self.normalization, cu_seqlens=cu_seqlens, backend=self.backend,
+            normalization=self.normalization, hard=False, cu_seqlens=cu_seqlens, backend=self.backend,
         )  # fmt: skip
         return self._read_out(states, state, cu_seqlens), final_state
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from statemix.ops import cpu, reference, triton
 from statemix.ops._torch_compat import is_view
 from statemix.ops.layout import Role, in_fast_format
-from statemix.ops.normalization import CODES
+from statemix.ops.normalization import CODES, HARD, NORMALIZATIONS
 
 RECURRENCES = ("bdlru", "hlru", "affine")
 
@@ -80,8 +80,10 @@ def choose_backend(
 def _unavailable(
     backend: str, device: torch.device, dtype: torch.dtype | None, normalization: str
 ) -> str | None:
+    if normalization.startswith(HARD) and backend != "reference":
+        return "the compiled kernels know no hard rows yet"
     if normalization not in CODES and backend != "reference":
-        known = ", ".join(map(repr, CODES))
+        known = ", ".join(map(repr, (name for name in NORMALIZATIONS if name in CODES)))
         return f"the compiled kernels know no normalization {normalization!r}, expected one of {known}"
     return BACKENDS[backend].unavailable(device, dtype)  # type: ignore[no-any-return]
 

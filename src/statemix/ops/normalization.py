@@ -73,8 +73,16 @@ Add your own with `NORMALIZATIONS["mine"] = function`; it runs on the reference 
 needs a code, a formula and a derivative as well: in `ops/cpu/gates.py` and in Triton's `gate_norm`.
 """
 
+HARD = "hard:"
+"""Before a name: the normalisation whose rows keep their largest weight alone. Operators are told both in one name."""
+
+HARD_CODE = 8
+"""Added to the code of a normalisation for hard rows."""
+
 CODES = {name: code for code, name in enumerate(NORMALIZATIONS)}
 """The normalisations that the compiled kernels know, by the number they are told."""
+
+CODES |= {HARD + name: code + HARD_CODE for name, code in CODES.items() if name != "none"}
 
 
 def check_normalization(normalization: str) -> None:
@@ -84,31 +92,85 @@ def check_normalization(normalization: str) -> None:
         raise ValueError(f"normalization: got {normalization!r}, expected one of {known}")
 
 
-def normalize(gates: Tensor, normalization: str = "softmax") -> Tensor:
+def normalization_key(normalization: str, hard: bool = False) -> str:
+    """A normalisation as operators are told it: its name, behind `HARD` where rows are hard.
+
+    TypeError unless `hard` is a bool; ValueError for an unknown name and for hard rows of "none".
+    """
+    check_normalization(normalization)
+    if not isinstance(hard, bool):
+        raise TypeError(f"hard: got {type(hard).__name__}, expected a bool")
+    if hard and normalization == "none":
+        raise ValueError("hard: got True with normalization 'none', expected one that bounds its rows")
+    return HARD + normalization if hard else normalization
+
+
+def normalize(gates: Tensor, normalization: str = "softmax", *, hard: bool = False) -> Tensor:
     r"""Normalise every row (last dimension) of raw gates, so that its absolute values sum to at most 1.
 
     $a_j = f(g_j) / \sum_k |f(g_k)|$ with f = exp ("softmax"), sigmoid, relu (plus 0.001 per entry in the divisor),
     tanh, the identity ("linear") or silu. "none" returns the gates and bounds nothing. Differentiable.
 
+    A hard row is 1 at its largest weight and 0 elsewhere, -1 where that weight is negative. Of equal weights the first
+    counts. Its derivative is that of the soft row (straight-through).
+
     Args:
         gates: [..., m+1], any float dtype.
         normalization: A key of `NORMALIZATIONS`.
+        hard: Whether rows are hard.
 
     Returns:
         The same shape and dtype. A signed row (tanh, linear, silu) of exact zeros gives zeros, with zero gradient.
 
     Raises:
-        ValueError: The name is unknown.
+        TypeError: `hard` is no bool.
+        ValueError: The name is unknown, or hard rows of "none" are asked for.
 
     Example:
         >>> normalize(torch.tensor([1.0, -3.0]), "linear")
         tensor([ 0.2500, -0.7500])
+        >>> normalize(torch.tensor([1.0, -3.0]), "linear", hard=True)
+        tensor([ 0., -1.])
 
     Source: arXiv 2602.12021, the table of gate normalisations.
     """
-    check_normalization(normalization)
-    return NORMALIZATIONS[normalization](gates.to(state_dtype(gates.dtype))).to(gates.dtype)
+    return normalize_rows(gates, normalization_key(normalization, hard))
 
+
+def normalize_rows(gates: Tensor, key: str) -> Tensor:
+    """`normalize` by a checked key, with "hard:" before the name or not."""
+    wide, name = gates.to(state_dtype(gates.dtype)), key.removeprefix(HARD)
+    soft = NORMALIZATIONS[name](wide)
+    rows = soft if key == name else _largest_alone(wide, name, soft.detach()) + (soft - soft.detach())
+    return rows.to(gates.dtype)
+
+
+_MONOTONE = ("softmax", "sigmoid")
+"""Normalisations whose largest weight is that of the largest gate."""
+
+
+def _largest_alone(gates: Tensor, name: str, soft: Tensor) -> Tensor:
+    """Rows with the sign of their largest weight there, zeros elsewhere.
+
+    The largest is found before weights are rounded: gates that saturate are told apart.
+    """
+    weights = _UNSATURATED.get(name, lambda _: soft)(gates.detach())
+    if not weights.shape[-1]:
+        return weights
+    index = (weights if name in _MONOTONE else weights.abs()).argmax(dim=-1, keepdim=True)
+    sign = torch.ones_like(soft[..., :1]) if name in _MONOTONE else weights.gather(-1, index).sign()
+    return torch.zeros_like(soft).scatter(-1, index, sign)
+
+
+_UNSATURATED: dict[str, Callable[[Tensor], Tensor]] = {
+    "softmax": lambda gates: gates,
+    "sigmoid": lambda gates: gates,
+    "relu": torch.relu,
+    "tanh": lambda gates: gates,
+    "linear": lambda gates: gates,
+    "silu": _scaled_silu,
+}
+"""Functions of a row of gates in the order of its weights, those of zero at zero."""
 
 _VANISHING: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
@@ -128,9 +190,10 @@ def bounded_gradient(gradient: Tensor, gates: Tensor, normalization: str) -> Ten
 
     Elsewhere an overflow is infinite, as usual: loss scaling looks for it.
     """
-    if normalization not in _VANISHING or not gates.shape[-1]:
+    name = normalization.removeprefix(HARD)
+    if name not in _VANISHING or not gates.shape[-1]:
         return gradient
     wide = gates.detach().to(state_dtype(gates.dtype))
-    divisor = _VANISHING[normalization](wide).abs().sum(dim=-1, keepdim=True)
+    divisor = _VANISHING[name](wide).abs().sum(dim=-1, keepdim=True)
     least, largest = gradient_limits(gates.dtype)
     return torch.where(divisor < least, gradient.clamp(-largest, largest), gradient)

@@ -27,6 +27,7 @@ from statemix.ops._torch_compat import in_forward_mode, in_transform
 from statemix.ops.autograd import given_or_zeros, is_direct, operator
 from statemix.ops.dispatch import COMPILED, can_fuse, choose_backend
 from statemix.ops.layout import n_innermost, split_gates_values
+from statemix.ops.normalization import normalization_key
 from statemix.ops.scan import bdlru_scan, carried_state, hlru_scan
 from statemix.ops.zeros import shared_zeros
 
@@ -93,11 +94,11 @@ def project(projection: Projection, x: Tensor, layout: tuple[int, ...], *, gates
 
 def projected_scan(
     recurrence: str, x: Tensor, gates: Projection, values: Projection, initial_state: Tensor | None, sizes: Sizes, *,
-    normalization: str, cu_seqlens: Tensor | None, backend: str,
+    normalization: str, hard: bool, cu_seqlens: Tensor | None, backend: str,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """`bdlru_scan` or `hlru_scan` over gates and values projected from x [B, T, dim]; the normalisation is checked."""
-    layouts = weight_layout(recurrence, sizes)
-    fused, dtype = fusing_backend(x, gates, values, normalization, backend), compute_dtype(x)
+    layouts, key = weight_layout(recurrence, sizes), normalization_key(normalization, hard)
+    fused, dtype = fusing_backend(x, gates, values, key, backend), compute_dtype(x)
     extra = None if fused is None else extra_blocks(fused, layouts[1], dtype)
     if extra is not None:
         numbers = (x, *gates, values[0])  # values have no bias
@@ -106,12 +107,12 @@ def projected_scan(
         state = carried_state(initial_state, x, blocks, m, cu_seqlens)
         if extra:
             weights, state = add_blocks(weights, layouts, extra), F.pad(state, (0, 0, 0, extra))
-        states, final = ProjectedScan.apply(recurrence, x, *weights, state, cu_seqlens, normalization, fused)
+        states, final = ProjectedScan.apply(recurrence, x, *weights, state, cu_seqlens, key, fused)
         return (states[:, :, :blocks], final[:, :blocks]) if extra else (states, final)
     values = project(values, x, layouts[1], gates=False)
     gates = project(gates, x, layouts[0], gates=True).to(values.dtype)  # a module may compute in another
-    options: dict[str, Any] = {"normalization": normalization, "cu_seqlens": cu_seqlens, "backend": backend}
-    return SCANS[recurrence](gates, values, initial_state, **options)
+    options: dict[str, Any] = {"normalization": normalization, "hard": hard, "cu_seqlens": cu_seqlens}
+    return SCANS[recurrence](gates, values, initial_state, **options, backend=backend)
 
 
 def extra_blocks(backend: str, rows: tuple[int, ...], dtype: torch.dtype) -> int | None:

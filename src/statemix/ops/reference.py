@@ -11,7 +11,7 @@ from torch import Tensor
 from statemix.ops._torch_compat import with_autograd
 from statemix.ops.checks import check_bounds
 from statemix.ops.layout import state_dtype
-from statemix.ops.normalization import bounded_gradient, normalize
+from statemix.ops.normalization import bounded_gradient, normalize_rows
 
 
 def _affine_loop(transitions: Tensor, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,7 +52,7 @@ def scan(
     """
     dtype = state_dtype(values.dtype)
     loop, state = _LOOPS[recurrence], initial_state.to(dtype)
-    gates, inputs = normalize(gates.to(dtype), normalization), values.to(dtype)
+    gates, inputs = normalize_rows(gates.to(dtype), normalization), values.to(dtype)
     if cu_seqlens is None:
         states, final_state = loop(gates, inputs, state)
         return states.to(values.dtype), final_state

@@ -10,7 +10,7 @@ from statemix.ops._torch_compat import assume, is_statically_true
 from statemix.ops.checks import check_cu_seqlens, check_same, check_state, check_tensor
 from statemix.ops.dispatch import choose_backend
 from statemix.ops.layout import state_dtype
-from statemix.ops.normalization import check_normalization
+from statemix.ops.normalization import normalization_key
 from statemix.ops.zeros import shared_zeros
 
 
@@ -50,15 +50,14 @@ def _any_number(sequences: int, cu_seqlens: Tensor) -> int:
 
 
 def _run(
-    recurrence: str, gates: Tensor, values: Tensor, initial_state: Tensor | None, m: int, normalization: str,
+    recurrence: str, gates: Tensor, values: Tensor, initial_state: Tensor | None, m: int, key: str,
     cu_seqlens: Tensor | None, backend: str, names: tuple[str, str] = ("gates", "values"),
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """What the three scans share once their own shapes are known to be right."""
-    check_normalization(normalization)
     _check_pair(names, gates, values, m)
     initial_state = carried_state(initial_state, values, values.shape[2], m, cu_seqlens)
-    chosen = choose_backend(backend, values.device, values.dtype, normalization)
-    return autograd.scan(recurrence, gates, values, initial_state, cu_seqlens, normalization, chosen)
+    chosen = choose_backend(backend, values.device, values.dtype, key)
+    return autograd.scan(recurrence, gates, values, initial_state, cu_seqlens, key, chosen)
 
 
 def _check_pair(names: tuple[str, str], gates: Tensor, values: Tensor, m: int) -> None:
@@ -73,6 +72,7 @@ def bdlru_scan(
     initial_state: Tensor | None = None,
     *,
     normalization: str = "softmax",
+    hard: bool = False,
     cu_seqlens: Tensor | None = None,
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
@@ -88,6 +88,9 @@ def bdlru_scan(
         values: [B, T, N, m], same dtype and device.
         initial_state: [S, N, m], or None for zeros. S is B, or the number of packed sequences.
         normalization: A key of `statemix.ops.NORMALIZATIONS`.
+        hard: Whether each row of the normalised gates keeps its largest weight alone: every channel then copies one
+            channel of the state before, or takes its value. Gradients are those of the soft rows at the states of the
+            hard ones (straight-through). See `statemix.ops.normalize`.
         cu_seqlens: Bounds 0 … T [S+1] (int32 or int64) of S sequences packed into one row (B = 1).
         backend: "auto" (the compiled kernels of the device, else the loop), "cpu", "triton" or "reference"; one that
             is named runs or raises.
@@ -113,7 +116,8 @@ def bdlru_scan(
     check_tensor("values", values, ("B", "T", "N", "m"), "[B, T, N, m]")
     m = values.shape[-1]
     check_tensor("gates", gates, (*values.shape, m + 1), "[B, T, N, m, m+1]")
-    return _run("bdlru", gates, values, initial_state, m, normalization, cu_seqlens, backend)
+    key = normalization_key(normalization, hard)
+    return _run("bdlru", gates, values, initial_state, m, key, cu_seqlens, backend)
 
 
 def hlru_scan(
@@ -122,6 +126,7 @@ def hlru_scan(
     initial_state: Tensor | None = None,
     *,
     normalization: str = "softmax",
+    hard: bool = False,
     cu_seqlens: Tensor | None = None,
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
@@ -134,6 +139,7 @@ def hlru_scan(
         values: [B, T, N], same dtype and device.
         initial_state: The last m states [S, N, m], newest first, or None for zeros.
         normalization: A key of `statemix.ops.NORMALIZATIONS`.
+        hard: As in `bdlru_scan`; every channel then repeats one of its last m states, or takes its value.
         cu_seqlens: Bounds of packed sequences, as in `bdlru_scan`.
         backend: As in `bdlru_scan`.
 
@@ -154,7 +160,8 @@ def hlru_scan(
     gates, values = _same_dtype_under_autocast(gates, values)
     check_tensor("values", values, ("B", "T", "N"), "[B, T, N]")
     check_tensor("gates", gates, (*values.shape, "m+1"), "[B, T, N, m+1]")
-    return _run("hlru", gates, values, initial_state, gates.shape[-1] - 1, normalization, cu_seqlens, backend)
+    key = normalization_key(normalization, hard)
+    return _run("hlru", gates, values, initial_state, gates.shape[-1] - 1, key, cu_seqlens, backend)
 
 
 def affine_scan(
@@ -196,7 +203,13 @@ def affine_scan(
 
 
 def bdlru_step(
-    gates: Tensor, values: Tensor, state: Tensor, *, normalization: str = "softmax", backend: str = "auto"
+    gates: Tensor,
+    values: Tensor,
+    state: Tensor,
+    *,
+    normalization: str = "softmax",
+    hard: bool = False,
+    backend: str = "auto",
 ) -> Tensor:
     r"""One token of `bdlru_scan`, for decoding: $h_t = A_t h_{t-1} + a_{0,t} \odot v_t$.
 
@@ -205,6 +218,7 @@ def bdlru_step(
         values: [B, N, m], same dtype and device.
         state: The state before, [B, N, m].
         normalization: A key of `statemix.ops.NORMALIZATIONS`.
+        hard: As in `bdlru_scan`.
         backend: As in `bdlru_scan`.
 
     Returns:
@@ -223,11 +237,18 @@ def bdlru_step(
     gates, values = _same_dtype_under_autocast(gates, values)
     check_tensor("values", values, ("B", "N", "m"), "[B, N, m]")
     check_tensor("gates", gates, (*values.shape, values.shape[-1] + 1), "[B, N, m, m+1]")
-    return step("bdlru", gates, values, state, values.shape, normalization, backend)[1]
+    key = normalization_key(normalization, hard)
+    return step("bdlru", gates, values, state, values.shape, key, backend)[1]
 
 
 def hlru_step(
-    gates: Tensor, values: Tensor, state: Tensor, *, normalization: str = "softmax", backend: str = "auto"
+    gates: Tensor,
+    values: Tensor,
+    state: Tensor,
+    *,
+    normalization: str = "softmax",
+    hard: bool = False,
+    backend: str = "auto",
 ) -> Tensor:
     r"""One token of `hlru_scan`, for decoding: $h_t = \sum_{i=1}^{m} a_{i,t} h_{t-i} + a_{0,t} v_t$.
 
@@ -236,6 +257,7 @@ def hlru_step(
         values: [B, N], same dtype and device.
         state: The last m states [B, N, m], newest first.
         normalization: A key of `statemix.ops.NORMALIZATIONS`.
+        hard: As in `bdlru_scan`.
         backend: As in `bdlru_scan`.
 
     Returns:
@@ -252,16 +274,19 @@ def hlru_step(
     gates, values = _same_dtype_under_autocast(gates, values)
     check_tensor("values", values, ("B", "N"), "[B, N]")
     check_tensor("gates", gates, (*values.shape, "m+1"), "[B, N, m+1]")
-    return step("hlru", gates, values, state, (*values.shape, gates.shape[-1] - 1), normalization, backend)[1]
+    key = normalization_key(normalization, hard)
+    return step("hlru", gates, values, state, (*values.shape, gates.shape[-1] - 1), key, backend)[1]
 
 
 def step(
-    recurrence: str, gates: Tensor, values: Tensor, state: Tensor, shape: tuple[int, ...], normalization: str,
+    recurrence: str, gates: Tensor, values: Tensor, state: Tensor, shape: tuple[int, ...], key: str,
     backend: str,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """One token (`shape`: the state's): the states that are read out, in the dtype of `values`, and the new state."""
-    check_normalization(normalization)
+    """One token: the states that are read out, in the dtype of `values`, and the new state.
+
+    shape: the state's. key: of `normalization_key`.
+    """
     _check_pair(("gates", "values"), gates, values, shape[-1])
     check_state("state", state, shape, values)
-    chosen = choose_backend(backend, values.device, values.dtype, normalization)
-    return autograd.step(recurrence, gates, values, state, normalization, chosen)
+    chosen = choose_backend(backend, values.device, values.dtype, key)
+    return autograd.step(recurrence, gates, values, state, key, chosen)

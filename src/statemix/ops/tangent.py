@@ -15,7 +15,7 @@ from torch import Tensor
 from statemix.ops import reference
 from statemix.ops.lagged import lagged
 from statemix.ops.layout import state_dtype
-from statemix.ops.normalization import normalize
+from statemix.ops.normalization import normalize_rows
 
 
 def pushforward(function: Any, inputs: Sequence[Tensor], tangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -42,7 +42,7 @@ def tangent_scan(
         return reference.scan(recurrence, gates, values, before, None, normalization)[:1]
 
     (added,) = pushforward(one_step, (gates, values), [d.to(dtype) for d in given[:2]])
-    transitions = normalize(gates, normalization)
+    transitions = normalize_rows(gates, normalization)
     if recurrence != "affine":
         transitions = transitions[..., :-1]
     if recurrence == "hlru":
