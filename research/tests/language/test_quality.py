@@ -66,13 +66,14 @@ def test_steps_of_an_epoch():
 def test_the_plan_fits_the_device_time():
     """Even when every model gets a further rate and the slowest ones are contenders."""
     rates = plan.rate_runs()
-    edges = [QualityRun("edges", name, 8e-3) for name in NAMES]
+    edges = [QualityRun("edges", name, 8e-3, plan.TUNING_SEED, plan.TUNING_EPOCHS) for name in NAMES]
+    epoch = [QualityRun("epoch", name, 1e-3) for name in NAMES]
     slow = sorted(MODELS, key=lambda model: -model.seconds)[: plan.MOST]
     seeds = [QualityRun("seeds", model.name, 1e-3, seed) for seed in plan.SEEDS[1:] for model in slow]
     clock = [QualityRun("wall-clock", model.name, 1e-3, 0, 60 / model.seconds) for model in MODELS]
     clock += [replace(one, stage="wall-clock", epochs=0.4) for one in seeds]
     assert len(rates) == 33 and len(set(rates)) == 33
-    held = plan.sessions([*rates, *edges, *seeds, *clock])
+    held = plan.sessions([*rates, *edges, *epoch, *seeds, *clock])
     assert len(held) <= plan.SESSIONS
     for runs in held:
         assert sum(run.seconds() for run in runs) + plan.STARTING_SECONDS <= plan.SESSION_SECONDS
@@ -94,7 +95,7 @@ def test_stages_follow_each_other_until_the_end():
         outcomes.append(outcome(runs[0]))
         assert plan.next_runs(outcomes) != runs
         outcomes += map(outcome, runs[1:])
-    assert stages == [("rates", 33), ("seeds", 12), ("wall-clock", 10 + 2 * 6)]
+    assert stages == [("rates", 33), ("epoch", 11), ("seeds", 12), ("wall-clock", 10 + 2 * 6)]
 
 
 def test_a_rate_at_the_edge_gets_a_further_one_once():
@@ -105,19 +106,20 @@ def test_a_rate_at_the_edge_gets_a_further_one_once():
         outcome(QualityRun("rates", model, rate), loss)
         for rate, loss in ((1e-3, 3.3), (2e-3, 3.2), (4e-3, 3.1))
     ]
-    assert plan.edge_runs(outcomes) == [QualityRun("edges", model, 8e-3)]
+    further = QualityRun("edges", model, 8e-3, plan.TUNING_SEED, plan.TUNING_EPOCHS)
+    assert plan.edge_runs(outcomes) == [further]
     assert plan.chosen_rates(outcomes)[model] == 4e-3
-    outcomes.append(outcome(QualityRun("edges", model, 8e-3), 3.0))
+    outcomes.append(outcome(further, 3.0))
     assert plan.edge_runs(outcomes) == [] and plan.chosen_rates(outcomes)[model] == 8e-3
     lowest = [
         outcome(QualityRun("rates", model, rate), loss)
         for rate, loss in ((1e-3, 3.1), (2e-3, 3.2), (4e-3, math.inf))
     ]
-    assert plan.edge_runs(lowest) == [QualityRun("edges", model, 5e-4)]
+    assert plan.edge_runs(lowest) == [replace(further, learning_rate=5e-4)]
 
 
 def test_contenders_are_close_and_hold_a_bdlru():
-    outcomes = [outcome(run) for run in plan.rate_runs()]
+    outcomes = [outcome(run) for run in plan.epoch_runs(map(outcome, plan.rate_runs()))]
     assert plan.contenders(outcomes) == NAMES[:6]  # six within the margin of 0.064
     far = [one if one.run.model.startswith("Trans") else outcome(one.run, one.loss + 1) for one in outcomes]
     assert plan.contenders(far) == ["Transformer", NAMES[0]]
@@ -126,10 +128,12 @@ def test_contenders_are_close_and_hold_a_bdlru():
 
 
 def test_equal_wall_clock_gives_slow_models_fewer_epochs():
-    outcomes = [outcome(run, seconds=120.0 if run.model == "Mamba-2" else 50.0) for run in plan.rate_runs()]
-    runs = plan.wall_clock_runs(
-        [one for one in outcomes if one.run.model in ("Mamba-2", "Transformer", NAMES[2])]
-    )
+    tuned = [outcome(run) for run in plan.rate_runs()]
+    outcomes = [
+        outcome(run, seconds=120.0 if run.model == "Mamba-2" else 50.0) for run in plan.epoch_runs(tuned)
+    ]
+    three = [one for one in outcomes if one.run.model in ("Mamba-2", "Transformer", NAMES[2])]
+    runs = plan.wall_clock_runs([*tuned, *three])
     first = {run.model: run.epochs for run in runs if run.seed == 0}
     assert first == {"Mamba-2": 0.417, NAMES[2]: 1.0}
     with pytest.raises(ValueError, match="outcomes: got none of Transformer"):
@@ -161,7 +165,7 @@ def test_the_command_writes_what_comes_next(research, tmp_path):
     assert entries[0]["settings"]["mixer"] == {"name": "bdlru", "block_size": 1, "num_blocks": 840}
     outcomes = [{**asdict(run), "loss": outcome(run).loss, "epoch_seconds": 60.0} for run in runs]
     (tmp_path / "outcomes.jsonl").write_text("".join(json.dumps(one) + "\n" for one in outcomes))
-    assert "seeds: 12 runs" in research("quality --outcomes outcomes.jsonl").out
+    assert "next: 11 runs" in research("quality --outcomes outcomes.jsonl").out
     (tmp_path / "outcomes.jsonl").write_text(json.dumps(outcomes[0]) + "\n{}\n")
     done = research("quality --outcomes outcomes.jsonl")
     assert done.code == 2 and "line 2 of outcomes.jsonl is no outcome" in done.err

@@ -19,6 +19,9 @@ RATES = (1e-3, 2e-3, 4e-3)
 SEEDS = (0, 1, 2)
 """Of weights and of the data's order; a seed gives every model the same order."""
 
+TUNING_SEED, TUNING_EPOCHS = 3, 0.5
+"""Of the runs that choose learning rates. None of them is reported."""
+
 SPREAD = 0.02
 """Deviation of the held-out loss over seeds, nats a token, in the literature's runs of this size."""
 
@@ -43,7 +46,7 @@ class QualityRun:
     """One training run.
 
     Attributes:
-        stage: "rates", "edges", "seeds" or "wall-clock".
+        stage: A key of `STAGES`.
         model: The name of one of `MODELS`.
         learning_rate: The highest of the schedule.
         seed: Of weights and order.
@@ -74,7 +77,7 @@ def lm_settings(run: QualityRun, tokens: int, setting: Setting = SETTING) -> dic
     """A run as settings of `statemix lm train`, by section. tokens: of the pack's training split.
 
     >>> lm_settings(rate_runs()[0], 50_385_517)["training"]["steps"]
-    1537
+    768
     """
     model = next(one for one in MODELS if one.name == run.model)
     steps = max(1, round(run.epochs * setting.steps(tokens)))
@@ -97,8 +100,12 @@ def lm_settings(run: QualityRun, tokens: int, setting: Setting = SETTING) -> dic
 
 
 def rate_runs(models: Sequence[QualityModel] = MODELS) -> list[QualityRun]:
-    """Every model at every learning rate, one seed."""
-    return [QualityRun("rates", model.name, rate) for model in models for rate in RATES]
+    """Every model at every learning rate, half an epoch."""
+    return [
+        QualityRun("rates", model.name, rate, TUNING_SEED, TUNING_EPOCHS)
+        for model in models
+        for rate in RATES
+    ]
 
 
 def edge_runs(outcomes: Iterable[Outcome]) -> list[QualityRun]:
@@ -107,27 +114,32 @@ def edge_runs(outcomes: Iterable[Outcome]) -> list[QualityRun]:
     Models that have had one get no other.
     """
     runs = []
-    for model, tried in _one_epoch(outcomes).items():
+    for model, tried in _by_model(outcomes, "rates", "edges").items():
         if any(one.run.stage == "edges" for one in tried):
             continue
         best = min(tried, key=lambda one: one.loss).run.learning_rate
         rates = [one.run.learning_rate for one in tried]
         if best in (beyond := {min(rates): best / 2, max(rates): best * 2}):
-            runs.append(QualityRun("edges", model, beyond[best]))
+            runs.append(QualityRun("edges", model, beyond[best], TUNING_SEED, TUNING_EPOCHS))
     return runs
 
 
 def chosen_rates(outcomes: Iterable[Outcome]) -> dict[str, float]:
-    """By model: the learning rate with the lowest held-out loss of one epoch, seed 0."""
+    """By model: the learning rate with the lowest held-out loss of the runs that choose it."""
     return {
         model: min(tried, key=lambda one: one.loss).run.learning_rate
-        for model, tried in _one_epoch(outcomes).items()
+        for model, tried in _by_model(outcomes, "rates", "edges").items()
     }
+
+
+def epoch_runs(outcomes: Iterable[Outcome]) -> list[QualityRun]:
+    """Every model for an epoch at its learning rate, seed 0."""
+    return [QualityRun("epoch", model, rate) for model, rate in chosen_rates(outcomes).items()]
 
 
 def contenders(outcomes: Iterable[Outcome]) -> list[str]:
     """The models within `MARGIN` of the best, and the best BD-LRU; at most `MOST`, best first."""
-    best = {model: min(one.loss for one in tried) for model, tried in _one_epoch(outcomes).items()}
+    best = {model: tried[0].loss for model, tried in _by_model(outcomes, "epoch").items()}
     ranked = sorted(best, key=lambda model: best[model])
     close = [model for model in ranked if best[model] <= best[ranked[0]] + MARGIN][:MOST]
     blocks = [model for model in ranked if model.startswith("BD-LRU")][:1]
@@ -148,10 +160,10 @@ def wall_clock_runs(outcomes: Sequence[Outcome]) -> list[QualityRun]:
     A schedule is as long as its run. Steps are timed without evaluation and compilation. ValueError where the
     reference has no outcome.
     """
-    rates, timed = chosen_rates(outcomes), _one_epoch(outcomes)
+    rates, timed = chosen_rates(outcomes), _by_model(outcomes, "epoch")
     if REFERENCE not in timed:
         raise ValueError(f"outcomes: got none of {REFERENCE}, expected one, which sets the time")
-    times = {model: min(one.epoch_seconds for one in tried) for model, tried in timed.items()}
+    times = {model: tried[0].epoch_seconds for model, tried in timed.items()}
     epochs = {model: round(times[REFERENCE] / seconds, 3) for model, seconds in times.items()}
     several = [(0, list(times)), *((seed, contenders(outcomes)) for seed in SEEDS[1:])]
     return [
@@ -165,6 +177,7 @@ def wall_clock_runs(outcomes: Sequence[Outcome]) -> list[QualityRun]:
 STAGES: dict[str, Callable[[Sequence[Outcome]], list[QualityRun]]] = {
     "rates": lambda outcomes: rate_runs(),
     "edges": edge_runs,
+    "epoch": epoch_runs,
     "seeds": seed_runs,
     "wall-clock": wall_clock_runs,
 }
@@ -223,10 +236,10 @@ def compare(outcomes: Iterable[Outcome], first: str, second: str) -> Difference:
     return Difference(found, half, abs(found.mean) > half)
 
 
-def _one_epoch(outcomes: Iterable[Outcome]) -> dict[str, list[Outcome]]:
-    """By model, its outcomes of one epoch with seed 0."""
-    found: dict[str, list[Outcome]] = {}
+def _by_model(outcomes: Iterable[Outcome], *stages: str) -> dict[str, list[Outcome]]:
+    """By model, in the order of `MODELS`, its outcomes of these stages."""
+    found: dict[str, list[Outcome]] = {model.name: [] for model in MODELS}
     for one in outcomes:
-        if one.run.seed == 0 and one.run.stage in ("rates", "edges"):
-            found.setdefault(one.run.model, []).append(one)
-    return found
+        if one.run.stage in stages:
+            found[one.run.model].append(one)
+    return {model: some for model, some in found.items() if some}
