@@ -6,6 +6,7 @@ research/notes/language-models.md says what each stage decides.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -22,17 +23,11 @@ SEEDS = (0, 1, 2)
 TUNING_SEED, TUNING_EPOCHS = 3, 0.5
 """Of the runs that choose learning rates. None of them is reported."""
 
-SPREAD = 0.02
-"""Deviation of the held-out loss over seeds, nats a token, in the literature's runs of this size."""
-
-MARGIN = 0.064
-"""Nats a token by which models must differ to be told apart by three seeds with that deviation."""
-
-MOST = 6
-"""Models, at most, that get further seeds."""
+BLOCK_SIZES = tuple(f"BD-LRU m = {m}" for m in (1, 2, 4, 8, 16))
+"""The models that the question is about."""
 
 REFERENCE = "Transformer"
-"""The model whose time for an epoch all models get at equal wall-clock."""
+"""The model that others are compared with, and whose time for an epoch all get at equal wall-clock."""
 
 SESSIONS, SESSION_SECONDS, STARTING_SECONDS = 5, 1_500.0, 240.0
 """Device sessions, the device time of each, and what a start takes of it: unpacking and compilation."""
@@ -82,7 +77,7 @@ def lm_settings(run: QualityRun, tokens: int, setting: Setting = SETTING) -> dic
     model = next(one for one in MODELS if one.name == run.model)
     steps = max(1, round(run.epochs * setting.steps(tokens)))
     return {
-        "name": f"{run.stage}-{run.model}-{run.learning_rate:g}-{run.seed}".replace(" ", "-").replace(",", ""),
+        "name": re.sub(r"[^\w.]+", "-", f"{run.stage}-{run.model}-{run.learning_rate:g}-{run.seed}"),
         "mixer": {"name": model.mixer, **model.mixer_arguments(setting)},
         "block": dict(model.block),
         "model": {
@@ -132,30 +127,21 @@ def chosen_rates(outcomes: Iterable[Outcome]) -> dict[str, float]:
     }
 
 
-def epoch_runs(outcomes: Iterable[Outcome]) -> list[QualityRun]:
-    """Every model for an epoch at its learning rate, seed 0."""
-    return [QualityRun("epoch", model, rate) for model, rate in chosen_rates(outcomes).items()]
-
-
 def contenders(outcomes: Iterable[Outcome]) -> list[str]:
-    """The models within `MARGIN` of the best, and the best BD-LRU; at most `MOST`, best first."""
-    best = {model: tried[0].loss for model, tried in _by_model(outcomes, "epoch").items()}
-    ranked = sorted(best, key=lambda model: best[model])
-    close = [model for model in ranked if best[model] <= best[ranked[0]] + MARGIN][:MOST]
-    blocks = [model for model in ranked if model.startswith("BD-LRU")][:1]
-    return [*close[: MOST - 1], *blocks] if blocks and blocks[0] not in close else close
+    """The models that get all seeds: `BLOCK_SIZES`, `REFERENCE`, and the best of the runs that choose rates."""
+    tried = _by_model(outcomes, "rates", "edges")
+    best = min(tried, key=lambda model: min(one.loss for one in tried[model]))
+    return list(dict.fromkeys((*BLOCK_SIZES, REFERENCE, best)))
 
 
-def seed_runs(outcomes: Sequence[Outcome]) -> list[QualityRun]:
-    """The other seeds of the contenders, at their learning rates."""
+def epoch_runs(outcomes: Sequence[Outcome]) -> list[QualityRun]:
+    """Every model for an epoch at its learning rate, seed 0, and the contenders with the other seeds."""
     rates = chosen_rates(outcomes)
-    return [
-        QualityRun("seeds", model, rates[model], seed) for seed in SEEDS[1:] for model in contenders(outcomes)
-    ]
+    return [QualityRun("epoch", model, rates[model], seed) for model, seed in _seeded(rates, outcomes)]
 
 
 def wall_clock_runs(outcomes: Sequence[Outcome]) -> list[QualityRun]:
-    """Every model for as long as `REFERENCE` takes for an epoch, then the contenders with the other seeds.
+    """Every model for as long as `REFERENCE` takes for an epoch, and the contenders with the other seeds.
 
     A schedule is as long as its run. Steps are timed without evaluation and compilation. ValueError where the
     reference has no outcome.
@@ -163,22 +149,26 @@ def wall_clock_runs(outcomes: Sequence[Outcome]) -> list[QualityRun]:
     rates, timed = chosen_rates(outcomes), _by_model(outcomes, "epoch")
     if REFERENCE not in timed:
         raise ValueError(f"outcomes: got none of {REFERENCE}, expected one, which sets the time")
-    times = {model: tried[0].epoch_seconds for model, tried in timed.items()}
+    times = {model: min(one.epoch_seconds for one in tried) for model, tried in timed.items()}
     epochs = {model: round(times[REFERENCE] / seconds, 3) for model, seconds in times.items()}
-    several = [(0, list(times)), *((seed, contenders(outcomes)) for seed in SEEDS[1:])]
     return [
         QualityRun("wall-clock", model, rates[model], seed, epochs[model])
-        for seed, models in several
-        for model in models
+        for model, seed in _seeded(times, outcomes)
         if model != REFERENCE
     ]
+
+
+def _seeded(models: Iterable[str], outcomes: Iterable[Outcome]) -> list[tuple[str, int]]:
+    """Models with their seeds: the first of every model, then the others of the contenders."""
+    chosen = contenders(outcomes)
+    models = list(models)
+    return [(one, seed) for seed in SEEDS for one in models if seed == SEEDS[0] or one in chosen]
 
 
 STAGES: dict[str, Callable[[Sequence[Outcome]], list[QualityRun]]] = {
     "rates": lambda outcomes: rate_runs(),
     "edges": edge_runs,
     "epoch": epoch_runs,
-    "seeds": seed_runs,
     "wall-clock": wall_clock_runs,
 }
 """By name, in order: outcomes of the stages before -> runs."""
