@@ -28,6 +28,9 @@ COMPILED = {
 }
 """What "auto" picks by type of device where it can run, and the reason to show."""
 
+WITHOUT_HARD_ROWS = ("triton",)
+"""Backends whose kernels know soft rows alone."""
+
 STEPS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"cpu": cpu.step}
 """Shorter ways for one token, by backend."""
 
@@ -80,11 +83,12 @@ def choose_backend(
 def _unavailable(
     backend: str, device: torch.device, dtype: torch.dtype | None, normalization: str
 ) -> str | None:
-    if normalization.startswith(HARD) and backend != "reference":
-        return "the compiled kernels know no hard rows yet"
+    if normalization.startswith(HARD) and backend in WITHOUT_HARD_ROWS:
+        return f"its kernels know no hard rows, got {normalization.removeprefix(HARD)!r} with hard=True"
     if normalization not in CODES and backend != "reference":
         known = ", ".join(map(repr, (name for name in NORMALIZATIONS if name in CODES)))
-        return f"the compiled kernels know no normalization {normalization!r}, expected one of {known}"
+        name = normalization.removeprefix(HARD)
+        return f"the compiled kernels know no normalization {name!r}, expected one of {known}"
     return BACKENDS[backend].unavailable(device, dtype)  # type: ignore[no-any-return]
 
 
