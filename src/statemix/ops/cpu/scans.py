@@ -40,27 +40,28 @@ def bdlru_forward(first, last, code, sizes, bounds, kinds, strides, tensors):
     g, v, states = array_at(g, stored), array_at(v, stored), array_at(states, stored)
     h0, final = array_at(h0, carried), array_at(final, carried)
     length, blocks, m, columns = sizes
+    width = min(WIDTH, BLOCKS_PER_ITEM * max(length, 1))
     gated = columns == m + 1
     items = (blocks + BLOCKS_PER_ITEM - 1) // BLOCKS_PER_ITEM
     hard, code = code >= HARD, code % HARD
-    f, raw = np.zeros((m * columns, WIDTH), real), np.zeros((columns, WIDTH), real)
-    flat = np.zeros(BLOCKS_PER_ITEM + 2 * m * (WIDTH + BLOCKS_PER_ITEM), real)
-    lines = flat[BLOCKS_PER_ITEM:].reshape((2 * m, WIDTH + BLOCKS_PER_ITEM))
+    f, raw = np.zeros((m * columns, width), real), np.zeros((columns, width), real)
+    flat = np.zeros(BLOCKS_PER_ITEM + 2 * m * (width + BLOCKS_PER_ITEM), real)
+    lines = flat[BLOCKS_PER_ITEM:].reshape((2 * m, width + BLOCKS_PER_ITEM))
     out, value = lines[:m], lines[m:]
     place, sign, inverse = (
-        np.zeros((m, WIDTH), np.int32),
-        np.ones((m, WIDTH), real),
-        np.zeros((m, WIDTH), real),
+        np.zeros((m, width), np.int32),
+        np.ones((m, width), real),
+        np.zeros((m, width), real),
     )
-    shift, scale = np.zeros(WIDTH, real), np.zeros(WIDTH, real)
+    shift, scale = np.zeros(width, real), np.zeros(width, real)
     h, new = np.zeros((m, BLOCKS_PER_ITEM), real), np.zeros((m, BLOCKS_PER_ITEM), real)
     for work in range(first, last):
         s, n0 = work // items, (work % items) * BLOCKS_PER_ITEM
         lanes = min(BLOCKS_PER_ITEM, blocks - n0)
         b, start, end = bounds[s]
         read_state(h0, s, m, blocks, n0, lanes, h)
-        for t0 in range(start, end, WIDTH // lanes):
-            steps = min(WIDTH // lanes, end - t0)
+        for t0 in range(start, end, width // lanes):
+            steps = min(width // lanes, end - t0)
             gather(g, gs, b, t0, n0, 0, steps, lanes, columns, f)
             gather(v, vs, b, t0, n0, 0, steps, lanes, 1, value)
             if hard:
@@ -106,22 +107,23 @@ def bdlru_backward(first, last, code, sizes, bounds, kinds, strides, tensors):
     dg, dv = array_at(dg, stored), array_at(dv, stored)
     h0, dfinal, dh0 = array_at(h0, carried), array_at(dfinal, carried), array_at(dh0, carried)
     length, blocks, m, columns = sizes
+    width = min(WIDTH, BLOCKS_PER_ITEM * max(length, 1))
     gated = columns == m + 1
     items = (blocks + BLOCKS_PER_ITEM - 1) // BLOCKS_PER_ITEM
     hard, code = code >= HARD, code % HARD
-    f, raw = np.zeros((m * columns, WIDTH), real), np.zeros((m * columns, WIDTH), real)
-    flat = np.zeros(BLOCKS_PER_ITEM + 2 * m * (WIDTH + BLOCKS_PER_ITEM), real)
-    lines = flat[BLOCKS_PER_ITEM:].reshape((2 * m, WIDTH + BLOCKS_PER_ITEM))
-    place, sign = np.zeros((m, WIDTH), np.int32), np.ones((m, WIDTH), real)
-    value, inverse = np.zeros((m, WIDTH), real), np.zeros((m, WIDTH), real)
-    past, h, r = np.zeros((m, WIDTH), real), np.zeros((m, WIDTH), real), np.zeros((m, WIDTH), real)
-    shift, scale = np.zeros((m, WIDTH), real), np.zeros((m, WIDTH), real)
-    df, ds, edge = np.zeros(WIDTH, real), np.zeros(WIDTH, real), np.zeros(m, np.bool_)
+    f, raw = np.zeros((m * columns, width), real), np.zeros((m * columns, width), real)
+    flat = np.zeros(BLOCKS_PER_ITEM + 2 * m * (width + BLOCKS_PER_ITEM), real)
+    lines = flat[BLOCKS_PER_ITEM:].reshape((2 * m, width + BLOCKS_PER_ITEM))
+    place, sign = np.zeros((m, width), np.int32), np.ones((m, width), real)
+    value, inverse = np.zeros((m, width), real), np.zeros((m, width), real)
+    past, h, r = np.zeros((m, width), real), np.zeros((m, width), real), np.zeros((m, width), real)
+    shift, scale = np.zeros((m, width), real), np.zeros((m, width), real)
+    df, ds, edge = np.zeros(width, real), np.zeros(width, real), np.zeros(m, np.bool_)
     adjoint, carry = np.zeros((m, BLOCKS_PER_ITEM), real), np.zeros((m, BLOCKS_PER_ITEM), real)
     for work in range(first, last):
         s, n0 = work // items, (work % items) * BLOCKS_PER_ITEM
         lanes = min(BLOCKS_PER_ITEM, blocks - n0)
-        tile = WIDTH // lanes
+        tile = width // lanes
         b, start, end = bounds[s]
         read_state(dfinal, s, m, blocks, n0, lanes, carry)
         for t0 in range(start + (end - start - 1) // tile * tile, start - 1, -tile):
@@ -185,26 +187,27 @@ def hlru_forward(first, last, code, sizes, bounds, kinds, strides, tensors):
     g, v, states = array_at(g, stored), array_at(v, stored), array_at(states, stored)
     h0, final = array_at(h0, carried), array_at(final, carried)
     length, channels, m, columns = sizes
+    width = min(WIDTH, BLOCKS_PER_ITEM * max(length, 1))
     items = (channels + BLOCKS_PER_ITEM - 1) // BLOCKS_PER_ITEM
     hard, code = code >= HARD, code % HARD
-    f, raw = np.zeros((columns, WIDTH), real), np.zeros((columns, WIDTH), real)
-    flat = np.zeros(m * BLOCKS_PER_ITEM + 2 * WIDTH, real)
-    lines = flat[m * BLOCKS_PER_ITEM :].reshape((2, WIDTH))
+    f, raw = np.zeros((columns, width), real), np.zeros((columns, width), real)
+    flat = np.zeros(m * BLOCKS_PER_ITEM + 2 * width, real)
+    lines = flat[m * BLOCKS_PER_ITEM :].reshape((2, width))
     out, value = lines[:1], lines[1:]
     place, sign, inverse = (
-        np.zeros((1, WIDTH), np.int32),
-        np.ones((1, WIDTH), real),
-        np.zeros((1, WIDTH), real),
+        np.zeros((1, width), np.int32),
+        np.ones((1, width), real),
+        np.zeros((1, width), real),
     )
-    shift, scale = np.zeros(WIDTH, real), np.zeros(WIDTH, real)
+    shift, scale = np.zeros(width, real), np.zeros(width, real)
     window, new = np.zeros((m, BLOCKS_PER_ITEM), real), np.zeros(BLOCKS_PER_ITEM, real)
     for work in range(first, last):
         s, n0 = work // items, (work % items) * BLOCKS_PER_ITEM
         lanes = min(BLOCKS_PER_ITEM, channels - n0)
         b, start, end = bounds[s]
         read_state(h0, s, m, channels, n0, lanes, window)
-        for t0 in range(start, end, WIDTH // lanes):
-            steps = min(WIDTH // lanes, end - t0)
+        for t0 in range(start, end, width // lanes):
+            steps = min(width // lanes, end - t0)
             gather(g, gs, b, t0, n0, 0, steps, lanes, 1, f)
             gather(v, vs, b, t0, n0, 0, steps, lanes, 1, value)
             if hard:
@@ -252,21 +255,22 @@ def hlru_backward(first, last, code, sizes, bounds, kinds, strides, tensors):
     dg, dv = array_at(dg, stored), array_at(dv, stored)
     h0, dfinal, dh0 = array_at(h0, carried), array_at(dfinal, carried), array_at(dh0, carried)
     length, channels, m, columns = sizes
+    width = min(WIDTH, BLOCKS_PER_ITEM * max(length, 1))
     items = (channels + BLOCKS_PER_ITEM - 1) // BLOCKS_PER_ITEM
     hard, code = code >= HARD, code % HARD
-    f, raw = np.zeros((columns, WIDTH), real), np.zeros((columns, WIDTH), real)
-    flat = np.zeros(m * BLOCKS_PER_ITEM + 2 * WIDTH, real)
-    lines = flat[m * BLOCKS_PER_ITEM :].reshape((2, WIDTH))
-    place, sign = np.zeros((1, WIDTH), np.int32), np.ones((1, WIDTH), real)
-    past, h = np.zeros((m, WIDTH), real), np.zeros(WIDTH, real)
-    value, r, inverse = np.zeros((1, WIDTH), real), np.zeros((1, WIDTH), real), np.zeros((1, WIDTH), real)
-    shift, scale = np.zeros(WIDTH, real), np.zeros(WIDTH, real)
-    df, ds = np.zeros(WIDTH, real), np.zeros(WIDTH, real)
+    f, raw = np.zeros((columns, width), real), np.zeros((columns, width), real)
+    flat = np.zeros(m * BLOCKS_PER_ITEM + 2 * width, real)
+    lines = flat[m * BLOCKS_PER_ITEM :].reshape((2, width))
+    place, sign = np.zeros((1, width), np.int32), np.ones((1, width), real)
+    past, h = np.zeros((m, width), real), np.zeros(width, real)
+    value, r, inverse = np.zeros((1, width), real), np.zeros((1, width), real), np.zeros((1, width), real)
+    shift, scale = np.zeros(width, real), np.zeros(width, real)
+    df, ds = np.zeros(width, real), np.zeros(width, real)
     carry = np.zeros((m + 1, BLOCKS_PER_ITEM), real)
     for work in range(first, last):
         s, n0 = work // items, (work % items) * BLOCKS_PER_ITEM
         lanes = min(BLOCKS_PER_ITEM, channels - n0)
-        tile = WIDTH // lanes
+        tile = width // lanes
         b, start, end = bounds[s]
         read_state(dfinal, s, m, channels, n0, lanes, carry)
         for t0 in range(start + (end - start - 1) // tile * tile, start - 1, -tile):
@@ -291,7 +295,7 @@ def hlru_backward(first, last, code, sizes, bounds, kinds, strides, tensors):
                     scale,
                     least,
                     -lanes,
-                    WIDTH,
+                    width,
                     lanes,
                     ds,
                     place[0],
