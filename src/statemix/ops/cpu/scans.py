@@ -26,6 +26,7 @@ from statemix.ops.cpu.tiles import (
     scale_adjoint,
     scatter,
     spread_adjoint,
+    spread_window,
     write_state,
 )  # fmt: skip
 
@@ -310,13 +311,7 @@ def hlru_backward(first, last, code, sizes, bounds, kinds, strides, tensors):
                     finite, f, inverse, place, sign, flat, lines, -lanes, r, carry[:m], lanes, steps
                 )
             else:
-                for t in range(steps - 1, -1, -1):
-                    at = t * lanes
-                    scale_adjoint(r[0], inverse[0], carry[0], at, lanes)
-                    for i in range(m):
-                        for n in range(lanes):
-                            carry[i, n] = carry[i + 1, n]
-                    spread_adjoint(f, 0, at, r[0, at : at + lanes], carry[:m], lanes)
+                spread_window(f, inverse[0], r[0], carry, lanes, steps)
             for j in range(columns):
                 u = past[j] if j < m else value[0]
                 if edge:

@@ -148,6 +148,19 @@ def spread_adjoint(f, first, at, r, adjoint, lanes):
 
 
 @compiled
+def spread_window(f, inverse, r, carry, lanes, steps):
+    """`scale_adjoint` and `spread_adjoint` at every step of a tile of H-LRU, from the last to the first."""
+    m = carry.shape[0] - 1
+    for t in range(steps - 1, -1, -1):
+        at = t * lanes
+        scale_adjoint(r, inverse, carry[0], at, lanes)
+        for i in range(m):
+            for n in range(lanes):
+                carry[i, n] = carry[i + 1, n]
+        spread_adjoint(f, 0, at, r[at : at + lanes], carry[:m], lanes)
+
+
+@compiled
 def contract_line(f, u, value, inverse, gated, size, out):
     """`contract` for a whole line of steps whose past is known (the reverse pass): f is one row's lines."""
     m = u.shape[0]
