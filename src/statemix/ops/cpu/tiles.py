@@ -15,8 +15,8 @@ from statemix.ops.cpu.numbers import compiled, load, store
 BLOCKS_PER_ITEM = 64
 """Most blocks that a work item owns."""
 
-WIDTH = 256
-"""Numbers in a line of scratch."""
+WIDTH = 512
+"""Most numbers in a line of scratch."""
 
 EVERYTHING = 1 << 48
 """More numbers than any tensor has: the kernels stay inside by sizes and strides."""
@@ -145,6 +145,19 @@ def spread_adjoint(f, first, at, r, adjoint, lanes):
         a, target = f[first + j, at : at + lanes], adjoint[j]
         for n in range(lanes):
             target[n] += a[n] * r[n]
+
+
+@compiled
+def spread_window(f, inverse, r, carry, lanes, steps):
+    """`scale_adjoint` and `spread_adjoint` at every step of a tile of H-LRU, from the last to the first."""
+    m = carry.shape[0] - 1
+    for t in range(steps - 1, -1, -1):
+        at = t * lanes
+        scale_adjoint(r, inverse, carry[0], at, lanes)
+        for i in range(m):
+            for n in range(lanes):
+                carry[i, n] = carry[i + 1, n]
+        spread_adjoint(f, 0, at, r[at : at + lanes], carry[:m], lanes)
 
 
 @compiled
