@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +16,11 @@ from statemix.tasks import IGNORED, Automaton
 TIE = 1e-4
 """Weights that differ by less may change places when a product of matrices is rounded otherwise."""
 
-GROWTH, FEW = 4, 16
-"""A block is enumerated that makes at most so many pairs of every pair, or so many in all."""
+GROWTH, FEW_STEPS = 4, 2**12
+"""A block is enumerated that alone makes at most so many pairs of every pair, or takes so many steps in all."""
 
-WARM_UP = 16
-"""Steps before contents are averaged."""
+WARM_UP, AVERAGED = 16, 48
+"""Steps before contents are averaged, and steps over which they are."""
 
 Place = tuple[int, int]
 """A layer and a block (or channel of an H-LRU) of it."""
@@ -59,11 +60,12 @@ class Enumeration:
     """A model (changed in place) and how far it has been read.
 
     graph: the automaton that the next layer reads. x: what comes into that layer, [I, D]; codes: which of them comes
-    with a step, int64 [states of the graph, symbols]. states: the given automaton's, for each state of the graph.
+    with a step, int64 [states of the graph, symbols]. states: the given automaton's, for each state of the graph. rest:
+    where blocks are put at rest: 0 at their mean contents over the words, n at those of word n - 1.
     """
 
-    def __init__(self, model: Any, automaton: Automaton, most: int, words: Tensor) -> None:
-        self.model, self.automaton, self.most, self.words = model, automaton, most, words
+    def __init__(self, model: Any, automaton: Automaton, most: int, words: Tensor, rest: int = 0) -> None:
+        self.model, self.automaton, self.most, self.words, self.rest = model, automaton, most, words, rest
         count, symbols = automaton.table.shape
         self.device = model.head.weight.device
         self.x = model.embedding(torch.arange(symbols, device=self.device))
@@ -96,15 +98,12 @@ class Enumeration:
         """Enumerate one layer, some of its blocks put at rest, and go on behind it."""
         block = self.model.layers[layer]
         maps = read_maps(block, self.x)
-        everything = self._reach(maps, torch.arange(len(maps.initial))) if maps.gaps.min() >= TIE else None
-        if everything is not None and everything.complete:
-            kept, found = set(range(len(maps.initial))), everything
-        else:
-            kept = self._choose(maps)
-            resting = sorted(set(range(len(maps.initial))) - kept)
-            set_at_rest(block.mixer, resting, self._mean_contents(layer))
+        everything = set(range(len(maps.initial)))
+        kept = self._choose(maps)
+        if resting := sorted(everything - kept):
+            set_at_rest(block.mixer, resting, self._rest_contents(layer))
             maps = read_maps(block, self.x)
-            found = self._reach(maps, torch.arange(len(maps.initial)))
+        found = self._reach(maps, torch.tensor(sorted(everything)))
         before = self.states[found.states]
         for n in range(len(maps.initial)):
             self.blocks.append(self._describe((layer, n), maps, found, before, n not in kept))
@@ -123,26 +122,28 @@ class Enumeration:
 
     def _choose(self, maps: HardMaps) -> set[int]:
         """The blocks that make few pairs alone and not too many together, those with the fewest first."""
-        most = max(FEW, GROWTH * len(self.graph.table))
-        sizes = {}
+        states, symbols = self.graph.table.shape
+        most, sizes = max(GROWTH * states, FEW_STEPS // symbols), {}
         for n in (maps.gaps >= TIE).nonzero()[:, 0].tolist():
             alone = self._reach(maps, torch.tensor([n]), most)
             if alone.complete:
                 sizes[n] = len(alone)
-        kept = sorted(sizes, key=lambda n: sizes[n])
-        while kept and not self._reach(maps, torch.tensor(kept)).complete:
-            kept.pop()
-        return set(kept)
+        order = sorted(sizes, key=lambda n: sizes[n])
+        tries = range(len(order), 0, -1)
+        fits = bisect.bisect_left(tries, True, key=lambda count: self._fits(maps, order[:count]))
+        return set(order[: tries[fits]] if fits < len(tries) else ())
 
-    def _mean_contents(self, layer: int) -> Tensor:
-        """The mean contents of a layer's blocks [N, m] while the model reads the words."""
-        states, total = None, None
-        for t, tokens in enumerate(self.words.T.to(self.device)):
+    def _fits(self, maps: HardMaps, blocks: list[int]) -> bool:
+        return self._reach(maps, torch.tensor(blocks)).complete
+
+    def _rest_contents(self, layer: int) -> Tensor:
+        """Contents of a layer's blocks [N, m] while the model reads the words: their mean, or those of one word."""
+        states, total = None, torch.zeros((), device=self.device)
+        for t, tokens in enumerate(self.words.T[: WARM_UP + AVERAGED].to(self.device)):
             _, states = self.model.step(tokens, states)
             if t >= WARM_UP:
-                mean = states[layer].mean(0)
-                total = mean if total is None else total + mean
-        return total / (self.words.shape[1] - WARM_UP)  # type: ignore[operator, return-value]
+                total = total + states[layer].mean(0)
+        return total / AVERAGED if self.rest == 0 else states[layer][self.rest - 1]  # type: ignore[index]
 
     def _describe(
         self, place: Place, maps: HardMaps, found: Reachable, states: Tensor, at_rest: bool

@@ -14,8 +14,11 @@ from statemix.analysis.hard_layers import check_hard
 from statemix.analysis.reachable import live_states
 from statemix.tasks import IGNORED, Automaton
 
-WORDS, WORD_LENGTH = 128, 256
+WORDS, WORD_LENGTH = 64, 128
 """Random words that are read, and their length."""
+
+ATTEMPTS = 4
+"""Contents at which blocks are put at rest, one after another, until the copy is right."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +26,9 @@ class Proof:
     """The outcome of an enumeration.
 
     model: what was enumerated: a copy of the model, some blocks of it at rest. at_rest: these blocks, which have too
-    many contents and were held at their mean. pairs: reachable pairs of the automaton's state and the contents of all
-    layers; None if there are more than the bound. proved: whether `model` gives the automaton's answer for every pair
-    and symbol, and so to words of every length. counterexample: a word on which it does not; the shortest, unless
+    many contents and were held at constant ones. pairs: reachable pairs of the automaton's state and the contents of
+    all layers; None if there are more than the bound. proved: whether `model` gives the automaton's answer for every
+    pair and symbol, and so to words of every length. counterexample: a word on which it does not; the shortest, unless
     `sampled`: then the model as it was given errs on it. lead: how far the logit of the right answer is ahead at least.
     tested: answers of the model as it was given to random words. blocks: the readings. table: int64 [pairs, symbols],
     the learned machine: the next pair. answers: int64 [pairs, symbols].
@@ -58,7 +61,7 @@ def prove(model: nn.Module, automaton: Automaton, *, max_pairs: int = 10_000) ->
     With hard rows every channel holds one of finitely many numbers, and what a token does is a function of the token
     and of the layers before. The search goes layer by layer: the pairs of one layer are the states of the automaton
     that the next one reads. A block that makes more than a few pairs of each (one that forgets, as a rule) is put at
-    rest in a copy of the model, at its mean contents; the proof is then one about this copy.
+    rest in a copy of the model, at its mean contents or at those of a random word; the proof is then about this copy.
 
     Args:
         model: A LanguageModel whose layers are BDLRU or HLRU with hard=True, on any device.
@@ -85,15 +88,18 @@ def prove(model: nn.Module, automaton: Automaton, *, max_pairs: int = 10_000) ->
         raise ValueError(f"max_pairs: got {max_pairs}, expected at least 1")
     words = random_words(automaton, WORDS, WORD_LENGTH)
     wrong, tested = _sampled_error(model, automaton, words)
-    search = Enumeration(copy.deepcopy(model).eval(), automaton, max_pairs, words)
-    found, answers, leads = search.run()
-    wrong_pairs = (leads <= 0).flatten().nonzero()[:, 0]
+    for rest in range(ATTEMPTS):
+        search = Enumeration(copy.deepcopy(model).eval(), automaton, max_pairs, words, rest)
+        found, answers, leads = search.run()
+        wrong_steps = (leads <= 0).flatten().nonzero()[:, 0]
+        if not search.at_rest or not found.complete or not len(wrong_steps) or wrong is not None:
+            break
     counterexample, sampled = wrong, wrong is not None
-    if len(wrong_pairs) and not (sampled and search.at_rest):
-        pair, symbol = divmod(int(wrong_pairs[0]), leads.shape[1])
+    if len(wrong_steps) and not (sampled and search.at_rest):
+        pair, symbol = divmod(int(wrong_steps[0]), leads.shape[1])
         counterexample, sampled = (*found.word(pair), symbol), False
     return Proof(
-        search.model, len(found) if found.complete else None, found.complete and not len(wrong_pairs), counterexample,
+        search.model, len(found) if found.complete else None, found.complete and not len(wrong_steps), counterexample,
         sampled, float(leads.min()), tested, tuple(search.blocks), tuple(search.at_rest), found.table, answers,
     )  # fmt: skip
 

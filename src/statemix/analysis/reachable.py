@@ -10,7 +10,7 @@ from torch import Tensor
 
 from statemix.tasks import IGNORED, Automaton
 
-EDGES = 2**16
+EDGES = 2**12
 """Steps that are taken at once, about."""
 
 Step = Callable[[Tensor, Tensor, Tensor], Tensor]
