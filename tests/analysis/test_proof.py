@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import doctest
 from itertools import product
 
 import pytest
 import torch
 from torch import nn
 
-from statemix.analysis import prove
+from statemix.analysis import proof, prove
 from statemix.analysis.enumeration import Enumeration
 from statemix.analysis.hard_layers import read_maps, set_at_rest
 from statemix.analysis.proof import random_words
@@ -66,15 +67,15 @@ def test_blocks_at_rest_keep_their_contents(kind, selective, normalization):
 
 
 def test_an_exact_model_is_proved():
-    proof = prove(group_model(S3, 3), S3)
-    assert proof.equal and proof.proved and proof.at_rest == () and proof.pairs == 6 and proof.lead > 1
-    assert proof.counterexample is None and proof.tested == 64 * 128
+    found = prove(group_model(S3, 3), S3)
+    assert found.equal and found.proved and found.at_rest == () and found.pairs == 6 and found.lead > 1
+    assert found.counterexample is None and found.tested == 64 * 128
     state = torch.full((6,), -1)
     state[0] = S3.start
     for pair, symbol in product(range(6), range(2)):
-        state[proof.table[pair, symbol]] = S3.table[state[pair], symbol]
-    assert torch.equal(state[proof.table], S3.table[state]) and torch.equal(proof.answers, S3.table[state])
-    block = proof.blocks[0]
+        state[found.table[pair, symbol]] = S3.table[state[pair], symbol]
+    assert torch.equal(state[found.table], S3.table[state]) and torch.equal(found.answers, S3.table[state])
+    block = found.blocks[0]
     assert block.contents == 6 and len(set(block.classes)) == 6 and not block.at_rest
     assert [block.rows(symbol) for symbol in range(2)] == ["2 1 3", "2 3 1"]
 
@@ -83,13 +84,13 @@ def test_blocks_that_forget_are_put_at_rest_in_a_copy():
     whole = get_task("permutation", n=3).automaton()
     model = group_model(whole, 3, blocks=12, seed=1)
     before = {name: one.clone() for name, one in model.state_dict().items()}
-    proof = prove(model, whole)
-    assert proof.proved and proof.equal is None and proof.at_rest and (0, 0) not in proof.at_rest
+    found = prove(model, whole)
+    assert found.proved and found.equal is None and found.at_rest and (0, 0) not in found.at_rest
     assert all(torch.equal(one, before[name]) for name, one in model.state_dict().items())
     words = random_words(whole, 20, 300, seed=9)
-    assert torch.equal(proof.model(words)[0].argmax(-1), whole.answers(words))
-    for one in proof.blocks:
-        assert one.at_rest == (one.place in proof.at_rest) and (one.contents == 1 or not one.at_rest)
+    assert torch.equal(found.model(words)[0].argmax(-1), whole.answers(words))
+    for one in found.blocks:
+        assert one.at_rest == (one.place in found.at_rest) and (one.contents == 1 or not one.at_rest)
 
 
 @pytest.mark.parametrize("depth", [1, 2])
@@ -127,9 +128,9 @@ def test_the_shortest_word_is_found_on_which_a_model_errs():
     with torch.no_grad():  # one of six answers is never given
         model.head.bias[5] = -9.0
     for one, automaton in ((model, S3), (last_symbol(), PARITY)):
-        proof = prove(one, automaton)
-        assert proof.equal is False and not proof.proved and not proof.sampled
-        assert proof.counterexample == shortest_error(one, automaton)
+        found = prove(one, automaton)
+        assert found.equal is False and not found.proved and not found.sampled
+        assert found.counterexample == shortest_error(one, automaton)
 
 
 def test_a_random_word_refutes_what_cannot_be_enumerated():
@@ -137,19 +138,19 @@ def test_a_random_word_refutes_what_cannot_be_enumerated():
     model = group_model(whole, 3, blocks=12)
     with torch.no_grad():
         model.layers[0].mixer.readout_projection.weight.normal_()
-    proof = prove(model, whole)
-    assert proof.equal is False and proof.sampled and proof.at_rest
-    word = torch.tensor([proof.counterexample])
+    found = prove(model, whole)
+    assert found.equal is False and found.sampled and found.at_rest
+    word = torch.tensor([found.counterexample])
     assert model(word)[0][0, -1].argmax() != whole.answers(word)[0, -1]
 
 
 @pytest.mark.parametrize("depth", [1, 2])
 def test_channels_of_an_hlru(depth):
-    proof = prove(last_symbol(depth), LAST)
+    found = prove(last_symbol(depth), LAST)
     assert (
-        proof.equal and proof.lead > 1 and proof.blocks[0].rows(0) == "new 1" and len(proof.blocks) == depth
+        found.equal and found.lead > 1 and found.blocks[0].rows(0) == "new 1" and len(found.blocks) == depth
     )
-    assert ("layers before" in proof.blocks[-1].rows(0)) == (depth == 2)
+    assert ("layers before" in found.blocks[-1].rows(0)) == (depth == 2)
 
 
 def test_rows_that_rounding_could_change_are_put_at_rest():
@@ -157,9 +158,9 @@ def test_rows_that_rounding_could_change_are_put_at_rest():
     with torch.no_grad():  # the first row of block 1: two equal weights
         gates = model.layers[0].mixer.gates
         gates.weight.view(4, 2, 3, -1)[:, 1, 0] = 0
-    proof = prove(model, S3)
-    assert (0, 1) in proof.at_rest and proof.proved
-    assert min(one.gap for one in proof.blocks) > 1e-4
+    found = prove(model, S3)
+    assert (0, 1) in found.at_rest and found.proved
+    assert min(one.gap for one in found.blocks) > 1e-4
 
 
 def test_words_stop_where_no_answer_is_to_come():
@@ -167,9 +168,9 @@ def test_words_stop_where_no_answer_is_to_come():
     automaton = get_task("modular_arithmetic", modulus=2).automaton()
     torch.manual_seed(0)
     layer = {"block_size": 1, "num_blocks": 1, "hard": True, "learned_initial_state": True}
-    proof = prove(LanguageModel(6, 8, lambda dim: BDLRU(dim, **layer), depth=1), automaton)
-    assert proof.pairs is not None and proof.equal is False
-    assert ((proof.table < 0) <= (proof.answers == IGNORED)).all() and (proof.table < 0).any()
+    found = prove(LanguageModel(6, 8, lambda dim: BDLRU(dim, **layer), depth=1), automaton)
+    assert found.pairs is not None and found.equal is False
+    assert ((found.table < 0) <= (found.answers == IGNORED)).all() and (found.table < 0).any()
     words = random_words(automaton, 50, 20)
     assert (automaton.trace(words) != automaton.states.index("wrong")).all()
 
@@ -191,5 +192,10 @@ def test_bad_input():
 
 
 def test_too_many_pairs():
-    proof = prove(group_model(S3, 3), S3, max_pairs=5)
-    assert proof.pairs is None and not proof.proved and proof.equal is None and proof.counterexample is None
+    found = prove(group_model(S3, 3), S3, max_pairs=5)
+    assert found.pairs is None and not found.proved and found.equal is None and found.counterexample is None
+
+
+def test_the_example_runs():
+    failed, tried = doctest.testmod(proof, extraglobs={"LanguageModel": LanguageModel, "BDLRU": BDLRU})
+    assert tried and not failed

@@ -41,7 +41,7 @@ def test_a_run_is_proved(statemix, tmp_path):
     assert task.code == 0 and task.out == done.out
 
     wrong = statemix(["automaton", "run", "--max-pairs", "1"])
-    assert wrong.code == 1 and "more than max_pairs = 1 pairs of states can be reached" in wrong.err
+    assert wrong.code == 1 and "more than max_pairs = 1 pairs of states, nothing is proved" in wrong.err
     (tmp_path / "other.toml").write_text(PARITY.replace('1 = "even"', '1 = "odd"'))
     other = statemix("automaton run --file other.toml")
     assert (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from statemix.tasks import TASKS, Automaton, get_task
+from statemix.tasks import TASKS, Automaton, automata, block_size, get_task
 from statemix.tasks.automata import cycle_notation, images
 
 PARITY = {"even": {"0": "even", "1": "odd"}, "odd": {"0": "odd", "1": "even"}}
@@ -138,3 +139,9 @@ def test_files_that_are_none(tmp_path: Path) -> None:
             get_task("automaton", file=str(tmp_path / name))
     with pytest.raises(FileNotFoundError):
         get_task("automaton", file=str(tmp_path / "none.toml"))
+
+
+@pytest.mark.parametrize("module", [automata, block_size])
+def test_the_examples_run(module: Any) -> None:
+    failed, tried = doctest.testmod(module, extraglobs={"torch": torch})
+    assert tried and not failed

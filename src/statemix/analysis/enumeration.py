@@ -32,15 +32,16 @@ class BlockReading:
 
     place: its layer and number. at_rest: whether it was put at rest. contents: how many different contents it has; None
     where the pairs were not enumerated. classes: for each state of the automaton the number of the contents that go
-    with it, -1 for a state never entered; None where the state does not determine them. gap: how far the largest weight
-    of a row is from the next at least. source, sign: the rows for every symbol [symbols, m] in the first layer, the
-    channel copied (m: the new value) and its sign.
+    with it, -1 for a state never entered; None where the state does not determine them. determines: whether the
+    contents determine the state. gap: how far the largest weight of a row is from the next at least. source, sign: the
+    rows for every symbol [symbols, m] in the first layer, the channel copied (m: the new value) and its sign.
     """
 
     place: Place
     at_rest: bool
     contents: int | None
     classes: tuple[int, ...] | None
+    determines: bool
     gap: float
     source: Tensor | None
     sign: Tensor | None
@@ -148,14 +149,15 @@ class Enumeration:
     def _describe(
         self, place: Place, maps: HardMaps, found: Reachable, states: Tensor, at_rest: bool
     ) -> BlockReading:
-        n, contents, classes = place[1], None, None
+        n, contents, classes, determines = place[1], None, None, False
         if found.complete:
             distinct, number = torch.unique(found.contents[:, n], dim=0, return_inverse=True)
             contents = len(distinct)
             classes = _classes(states, number.cpu(), len(self.automaton.table))
+            determines = _classes(number.cpu(), states, contents) is not None
         first = place[0] == 0
         rows = (maps.source[:, n].cpu(), maps.sign[:, n].cpu()) if first else (None, None)
-        return BlockReading(place, at_rest, contents, classes, float(maps.gaps[n]), *rows)
+        return BlockReading(place, at_rest, contents, classes, determines, float(maps.gaps[n]), *rows)
 
     def _advance(self, block: Any, found: Reachable, states: Tensor) -> None:
         """The pairs become the graph, and the block's outputs the inputs of what follows."""
@@ -177,7 +179,7 @@ CHUNK = 2**14
 
 
 def _classes(states: Tensor, number: Tensor, count: int) -> tuple[int, ...] | None:
-    """For each of `count` states the one number that goes with it, -1 if there is none; None if there are several."""
+    """For each of `count` states (or other numbers) the one that goes with it, -1 if none does; None if several do."""
     least = torch.full((count,), len(number)).scatter_reduce(0, states, number, "amin")
     most = torch.full((count,), -1).scatter_reduce(0, states, number, "amax")
     if bool(((least != most) & (most >= 0)).any()):

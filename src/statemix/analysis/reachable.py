@@ -1,4 +1,4 @@
-"""Which pairs of an automaton's state and a layer's state can be reached: a search in breadth."""
+"""Which pairs of an automaton's state and a layer's state words lead to: a search in breadth."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Step = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Reachable:
-    """The pairs that can be reached, in the order of the shortest words that lead to them.
+    """The pairs that words lead to, in the order of the shortest words that lead to them.
 
     states: int64 [pairs], the automaton's. contents: [pairs, n, m], the layer's. table: int64 [pairs, symbols], the
     next pair; -1 where none was looked for. parents: (pair, symbol) that led to each. complete: whether these are all.

@@ -59,45 +59,47 @@ def automaton(
         raise Failure(f"{run}: {_failure(proof, given, max_pairs)}")
 
 
+def _telling(proof: Proof) -> list[BlockReading]:
+    """The blocks whose contents say something of the state; where there are none, all that move."""
+    moving = [one for one in proof.blocks if not one.at_rest]
+    return [one for one in moving if one.determines or one.classes is not None] or moving
+
+
 def _blocks(proof: Proof, given: Automaton) -> Table:
-    """The blocks that move, with their maps."""
+    """What the blocks hold, with their maps."""
     symbols = given.symbols[:SHOWN]
     columns = [
         Column("layer.block"),
         Column("contents", number=True),
-        Column("is a function of"),
+        Column("holds"),
         Column("gap", number=True),
     ]
-    table = Table(
-        "what each block does: the channel that each channel copies", [*columns, *map(Column, symbols)]
-    )
-    for one in proof.blocks:
-        if not one.at_rest:
-            maps = [one.rows(symbol) for symbol in range(len(symbols))]
-            count = "-" if one.contents is None else str(one.contents)
-            table.add_row("{}.{}".format(*one.place), count, _role(one), f"{one.gap:.2g}", *maps)
+    table = Table("what blocks do: the channel that each channel copies", [*columns, *map(Column, symbols)])
+    for one in _telling(proof):
+        maps = [one.rows(symbol) for symbol in range(len(symbols))]
+        count = "-" if one.contents is None else str(one.contents)
+        table.add_row("{}.{}".format(*one.place), count, _holds(one), f"{one.gap:.2g}", *maps)
     return table
 
 
-def _role(one: BlockReading) -> str:
-    """What a block's contents are a function of."""
+def _holds(one: BlockReading) -> str:
+    """What a block's contents say of the automaton's state."""
     if one.contents == 1:
         return "nothing: constant"
+    if one.determines:
+        return "the state" if one.classes is not None else "the state and more"
     if one.classes is None:
-        return "state and word"
-    entered = [number for number in one.classes if number >= 0]
-    if len(set(entered)) == len(entered):
-        return "the state, one to one"
-    return f"the state, {len(set(entered))} classes"
+        return "no function of the state"
+    return f"which of {len(set(one.classes) - {-1})} classes of states"
 
 
 def _sentences(proof: Proof) -> list[str]:
     """The outcome in words."""
-    lines = []
+    lines, total = [], len(proof.blocks)
+    if rest := total - len(_telling(proof)) - len(proof.at_rest):
+        lines.append(f"{rest} of {total} blocks hold no function of the state")
     if proof.at_rest:
-        lines.append(
-            f"{len(proof.at_rest)} of {len(proof.blocks)} blocks are at rest: they have too many contents"
-        )
+        lines.append(f"{len(proof.at_rest)} of {total} blocks have too many contents and are at rest")
     if proof.pairs is not None:
         steps = int((proof.table >= 0).sum())
         lines.append(
@@ -113,7 +115,7 @@ def _sentences(proof: Proof) -> list[str]:
 
 def _failure(proof: Proof, given: Automaton, most: int) -> str:
     if proof.counterexample is None:
-        return f"more than max_pairs = {most} pairs of states can be reached, nothing is proved"
+        return f"more than max_pairs = {most} pairs of states, nothing is proved"
     word = " ".join(given.symbols[symbol] for symbol in proof.counterexample)
     found = "a random word" if proof.sampled else "the shortest such word"
     what = "the model with blocks at rest" if proof.at_rest and not proof.sampled else "the model"
@@ -125,6 +127,7 @@ def _content(proof: Proof, given: Automaton) -> dict[str, Any]:
     blocks = [
         {
             "layer": one.place[0], "block": one.place[1], "at_rest": one.at_rest, "contents": one.contents,
+            "determines": one.determines,
             "classes": None if one.classes is None else list(one.classes), "gap": one.gap,
             "maps": {name: one.rows(symbol) for symbol, name in enumerate(given.symbols)},
         }

@@ -22,7 +22,7 @@ class BlockSize(NamedTuple):
 
 
 def smallest_block(automaton: Automaton, *, signed: bool = False) -> BlockSize:
-    r"""The smallest block size m that can follow an automaton at every length, whatever the number of blocks.
+    r"""The smallest block size m with which one layer of any number of blocks can follow an automaton at every length.
 
     The elements of one layer's transition monoid that undo one another form groups that divide a product of symmetric
     groups $S_m$, one a block; with signed gates of the signed permutations $B_m$ of m things. A group G therefore
