@@ -17,7 +17,7 @@ TIE = 1e-4
 """Weights that differ by less may change places when a product of matrices is rounded otherwise."""
 
 GROWTH, FEW_STEPS = 4, 2**12
-"""A block is enumerated that alone makes at most so many pairs of every pair, or takes so many steps in all."""
+"""Channels are enumerated that alone make at most so many pairs of every pair, or take so many steps in all."""
 
 WARM_UP, AVERAGED = 16, 48
 """Steps before contents are averaged, and steps over which they are."""
@@ -30,15 +30,16 @@ Place = tuple[int, int]
 class BlockReading:
     """What one block does.
 
-    place: its layer and number. at_rest: whether it was put at rest. contents: how many different contents it has; None
-    where the pairs were not enumerated. classes: for each state of the automaton the number of the contents that go
-    with it, -1 for a state never entered; None where the state does not determine them. determines: whether the
-    contents determine the state. gap: how far the largest weight of a row is from the next at least. source, sign: the
-    rows for every symbol [symbols, m] in the first layer, the channel copied (m: the new value) and its sign.
+    place: its layer and number. moving: which of its channels were not put at rest, bool [m]; the rest is about these.
+    contents: how many different contents they have; None where the pairs were not enumerated. classes: for each state
+    of the automaton the number of the contents that go with it, -1 for a state never entered; None where the state does
+    not determine them. determines: whether the contents determine the state. gap: how far the largest weight of a row
+    is from the next at least. source, sign: the rows for every symbol [symbols, m] in the first layer, the channel
+    copied (-1: the new value) and its sign.
     """
 
     place: Place
-    at_rest: bool
+    moving: Tensor
     contents: int | None
     classes: tuple[int, ...] | None
     determines: bool
@@ -47,13 +48,16 @@ class BlockReading:
     sign: Tensor | None
 
     def rows(self, symbol: int) -> str:
-        """The map of a symbol in words: the channel that each channel copies, from 1, or "new"."""
+        """The map of a symbol in words: the channel that each copies, from 1, "new", or "·" at rest."""
         if self.source is None or self.sign is None:
             return "as the layers before say"
-        m, words = self.source.shape[-1], []
-        for source, sign in zip(self.source[symbol].tolist(), self.sign[symbol].tolist(), strict=True):
-            name = "new" if source == m else str(source + 1)
-            words.append("0" if sign == 0 else f"-{name}" if sign < 0 else name)
+        words = []
+        for source, sign, moving in zip(
+            self.source[symbol].tolist(), self.sign[symbol].tolist(), self.moving.tolist(), strict=True
+        ):
+            name = "new" if source < 0 else str(source + 1)
+            word = "0" if sign == 0 else f"-{name}" if sign < 0 else name
+            words.append(word if moving else "·")
         return " ".join(words)
 
 
@@ -62,7 +66,7 @@ class Enumeration:
 
     graph: the automaton that the next layer reads. x: what comes into that layer, [I, D]; codes: which of them comes
     with a step, int64 [states of the graph, symbols]. states: the given automaton's, for each state of the graph. rest:
-    where blocks are put at rest: 0 at their mean contents over the words, n at those of word n - 1.
+    where channels are put at rest: 0 at their mean contents over the words, n at those of word n - 1.
     """
 
     def __init__(self, model: Any, automaton: Automaton, most: int, words: Tensor, rest: int = 0) -> None:
@@ -75,9 +79,9 @@ class Enumeration:
         self.blocks: list[BlockReading] = []
 
     @property
-    def at_rest(self) -> list[Place]:
-        """The blocks that were put at rest."""
-        return [one.place for one in self.blocks if one.at_rest]
+    def at_rest(self) -> int:
+        """How many channels were put at rest."""
+        return sum(int((~one.moving).sum()) for one in self.blocks)
 
     def run(self) -> tuple[Reachable, Tensor, Tensor]:
         """The pairs of all layers, the model's answers int64 [pairs, symbols], IGNORED where none is wanted, and how
@@ -96,46 +100,47 @@ class Enumeration:
         return found, answers.view(shape), ahead.masked_fill(none, torch.inf).view(shape)
 
     def _read(self, layer: int) -> Reachable:
-        """Enumerate one layer, some of its blocks put at rest, and go on behind it."""
+        """Enumerate one layer, some of its channels put at rest, and go on behind it."""
         block = self.model.layers[layer]
+        shape = block.mixer.initial_state(0).shape[1:]
         maps = read_maps(block, self.x)
-        everything = set(range(len(maps.initial)))
         kept = self._choose(maps)
-        if resting := sorted(everything - kept):
-            set_at_rest(block.mixer, resting, self._rest_contents(layer))
+        if not kept.all():
+            set_at_rest(block.mixer, ~kept.view(shape), self._rest_contents(layer))
             maps = read_maps(block, self.x)
-        found = self._reach(maps, torch.tensor(sorted(everything)))
+        found = self._reach(maps, torch.ones_like(kept))
         before = self.states[found.states]
-        for n in range(len(maps.initial)):
-            self.blocks.append(self._describe((layer, n), maps, found, before, n not in kept))
+        for n, moving in enumerate(kept.view(shape)):
+            self.blocks.append(self._describe((layer, n), maps, found, before, moving.cpu()))
         if found.complete:
-            self._advance(block, found, before)
+            self._advance(block, found, before, shape)
         return found
 
-    def _reach(self, maps: HardMaps, blocks: Tensor, most: int | None = None) -> Reachable:
-        """The pairs of the graph's states and the contents of some blocks."""
-        blocks = blocks.to(self.device)
+    def _reach(self, maps: HardMaps, chosen: Tensor, most: int | None = None) -> Reachable:
+        """The pairs of the graph's states and the contents of the chosen channels (bool [C]), which need no others."""
+        channels = chosen.nonzero()[:, 0]
 
         def step(states: Tensor, contents: Tensor, symbols: Tensor) -> Tensor:
-            return maps.step(contents, self.codes[states, symbols], blocks)
+            return maps.step(contents, self.codes[states, symbols], channels)
 
-        return reach(self.graph, maps.initial[blocks], step, self.most if most is None else most)
+        return reach(self.graph, maps.initial[channels], step, self.most if most is None else most)
 
-    def _choose(self, maps: HardMaps) -> set[int]:
-        """The blocks that make few pairs alone and not too many together, those with the fewest first."""
+    def _choose(self, maps: HardMaps) -> Tensor:
+        """The channels to enumerate, bool [C]: sets that need no others, those with the fewest pairs first."""
         states, symbols = self.graph.table.shape
-        most, sizes = max(GROWTH * states, FEW_STEPS // symbols), {}
-        for n in (maps.gaps >= TIE).nonzero()[:, 0].tolist():
-            alone = self._reach(maps, torch.tensor([n]), most)
-            if alone.complete:
-                sizes[n] = len(alone)
-        order = sorted(sizes, key=lambda n: sizes[n])
-        tries = range(len(order), 0, -1)
-        fits = bisect.bisect_left(tries, True, key=lambda count: self._fits(maps, order[:count]))
-        return set(order[: tries[fits]] if fits < len(tries) else ())
+        most = max(GROWTH * states, FEW_STEPS // symbols)
+        sets, sizes = torch.unique(maps.needs, dim=0), []
+        sets = sets[~(sets & (maps.gaps < TIE)).any(1)]
+        for one in sets:
+            alone = self._reach(maps, one, most)
+            sizes.append(len(alone) if alone.complete else 0)
+        order = sorted((i for i, size in enumerate(sizes) if size), key=lambda i: sizes[i])
+        tries = range(len(order), -1, -1)
+        fits = bisect.bisect_left(tries, True, key=lambda count: self._fits(maps, sets[order[:count]]))
+        return sets[order[: tries[min(fits, len(order))]]].any(0)
 
-    def _fits(self, maps: HardMaps, blocks: list[int]) -> bool:
-        return self._reach(maps, torch.tensor(blocks)).complete
+    def _fits(self, maps: HardMaps, sets: Tensor) -> bool:
+        return not len(sets) or self._reach(maps, sets.any(0)).complete
 
     def _rest_contents(self, layer: int) -> Tensor:
         """Contents of a layer's blocks [N, m] while the model reads the words: their mean, or those of one word."""
@@ -147,25 +152,28 @@ class Enumeration:
         return total / AVERAGED if self.rest == 0 else states[layer][self.rest - 1]  # type: ignore[index]
 
     def _describe(
-        self, place: Place, maps: HardMaps, found: Reachable, states: Tensor, at_rest: bool
+        self, place: Place, maps: HardMaps, found: Reachable, states: Tensor, moving: Tensor
     ) -> BlockReading:
-        n, contents, classes, determines = place[1], None, None, False
+        m = len(moving)
+        own = slice(place[1] * m, (place[1] + 1) * m)
+        contents, classes, determines = None, None, False
         if found.complete:
-            distinct, number = torch.unique(found.contents[:, n], dim=0, return_inverse=True)
+            distinct, number = torch.unique(found.contents[:, own], dim=0, return_inverse=True)
             contents = len(distinct)
             classes = _classes(states, number.cpu(), len(self.automaton.table))
             determines = _classes(number.cpu(), states, contents) is not None
-        first = place[0] == 0
-        rows = (maps.source[:, n].cpu(), maps.sign[:, n].cpu()) if first else (None, None)
-        return BlockReading(place, at_rest, contents, classes, determines, float(maps.gaps[n]), *rows)
+        source, sign = maps.source[:, own].cpu(), maps.sign[:, own].cpu()
+        rows = (torch.where(source < 0, source, source - own.start), sign) if place[0] == 0 else (None, None)
+        return BlockReading(place, moving, contents, classes, determines, float(maps.gaps[own].min()), *rows)
 
-    def _advance(self, block: Any, found: Reachable, states: Tensor) -> None:
+    def _advance(self, block: Any, found: Reachable, states: Tensor, shape: tuple[int, ...]) -> None:
         """The pairs become the graph, and the block's outputs the inputs of what follows."""
         count, symbols = found.table.shape
         codes = self.codes[found.states.to(self.device)].flatten()
         pairs = torch.arange(count, device=self.device).repeat_interleave(symbols)
         parts = zip(codes.split(CHUNK), pairs.split(CHUNK), strict=True)
-        self.x = torch.cat([block.step(self.x[code], found.contents[pair])[0] for code, pair in parts])
+        state = found.contents.unflatten(1, shape)
+        self.x = torch.cat([block.step(self.x[code], state[pair])[0] for code, pair in parts])
         sink = torch.full((1, symbols), count)
         table = torch.cat((torch.where(found.table < 0, count, found.table), sink))
         outputs = torch.cat((self.automaton.outputs[states], torch.tensor([IGNORED])))

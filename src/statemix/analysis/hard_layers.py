@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,12 +35,13 @@ def check_hard(model: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class HardMaps:
-    r"""What each of I inputs does with the blocks of a hard layer: $h_i \leftarrow sign_i \cdot h_{source_i}$.
+    r"""What each of I inputs does with the C = N m channels of a layer: $h_i \leftarrow sign_i \cdot h_{source_i}$.
 
-    Source m stands for the value that the input brings; a sign of 0 for a row of zeros.
+    A source of -1 stands for the value that the input brings; a sign of 0 for a row of zeros.
 
-    source: int64 [I, N, m]. sign: [I, N, m]. values: [I, N, m]. initial: [N, m]. gaps: [N], how far the largest weight
-    of a block's rows is from the next at least.
+    source: int64 [I, C]. sign: [I, C]. values: [I, C]. initial: [C]. gaps: [C], how far the largest weight of a row is
+    from the next at least. needs: bool [C, C], the channels whose contents channel i (row) may come to hold, itself
+    among them.
     """
 
     source: Tensor
@@ -49,14 +49,16 @@ class HardMaps:
     values: Tensor
     initial: Tensor
     gaps: Tensor
+    needs: Tensor
 
-    def step(self, contents: Tensor, inputs: Tensor, blocks: Tensor | slice = slice(None)) -> Tensor:
-        """The contents of some blocks behind an input: [E, n, m] of contents [E, n, m], inputs int64 [E]."""
-        extended = torch.cat((contents, self.values[inputs][:, blocks]), dim=-1)
-        m, source = contents.shape[-1], self.source[inputs][:, blocks]
-        own = torch.arange(m, 2 * m, device=source.device)  # where a channel's own value stands
-        moved = extended.gather(-1, torch.where(source == m, own, source))
-        return moved * self.sign[inputs][:, blocks] + 0.0  # no negative zeros
+    def step(self, contents: Tensor, inputs: Tensor, channels: Tensor) -> Tensor:
+        """The contents of channels int64 [c], which need no others, behind inputs int64 [E]: [E, c] of [E, c]."""
+        place = torch.zeros(len(self.initial), dtype=torch.int64, device=channels.device)
+        place[channels] = torch.arange(len(channels), device=channels.device)
+        source = self.source[inputs][:, channels]
+        copied = contents.gather(1, place[source.clamp(min=0)])
+        moved = torch.where(source < 0, self.values[inputs][:, channels], copied)
+        return moved * self.sign[inputs][:, channels] + 0.0  # no negative zeros
 
 
 @torch.no_grad()
@@ -69,9 +71,23 @@ def read_maps(block: Any, x: Tensor) -> HardMaps:
     gaps = (two[..., 0] - two[..., 1]).amin(0)  # [N] or [N, m]
     source, sign = rows.abs().argmax(-1), rows.sum(-1).sign()
     initial = mixer.initial_state(1)[0] + 0.0
-    if isinstance(mixer, HLRU):
-        source, sign, values = _windows(source, sign, values, initial.shape[-1])
-    return HardMaps(source, sign, values.to(initial.dtype), initial, gaps.view(len(initial), -1).amin(1))
+    (blocks, m), window = initial.shape, isinstance(mixer, HLRU)
+    if window:
+        source, sign, values = _windows(source, sign, values, m)
+        gaps = gaps[:, None].expand(-1, m)
+    needs = torch.eye(m, dtype=torch.bool, device=x.device) | window | _one_hot(source, m)
+    for _ in range(m):
+        needs = (needs.float() @ needs.float()) > 0
+    first = m * torch.arange(blocks, device=x.device)[:, None]
+    source = torch.where(source == m, -1, source + first)
+    source, sign, values = (one.flatten(1) for one in (source, sign, values.to(initial.dtype)))
+    whole = torch.block_diag(*needs.float()) > 0
+    return HardMaps(source, sign, values, initial.flatten(), gaps.flatten(), whole)
+
+
+def _one_hot(source: Tensor, m: int) -> Tensor:
+    """Which channels [N, m, m] each channel copies for any input, of sources [I, N, m]."""
+    return torch.stack([(source == j).any(0) for j in range(m)], dim=-1)
 
 
 def _windows(source: Tensor, sign: Tensor, values: Tensor, m: int) -> tuple[Tensor, ...]:
@@ -84,21 +100,22 @@ def _windows(source: Tensor, sign: Tensor, values: Tensor, m: int) -> tuple[Tens
 
 
 @torch.no_grad()
-def set_at_rest(mixer: Any, blocks: Sequence[int], contents: Tensor) -> None:
-    """Let blocks (channels of an H-LRU) keep constant contents for ever, in place.
+def set_at_rest(mixer: Any, channels: Tensor, contents: Tensor) -> None:
+    """Let channels keep constant contents for ever, in place; of an H-LRU whole windows.
 
-    Their rows copy their own channel and read nothing of the input. contents: [N, m], where they stay; without a
-    learned initial state they stay at zero.
+    Their rows copy themselves and read nothing of the input. channels: bool [N, m]. contents: [N, m], where they stay;
+    without a learned initial state they stay at zero.
     """
-    chosen, columns = list(blocks), mixer._gate_layout[0]
+    columns = mixer._gate_layout[0]
+    itself = F.one_hot(torch.arange(columns - 1), columns)  # [row, column]
+    if isinstance(mixer, HLRU):
+        chosen, itself = channels[:, 0], itself[0].expand(len(channels), -1)
+        contents = contents.mean(-1, keepdim=True).expand_as(contents)
+    else:
+        chosen, itself = channels, itself.expand(len(channels), -1, -1)
     if mixer.selective:
         mixer.gates.weight.view(*mixer._gate_layout, -1)[:, chosen] = 0.0
     gates = mixer.gates.bias.view(*mixer._gate_layout) if mixer.selective else mixer.free_gates
-    gates[:, chosen] = 0.0
-    if isinstance(mixer, HLRU):
-        gates[0, chosen] = 1.0
-        contents = contents.mean(-1, keepdim=True).expand_as(contents)
-    else:
-        gates[:, chosen] = F.one_hot(torch.arange(columns - 1), columns).T[:, None].to(gates)
+    gates[:, chosen] = itself.to(gates)[chosen].T
     if mixer.initial is not None:
-        mixer.initial[chosen] = contents[chosen].to(mixer.initial.dtype)
+        mixer.initial[channels] = contents[channels].to(mixer.initial.dtype)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from statemix.analysis.enumeration import BlockReading, Enumeration, Place
+from statemix.analysis.enumeration import BlockReading, Enumeration
 from statemix.analysis.hard_layers import check_hard
 from statemix.analysis.reachable import live_states
 from statemix.tasks import IGNORED, Automaton
@@ -18,17 +18,17 @@ WORDS, WORD_LENGTH = 64, 128
 """Random words that are read, and their length."""
 
 ATTEMPTS = 4
-"""Contents at which blocks are put at rest, one after another, until the copy is right."""
+"""Contents at which channels are put at rest, one after another, until the copy is right."""
 
 
 @dataclass(frozen=True)
 class Proof:
     """The outcome of an enumeration.
 
-    model: what was enumerated: a copy of the model, some blocks of it at rest. at_rest: these blocks, which have too
-    many contents and were held at constant ones. pairs: reachable pairs of the automaton's state and the contents of
-    all layers; None if there are more than the bound. proved: whether `model` gives the automaton's answer for every
-    pair and symbol, and so to words of every length. counterexample: a word on which it does not; the shortest, unless
+    model: what was enumerated: a copy of the model, some channels of it at rest. at_rest: how many: those with too many
+    contents were held at constant ones. pairs: reachable pairs of the automaton's state and the contents of all layers;
+    None if there are more than the bound. proved: whether `model` gives the automaton's answer for every pair and
+    symbol, and so to words of every length. counterexample: a word on which it does not; the shortest, unless
     `sampled`: then the model as it was given errs on it. lead: how far the logit of the right answer is ahead at least.
     tested: answers of the model as it was given to random words. blocks: the readings. table: int64 [pairs, symbols],
     the learned machine: the next pair. answers: int64 [pairs, symbols].
@@ -42,13 +42,13 @@ class Proof:
     lead: float
     tested: int
     blocks: tuple[BlockReading, ...]
-    at_rest: tuple[Place, ...]
+    at_rest: int
     table: Tensor
     answers: Tensor
 
     @property
     def equal(self) -> bool | None:
-        """Whether the model as it was given equals the automaton; None where only its copy with blocks at rest does."""
+        """Whether the model as it was given equals the automaton; None where only a copy with channels at rest does."""
         if self.counterexample is not None and (self.sampled or not self.at_rest):
             return False
         return True if self.proved and not self.at_rest else None
@@ -60,8 +60,8 @@ def prove(model: nn.Module, automaton: Automaton, *, max_pairs: int = 10_000) ->
 
     With hard rows every channel holds one of finitely many numbers, and what a token does is a function of the token
     and of the layers before. The search goes layer by layer: the pairs of one layer are the states of the automaton
-    that the next one reads. A block that makes more than a few pairs of each (one that forgets, as a rule) is put at
-    rest in a copy of the model, at its mean contents or at those of a random word; the proof is then about this copy.
+    that the next one reads. Channels that make more than a few pairs of each (that forget, as a rule) are put at rest
+    in a copy of the model, at their mean contents or at those of a random word; the proof is then about this copy.
 
     Args:
         model: A LanguageModel whose layers are BDLRU or HLRU with hard=True, on any device.
@@ -87,9 +87,10 @@ def prove(model: nn.Module, automaton: Automaton, *, max_pairs: int = 10_000) ->
     if max_pairs < 1:
         raise ValueError(f"max_pairs: got {max_pairs}, expected at least 1")
     words = random_words(automaton, WORDS, WORD_LENGTH)
+    model = copy.deepcopy(model).eval()
     wrong, tested = _sampled_error(model, automaton, words)
     for rest in range(ATTEMPTS):
-        search = Enumeration(copy.deepcopy(model).eval(), automaton, max_pairs, words, rest)
+        search = Enumeration(copy.deepcopy(model), automaton, max_pairs, words, rest)
         found, answers, leads = search.run()
         wrong_steps = (leads <= 0).flatten().nonzero()[:, 0]
         if not search.at_rest or not found.complete or not len(wrong_steps) or wrong is not None:
@@ -100,7 +101,7 @@ def prove(model: nn.Module, automaton: Automaton, *, max_pairs: int = 10_000) ->
         counterexample, sampled = (*found.word(pair), symbol), False
     return Proof(
         search.model, len(found) if found.complete else None, found.complete and not len(wrong_steps), counterexample,
-        sampled, float(leads.min()), tested, tuple(search.blocks), tuple(search.at_rest), found.table, answers,
+        sampled, float(leads.min()), tested, tuple(search.blocks), search.at_rest, found.table, answers,
     )  # fmt: skip
 
 

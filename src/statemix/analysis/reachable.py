@@ -14,14 +14,14 @@ EDGES = 2**12
 """Steps that are taken at once, about."""
 
 Step = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""States of the automaton int64 [E], contents of the layer [E, n, m], symbols int64 [E] -> the next contents."""
+"""States of the automaton int64 [E], contents of the layer [E, c], symbols int64 [E] -> the next contents."""
 
 
 @dataclass(frozen=True)
 class Reachable:
     """The pairs that words lead to, in the order of the shortest words that lead to them.
 
-    states: int64 [pairs], the automaton's. contents: [pairs, n, m], the layer's. table: int64 [pairs, symbols], the
+    states: int64 [pairs], the automaton's. contents: [pairs, c], the layer's. table: int64 [pairs, symbols], the
     next pair; -1 where none was looked for. parents: (pair, symbol) that led to each. complete: whether these are all.
     """
 
@@ -52,7 +52,7 @@ def live_states(automaton: Automaton) -> Tensor:
 
 
 def reach(automaton: Automaton, initial: Tensor, step: Step, most: int) -> Reachable:
-    """Every pair that words of the automaton lead to, from its start and the contents `initial` [n, m].
+    """Every pair that words of the automaton lead to, from its start and the contents `initial` [c].
 
     Contents are the same when their bits are. No pair is looked for where no answer is to come. most: the search ends,
     not complete, when there are more pairs.
@@ -79,7 +79,7 @@ class _Search:
 
     def _keys(self, states: Tensor, contents: Tensor) -> Tensor:
         """Integers [E, X] that tell pairs apart."""
-        bits = contents.flatten(1).contiguous().view(torch.int32).cpu()
+        bits = contents.contiguous().view(torch.int32).cpu()
         return torch.cat((states[:, None].to(torch.int32), bits), dim=1)
 
     def expand(self, first: int, last: int, step: Step) -> None:

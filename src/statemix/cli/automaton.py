@@ -61,7 +61,7 @@ def automaton(
 
 def _telling(proof: Proof) -> list[BlockReading]:
     """The blocks whose contents say something of the state; where there are none, all that move."""
-    moving = [one for one in proof.blocks if not one.at_rest]
+    moving = [one for one in proof.blocks if one.moving.any()]
     return [one for one in moving if one.determines or one.classes is not None] or moving
 
 
@@ -95,11 +95,12 @@ def _holds(one: BlockReading) -> str:
 
 def _sentences(proof: Proof) -> list[str]:
     """The outcome in words."""
-    lines, total = [], len(proof.blocks)
-    if rest := total - len(_telling(proof)) - len(proof.at_rest):
-        lines.append(f"{rest} of {total} blocks hold no function of the state")
+    lines = []
+    if rest := sum(bool(one.moving.any()) for one in proof.blocks) - len(_telling(proof)):
+        lines.append(f"{rest} of {len(proof.blocks)} blocks hold no function of the state")
     if proof.at_rest:
-        lines.append(f"{len(proof.at_rest)} of {total} blocks have too many contents and are at rest")
+        channels = sum(len(one.moving) for one in proof.blocks)
+        lines.append(f"{proof.at_rest} of {channels} channels have too many contents and are at rest")
     if proof.pairs is not None:
         steps = int((proof.table >= 0).sum())
         lines.append(
@@ -108,7 +109,7 @@ def _sentences(proof: Proof) -> list[str]:
     if proof.equal:
         lines.append("equal to the automaton for words of every length")
     elif proof.proved and proof.equal is None:
-        lines.append("with these blocks at rest, equal to the automaton for words of every length")
+        lines.append("with these at rest, equal to the automaton for words of every length")
         lines.append(f"as trained: {proof.tested:,} of {proof.tested:,} answers to random words are right")
     return lines
 
@@ -118,7 +119,7 @@ def _failure(proof: Proof, given: Automaton, most: int) -> str:
         return f"more than max_pairs = {most} pairs of states, nothing is proved"
     word = " ".join(given.symbols[symbol] for symbol in proof.counterexample)
     found = "a random word" if proof.sampled else "the shortest such word"
-    what = "the model with blocks at rest" if proof.at_rest and not proof.sampled else "the model"
+    what = "the model with channels at rest" if proof.at_rest and not proof.sampled else "the model"
     return f"{what} errs after {len(proof.counterexample)} symbols ({found}): {word}"
 
 
@@ -126,7 +127,7 @@ def _content(proof: Proof, given: Automaton) -> dict[str, Any]:
     """Everything, for a file."""
     blocks = [
         {
-            "layer": one.place[0], "block": one.place[1], "at_rest": one.at_rest, "contents": one.contents,
+            "layer": one.place[0], "block": one.place[1], "moving": one.moving.tolist(), "contents": one.contents,
             "determines": one.determines,
             "classes": None if one.classes is None else list(one.classes), "gap": one.gap,
             "maps": {name: one.rows(symbol) for symbol, name in enumerate(given.symbols)},
