@@ -75,6 +75,7 @@ def scan(
         str | None, typer.Option(help="BxTxH, comma-separated; N is H / m; forward and backward apart.")
     ] = None,
     dtype: Dtype = None,
+    hard: Annotated[bool, typer.Option("--hard", help="Measure soft and hard rows side by side.")] = False,
     baselines: Baselines = "all",
 ) -> None:
     """Time the scans, after a check against float64.
@@ -98,6 +99,8 @@ def scan(
         record = scan_passes.new_record(setup, copy)
         time_one = partial(scan_passes.measure, setup=setup, copy=copy)
     rows = record["cases"]
+    if hard:
+        cases = [one for shape in cases for one in _soft_and_hard(shape)]
 
     def lines() -> Iterator[str]:
         for shape in cases:
@@ -108,6 +111,11 @@ def scan(
             yield _line(name, row)
 
     _carry_out(lines(), record, out)
+
+
+def _soft_and_hard(shape: ScanShape) -> list[ScanShape]:
+    """A shape with soft rows and, where it has rows, with hard ones."""
+    return [shape] if shape.recurrence == "affine" else [shape, shape._replace(hard=True)]
 
 
 def _pass_shapes(

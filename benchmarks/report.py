@@ -55,7 +55,8 @@ def _size(row: Record) -> str:
 
 
 def _scan_name(row: Record) -> str:
-    return f"{NAMES.get(row['recurrence'], row['recurrence'])} m = {row['m']}"
+    rows = ", hard" if row.get("hard") else ""
+    return f"{NAMES.get(row['recurrence'], row['recurrence'])} m = {row['m']}{rows}"
 
 
 def _passes(record: Record) -> Iterator[Row]:

@@ -18,7 +18,7 @@ from benchmarks.shapes import ScanShape
 from statemix.ops import affine_scan, bdlru_scan, explain_backend, hlru_scan, in_fast_format
 from statemix.timing import time_calls
 
-WHAT = "forward + backward, float32, softmax gates, gradients of gates and values; milliseconds"
+WHAT = "forward + backward, float32, softmax gates or hard ones, gradients of gates and values; milliseconds"
 DEFAULT_SHAPES = "bdlru:1,bdlru:2,bdlru:4,bdlru:8,hlru:4"
 CPU = torch.device("cpu")
 BOUNDS = (2e-6, 2e-6)
@@ -29,11 +29,12 @@ SCANS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
     "hlru": hlru_scan,
     "affine": affine_scan,
 }
-Scan = Callable[[str, Tensor, Tensor], Tensor]
+Scan = Callable[..., Tensor]
 
 
-def _by_backend(backend: str, recurrence: str, gates: Tensor, values: Tensor) -> Tensor:
-    return SCANS[recurrence](gates, values, backend=backend)[0]
+def _by_backend(backend: str, recurrence: str, gates: Tensor, values: Tensor, hard: bool = False) -> Tensor:
+    options = {"hard": True} if hard else {}  # affine scans have no rows
+    return SCANS[recurrence](gates, values, backend=backend, **options)[0]
 
 
 def _n_innermost(gates: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,7 +66,13 @@ def measure(shape: ScanShape, setup: Setup) -> Record:
     for name, (description, fast, scan) in IMPLEMENTATIONS.items():
         inputs = _n_innermost if fast else raw
         one = ScanBaseline(
-            description, "torch", False, shape.m, torch.float32, inputs, partial(scan, shape.recurrence)
+            description,
+            "torch",
+            False,
+            shape.m,
+            torch.float32,
+            inputs,
+            partial(scan, shape.recurrence, hard=shape.hard),
         )
         try:
             errors[name] = check(one, shape._replace(batch=min(shape.batch, 2)), CPU, BOUNDS)

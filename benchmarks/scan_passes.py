@@ -16,7 +16,7 @@ from benchmarks.shapes import ScanShape, parse_shapes, parse_sizes
 from statemix.ops import explain_backend, in_fast_format
 
 WHAT = (
-    "forward and backward of one scan, softmax gates, on sets of inputs that exceed the cache together; "
+    "forward and backward of one scan, softmax gates or hard ones, on sets of inputs that exceed the cache together; "
     "milliseconds; bytes are the least that a pass must move, in percent of the copy's speed"
 )
 
@@ -55,7 +55,7 @@ def _operator(shape: ScanShape, suffix: str = "") -> Any:
 
 
 def _normalization(shape: ScanShape) -> str:
-    return "none" if shape.recurrence == "affine" else "softmax"
+    return "none" if shape.recurrence == "affine" else "hard:softmax" if shape.hard else "softmax"
 
 
 def forward(shape: ScanShape, x: Inputs, backend: str) -> tuple[Tensor, Tensor]:

@@ -10,13 +10,14 @@ RECURRENCES = ("bdlru", "hlru", "affine")
 
 
 class ScanShape(NamedTuple):
-    """A recurrence with block size or order m, on B sequences of T steps and N blocks or channels."""
+    """A recurrence with block size or order m, on B sequences of T steps and N blocks or channels, soft or hard."""
 
     recurrence: str
     m: int
     batch: int
     length: int
     blocks: int
+    hard: bool = False
 
     def dims(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Shapes of the gates and of the values."""
@@ -35,7 +36,8 @@ class ScanShape(NamedTuple):
         return {"forward": forward, "backward": backward, "both": forward + backward}
 
     def __str__(self) -> str:
-        return f"{self.recurrence}:{self.m} {self.batch}×{self.length}×{self.blocks}"
+        rows = " hard" if self.hard else ""
+        return f"{self.recurrence}:{self.m} {self.batch}×{self.length}×{self.blocks}{rows}"
 
 
 def check_positive(**sizes: int | None) -> None:

@@ -14,6 +14,7 @@ from benchmarks.shapes import ScanShape
 
 SETUP = Setup(torch.device("cpu"), "float32", 3)
 SHAPES = [ScanShape(recurrence, m, 3, 7, 5) for recurrence in ("bdlru", "hlru", "affine") for m in (1, 2, 4)]
+SHAPES += [ScanShape(recurrence, 3, 3, 7, 5, hard=True) for recurrence in ("bdlru", "hlru")]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -25,7 +26,7 @@ def test_every_implementation_is_right(shape):
 
 def test_a_wrong_implementation_is_not_timed(monkeypatch):
     what, fast, _ = scan_cpu.IMPLEMENTATIONS["loop"]
-    wrong = (what, fast, lambda recurrence, gates, values: values * gates[..., 0])
+    wrong = (what, fast, lambda recurrence, gates, values, **_: values * gates[..., 0])
     monkeypatch.setitem(scan_cpu.IMPLEMENTATIONS, "associative_scan", wrong)
     with pytest.raises(RuntimeError, match="associative_scan: states: error"):
         scan_cpu.measure(SHAPES[1], SETUP)

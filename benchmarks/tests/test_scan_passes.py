@@ -54,6 +54,13 @@ def test_errors_are_within_the_bounds(recurrence, dtype):
     assert 0 < errors["states"] < scan_passes.BOUNDS[dtype][0]
 
 
+@pytest.mark.parametrize("recurrence", ["bdlru", "hlru"])
+def test_hard_rows_are_within_the_bounds(recurrence):
+    case = ScanShape(recurrence, 3, 3, 20, 5, hard=True)
+    errors = scan_passes.check(case, scan_passes.draw(case, CPU, torch.float32), "cpu", "float32")
+    assert str(case).endswith("hard") and set(errors) == {"states", "d_gates", "d_values"}
+
+
 def test_a_wrong_scan_is_not_timed(monkeypatch):
     right = scan_passes.forward
     monkeypatch.setattr(scan_passes, "forward", lambda *a: tuple(1.01 * x for x in right(*a)))

@@ -90,8 +90,8 @@ def test_a_number_that_is_none_does_not_pass():
 def test_nan_in_one_output_is_seen(monkeypatch):
     right = selfcheck.outputs_and_gradients
 
-    def spoilt(recurrence, inputs, backend):
-        outputs = right(recurrence, inputs, backend)
+    def spoilt(recurrence, inputs, backend, hard):
+        outputs = right(recurrence, inputs, backend, hard)
         if backend is None:
             return outputs
         return (*outputs[:2], outputs[2] * float("nan"), *outputs[3:])
@@ -103,3 +103,12 @@ def test_nan_in_one_output_is_seen(monkeypatch):
 def test_only_what_can_run_is_checked(monkeypatch):
     monkeypatch.setattr(cpu, "INSTALLED", False)
     assert {check.backend for check in selfcheck.checks(torch.device("cpu"))} == {"reference"}
+
+
+def test_hard_rows_are_checked():
+    pytest.importorskip("numba")
+    hard = [check for check in selfcheck.checks(torch.device("cpu")) if check.hard]
+    assert {(check.backend, check.recurrence) for check in hard} == {
+        (backend, recurrence) for backend in ("reference", "cpu") for recurrence in ("bdlru", "hlru")
+    }
+    assert all(check.passed for check in hard)

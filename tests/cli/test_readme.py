@@ -76,7 +76,7 @@ def test_what_make_demo_runs(statemix, tmp_path):
     assert done.code == 0, done.err
     assert (tmp_path / "demo" / "index.html").is_file()
     assert (tmp_path / "docs" / "demo.png").is_file()
-    for name in ("demo-diagonal-0", "demo-bdlru-0", "demo-hlru-0"):
+    for name in ("demo-diagonal-0", "demo-bdlru-0", "demo-hard-0"):
         assert name in done.out
 
 

@@ -103,6 +103,7 @@ def test_one_colour_for_each_model(runs, tmp_path):
         ("mamba2", "Mamba-2"),
         ("gated_deltaproduct-2", "Gated DeltaProduct, 2"),
         ("bdlru-1", "diagonal (m = 1)"),
+        ("hard-bdlru-4", "hard BD-LRU m = 4"),
     ],
 )
 def test_a_model_has_one_look_by_any_of_its_names(name, label):
@@ -130,8 +131,8 @@ def test_a_default_number_of_blocks_is_shown(tmp_path):
 
 
 def test_the_demo_presets_have_their_labels():
-    names = [mixer_label(resolve_config(f"demo-{kind}").mixer) for kind in ("diagonal", "bdlru", "hlru")]
-    assert names == ["diagonal (m = 1)", "BD-LRU m = 3", "H-LRU m = 3"]
+    names = [mixer_label(resolve_config(f"demo-{kind}").mixer) for kind in ("diagonal", "bdlru", "hard")]
+    assert names == ["diagonal (m = 1)", "BD-LRU m = 6", "hard BD-LRU m = 6"]
 
 
 def test_a_point_alone_has_a_bar_for_a_band():

@@ -31,7 +31,9 @@ def test_layers_in_order(tmp_path):
     file.write_text('name = "mine"\n[training]\nlr = 0.5\nsteps = 77\nwarmup = 3\n[mixer]\nnum_blocks = 5\n')
     config = resolve_config("demo-bdlru", file, ["training.lr=0.25", "training.eval_lengths=[16, 32]"])
     assert (config.name, config.training.steps, config.training.lr) == ("mine", 77, 0.25)
-    assert config.mixer == {"name": "bdlru", "block_size": 3, "num_blocks": 5}
+    assert config.mixer == {
+        "name": "bdlru", "block_size": 6, "num_blocks": 5, "learned_initial_state": True
+    }  # fmt: skip
     assert config.training.eval_lengths == (16, 32)
     assert config.training.batch_size == 128
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from statemix.tasks import IGNORED, Examples, Task, get_task
-from statemix.training import build, data
+from statemix.training import build, data, evaluation
 from statemix.training.data import TrainingSet, evaluation_set
 from statemix.training.evaluation import evaluate, macro_accuracy, scores
 from tests.training.small import small
@@ -46,6 +46,24 @@ def test_evaluation_does_not_depend_on_how_positions_fall_into_batches():
     assert whole["accuracy"] == ((inputs * 3 % 5 == targets) & asked).sum().item() / asked.sum().item()
     assert parts["accuracy"] == whole["accuracy"]
     assert parts["loss"] == pytest.approx(whole["loss"], rel=1e-6)
+
+
+def test_long_instances_are_read_in_pieces(monkeypatch):
+    config = small("mixer.hard=true", "mixer.learned_initial_state=true")
+    task, model, lengths = build.build_task(config), build.build_model(config), []
+    examples = evaluation_set(task, 23, "test", 5, 0, torch.device("cpu"))
+    want = evaluate(model, examples, 4, contextlib.nullcontext())
+    model.register_forward_hook(lambda module, given, out: lengths.append(given[0].shape[1]))
+    monkeypatch.setattr(evaluation, "PIECE", 10)
+    assert evaluate(model, examples, 4, contextlib.nullcontext()) == pytest.approx(want, rel=1e-5)
+    assert lengths == [10, 10, 3] * 2
+
+
+def test_long_tests_have_fewer_instances():
+    config = small("training.eval_tokens=60", "training.eval_lengths=[12, 40, 100]")
+    task = build.build_task(config)
+    assert [build.eval_examples(config, task, length) for length in (1, 12, 40, 100)] == [40, 5, 1, 1]
+    assert build.eval_examples(small(), task, 10**6) == 40
 
 
 def test_every_instance_once_an_epoch_in_an_order_that_can_be_entered_anywhere():

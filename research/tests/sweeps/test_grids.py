@@ -109,6 +109,14 @@ def test_a_cell_that_spells_out_its_defaults_is_the_same_run():
     assert [c.job.key for c in plain.expand()] == [c.job.key for c in spelt.expand()]
 
 
+def test_settings_that_came_later_leave_old_keys_alone():
+    """The key is that of a stored run, made before layers had hard rows."""
+    assert "eadf4aff8cac9eb1" in {cell.job.key for cell in whole("table1").cells}
+    soft, hard = (next(iter(sweep(models=(name,)).expand())).job for name in ("bdlru-2", "hard-bdlru-2"))
+    assert (soft.content["mixer"]["hard"], hard.content["mixer"]["hard"]) == (False, True)
+    assert soft.key != hard.key
+
+
 def test_one_run_for_the_same_cell_in_two_experiments():
     table, figure = ({cell.job.key for cell in whole(name).cells} for name in ("table1", "fig1d"))
     assert len(table & figure) > 50

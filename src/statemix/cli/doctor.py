@@ -93,5 +93,5 @@ def launches(device: torch.device) -> str:
 
 def _cells(check: selfcheck.Check) -> tuple[str, ...]:
     dtype, verdict = str(check.dtype).removeprefix("torch."), "ok" if check.passed else "WRONG"
-    where = (check.device, check.backend, check.recurrence, dtype)
+    where = (check.device, check.backend, check.recurrence + ", hard" * check.hard, dtype)
     return (*where, f"{check.error:.1e}", f"{check.bound:.0e}", verdict)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SOLVED = 0.99
 """Accuracies from here on are green."""
 
-DEMO_PRESETS = ("demo-diagonal", "demo-bdlru", "demo-hlru")
+DEMO_PRESETS = ("demo-diagonal", "demo-bdlru", "demo-hard")
 
 
 class TrainCommand(TyperCommand):
@@ -136,9 +136,10 @@ def demo(
     seeds: Annotated[str, typer.Option(help="Comma-separated; every model is trained once for each.")] = "0",
     picture: Annotated[Path | None, typer.Option(help="Draw the comparison here too, PNG or SVG.")] = None,
 ) -> None:
-    """Train a diagonal layer, BD-LRU and H-LRU of one state size on the permutations of three things.
+    """Train a diagonal layer, BD-LRU and BD-LRU with hard rows, of one state size, on the permutations of four things.
 
-    Shows the test accuracy at the training length and beyond. Ctrl-C saves a checkpoint; the same command resumes.
+    Shows the test accuracy from the training length to 4096 times of it. Ctrl-C saves a checkpoint; the same command
+    resumes.
     """
     from statemix.report import check_picture, write_readme_picture, write_report
     from statemix.training import build_task, resolve_config

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from statemix.ops import BACKENDS, reference
 from statemix.ops.autograd import scan
-from statemix.ops.dispatch import RECURRENCES
+from statemix.ops.dispatch import RECURRENCES, unavailable
 from statemix.ops.layout import state_dtype
+from statemix.ops.normalization import normalization_key
 
 BOUNDS = {torch.float16: 1e-3, torch.bfloat16: 8e-3, torch.float32: 5e-6, torch.float64: 1e-12}
 """The largest relative error (root mean square) that passes."""
@@ -38,6 +39,7 @@ class Check(NamedTuple):
     dtype: torch.dtype
     error: float
     bound: float
+    hard: bool = False
 
     @property
     def passed(self) -> bool:
@@ -46,16 +48,20 @@ class Check(NamedTuple):
 
 
 def checks(device: torch.device) -> Iterator[Check]:
-    """Compare every backend that can run on the device, for every recurrence, in every dtype of `CHECKED` it takes."""
-    for recurrence, dtype in product(RECURRENCES, CHECKED[device.type]):
+    """Compare every backend that can run on the device, for every recurrence, in every dtype of `CHECKED` it takes.
+
+    Rows are soft, then hard.
+    """
+    scans = [(recurrence, False) for recurrence in RECURRENCES] + [("bdlru", True), ("hlru", True)]
+    for (recurrence, hard), dtype in product(scans, CHECKED[device.type]):
         inputs = draw(recurrence, M, SIZES, dtype)
-        want = outputs_and_gradients(recurrence, [x.double() for x in inputs], None)
-        for backend, module in BACKENDS.items():
-            if module.unavailable(device, dtype) is None:
-                got = outputs_and_gradients(recurrence, [x.to(device) for x in inputs], backend)
+        want = outputs_and_gradients(recurrence, [x.double() for x in inputs], None, hard)
+        for backend in BACKENDS:
+            if unavailable(backend, device, dtype, normalization(recurrence, hard)) is None:
+                got = outputs_and_gradients(recurrence, [x.to(device) for x in inputs], backend, hard)
                 errors = torch.stack([relative_error(g.cpu(), w) for g, w in zip(got, want, strict=True)])
                 error = float(errors.max())  # NaN if one is
-                yield Check(str(device), backend, recurrence, dtype, error, BOUNDS[dtype])
+                yield Check(str(device), backend, recurrence, dtype, error, BOUNDS[dtype], hard)
 
 
 def draw(
@@ -76,15 +82,17 @@ def draw(
     return tensors
 
 
-def normalization(recurrence: str) -> str:
-    """What a recurrence is checked with."""
-    return "none" if recurrence == "affine" else "softmax"
+def normalization(recurrence: str, hard: bool = False) -> str:
+    """What a recurrence is checked with, as operators are told it."""
+    return "none" if recurrence == "affine" else normalization_key("softmax", hard)
 
 
-def outputs_and_gradients(recurrence: str, inputs: Sequence[Tensor], backend: str | None) -> Tensors:
+def outputs_and_gradients(
+    recurrence: str, inputs: Sequence[Tensor], backend: str | None, hard: bool = False
+) -> Tensors:
     """States, final state and the gradients of gates, values and initial state; backend None is the plain loop."""
     gates, values, state = (x.clone().requires_grad_() for x in inputs[:3])
-    arguments = (recurrence, gates, values, state, None, normalization(recurrence))
+    arguments = (recurrence, gates, values, state, None, normalization(recurrence, hard))
     outputs = reference.scan(*arguments) if backend is None else scan(*arguments, backend)
     gradients = torch.autograd.grad(outputs, (gates, values, state), inputs[3:])
     return tuple(x.detach() for x in (*outputs, *gradients))

@@ -28,6 +28,9 @@ COMPILED = {
 }
 """What "auto" picks by type of device where it can run, and the reason to show."""
 
+WITHOUT_HARD_ROWS = ("triton",)
+"""Backends whose kernels know soft rows alone."""
+
 STEPS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"cpu": cpu.step}
 """Shorter ways for one token, by backend."""
 
@@ -53,7 +56,7 @@ def explain_backend(
     if device.type not in COMPILED:
         return "reference", f"no compiled kernels for {device.type} tensors in this version"
     name, why = COMPILED[device.type]
-    reason = _unavailable(name, device, dtype, normalization)
+    reason = unavailable(name, device, dtype, normalization)
     return (name, why) if reason is None else ("reference", reason)
 
 
@@ -71,20 +74,22 @@ def choose_backend(
     """The backend to run: "auto" resolved, an explicit one checked. ValueError if unknown or unable to run."""
     if check_backend(backend) == "auto":
         return explain_backend(device, dtype, normalization)[0]
-    reason = _unavailable(backend, device, dtype, normalization)
+    reason = unavailable(backend, device, dtype, normalization)
     if reason is not None:
         raise ValueError(f"backend: {backend!r} cannot run: {reason}")
     return backend
 
 
-def _unavailable(
+def unavailable(
     backend: str, device: torch.device, dtype: torch.dtype | None, normalization: str
 ) -> str | None:
-    if normalization.startswith(HARD) and backend != "reference":
-        return "the compiled kernels know no hard rows yet"
+    """Why a backend cannot run a normalisation on tensors of a device and a dtype (None: any it takes), or None."""
+    if normalization.startswith(HARD) and backend in WITHOUT_HARD_ROWS:
+        return f"its kernels know no hard rows, got {normalization.removeprefix(HARD)!r} with hard=True"
     if normalization not in CODES and backend != "reference":
         known = ", ".join(map(repr, (name for name in NORMALIZATIONS if name in CODES)))
-        return f"the compiled kernels know no normalization {normalization!r}, expected one of {known}"
+        name = normalization.removeprefix(HARD)
+        return f"the compiled kernels know no normalization {name!r}, expected one of {known}"
     return BACKENDS[backend].unavailable(device, dtype)  # type: ignore[no-any-return]
 
 

@@ -35,6 +35,8 @@ LOOKS = {
     **dict.fromkeys(("diagonal", "bdlru1", "hlru1"), Look("#56B4E9", ".")),
     "bdlru": Look("#0072B2", "o"),
     "hlru": Look("#D55E00", "s"),
+    "hardbdlru": Look("#C51B7D", "^"),
+    "hardhlru": Look("#7FBC41", "v"),
     "lstm": Look("#009E73", "X"),
     "lru": Look("#CC79A7", "<"),
     "mamba2": Look("#E69F00", ">"),

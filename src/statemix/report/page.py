@@ -112,7 +112,7 @@ def check_picture(out: Path) -> Path:
 
 
 def _picture(groups: list[Group]) -> Figure:
-    figure, shown = new_figure(11, 4.2), groups[:2]
+    figure, shown = new_figure(11, 4.2), groups[-2:]
     axes, *panels = figure.subplots(1, 1 + len(shown), width_ratios=[1.5, *[1] * len(shown)])
     draw_lengths(axes, groups)
     legend: Any = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "fontsize": 9.5, "ncols": 3}

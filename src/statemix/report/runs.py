@@ -255,12 +255,13 @@ def _merged(label: str, look: Look, members: list[Group]) -> Group:
 
 
 def mixer_label(mixer: dict[str, Any]) -> str:
-    """ "BD-LRU m = 3", "H-LRU m = 4", "diagonal (m = 1)", or the mixer's own name."""
+    """ "BD-LRU m = 3", "hard BD-LRU m = 3", "H-LRU m = 4", "diagonal (m = 1)", or the mixer's own name."""
     if mixer["name"] not in SIZES:
         return visible(mixer["name"])
     title, argument = SIZES[mixer["name"]]
     m = mixer.get(argument)
-    return "diagonal (m = 1)" if m == 1 else f"{title} m = {visible(m)}"
+    hard = "hard " if mixer.get("hard") else ""
+    return hard + ("diagonal (m = 1)" if m == 1 else f"{title} m = {visible(m)}")
 
 
 def _labels(runs: list[Record]) -> list[str]:

@@ -13,7 +13,7 @@ from torch import nn
 from statemix.models import MODELS
 from statemix.nn import build_mixer
 from statemix.tasks import Task, get_task
-from statemix.training.config import Config, TrainingConfig
+from statemix.training.config import MAX_INT, Config, TrainingConfig
 
 COMPILED_FROM = 5000
 """Steps from which "auto" compiles: below, the minute that compilation takes is longer than what it saves."""
@@ -43,6 +43,12 @@ def eval_lengths(config: Config, task: Task) -> list[int]:
     return sorted({task.length, *config.training.eval_lengths})
 
 
+def eval_examples(config: Config, task: Task, length: int) -> int:
+    """How many instances of a length are evaluated: as many as `eval_tokens` holds, `eval_examples` at most."""
+    most = config.training.eval_tokens // task.input_length(length)
+    return min(config.training.eval_examples, max(1, most) if config.training.eval_tokens else MAX_INT)
+
+
 def build_model(config: Config, task: Task | None = None) -> nn.Module:
     """The model of a configuration, on the CPU, its first weights drawn from the seed.
 
@@ -51,7 +57,7 @@ def build_model(config: Config, task: Task | None = None) -> nn.Module:
     >>> from statemix.training import resolve_config
     >>> model = build_model(resolve_config("demo-bdlru"))
     >>> sum(parameter.numel() for parameter in model.parameters())
-    143494
+    149400
     """
     task = build_task(config) if task is None else task
     options: dict[str, Any] = {"depth": config.model.depth, "norm": config.model.norm}

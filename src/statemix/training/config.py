@@ -133,6 +133,12 @@ class TrainingConfig(Section):
         (), "task lengths to train on, in equal shares; empty: the task's own", "positions", item=int
     )
     eval_examples: int = setting(1_280, "size of each validation and test set", "instances", low=1)
+    eval_tokens: int = setting(
+        0,
+        "most positions tested at a length, so that long ones have fewer instances; 0: any number",
+        "positions",
+        low=0,
+    )
     eval_every: int = setting(200, "how often the validation split is evaluated", "steps", low=1)
     eval_lengths: tuple[int, ...] = setting(
         (), "task lengths to test at; the training length is always among them", "positions", item=int

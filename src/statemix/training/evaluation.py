@@ -9,9 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from statemix.models import LanguageModel
 from statemix.tasks import IGNORED, Examples
 
 Scores = dict[str, float]
+
+PIECE = 4096
+"""Positions that a language model reads at once: what it needs meanwhile does not grow with the test length."""
 
 
 def scores(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,13 +62,24 @@ def sums(
     for start in range(0, len(examples.inputs), batch_size):
         inputs, targets = (column[start : start + batch_size] for column in examples)
         with autocast:
-            logits, _ = model(inputs)
+            logits = _logits(model, inputs)
         loss, correct, counted = scores(logits, targets)[1]
         macro = macro_accuracy(logits.argmax(-1), targets, logits.shape[-1]) * len(inputs)
         loss = torch.where(counted > 0, loss * counted, 0.0)
         total += torch.stack([loss, correct, counted, macro])
     model.train()
     return total
+
+
+def _logits(model: nn.Module, inputs: Tensor) -> Tensor:
+    """[B, T, V] of inputs [B, T]; a language model reads long ones in pieces, with the state carried."""
+    if not isinstance(model, LanguageModel) or inputs.shape[1] <= PIECE:
+        return model(inputs)[0]  # type: ignore[no-any-return]
+    logits, states = list[Tensor](), None
+    for piece in inputs.split(PIECE, dim=1):
+        part, states = model(piece, states)
+        logits.append(part)
+    return torch.cat(logits, dim=1)
 
 
 def means(total: Tensor, rows: int) -> Scores:

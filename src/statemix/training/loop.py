@@ -16,7 +16,14 @@ import torch
 from statemix.analysis.accounting import flops_per_token, mixer_parameters, parameters, state_size
 from statemix.extras import require
 from statemix.tasks import Examples
-from statemix.training.build import build_device, build_task, captures_of, eval_lengths, learning_rate
+from statemix.training.build import (
+    build_device,
+    build_task,
+    captures_of,
+    eval_examples,
+    eval_lengths,
+    learning_rate,
+)
 from statemix.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from statemix.training.config import Config
 from statemix.training.data import evaluation_set
@@ -281,8 +288,8 @@ class Run:
         self.events.add(entry)
 
     def _examples(self, length: int, split: str) -> Examples:
-        training = self.training
-        return evaluation_set(self.task, length, split, training.eval_examples, training.seed, self.device)
+        count = eval_examples(self.config, self.task, length)
+        return evaluation_set(self.task, length, split, count, self.training.seed, self.device)
 
     def _save(self) -> None:
         self._check()

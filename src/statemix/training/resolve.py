@@ -10,6 +10,7 @@ from typing import Any
 
 from statemix.nn import build_mixer
 from statemix.tasks import TASKS, Task, get_task
+from statemix.training.build import eval_examples, eval_lengths
 from statemix.training.config import Config, TrainingConfig, flatten
 from statemix.training.presets import PRESETS
 
@@ -121,9 +122,16 @@ def check(config: Config) -> None:
     _check_lengths(training, task)
     _check_weights(config, task)
     learned = max(map(task.input_length, training.train_lengths or (task.length,)))
-    tested = max(map(task.input_length, (task.length, *training.eval_lengths)))
-    for name, length in (("train_examples", learned), ("batch_size", learned), ("eval_examples", tested)):
-        if (count := getattr(training, name)) * length > MAX_NUMBERS:
+    counts = [
+        ("train_examples", learned, training.train_examples),
+        ("batch_size", learned, training.batch_size),
+    ]
+    counts += [
+        ("eval_examples", task.input_length(tested), eval_examples(config, task, tested))
+        for tested in eval_lengths(config, task)
+    ]
+    for name, length, count in counts:
+        if count * length > MAX_NUMBERS:
             raise ValueError(
                 f"training.{name}: got {count}, {count * length:.1e} tokens at length {length}, expected at most "
                 f"{MAX_NUMBERS:.0e} tokens"

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from statemix.training.build import build_autocast, build_device, build_model, build_task
+from statemix.training.build import build_autocast, build_device, build_model, build_task, eval_examples
 from statemix.training.checkpoint import load_weights, read_metadata
 from statemix.training.config import Config
 from statemix.training.data import evaluation_set
@@ -81,9 +81,8 @@ def evaluate_run(
     results = {}
     with torch.no_grad():
         for length in [task.check_length(length) for length in lengths] or [task.length]:
-            drawn = evaluation_set(
-                task, length, split, examples or training.eval_examples, training.seed, device
-            )
+            count = examples or eval_examples(config, task, length)
+            drawn = evaluation_set(task, length, split, count, training.seed, device)
             results[length] = evaluate(model, drawn, training.batch_size, build_autocast(training, device))
     return results
 

@@ -33,6 +33,8 @@ ARGUMENTS: dict[str, str] = {
     "num_channels": "N, channels; so that N m is about the width",
     "normalization": "of each row of gates: softmax, sigmoid, relu, tanh, linear, silu or none",
     "selective": "whether the input chooses the gates; false: they are parameters, the same at every step",
+    "hard": "whether each channel copies one channel of its block, or one of its past states, or takes its value",
+    "learned_initial_state": "whether sequences start from a parameter; false: from zeros",
     "gate_bias": "what every input gate starts with; negative values make new blocks remember longer",
     "transition_bias": 'what all other gates start with; positive values make "relu" remember from the start',
     "readout": '"window" projects the last m states, "newest" the last one',

@@ -77,12 +77,29 @@ ORDERS = (1, 2, 3, 4, 5, 8, 16)
 BDLRU = tuple(f"bdlru-{m}" for m in ORDERS)
 HLRU = tuple(f"hlru-{m}" for m in ORDERS)
 
+HARD = tuple(f"hard-{name}" for name in (*BDLRU, *HLRU))
+"""The same layers with hard rows and a learned initial state, which the paper's experiments leave out."""
+
+_HARD = {"hard": True, "learned_initial_state": True}
+
 MODEL_SPECS: dict[str, ModelSpec] = {
     **{
         f"bdlru-{m}": ModelSpec(f"BD-LRU m = {m}", {"name": "bdlru", "block_size": m}, "num_blocks", m)
         for m in ORDERS
     },
     **{f"hlru-{m}": ModelSpec(f"H-LRU m = {m}", {"name": "hlru", "order": m}, "num_channels", m) for m in ORDERS},
+    **{
+        f"hard-bdlru-{m}": ModelSpec(
+            f"hard BD-LRU m = {m}", {"name": "bdlru", "block_size": m, **_HARD}, "num_blocks", m
+        )
+        for m in ORDERS
+    },
+    **{
+        f"hard-hlru-{m}": ModelSpec(
+            f"hard H-LRU m = {m}", {"name": "hlru", "order": m, **_HARD}, "num_channels", m
+        )
+        for m in ORDERS
+    },
     "lstm": ModelSpec("LSTM", {"name": "lstm"}, "hidden_size"),
     "lru": ModelSpec("LRU", {"name": "lru"}, "state_dim"),
     "mamba2": ModelSpec("Mamba-2", {"name": "mamba2"}, "expand", width=("state_dim", "")),

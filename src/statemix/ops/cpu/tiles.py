@@ -15,8 +15,8 @@ from statemix.ops.cpu.numbers import compiled, load, store
 BLOCKS_PER_ITEM = 64
 """Most blocks that a work item owns."""
 
-WIDTH = 256
-"""Numbers in a line of scratch."""
+WIDTH = 512
+"""Most numbers in a line of scratch."""
 
 EVERYTHING = 1 << 48
 """More numbers than any tensor has: the kernels stay inside by sizes and strides."""

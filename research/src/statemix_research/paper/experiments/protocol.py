@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from statemix_research.sweeps.grid import Sweep
-from statemix_research.sweeps.models import BDLRU, HLRU, MODEL_SPECS
+from statemix_research.sweeps.models import BDLRU, HARD, HLRU, MODEL_SPECS
 from statemix_research.sweeps.tasks import PERMUTATIONS, RECALL, task_labels
 
 RATES = (1e-4, 5e-4, 1e-3)
@@ -39,7 +39,7 @@ SIZES = (
 )  # fmt: skip
 """Sizes of one mixer: the paper's span in parameters, and its row of equal states beside a larger one."""
 
-ALL = tuple(MODEL_SPECS)
+ALL = tuple(name for name in MODEL_SPECS if name not in HARD)
 BLOCKS = [MODEL_SPECS[name].label for name in BDLRU]
 TASKS = task_labels((*RECALL, *PERMUTATIONS))
 FOUR_TASKS = ["compression", "selective copying", "in-context recall", "S5"]
