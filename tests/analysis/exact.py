@@ -15,6 +15,17 @@ def one_line(names, m):
     return torch.tensor([images("", name) + tuple(range(len(images("", name)), m)) for name in names])
 
 
+@torch.no_grad()
+def set_rows(model: LanguageModel, block: int, rows: torch.Tensor) -> None:
+    """Give a block of layer 0 the gates `rows` [symbols, m, m+1] for each symbol."""
+    symbols, m, _ = rows.shape
+    layer = model.layers[0]
+    u = layer.mixer_norm(model.embedding(torch.arange(symbols)))
+    weight = layer.mixer.gates.weight.view(m + 1, -1, m, u.shape[1])
+    solution = torch.linalg.lstsq(u, rows.flatten(1).to(u)).solution  # [width, m (m+1)]
+    weight[:, block] = solution.T.view(m, m + 1, -1).transpose(0, 1)
+
+
 def group_model(
     automaton: Automaton, m: int, blocks: int = 1, depth: int = 1, seed: int = 0
 ) -> LanguageModel:
@@ -32,13 +43,8 @@ def group_model(
     with torch.no_grad():
         model.embedding.weight.normal_().mul_(1e-3)
         block = model.layers[0]
-        u = block.mixer_norm(model.embedding(torch.arange(symbols)))
         moves = one_line(automaton.symbols, m)
-        gates = torch.nn.functional.one_hot(moves, m + 1).to(u)  # row i copies channel moves[i]
-        weight = block.mixer.gates.weight.view(m + 1, blocks, m, width)
-        weight[:, 0] = (
-            torch.linalg.lstsq(u, gates.flatten(1)).solution.T.view(m, m + 1, width).transpose(0, 1)
-        )
+        set_rows(model, 0, torch.nn.functional.one_hot(moves, m + 1))  # row i copies channel moves[i]
         contents = torch.arange(m) - (m - 1) / 2
         block.mixer.initial[0] = contents
         for one in model.layers:

@@ -18,7 +18,7 @@ from statemix.models import LanguageModel
 from statemix.nn import BDLRU, HLRU, Block
 from statemix.ops import NORMALIZATIONS
 from statemix.tasks import IGNORED, Automaton, get_task
-from tests.analysis.exact import group_model, last_symbol
+from tests.analysis.exact import group_model, last_symbol, set_rows
 
 S3 = Automaton.from_generators({"(1 2)": "(1 2)", "(1 2 3)": "(1 2 3)"})
 LAST, PARITY = Automaton([[0, 1], [0, 1]]), Automaton([[0, 1], [1, 0]])
@@ -223,3 +223,31 @@ def test_channels_that_need_no_others_are_enumerated_alone():
     found = prove(model, whole, max_pairs=30)
     assert found.proved and found.blocks[1].moving.tolist() == [True, True, False]
     assert found.blocks[1].rows(0) == "2 1 ·" and found.blocks[1].contents == 2 and found.pairs == 12
+
+
+@pytest.mark.parametrize("equal", [True, False])
+def test_weights_that_are_as_large_count_where_they_copy_the_same(equal):
+    """Block 1 copies its first or its second channel, as rounding has it, and tells the head the parity of swaps."""
+    model = group_model(S3, 3, blocks=2)
+    with torch.no_grad():
+        mixer = model.layers[0].mixer
+        bias, weight = mixer.gates.bias.view(4, 2, 3), mixer.gates.weight.view(4, 2, 3, -1)
+        weight[:, 1], bias[:, 1] = 0, torch.tensor([[1.0, 1, 0], [1, 1, 0], [0, 0, 1], [0, 0, 0]])
+        mixer.initial[1] = torch.tensor([1.0, 1 if equal else 2, 0])
+    found = prove(model, S3)
+    assert found.proved and found.sure and found.blocks[1].moving.tolist() == [equal, equal, True]
+
+
+def test_weights_that_are_as_large_may_be_needed():
+    """Parity by a sign: 1 exchanges the third channel with the first two, whose contents differ and whose rows tie."""
+    model = group_model(S3, 3)
+    either, third = [0.5, 0.5, 0, 0], [0, 0, 1.0, 0]
+    set_rows(model, 0, torch.tensor([[either, either, third], [third, third, either]]))
+    with torch.no_grad():
+        mixer = model.layers[0].mixer
+        mixer.initial[0] = torch.tensor([-1.0, -2, 1])
+        model.head.weight.zero_()
+        model.head.weight[:2, 2] = torch.tensor([1.0, -1])
+        model.head.bias[2:] = -99.0
+    found = prove(model, PARITY)
+    assert found.proved and not found.sure and found.at_rest == 0

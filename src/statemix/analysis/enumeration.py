@@ -13,9 +13,6 @@ from statemix.analysis.hard_layers import HardMaps, read_maps, set_at_rest
 from statemix.analysis.reachable import Reachable, reach
 from statemix.tasks import IGNORED, Automaton
 
-TIE = 1e-4
-"""Weights that differ by less may change places when a product of matrices is rounded otherwise."""
-
 GROWTH, FEW_STEPS = 4, 2**12
 """Channels are enumerated that alone make at most so many pairs of every pair, or take so many steps in all."""
 
@@ -67,10 +64,14 @@ class Enumeration:
     graph: the automaton that the next layer reads. x: what comes into that layer, [I, D]; codes: which of them comes
     with a step, int64 [states of the graph, symbols]. states: the given automaton's, for each state of the graph. rest:
     where channels are put at rest: 0 at their mean contents over the words, n at those of word n - 1.
+    sure: whether rows count whose largest weights are equal within `TIE` only where that makes no difference.
     """
 
-    def __init__(self, model: Any, automaton: Automaton, most: int, words: Tensor, rest: int = 0) -> None:
-        self.model, self.automaton, self.most, self.words, self.rest = model, automaton, most, words, rest
+    def __init__(
+        self, model: Any, automaton: Automaton, most: int, words: Tensor, rest: int = 0, sure: bool = True
+    ) -> None:
+        self.model, self.automaton, self.most, self.words = model, automaton, most, words
+        self.rest, self.sure = rest, sure
         count, symbols = automaton.table.shape
         self.device = model.head.weight.device
         self.x = model.embedding(torch.arange(symbols, device=self.device))
@@ -117,11 +118,16 @@ class Enumeration:
         return found
 
     def _reach(self, maps: HardMaps, chosen: Tensor, most: int | None = None) -> Reachable:
-        """The pairs of the graph's states and the contents of the chosen channels (bool [C]), which need no others."""
+        """The pairs of the graph's states and the contents of the chosen channels (bool [C]), which need no others.
+
+        The search stops where a row has two largest weights and what they copy is not equal, unless `sure` is False.
+        """
         channels = chosen.nonzero()[:, 0]
 
-        def step(states: Tensor, contents: Tensor, symbols: Tensor) -> Tensor:
-            return maps.step(contents, self.codes[states, symbols], channels)
+        def step(states: Tensor, contents: Tensor, symbols: Tensor) -> Tensor | None:
+            codes = self.codes[states, symbols]
+            after, other = (maps.step(contents, codes, channels, choice) for choice in (0, 1))
+            return after if not self.sure or torch.equal(after, other) else None
 
         return reach(self.graph, maps.initial[channels], step, self.most if most is None else most)
 
@@ -130,7 +136,8 @@ class Enumeration:
         states, symbols = self.graph.table.shape
         most = max(GROWTH * states, FEW_STEPS // symbols)
         sets, sizes = torch.unique(maps.needs, dim=0), []
-        sets = sets[~(sets & (maps.gaps < TIE)).any(1)]
+        if self.sure:
+            sets = sets[~(sets & maps.unsure).any(1)]
         for one in sets:
             alone = self._reach(maps, one, most)
             sizes.append(len(alone) if alone.complete else 0)
@@ -162,7 +169,7 @@ class Enumeration:
             contents = len(distinct)
             classes = _classes(states, number.cpu(), len(self.automaton.table))
             determines = _classes(number.cpu(), states, contents) is not None
-        source, sign = maps.source[:, own].cpu(), maps.sign[:, own].cpu()
+        source, sign = maps.source[0][:, own].cpu(), maps.sign[0][:, own].cpu()
         rows = (torch.where(source < 0, source, source - own.start), sign) if place[0] == 0 else (None, None)
         return BlockReading(place, moving, contents, classes, determines, float(maps.gaps[own].min()), *rows)
 

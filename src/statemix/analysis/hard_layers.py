@@ -33,32 +33,41 @@ def check_hard(model: nn.Module) -> None:
             raise ValueError(f"model: layer {i} has a convolution, expected none around a layer that is read")
 
 
+TIE = 1e-4
+"""Weights that differ by less may change places when a product of matrices is rounded otherwise."""
+
+
 @dataclass(frozen=True)
 class HardMaps:
     r"""What each of I inputs does with the C = N m channels of a layer: $h_i \leftarrow sign_i \cdot h_{source_i}$.
 
     A source of -1 stands for the value that the input brings; a sign of 0 for a row of zeros.
 
-    source: int64 [I, C]. sign: [I, C]. values: [I, C]. initial: [C]. gaps: [C], how far the largest weight of a row is
-    from the next at least. needs: bool [C, C], the channels whose contents channel i (row) may come to hold, itself
-    among them.
+    source, sign: of each row's largest weight and of the next, where that is as large within `TIE`; else the same
+    twice; two of [I, C]. values: [I, C]. initial: [C]. gaps: [C], how far the largest weight of a row is from the next
+    at least. needs: bool [C, C], the channels whose contents channel i (row) may come to hold, itself among them.
+    unsure: bool [C], whether there is a row with three weights that are as large.
     """
 
-    source: Tensor
-    sign: Tensor
+    source: tuple[Tensor, Tensor]
+    sign: tuple[Tensor, Tensor]
     values: Tensor
     initial: Tensor
     gaps: Tensor
     needs: Tensor
+    unsure: Tensor
 
-    def step(self, contents: Tensor, inputs: Tensor, channels: Tensor) -> Tensor:
-        """The contents of channels int64 [c], which need no others, behind inputs int64 [E]: [E, c] of [E, c]."""
+    def step(self, contents: Tensor, inputs: Tensor, channels: Tensor, choice: int = 0) -> Tensor:
+        """The contents of channels int64 [c], which need no others, behind inputs int64 [E]: [E, c] of [E, c].
+
+        choice: 1 for the second of two weights that are as large.
+        """
         place = torch.zeros(len(self.initial), dtype=torch.int64, device=channels.device)
         place[channels] = torch.arange(len(channels), device=channels.device)
-        source = self.source[inputs][:, channels]
+        source = self.source[choice][inputs][:, channels]
         copied = contents.gather(1, place[source.clamp(min=0)])
         moved = torch.where(source < 0, self.values[inputs][:, channels], copied)
-        return moved * self.sign[inputs][:, channels] + 0.0  # no negative zeros
+        return moved * self.sign[choice][inputs][:, channels] + 0.0  # no negative zeros
 
 
 @torch.no_grad()
@@ -67,36 +76,48 @@ def read_maps(block: Any, x: Tensor) -> HardMaps:
     mixer, u = block.mixer, block.mixer_norm(x)
     gates, values = mixer.raw_gates(u), mixer.raw_values(u)
     rows, weights = (normalize(gates, mixer.normalization, hard=hard) for hard in (True, False))
-    two = weights.abs().topk(2, dim=-1).values
-    gaps = (two[..., 0] - two[..., 1]).amin(0)  # [N] or [N, m]
-    source, sign = rows.abs().argmax(-1), rows.sum(-1).sign()
     initial = mixer.initial_state(1)[0] + 0.0
-    (blocks, m), window = initial.shape, isinstance(mixer, HLRU)
+    m, window = initial.shape[1], isinstance(mixer, HLRU)
+    choices, gaps, unsure = _choices(rows, weights)
     if window:
-        source, sign, values = _windows(source, sign, values, m)
-        gaps = gaps[:, None].expand(-1, m)
-    needs = torch.eye(m, dtype=torch.bool, device=x.device) | window | _one_hot(source, m)
+        choices, values = [_windows(*choice, m) for choice in choices], F.pad(values[..., None], (0, m - 1))
+        gaps, unsure = (one[:, None].expand(-1, m) for one in (gaps, unsure))
+    needs = torch.eye(m, dtype=torch.bool, device=x.device) | window
+    for source, _ in choices:
+        needs = needs | torch.stack([(source == j).any(0) for j in range(m)], dim=-1)  # [N, m, m]
     for _ in range(m):
         needs = (needs.float() @ needs.float()) > 0
-    first = m * torch.arange(blocks, device=x.device)[:, None]
-    source = torch.where(source == m, -1, source + first)
-    source, sign, values = (one.flatten(1) for one in (source, sign, values.to(initial.dtype)))
-    whole = torch.block_diag(*needs.float()) > 0
-    return HardMaps(source, sign, values, initial.flatten(), gaps.flatten(), whole)
+    first = m * torch.arange(len(initial), device=x.device)[:, None]
+    source, second = (torch.where(one == m, -1, one + first).flatten(1) for one, _ in choices)
+    sign, other = (one.flatten(1) for _, one in choices)
+    return HardMaps(
+        (source, second), (sign, other), values.to(initial.dtype).flatten(1), initial.flatten(), gaps.flatten(),
+        torch.block_diag(*needs.float()) > 0, unsure.flatten(),
+    )  # fmt: skip
 
 
-def _one_hot(source: Tensor, m: int) -> Tensor:
-    """Which channels [N, m, m] each channel copies for any input, of sources [I, N, m]."""
-    return torch.stack([(source == j).any(0) for j in range(m)], dim=-1)
+Choice = tuple[Tensor, Tensor]
+"""The source and the sign of every row [I, N, ...]."""
 
 
-def _windows(source: Tensor, sign: Tensor, values: Tensor, m: int) -> tuple[Tensor, ...]:
+def _choices(rows: Tensor, weights: Tensor) -> tuple[list[Choice], Tensor, Tensor]:
+    """Of hard rows and soft ones: what each row copies and what it could copy as well; the smallest distances of a
+    row's two largest weights [N, ...]; whether a third is as large."""
+    first = rows.abs().argmax(-1)
+    size, index = weights.abs().topk(min(3, weights.shape[-1]), dim=-1)
+    gaps = size[..., 0] - size[..., 1]
+    sign = rows.sum(-1).sign()
+    tied = (gaps < TIE) & (sign != 0)
+    second = torch.where(tied, torch.where(index[..., 0] == first, index[..., 1], index[..., 0]), first)
+    other = torch.where(tied, weights.gather(-1, second[..., None])[..., 0].sign(), sign)
+    third = tied & (size[..., 0] - size[..., -1] < TIE) if size.shape[-1] > 2 else torch.zeros_like(tied)
+    return [(first, sign), (second, other)], gaps.amin(0), third.any(0)
+
+
+def _windows(source: Tensor, sign: Tensor, m: int) -> Choice:
     """The rows of windows [I, N, m], newest first: those of the newest states, given, and of others, which move on."""
     moved = torch.arange(m - 1, device=source.device).expand(*source.shape, m - 1)
-    others = (moved, torch.ones_like(moved).to(sign.dtype), torch.zeros_like(moved).to(values.dtype))
-    return tuple(
-        torch.cat((new[..., None], old), -1) for new, old in zip((source, sign, values), others, strict=True)
-    )
+    return torch.cat((source[..., None], moved), -1), torch.cat((sign[..., None], torch.ones_like(moved)), -1)
 
 
 @torch.no_grad()

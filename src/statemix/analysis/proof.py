@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
@@ -29,9 +30,10 @@ class Proof:
     contents were held at constant ones. pairs: reachable pairs of the automaton's state and the contents of all layers;
     None if there are more than the bound. proved: whether `model` gives the automaton's answer for every pair and
     symbol, and so to words of every length. counterexample: a word on which it does not; the shortest, unless
-    `sampled`: then the model as it was given errs on it. lead: how far the logit of the right answer is ahead at least.
-    tested: answers of the model as it was given to random words. blocks: the readings. table: int64 [pairs, symbols],
-    the learned machine: the next pair. answers: int64 [pairs, symbols].
+    `sampled`: then the model as it was given errs on it. sure: whether rounding elsewhere makes no difference to the
+    rows: none counts whose largest weights are within 1e-4, unless what they copy is equal. lead: how far the logit of
+    the right answer is ahead at least. tested: answers of the model as it was given to random words. blocks: the
+    readings. table: int64 [pairs, symbols], the learned machine: the next pair. answers: int64 [pairs, symbols].
     """
 
     model: nn.Module
@@ -39,6 +41,7 @@ class Proof:
     proved: bool
     counterexample: tuple[int, ...] | None
     sampled: bool
+    sure: bool
     lead: float
     tested: int
     blocks: tuple[BlockReading, ...]
@@ -89,8 +92,8 @@ def prove(model: nn.Module, automaton: Automaton, *, max_pairs: int = 10_000) ->
     words = random_words(automaton, WORDS, WORD_LENGTH)
     model = copy.deepcopy(model).eval()
     wrong, tested = _sampled_error(model, automaton, words)
-    for rest in range(ATTEMPTS):
-        search = Enumeration(copy.deepcopy(model), automaton, max_pairs, words, rest)
+    for sure, rest in product((True, False), range(ATTEMPTS)):
+        search = Enumeration(copy.deepcopy(model), automaton, max_pairs, words, rest, sure)
         found, answers, leads = search.run()
         wrong_steps = (leads <= 0).flatten().nonzero()[:, 0]
         if not search.at_rest or not found.complete or not len(wrong_steps) or wrong is not None:
@@ -101,7 +104,7 @@ def prove(model: nn.Module, automaton: Automaton, *, max_pairs: int = 10_000) ->
         counterexample, sampled = (*found.word(pair), symbol), False
     return Proof(
         search.model, len(found) if found.complete else None, found.complete and not len(wrong_steps), counterexample,
-        sampled, float(leads.min()), tested, tuple(search.blocks), search.at_rest, found.table, answers,
+        sampled, search.sure, float(leads.min()), tested, tuple(search.blocks), search.at_rest, found.table, answers,
     )  # fmt: skip
 
 

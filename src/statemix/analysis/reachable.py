@@ -13,8 +13,9 @@ from statemix.tasks import IGNORED, Automaton
 EDGES = 2**12
 """Steps that are taken at once, about."""
 
-Step = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""States of the automaton int64 [E], contents of the layer [E, c], symbols int64 [E] -> the next contents."""
+Step = Callable[[Tensor, Tensor, Tensor], Tensor | None]
+"""States of the automaton int64 [E], contents of the layer [E, c], symbols int64 [E] -> the next contents, or None to
+end the search."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ def reach(automaton: Automaton, initial: Tensor, step: Step, most: int) -> Reach
     first = 0
     while first < len(search.parents) <= most:
         last = min(len(search.parents), first + rows)
-        search.expand(first, last, step)
+        if not search.expand(first, last, step):
+            break
         first = last
     return search.found()
 
@@ -82,8 +84,8 @@ class _Search:
         bits = contents.contiguous().view(torch.int32).cpu()
         return torch.cat((states[:, None].to(torch.int32), bits), dim=1)
 
-    def expand(self, first: int, last: int, step: Step) -> None:
-        """Take every symbol from the pairs first … last - 1."""
+    def expand(self, first: int, last: int, step: Step) -> bool:
+        """Take every symbol from the pairs first … last - 1; False if `step` ends the search."""
         symbols, count = self.automaton.table.shape[1], last - first
         tokens, place = (
             torch.arange(symbols).repeat(count),
@@ -92,6 +94,8 @@ class _Search:
         before, device = self.states[place], self.contents.device
         states = self.automaton.table[before, tokens]
         contents = step(before.to(device), self.contents[place.to(device)], tokens.to(device))
+        if contents is None:
+            return False
         keys, inverse = torch.unique(self._keys(states, contents), dim=0, return_inverse=True)
         edge = torch.full((len(keys),), len(states)).scatter_reduce(
             0, inverse, torch.arange(len(states)), "amin"
@@ -106,6 +110,7 @@ class _Search:
         self.states = torch.cat((self.states, states[origin]))
         self.contents = torch.cat((self.contents, contents[origin.to(device)]))
         self.rows.append(numbers[inverse].view(count, symbols))
+        return True
 
     def found(self) -> Reachable:
         """What was found."""

@@ -106,6 +106,10 @@ def _sentences(proof: Proof) -> list[str]:
         lines.append(
             f"pairs of states: {proof.pairs}, steps: {steps}, the right answer leads by {proof.lead:.2f} at least"
         )
+    if not proof.sure:
+        lines.append(
+            "some rows are decided by less than 1e-4: rounding on another device may choose otherwise"
+        )
     if proof.equal:
         lines.append("equal to the automaton for words of every length")
     elif proof.proved and proof.equal is None:
@@ -138,6 +142,6 @@ def _content(proof: Proof, given: Automaton) -> dict[str, Any]:
     return {
         "proved": proof.proved, "equal": proof.equal, "pairs": proof.pairs, "tested": proof.tested,
         "lead": proof.lead if proof.pairs is not None else None, "counterexample": None if word is None else list(word),
-        "sampled": proof.sampled, "symbols": list(given.symbols), "states": list(given.states),
+        "sampled": proof.sampled, "sure": proof.sure, "symbols": list(given.symbols), "states": list(given.states),
         "table": proof.table.tolist(), "answers": proof.answers.tolist(), "blocks": blocks,
     }  # fmt: skip
