@@ -54,7 +54,8 @@ def test_every_help_has_an_example_and_every_example_works(statemix):
         if package and importlib.util.find_spec(package) is None:
             continue
         done = statemix(example, _of(SHRUNK, example) or ())
-        assert done.code == 0, (example, done.err)
+        refuted = example.startswith("automaton")  # a demo of four steps has learned nothing
+        assert done.code == refuted, (example, done.err)
         assert done.out.strip(), example
 
 

@@ -1,4 +1,5 @@
-"""What a model costs and what it has learned: parameters, state and FLOPs; eigenvalues; statistics over seeds."""
+"""What a model costs and what it has learned: parameters, state and FLOPs; eigenvalues; the automaton
+that a hard model follows; statistics over seeds."""
 
 from statemix.analysis.accounting import (
     flops_per_token,
@@ -8,6 +9,8 @@ from statemix.analysis.accounting import (
     parameters,
     state_size,
 )
+from statemix.analysis.enumeration import BlockReading
+from statemix.analysis.proof import Proof, prove
 from statemix.analysis.spectra import (
     companion,
     has_transitions,
@@ -18,6 +21,8 @@ from statemix.analysis.spectra import (
 from statemix.analysis.statistics import Spread, spread
 
 __all__ = [
+    "BlockReading",
+    "Proof",
     "Spread",
     "companion",
     "flops_per_token",
@@ -27,6 +32,7 @@ __all__ = [
     "mixer_parameters",
     "mixers",
     "parameters",
+    "prove",
     "spectrum_summary",
     "spread",
     "state_size",
