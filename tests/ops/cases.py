@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from statemix.ops import affine_scan, bdlru_scan, hlru_scan
+from statemix.ops.normalization import HARD
 
 BACKENDS = ("reference", "cpu")
 RECURRENCES = ("bdlru", "hlru", "affine")
@@ -44,11 +45,12 @@ def inputs(
 def run(
     recurrence: str, gates: Tensor, values: Tensor, state: Tensor | None, name: str = "softmax", **options
 ):
-    """Call the public scan of a recurrence; affine knows no normalisation."""
+    """Call the public scan of a recurrence; affine knows no normalisation. "hard:" before a name asks for hard rows."""
     if recurrence == "affine":
         return affine_scan(gates, values, state, **options)
     scan = {"bdlru": bdlru_scan, "hlru": hlru_scan}[recurrence]
-    return scan(gates, values, state, normalization=name, **options)
+    how = {"normalization": name.removeprefix(HARD), "hard": name.startswith(HARD)}
+    return scan(gates, values, state, **how, **options)
 
 
 def names(recurrence: str) -> tuple[str, ...]:

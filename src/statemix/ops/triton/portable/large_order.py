@@ -11,8 +11,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from statemix.ops.triton.gate_norm import HARD
 from statemix.ops.triton.portable.common import decode, floats, kernel, own_lanes, rows_at, span, store
-from statemix.ops.triton.portable.large_block import load, tile_slopes, tile_weights
+from statemix.ops.triton.portable.large_block import hard_tile, load, tile_slopes, tile_weights
 
 
 @triton.jit
@@ -51,7 +52,7 @@ def large_order_forward(
         x, gate, value = floats(loaded, 3)
         more = t + 1 < end
         loaded = load_lagged(g, gs, v, vs, t + 1, start, c, inside & more, live & more, M)
-        p, p_last, inverse, shift = tile_weights(x, gate, inside, CFG.NORM, M + 1)
+        p, p_last = tile_weights(x, gate, lag(t - start, c, M), inside, CFG.NORM, M + 1)
         h = tl.sum(p * window, 0) + p_last * value
         store(states + t * ss[1], h, live)
         window = tl.where(c == (t - start) % M, h[None, :], window)
@@ -93,9 +94,8 @@ def large_order_backward(
         loaded = load_lagged(g, gs, v, vs, t - 1, start, c, inside & (t > start), live & (t > start), M)
         entering = _state(states, ss, initial, ins, t - 1 - M, first, live & (t > start))
         gradient = load(grad + t * ds[1], live)
-        p, p_last, inverse, shift = tile_weights(x, gate, inside, CFG.NORM, M + 1)
-        h = tl.sum(p * u, 0) + p_last * value
-        slopes, slope = tile_slopes(x, gate, p, p_last, inverse, shift, u, value, h, CFG.NORM)
+        slopes, slope, soft = tile_slopes(x, gate, inside, u, value, CFG.NORM, M + 1)
+        p, p_last = hard_tile(x, gate, lag(t - start, c, M), inside, CFG.NORM) if CFG.NORM >= HARD else soft
         newest = c == (t - start) % M
         adjoint = tl.sum(tl.where(newest, carry, 0.0), 0) + gradient
         carry = tl.where(newest, 0.0, carry) + p * adjoint[None, :]
