@@ -76,6 +76,9 @@ def scan(
     ] = None,
     dtype: Dtype = None,
     baselines: Baselines = "all",
+    hard: Annotated[
+        bool, typer.Option("--hard", help="Beside soft rows hard ones; on the CPU with --sizes.")
+    ] = False,
 ) -> None:
     """Time the scans, after a check against float64.
 
@@ -86,6 +89,8 @@ def scan(
     setup = make_setup(device, dtype, repeats)
     check_positive(batch=batch, length=length, blocks=blocks)
     if setup.device.type == "cpu" and sizes is None:
+        if hard:
+            raise ValueError("hard: got --hard on the CPU alone, expected --sizes beside it")
         if setup.dtype != "float32":
             raise ValueError(f"dtype: got {dtype!r}, expected float32 on the CPU, or --sizes beside it")
         size = (batch or 32, length or 256, 0)
@@ -93,6 +98,7 @@ def scan(
         record, time_one = scan_cpu.new_record(), partial(scan_cpu.measure, setup=setup)
     else:
         cases = _pass_shapes(shapes, sizes, batch, length, blocks)
+        cases = scan_passes.beside_hard(cases) if hard else cases
         names = choose(baselines, scan_baselines.BASELINES)
         copy = measure.copy_bandwidth(setup)
         record = scan_passes.new_record(setup, copy)

@@ -10,13 +10,15 @@ RECURRENCES = ("bdlru", "hlru", "affine")
 
 
 class ScanShape(NamedTuple):
-    """A recurrence with block size or order m, on B sequences of T steps and N blocks or channels."""
+    """A recurrence with block size or order m, on B sequences of T steps and N blocks or channels; rows of softmax
+    gates, soft or hard."""
 
     recurrence: str
     m: int
     batch: int
     length: int
     blocks: int
+    hard: bool = False
 
     def dims(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Shapes of the gates and of the values."""
@@ -35,7 +37,7 @@ class ScanShape(NamedTuple):
         return {"forward": forward, "backward": backward, "both": forward + backward}
 
     def __str__(self) -> str:
-        return f"{self.recurrence}:{self.m} {self.batch}×{self.length}×{self.blocks}"
+        return f"{self.recurrence}:{self.m} {self.batch}×{self.length}×{self.blocks}" + " hard" * self.hard
 
 
 def check_positive(**sizes: int | None) -> None:
