@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from statemix.ops import affine_scan, bdlru_scan, hlru_scan
-from statemix.ops.normalization import HARD
+from statemix.ops import affine_scan, bdlru_scan, bdlru_step, hlru_scan, hlru_step
+from tests.ops.loops import ALL, HARD
 
 BACKENDS = ("reference", "cpu")
 RECURRENCES = ("bdlru", "hlru", "affine")
@@ -45,19 +45,33 @@ def inputs(
 def run(
     recurrence: str, gates: Tensor, values: Tensor, state: Tensor | None, name: str = "softmax", **options
 ):
-    """Call the public scan of a recurrence; affine knows no normalisation. "hard:" before a name asks for hard rows."""
+    """Call the public scan of a recurrence; affine knows no normalisation."""
     if recurrence == "affine":
         return affine_scan(gates, values, state, **options)
     scan = {"bdlru": bdlru_scan, "hlru": hlru_scan}[recurrence]
-    how = {"normalization": name.removeprefix(HARD), "hard": name.startswith(HARD)}
-    return scan(gates, values, state, **how, **options)
+    return scan(gates, values, state, **by_name(name), **options)
+
+
+def step(recurrence: str, gates: Tensor, values: Tensor, state: Tensor, name: str = "softmax", **options):
+    """Call the public step of a recurrence."""
+    function = {"bdlru": bdlru_step, "hlru": hlru_step}[recurrence]
+    return function(gates, values, state, **by_name(name), **options)
+
+
+def by_name(name: str) -> dict[str, object]:
+    """The options of a normalisation, which is hard behind "hard:"."""
+    return {"normalization": name.removeprefix("hard:"), "hard": name.startswith("hard:")}
 
 
 def names(recurrence: str) -> tuple[str, ...]:
-    """The normalisations a recurrence takes."""
-    from tests.ops.loops import ALL
-
+    """The normalisations a recurrence takes, with soft rows."""
     return ("none",) if recurrence == "affine" else ALL
+
+
+FIRST = [*((r, names(r)[0]) for r in RECURRENCES), ("bdlru", "hard:softmax"), ("hlru", "hard:softmax")]
+"""Every recurrence with soft rows, and those that have hard ones."""
+
+HARD_CASES = [(r, name) for r in ("bdlru", "hlru") for name in HARD]
 
 
 def restride(tensor: Tensor, kind: str) -> Tensor:

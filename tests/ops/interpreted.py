@@ -9,14 +9,13 @@ import pytest
 import torch
 
 from statemix.ops import reference
-from statemix.ops.normalization import HARD
 from statemix.ops.triton import dispatch
 from statemix.ops.triton.chunking import inter_chunk_scan
 from statemix.ops.triton.gate_norm import CODES
 from statemix.ops.triton.portable.launch import PortableKernels
 from statemix.ops.triton.portable.step import step
 from tests.ops.cases import LAYOUTS, inputs, names, relative, restride
-from tests.ops.loops import ALL, SIGNED
+from tests.ops.loops import ALL, HARD, SIGNED
 
 RECURRENCES = ("bdlru", "hlru", "affine")
 OUTPUTS, GRADIENTS = 2e-6, 5e-6
@@ -392,7 +391,7 @@ ENDLESS = [[0.5, s, -1.0] for s in (INF, -INF, NAN)] + [[-INF, -INF, -INF], [-IN
 
 
 @pytest.mark.parametrize(("recurrence", "m", "name"), [
-    *(("bdlru", 2, name) for name in CODES if name.startswith(HARD)),
+    *(("bdlru", 2, name) for name in HARD),
     ("hlru", 9, "hard:softmax"), ("hlru", 9, "hard:silu"), ("bdlru", 17, "hard:linear"),
 ])  # fmt: skip
 def test_laws_of_hard_rows_at_the_edge(recurrence, m, name):

@@ -12,6 +12,7 @@ import torch
 SIGNED = ("tanh", "linear", "silu")
 BOUNDED = ("softmax", "sigmoid", "relu", *SIGNED)
 ALL = (*BOUNDED, "none")
+HARD = tuple(f"hard:{name}" for name in BOUNDED)
 
 
 def sigmoid(x: float) -> float:
@@ -31,9 +32,20 @@ WEIGHTS = {
 def normalized_row(row: list[float], name: str) -> list[float]:
     if name == "none":
         return row
+    if name.startswith("hard:"):
+        return hard_row(row, name.removeprefix("hard:"))
     weights = [WEIGHTS[name](x) for x in row]
     divisor = sum(abs(w) for w in weights) + (0.001 * len(row) if name == "relu" else 0.0)
     return [w / divisor if divisor else 0.0 for w in weights]
+
+
+def hard_row(row: list[float], name: str) -> list[float]:
+    """The sign of the largest weight in its place, zeros elsewhere."""
+    weights = [WEIGHTS[name](x) for x in row]
+    sizes = row if name in ("softmax", "sigmoid") else [abs(w) for w in weights]
+    largest = sizes.index(max(sizes))
+    sign = 1.0 if weights[largest] > 0 else -1.0 if weights[largest] < 0 else 0.0
+    return [sign if j == largest else 0.0 for j in range(len(row))]
 
 
 def bdlru_loop(gates, values, state, name):

@@ -72,6 +72,11 @@ def test_an_explicit_backend_that_cannot_run_says_why(case):
         choose_backend(backend, device, dtype)
 
 
+def test_hard_rows():
+    for name, device in (("hard:softmax", CPU), ("hard:silu", CUDA)):
+        assert choose_backend("auto", device, SINGLE, name) == choose_backend("auto", device, SINGLE)
+
+
 def test_a_missing_package_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(triton, "INSTALLED", False)
     with pytest.raises(

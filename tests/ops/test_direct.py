@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from statemix.ops.lagged import lagged, window
 from statemix.ops.zeros import shared_zeros
-from tests.ops.cases import BACKENDS, RECURRENCES, inputs, run
+from tests.ops.cases import BACKENDS, FIRST, RECURRENCES, inputs, run
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -33,12 +33,11 @@ def gradients(outputs, leaves, which):
 
 @pytest.mark.parametrize("which", [(0,), (1,), (0, 1)], ids=["states", "final", "both"])
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("recurrence", RECURRENCES)
-def test_the_same_bits_as_the_operator(recurrence, backend, which):
+@pytest.mark.parametrize(("recurrence", "name"), FIRST)
+def test_the_same_bits_as_the_operator(recurrence, name, backend, which):
     """Whichever outputs have a gradient."""
     leaves = [x.requires_grad_() for x in inputs(recurrence)]
-    outputs = run(recurrence, *leaves, backend=backend)
-    name = "none" if recurrence == "affine" else "softmax"
+    outputs = run(recurrence, *leaves, name, backend=backend)
     operator = getattr(torch.ops.statemix, f"{recurrence}_scan")
     expected = operator(*leaves, None, name, backend)
     assert type(outputs[0].grad_fn).__name__ == "DirectScanBackward"

@@ -13,7 +13,7 @@ pytest.importorskip("numba")
 from statemix.ops import bdlru_scan
 from statemix.ops.normalization import NORMALIZATIONS, normalize
 from tests.ops.cases import BACKENDS, inputs, run
-from tests.ops.loops import ALL
+from tests.ops.loops import ALL, HARD, loop
 
 INF, NAN = math.inf, math.nan
 BOUNDED = tuple(name for name in ALL if name != "none")
@@ -90,7 +90,7 @@ def test_every_row_agrees_with_float64(kind, dtype, backend):
     rows = [row for row in ROWS[kind] if max(map(abs, row)) <= torch.finfo(dtype).max]
     if not rows:
         pytest.skip("none of these rows is finite in this dtype")
-    for recurrence, name in itertools.product(("bdlru", "hlru"), BOUNDED):
+    for recurrence, name in itertools.product(("bdlru", "hlru"), (*BOUNDED, *HARD)):
         arguments = case(recurrence, rows, dtype)
         want = results(recurrence, name, "reference", arguments, torch.float64)
         check_close(results(recurrence, name, backend, arguments), want, dtype)
@@ -175,7 +175,7 @@ def check_same_places(got, want):
 
 
 @pytest.mark.parametrize("followed_by", ["ordinary gates", "zeros"])
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [*ALL, *HARD])
 @pytest.mark.parametrize("recurrence", ["bdlru", "hlru"])
 def test_nan_and_infinity_come_out_in_the_same_places(recurrence, name, followed_by):
     for row in SPECIAL:
@@ -188,7 +188,7 @@ def test_nan_and_infinity_come_out_in_the_same_places(recurrence, name, followed
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [*ALL, *HARD])
 def test_nan_and_infinity_in_half_precision(name, dtype):
     for row in SPECIAL:
         arguments = case("hlru", [row], dtype)
@@ -196,7 +196,7 @@ def test_nan_and_infinity_in_half_precision(name, dtype):
         check_same_places(results("hlru", name, "cpu", arguments), want)
 
 
-@pytest.mark.parametrize("name", BOUNDED)
+@pytest.mark.parametrize("name", [*BOUNDED, *HARD])
 @pytest.mark.parametrize("recurrence", ["bdlru", "hlru"])
 def test_edge_rows_anywhere_in_a_tile(recurrence, name):
     """Wide enough for vectors and for two work items, long enough for more than one tile."""
@@ -220,9 +220,34 @@ def flushing():
 
 @pytest.mark.usefixtures("flushing")
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", BOUNDED)
+@pytest.mark.parametrize("name", [*BOUNDED, *HARD])
 def test_flushed_subnormal_numbers_make_no_nan(name, backend):
     for recurrence, kind in itertools.product(("bdlru", "hlru"), ROWS):
         got = results(recurrence, name, backend, case(recurrence, ROWS[kind], torch.float32))
         for key, found in got.items():
             assert torch.isfinite(found).all(), (recurrence, kind, key)
+
+
+@pytest.mark.parametrize("name", ["softmax", "linear", "hard:softmax", "hard:linear"])
+@pytest.mark.parametrize("recurrence", ["bdlru", "hlru"])
+def test_values_and_states_that_are_not_finite(recurrence, name):
+    """What a row does not choose still counts times zero."""
+    for place, special in itertools.product((1, 2), (INF, -INF, NAN)):
+        arguments = case(recurrence, [], torch.float64, T=5)
+        arguments[place][0, -1].view(-1)[0] = special
+        for backend in BACKENDS:
+            found = run(recurrence, *arguments[:3], name, backend=backend)
+            want = run(recurrence, *arguments[:3], name, backend="reference")
+            for have, exact in zip(found, want, strict=True):
+                torch.testing.assert_close(have, exact, equal_nan=True)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", [name for name in HARD if name != "hard:silu"])
+@pytest.mark.parametrize("recurrence", ["bdlru", "hlru"])
+def test_of_equal_weights_the_first_counts(recurrence, name, backend):
+    """Whole gates: ties and rows of zeros."""
+    gates, values, state = inputs(recurrence, B=1, T=20, N=9, m=4)
+    gates = gates.round()
+    states, _ = run(recurrence, gates, values, state, name, backend=backend)
+    assert torch.equal(states, loop(recurrence, gates, values, state, name)[0])

@@ -53,6 +53,14 @@ CASES = {
     "step state": (bdlru_step, (G[:, 0], V[:, 0], S[:, :1]), {}, ValueError, "state: got shape"),
     "step no state": (hlru_step, (HG[:, 0], HV[:, 0], None), {}, TypeError, "state: got NoneType"),
     "step order": (hlru_step, (HG[:, 0], HV[:, 0], HS[..., :1]), {}, ValueError, r"state: .* = \[1, 3, 2\]"),
+    "hard none": (bdlru_scan, (G, V), {"normalization": "none", "hard": True}, ValueError, "hard: got True"),
+    "hard number": (hlru_scan, (HG, HV), {"hard": 1}, TypeError, "hard: got int, expected a bool"),
+    "hard step": (bdlru_step, (G[:, 0], V[:, 0], S), {"hard": None}, TypeError, "hard: got NoneType, expected a bool"),
+    "hard step none": (
+        hlru_step, (HG[:, 0], HV[:, 0], HS), {"normalization": "none", "hard": True}, ValueError, "hard: got True with",
+    ),
+    "hard normalize": (normalize, (G, "none"), {"hard": True}, ValueError, "hard: got True with normalization 'none'"),
+    "hard text": (normalize, (G,), {"hard": "yes"}, TypeError, "hard: got str, expected a bool"),
     "normalize": (normalize, (G, "max"), {}, ValueError, "normalization: got 'max'"),
 }  # fmt: skip
 

@@ -9,7 +9,8 @@ from torch.func import hessian, jacfwd, jacrev, jvp, linearize, vjp, vmap
 
 from statemix.ops import bdlru_step, hlru_step
 from tests.nn.test_layers import LAYERS
-from tests.ops.cases import BACKENDS, RECURRENCES, inputs, names, run
+from tests.ops.cases import BACKENDS, HARD_CASES, RECURRENCES, inputs, names, run
+from tests.ops.test_gradients import straight_through
 
 ALL_NAMES = [(recurrence, name) for recurrence in RECURRENCES for name in names(recurrence)]
 EVERY_BACKEND = pytest.mark.parametrize("backend", BACKENDS)
@@ -55,6 +56,21 @@ def test_jvp(recurrence, name, backend, packed):
     outputs, have = jvp(function, tensors, tangents)
     torch.testing.assert_close(outputs, function(*tensors))
     assert_differences(have, function, tensors, tangents)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["batch", "packed"])
+@EVERY_BACKEND
+@pytest.mark.parametrize(("recurrence", "name"), HARD_CASES)
+def test_jvp_of_hard_rows(recurrence, name, backend, packed):
+    """Rows that are hard forward and soft backward have the tangents of the soft ones."""
+    function, tensors = case(recurrence, name, backend, packed)
+    options = {"cu_seqlens": PACKED} if packed else {}
+    tangents = directions(tensors)
+    stated = lambda *t: straight_through(recurrence, *t, name, **options)  # noqa: E731
+    torch.testing.assert_close(jvp(function, tensors, tangents), jvp(stated, tensors, tangents))
+    if not packed:
+        places = (0, 1, 2)
+        torch.testing.assert_close(jacfwd(function, places)(*tensors), jacrev(function, places)(*tensors))
 
 
 @pytest.mark.parametrize("which", [(0,), (1,), (2,), (0, 2), (1, 2)], ids=str)

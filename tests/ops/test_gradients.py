@@ -6,7 +6,19 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from tests.ops.cases import BACKENDS, LAYOUTS, RECURRENCES, inputs, names, relative, restride, run
+from statemix.ops import normalize
+from tests.ops.cases import (
+    BACKENDS,
+    FIRST,
+    HARD_CASES,
+    LAYOUTS,
+    RECURRENCES,
+    inputs,
+    names,
+    relative,
+    restride,
+    run,
+)
 
 CASES = [(r, n) for r in RECURRENCES for n in names(r)]
 
@@ -55,7 +67,7 @@ def gradients(recurrence, tensors, name, backend, which=(0, 1), dtype=torch.floa
 
 
 @pytest.mark.parametrize("which", [(0,), (1,), (0, 1)], ids=["states", "final", "both"])
-@pytest.mark.parametrize(("recurrence", "name"), CASES)
+@pytest.mark.parametrize(("recurrence", "name"), CASES + HARD_CASES)
 def test_cpu_gradients_are_the_definitions(recurrence, name, which):
     tensors = inputs(recurrence, B=2, T=41, N=5, m=3)
     want = gradients(recurrence, tensors, name, "reference", which)
@@ -69,23 +81,23 @@ def test_cpu_gradients_are_the_definitions(recurrence, name, which):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("recurrence", RECURRENCES)
-def test_half_precision_gradients(recurrence, dtype):
+@pytest.mark.parametrize(("recurrence", "name"), FIRST)
+def test_half_precision_gradients(recurrence, name, dtype):
     tensors = [x.to(dtype).double() for x in inputs(recurrence, B=2, T=41, N=5, m=3)]
-    want = gradients(recurrence, tensors, "softmax", "reference")
-    for have, exact in zip(gradients(recurrence, tensors, "softmax", "cpu", dtype=dtype), want, strict=True):
+    want = gradients(recurrence, tensors, name, "reference")
+    for have, exact in zip(gradients(recurrence, tensors, name, "cpu", dtype=dtype), want, strict=True):
         assert relative(have, exact) < 8e-3
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("recurrence", RECURRENCES)
-def test_gradients_in_any_layout(recurrence, layout):
+@pytest.mark.parametrize(("recurrence", "name"), FIRST)
+def test_gradients_in_any_layout(recurrence, name, layout):
     """Inputs and the incoming gradient strided as they please."""
     tensors = inputs(recurrence, B=2, T=9, N=4, m=3)
     want = None
     for kind in ("contiguous", layout):
         leaves = [x.detach().requires_grad_() for x in tensors]
-        states, final = run(recurrence, *(restride(leaf, kind) for leaf in leaves), backend="cpu")
+        states, final = run(recurrence, *(restride(leaf, kind) for leaf in leaves), name, backend="cpu")
         weight = restride(torch.linspace(0, 1, states.numel(), dtype=torch.float64).view(states.shape), kind)
         states.backward(weight, retain_graph=True)
         final.sum().backward()  # an expanded gradient: strides of zero
@@ -102,3 +114,46 @@ def test_only_what_is_asked_for(recurrence):
         tensors[asked].requires_grad_()
         run(recurrence, *tensors, backend="cpu")[0].sum().backward()
         assert [x.grad is not None for x in tensors] == [i == asked for i in range(3)]
+
+
+def straight_through(recurrence, gates, values, state, name, **options):
+    """A scan of hard rows stated once more: no normalisation, rows that are hard forward and soft backward."""
+    soft = normalize(gates, name.removeprefix("hard:"))
+    largest = soft.abs().argmax(-1, keepdim=True)
+    hard = torch.zeros_like(soft).scatter(-1, largest, soft.gather(-1, largest).sign())
+    options["backend"] = "reference"
+    return run(recurrence, (hard - soft).detach() + soft, values, state, "none", **options)
+
+
+BOUNDS = torch.tensor([0, 5, 5, 11])
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["batch", "packed"])
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("recurrence", "name"), HARD_CASES)
+def test_hard_rows_are_straight_through(recurrence, name, backend, packed):
+    """First and second derivatives."""
+    options = {"cu_seqlens": BOUNDS} if packed else {}
+    sizes = {"B": 1, "T": 11, "sequences": 3} if packed else {"B": 2, "T": 6}
+    tensors = inputs(recurrence, N=3, m=3, **sizes)
+    results = []
+    for scan, extra in ((run, {"backend": backend}), (straight_through, {})):
+        leaves = [x.clone().requires_grad_() for x in tensors]
+        states, final = scan(recurrence, *leaves, name, **options, **extra)
+        loss = states.sin().sum() + final.cos().sum()
+        first = torch.autograd.grad(loss, leaves, create_graph=True)
+        second = torch.autograd.grad(sum(x.square().sum() for x in first), leaves)
+        results.append((states, final, *first, *second))
+    for have, exact in zip(*results, strict=True):
+        assert relative(have, exact) < 1e-12
+
+
+@pytest.mark.parametrize("name", ["hard:softmax", "hard:linear"])
+@pytest.mark.parametrize("recurrence", ["bdlru", "hlru"])
+def test_hard_rows_across_tiles(recurrence, name):
+    """More blocks than a work item has, more steps than a tile, and an order longer than a tile."""
+    for sizes in ({"T": 19, "N": 70, "m": 2}, {"T": 9, "N": 65, "m": 16}):
+        tensors = inputs(recurrence, B=1, **sizes)
+        want = gradients(recurrence, tensors, name, "reference")
+        for have, exact in zip(gradients(recurrence, tensors, name, "cpu"), want, strict=True):
+            assert relative(have, exact) < 1e-13

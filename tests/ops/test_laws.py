@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from statemix.ops import normalize
-from tests.ops.cases import BACKENDS, inputs, run
-from tests.ops.loops import BOUNDED, SIGNED
+from tests.ops.cases import BACKENDS, by_name, inputs, run
+from tests.ops.loops import BOUNDED, HARD, SIGNED
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", BOUNDED)
+@pytest.mark.parametrize("name", [*BOUNDED, *HARD])
 @pytest.mark.parametrize("recurrence", ["bdlru", "hlru"])
 def test_the_state_never_exceeds_what_went_in(recurrence, name, backend):
     """Proposition 1: the infinity norm of h_t is at most that of the values so far and the initial state."""
@@ -27,7 +27,7 @@ def test_the_state_never_exceeds_what_went_in(recurrence, name, backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", SIGNED)
+@pytest.mark.parametrize("name", [*SIGNED, *(f"hard:{name}" for name in SIGNED)])
 @pytest.mark.parametrize("recurrence", ["bdlru", "hlru"])
 def test_a_row_of_zeros_is_zeros_with_zero_gradient(recurrence, name, backend):
     gates, values, state = inputs(recurrence, T=4)
@@ -38,11 +38,11 @@ def test_a_row_of_zeros_is_zeros_with_zero_gradient(recurrence, name, backend):
     (states.sum() + final.sum()).backward()
     assert (gates.grad[:, 1] == 0).all()
     assert torch.isfinite(gates.grad).all()
-    assert (normalize(torch.zeros(2, 3), name) == 0).all()
+    assert (normalize(torch.zeros(2, 3), **by_name(name)) == 0).all()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", [*BOUNDED, "none"])
+@pytest.mark.parametrize("name", [*BOUNDED, *HARD, "none"])
 @pytest.mark.parametrize("recurrence", ["bdlru", "hlru"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 def test_nan_in_nan_out(recurrence, name, backend, dtype):
@@ -73,7 +73,8 @@ def test_nan_reaches_the_gradients(backend):
     assert torch.isfinite(gates.grad[1]).all()
 
 
-def test_the_number_of_threads_does_not_change_a_bit():
+@pytest.mark.parametrize("name", ["softmax", "hard:softmax"])
+def test_the_number_of_threads_does_not_change_a_bit(name):
     tensors = inputs("bdlru", B=8, T=64, N=70, m=3, dtype=torch.float32)
     before = torch.get_num_threads()
     results = []
@@ -81,7 +82,7 @@ def test_the_number_of_threads_does_not_change_a_bit():
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
             leaves = [x.clone().requires_grad_() for x in tensors]
-            states, final = run("bdlru", *leaves, backend="cpu")
+            states, final = run("bdlru", *leaves, name, backend="cpu")
             (states.sum() + final.sum()).backward()
             results.append([states, final, *(leaf.grad for leaf in leaves)])
     finally:

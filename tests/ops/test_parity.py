@@ -5,11 +5,22 @@ from __future__ import annotations
 import pytest
 import torch
 
-from statemix.ops import NORMALIZATIONS, bdlru_step, hlru_step, normalize
-from tests.ops.cases import BACKENDS, RECURRENCES, inputs, names, relative, run
-from tests.ops.loops import ALL, loop, normalized_row
+from statemix.ops import NORMALIZATIONS, normalize
+from tests.ops.cases import (
+    BACKENDS,
+    FIRST,
+    HARD_CASES,
+    RECURRENCES,
+    by_name,
+    inputs,
+    names,
+    relative,
+    run,
+    step,
+)
+from tests.ops.loops import ALL, HARD, loop, normalized_row
 
-CASES = [(r, n) for r in RECURRENCES for n in names(r)]
+CASES = [(r, n) for r in RECURRENCES for n in names(r)] + HARD_CASES
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 2e-6, torch.bfloat16: 4e-3, torch.float16: 5e-4}
 
 
@@ -17,13 +28,13 @@ def test_all_seven_are_there():
     assert set(NORMALIZATIONS) == set(ALL)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [*ALL, *HARD])
 def test_normalize_is_the_table(name):
     gates = inputs("hlru", m=4)[0] * 3
     want = torch.tensor(
         [normalized_row(row, name) for row in gates.flatten(0, -2).tolist()], dtype=torch.float64
     )
-    assert relative(normalize(gates, name).flatten(0, -2), want) < 1e-14
+    assert relative(normalize(gates, **by_name(name)).flatten(0, -2), want) < 1e-14
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -43,21 +54,21 @@ def test_states(recurrence, name, dtype, backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("m", [1, 2, 3, 4, 5, 8, 16, 33])
-@pytest.mark.parametrize("recurrence", RECURRENCES)
-def test_every_m(recurrence, m, backend):
+@pytest.mark.parametrize(("recurrence", "name"), FIRST)
+def test_every_m(recurrence, name, m, backend):
     gates, values, state = inputs(recurrence, B=1, T=5, N=2, m=m)
-    got = run(recurrence, gates, values, state, backend=backend)
-    for have, want in zip(got, loop(recurrence, gates, values, state, names(recurrence)[0]), strict=True):
+    got = run(recurrence, gates, values, state, name, backend=backend)
+    for have, want in zip(got, loop(recurrence, gates, values, state, name), strict=True):
         assert relative(have, want) < 1e-13
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("N", [1, 63, 64, 65, 130])
-@pytest.mark.parametrize("recurrence", RECURRENCES)
-def test_widths_around_a_tile(recurrence, N, backend):
+@pytest.mark.parametrize(("recurrence", "name"), FIRST)
+def test_widths_around_a_tile(recurrence, name, N, backend):
     gates, values, state = inputs(recurrence, B=1, T=4, N=N, m=2)
-    got = run(recurrence, gates, values, state, backend=backend)
-    for have, want in zip(got, loop(recurrence, gates, values, state, names(recurrence)[0]), strict=True):
+    got = run(recurrence, gates, values, state, name, backend=backend)
+    for have, want in zip(got, loop(recurrence, gates, values, state, name), strict=True):
         assert relative(have, want) < 1e-13
 
 
@@ -75,10 +86,10 @@ def test_no_initial_state_is_zeros(recurrence, backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("size", [{"B": 0}, {"N": 0}, {"T": 0}], ids=str)
-@pytest.mark.parametrize("recurrence", RECURRENCES)
-def test_empty(recurrence, size, backend):
+@pytest.mark.parametrize(("recurrence", "name"), FIRST)
+def test_empty(recurrence, name, size, backend):
     gates, values, state = (x.requires_grad_() for x in inputs(recurrence, **size))
-    states, final = run(recurrence, gates, values, state, backend=backend)
+    states, final = run(recurrence, gates, values, state, name, backend=backend)
     assert states.shape == values.shape
     (states.sum() + final.sum()).backward()
     assert gates.grad.shape == gates.shape
@@ -89,7 +100,7 @@ def test_empty(recurrence, size, backend):
 
 def test_order_one_is_block_size_one():
     gates, values, state = inputs("hlru", m=1)
-    for name in ALL:
+    for name in (*ALL, *HARD):
         narrow = run("hlru", gates, values, state, name)
         wide = run("bdlru", gates.unsqueeze(-2), values.unsqueeze(-1), state, name)
         assert torch.equal(narrow[0], wide[0].squeeze(-1))
@@ -97,12 +108,13 @@ def test_order_one_is_block_size_one():
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_steps(backend):
-    for recurrence, step in (("bdlru", bdlru_step), ("hlru", hlru_step)):
+@pytest.mark.parametrize("name", ["softmax", "hard:softmax", "hard:silu"])
+def test_steps(name, backend):
+    for recurrence in ("bdlru", "hlru"):
         gates, values, state = inputs(recurrence, T=6)
-        want = loop(recurrence, gates, values, state)[1]
+        want = loop(recurrence, gates, values, state, name)[1]
         for t in range(6):
-            state = step(gates[:, t], values[:, t], state, backend=backend)
+            state = step(recurrence, gates[:, t], values[:, t], state, name, backend=backend)
         assert relative(state, want) < 1e-14
 
 

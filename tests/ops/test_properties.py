@@ -6,9 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from statemix.ops import bdlru_step, hlru_step
-from tests.ops.cases import BACKENDS, LAYOUTS, RECURRENCES, inputs, names, relative, restride, run
-from tests.ops.loops import loop
+from tests.ops.cases import BACKENDS, LAYOUTS, RECURRENCES, inputs, names, relative, restride, run, step
+from tests.ops.loops import HARD, loop
 
 
 @st.composite
@@ -23,7 +22,8 @@ def problems(draw, recurrences=RECURRENCES, **fixed):
         "seed": draw(st.integers(0, 2**31)),
     }
     tensors = inputs(recurrence, **{**sizes, **fixed})
-    return recurrence, draw(st.sampled_from(names(recurrence))), draw(st.sampled_from(BACKENDS)), tensors
+    allowed = names(recurrence) if recurrence == "affine" else (*names(recurrence), *HARD)
+    return recurrence, draw(st.sampled_from(allowed)), draw(st.sampled_from(BACKENDS)), tensors
 
 
 @given(problems(), st.sampled_from(LAYOUTS), st.sampled_from(LAYOUTS))
@@ -55,10 +55,9 @@ def test_any_cut_with_the_state_carried_is_the_whole(problem, data):
 @given(problems(recurrences=("bdlru", "hlru")))
 def test_step_by_step_is_the_scan(problem):
     recurrence, name, backend, (gates, values, state) = problem
-    step = {"bdlru": bdlru_step, "hlru": hlru_step}[recurrence]
     states, final = run(recurrence, gates, values, state, name, backend=backend)
     for t in range(values.shape[1]):
-        state = step(gates[:, t], values[:, t], state, normalization=name, backend=backend)
+        state = step(recurrence, gates[:, t], values[:, t], state, name, backend=backend)
         assert torch.equal(state if recurrence == "bdlru" else state[..., 0], states[:, t])
     assert torch.equal(state, final)
 

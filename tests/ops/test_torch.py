@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch.library import opcheck
 
-from statemix.ops import bdlru_scan, bdlru_step, hlru_step
-from tests.ops.cases import BACKENDS, RECURRENCES, inputs, run
+from statemix.ops import bdlru_scan, bdlru_step
+from tests.ops.cases import BACKENDS, FIRST, inputs, run, step
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["batch", "packed"])
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("recurrence", RECURRENCES)
-def test_opcheck(recurrence, backend, packed):
+@pytest.mark.parametrize(("recurrence", "name"), FIRST)
+def test_opcheck(recurrence, name, backend, packed):
     bounds = torch.tensor([0, 2, 4]) if packed else None
     gates, values, state = inputs(recurrence, B=1 if packed else 2, T=4, sequences=2)
     operator = getattr(torch.ops.statemix, f"{recurrence}_scan").default
     leaves = [x.clone().requires_grad_() for x in (gates, values, state)]
-    name = "none" if recurrence == "affine" else "softmax"
     opcheck(operator, (*leaves, bounds, name, backend))
     states, final = operator(gates, values, state, bounds, name, backend)
     operator = getattr(torch.ops.statemix, f"{recurrence}_scan_backward").default
@@ -35,10 +36,10 @@ def loss_and_gradients(function, tensors):
 
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("recurrence", RECURRENCES)
-def test_compile(recurrence, backend, dynamic):
+@pytest.mark.parametrize(("recurrence", "name"), FIRST)
+def test_compile(recurrence, name, backend, dynamic):
     def function(gates, values, state):
-        states, final = run(recurrence, gates * 0.5, values, state, backend=backend)
+        states, final = run(recurrence, gates * 0.5, values, state, name, backend=backend)
         return states + 1, final
 
     torch._dynamo.reset()
@@ -78,17 +79,17 @@ def test_bad_bounds_are_caught_inside_a_compiled_graph(backend):
         compiled(gates, values, state, torch.tensor([0, 7, 5]))
 
 
-@pytest.mark.parametrize("recurrence", RECURRENCES)
-def test_export_with_any_length(recurrence):
+@pytest.mark.parametrize(("recurrence", "name"), FIRST)
+def test_export_with_any_length(recurrence, name):
     class Module(torch.nn.Module):
         def forward(self, gates, values, state):
-            return run(recurrence, gates, values, state)
+            return run(recurrence, gates, values, state, name)
 
     tensors = inputs(recurrence, T=6)
     time = torch.export.Dim("T", min=2, max=1000)
     program = torch.export.export(Module(), tensors, dynamic_shapes=({1: time}, {1: time}, None))
     longer = inputs(recurrence, T=11)
-    for have, exact in zip(program.module()(*longer), run(recurrence, *longer), strict=True):
+    for have, exact in zip(program.module()(*longer), run(recurrence, *longer, name), strict=True):
         torch.testing.assert_close(have, exact)
 
 
@@ -105,13 +106,13 @@ def test_autocast_takes_the_wider_dtype():
 
 @pytest.mark.parametrize("dims", [(0, 0, 0), (0, None, 1), (None, 2, None)], ids=str)
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("recurrence", RECURRENCES)
-def test_vmap(recurrence, backend, dims):
+@pytest.mark.parametrize(("recurrence", "name"), FIRST)
+def test_vmap(recurrence, name, backend, dims):
     one = inputs(recurrence)
     many = [x if d is None else torch.stack([x, 2 * x, -x], dim=d) for x, d in zip(one, dims, strict=True)]
 
     def function(*tensors):
-        return run(recurrence, *tensors, backend=backend)
+        return run(recurrence, *tensors, name, backend=backend)
 
     got = torch.func.vmap(function, in_dims=dims)(*many)
     for k in range(3):
@@ -128,13 +129,13 @@ def test_vmap_over_bounds_is_refused():
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("recurrence", RECURRENCES)
-def test_torch_func(recurrence, backend):
+@pytest.mark.parametrize(("recurrence", "name"), FIRST)
+def test_torch_func(recurrence, name, backend):
     """grad, vmap of grad (per-sample gradients) and a Hessian agree with plain autograd."""
     tensors = inputs(recurrence, B=2, T=3, N=1)
 
     def loss(*tensors):
-        states, final = run(recurrence, *tensors, backend=backend)
+        states, final = run(recurrence, *tensors, name, backend=backend)
         return states.sin().sum() + final.cos().sum()
 
     leaves = [x.clone().requires_grad_() for x in tensors]
@@ -153,14 +154,14 @@ def test_torch_func(recurrence, backend):
     torch.testing.assert_close(nested, plain)
 
 
-def test_steps_compile():
-    for recurrence, step in (("bdlru", bdlru_step), ("hlru", hlru_step)):
+@pytest.mark.parametrize("name", ["softmax", "hard:softmax"])
+def test_steps_compile(name):
+    for recurrence in ("bdlru", "hlru"):
         gates, values, state = inputs(recurrence, T=1)
+        tensors = (gates[:, 0], values[:, 0], state)
         torch._dynamo.reset()
-        compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
-        torch.testing.assert_close(
-            compiled(gates[:, 0], values[:, 0], state), step(gates[:, 0], values[:, 0], state)
-        )
+        compiled = torch.compile(partial(step, recurrence, name=name), fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(*tensors), step(recurrence, *tensors, name=name))
 
 
 def test_inference_mode_and_no_grad():

@@ -12,20 +12,14 @@ from statemix import BDLRU, HLRU
 from statemix.ops import bdlru_scan, hlru_scan, reference
 from statemix.ops.launch import default_launch
 from statemix.ops.layout import in_fast_format
-from statemix.ops.normalization import HARD
-from tests.ops.cases import RECURRENCES, inputs, names, relative, restride, run
-from tests.ops.loops import ALL, BOUNDED
+from tests.ops.cases import FIRST, HARD_CASES, RECURRENCES, inputs, names, relative, restride, run
+from tests.ops.loops import ALL, HARD
 
 pytestmark = pytest.mark.gpu
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 BOUNDS = {torch.float32: (2e-6, 5e-6), torch.bfloat16: (4e-3, 8e-3), torch.float16: (4e-3, 8e-3)}
 """Relative RMS error allowed: of the outputs, of every gradient."""
-
-HARD_NAMES = tuple(HARD + name for name in BOUNDED)
-USUAL = [(recurrence, "softmax") for recurrence in RECURRENCES]
-USUAL += [("bdlru", "hard:softmax"), ("hlru", "hard:softmax")]
-"""Recurrences with the usual rows, soft and hard; an affine one has none and ignores the name."""
 
 
 @pytest.fixture(autouse=True)
@@ -107,7 +101,7 @@ def test_every_launch_of_the_table(recurrence, direction, m, launch, name, dtype
 
 
 @pytest.mark.parametrize("m", [1, 3, 4, 8, 16])
-@pytest.mark.parametrize(("recurrence", "name"), USUAL)
+@pytest.mark.parametrize(("recurrence", "name"), FIRST)
 def test_portable_kernels(recurrence, name, m, monkeypatch):
     """What runs on every other GPU, here: whole, packed, in chunks."""
     decide(monkeypatch, lambda *key: None)
@@ -125,7 +119,7 @@ def test_portable_kernels(recurrence, name, m, monkeypatch):
     ("recurrence", "name"),
     [
         *((r, n) for r in RECURRENCES for n in names(r)),
-        *((r, n) for r in ("bdlru", "hlru") for n in HARD_NAMES),
+        *HARD_CASES,
     ],
 )
 def test_every_normalization(recurrence, name, dtype):
@@ -136,7 +130,7 @@ def test_every_normalization(recurrence, name, dtype):
 
 
 @pytest.mark.parametrize("m", [*range(1, 18), 24, 32, 33, 48])
-@pytest.mark.parametrize(("recurrence", "name"), USUAL)
+@pytest.mark.parametrize(("recurrence", "name"), FIRST)
 def test_every_m(recurrence, name, m):
     check(recurrence, on_gpu(inputs(recurrence, B=1, T=13, N=8, m=m, dtype=torch.bfloat16)), name)
     check(recurrence, on_gpu(inputs(recurrence, B=2, T=9, N=3, m=m, dtype=torch.float32)), name)
@@ -180,7 +174,7 @@ def test_expanded_gradients():
 
 
 @pytest.mark.parametrize("lengths", [[5, 0, 1, 30, 64, 0], [100], [1] * 20, [0, 0, 3]], ids=str)
-@pytest.mark.parametrize(("recurrence", "name"), USUAL)
+@pytest.mark.parametrize(("recurrence", "name"), FIRST)
 def test_packed(recurrence, name, lengths):
     bounds = torch.tensor([0, *torch.tensor(lengths).cumsum(0).tolist()], device="cuda")
     for m in (1, 3, 4):
@@ -193,7 +187,7 @@ def test_packed(recurrence, name, lengths):
 
 @pytest.mark.parametrize("bias", [-5.0, 0.0, 4.0], ids=["keeping", "neutral", "forgetting"])
 @pytest.mark.parametrize("m", [1, 2, 3, 4, 8, 16])
-@pytest.mark.parametrize(("recurrence", "name"), USUAL)
+@pytest.mark.parametrize(("recurrence", "name"), FIRST)
 def test_chunks(recurrence, name, m, bias, monkeypatch):
     """Time cut into chunks, the last one shorter: gates that keep the state at a chunk's start, and that forget."""
     gates, values, state = inputs(recurrence, B=2, T=700, N=16, m=m, dtype=torch.float32)
@@ -209,7 +203,7 @@ def test_chunks(recurrence, name, m, bias, monkeypatch):
         check(recurrence, (tensors[0][:, :T], tensors[1][:, :T], tensors[2]), name)
 
 
-@pytest.mark.parametrize("name", [*ALL, *HARD_NAMES])
+@pytest.mark.parametrize("name", [*ALL, *HARD])
 def test_chunks_of_every_normalization(name, monkeypatch):
     gates, values, state = inputs("bdlru", B=1, T=200, N=16, m=4, dtype=torch.float32)
     cut(monkeypatch, 64)
@@ -245,7 +239,7 @@ def test_nan_crosses_chunks_that_forget(recurrence, name, monkeypatch):
     assert states[0, :, 4:].isfinite().all()
 
 
-@pytest.mark.parametrize(("recurrence", "name"), USUAL)
+@pytest.mark.parametrize(("recurrence", "name"), FIRST)
 def test_carried_in_two_parts(recurrence, name):
     gates, values, state = on_gpu(inputs(recurrence, B=2, T=50, N=16, m=4, dtype=torch.bfloat16))
     whole, last = run(recurrence, gates, values, state, name, backend="triton")
@@ -256,7 +250,7 @@ def test_carried_in_two_parts(recurrence, name):
 
 
 @pytest.mark.parametrize("m", [1, 4, 5, 16])
-@pytest.mark.parametrize(("recurrence", "name"), USUAL)
+@pytest.mark.parametrize(("recurrence", "name"), FIRST)
 def test_same_bits_twice_and_with_other_neighbours(recurrence, name, m):
     tensors = on_gpu(inputs(recurrence, B=5, T=70, N=16, m=m, dtype=torch.bfloat16))
     first, second = (outputs_and_gradients(recurrence, tensors, name, backend="triton") for _ in range(2))

@@ -80,11 +80,10 @@ def choose_backend(
 def _unavailable(
     backend: str, device: torch.device, dtype: torch.dtype | None, normalization: str
 ) -> str | None:
-    if normalization.startswith(HARD) and backend == "cpu":
-        return "the compiled kernels know no hard rows yet"
     if normalization not in CODES and backend != "reference":
         known = ", ".join(map(repr, (name for name in NORMALIZATIONS if name in CODES)))
-        return f"the compiled kernels know no normalization {normalization!r}, expected one of {known}"
+        name = normalization.removeprefix(HARD)
+        return f"the compiled kernels know no normalization {name!r}, expected one of {known}"
     return BACKENDS[backend].unavailable(device, dtype)  # type: ignore[no-any-return]
 
 

@@ -5,7 +5,8 @@ few steps. A tile's raw gates go into scratch lines of at most WIDTH = steps x b
 (row, column). The element-wise work (normalisation, gradients of the gates) runs along whole lines, the recurrence
 itself along the blocks of one step. Lines are forgotten after their tile: neither the normalised gates nor the
 transition matrices ever exist in memory, in either direction. Extra memory beyond inputs, outputs and gradients is a
-few lines of scratch a thread, independent of T.
+few lines of scratch a thread, independent of T. A hard row is never written out either: it is the place of the one
+number that it copies, and a sign (`hard.py`).
 
 Tensors reach the kernels as addresses with strides in elements: a tensor seen as a NumPy array can no longer be
 resized, which sharded training does to free it, and making one takes longer than a token's arithmetic. One compiled

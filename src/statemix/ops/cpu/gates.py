@@ -18,6 +18,9 @@ from statemix.ops.cpu.numbers import compiled, exp, in_order, tanh
 
 SOFTMAX, SIGMOID, RELU, TANH, LINEAR, SILU, NONE = range(7)
 
+HARD = 8
+"""Added to a code for hard rows."""
+
 SMALL, SMALL_DOUBLE = 2.0**-63, 2.0**-511
 """The root of the smallest normal number: S between it and its inverse is far from both ends."""
 
@@ -29,32 +32,33 @@ def small_number(f):
 
 
 @compiled
-def row_shift(code, g, shift, size):
-    """What is subtracted from a row before exponentials: its maximum (softmax), or that if negative."""
+def row_maximum(g, shift, size):
+    """The largest gate of every row."""
     for n in range(size):
         shift[n] = g[0, n]
     for j in range(1, g.shape[0]):
         line = g[j]
         for n in range(size):
             shift[n] = line[n] if line[n] > shift[n] else shift[n]
-    if code != SOFTMAX:
-        for n in range(size):
-            shift[n] = 0 if shift[n] > 0 else shift[n]
 
 
 @compiled
-def weights(code, f, raw, inverse, shift, scale, least, size):
+def weights(code, f, raw, inverse, shift, scale, least, size, shifted):
     """Turn a row of raw gates f [columns, size] into weights, in place, and put 1 / S into `inverse`.
 
     Returns whether the line holds edge rows: S below `least`, large or not finite; `scale` is then their factor (0 of
-    a row of zeros). `raw` takes the raw gates of silu.
+    a row of zeros). `raw` takes the raw gates of silu. `shifted`: `shift` holds the rows' maxima already.
     """
     columns = f.shape[0]
     one, zero = f.dtype.type(1), f.dtype.type(0)
     for n in range(size):
         inverse[n] = f.dtype.type(0.001 * columns) if code == RELU else zero
     if code == SOFTMAX or code == SIGMOID or code == SILU:
-        row_shift(code, f, shift, size)
+        if not shifted:
+            row_maximum(f, shift, size)
+        if code != SOFTMAX:
+            for n in range(size):
+                shift[n] = zero if shift[n] > zero else shift[n]
     for j in range(columns):
         line = f[j]
         if code == SOFTMAX:
@@ -86,6 +90,16 @@ def weights(code, f, raw, inverse, shift, scale, least, size):
         for n in range(size):
             inverse[n] = one if code == NONE else one / inverse[n]
     return edges > 0
+
+
+@compiled
+def all_weights(code, f, raw, inverse, shift, scale, size):
+    """`weights` for all rows of a tile, going forward."""
+    rows = inverse.shape[0]
+    columns = f.shape[0] // rows
+    for i in range(rows):
+        row = f[i * columns : (i + 1) * columns]
+        weights(code, row, raw, inverse[i], shift, scale, small_number(f), size, False)
 
 
 @in_order

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from statemix.ops.cpu.gates import SOFTMAX, edge_gradient, gate_gradient, small_number, weights
+from statemix.ops.cpu.gates import HARD, SOFTMAX, all_weights, edge_gradient, gate_gradient, weights
+from statemix.ops.cpu.hard import hard_backward, hard_forward, hard_weights
 from statemix.ops.cpu.numbers import kernel
 from statemix.ops.cpu.tiles import (
     BLOCKS_PER_ITEM,
@@ -41,9 +42,16 @@ def bdlru_forward(first, last, code, sizes, bounds, kinds, strides, tensors):
     length, blocks, m, columns = sizes
     gated = columns == m + 1
     items = (blocks + BLOCKS_PER_ITEM - 1) // BLOCKS_PER_ITEM
-    f = np.zeros((m * columns, WIDTH), real)
-    value, inverse = np.zeros((m, WIDTH), real), np.zeros((m, WIDTH), real)
-    out, raw = np.zeros((m, WIDTH), real), np.zeros((columns, WIDTH), real)
+    hard, code = code >= HARD, code % HARD
+    f, raw = np.zeros((m * columns, WIDTH), real), np.zeros((columns, WIDTH), real)
+    flat = np.zeros(BLOCKS_PER_ITEM + 2 * m * (WIDTH + BLOCKS_PER_ITEM), real)
+    lines = flat[BLOCKS_PER_ITEM:].reshape((2 * m, WIDTH + BLOCKS_PER_ITEM))
+    out, value = lines[:m], lines[m:]
+    place, sign, inverse = (
+        np.zeros((m, WIDTH), np.int32),
+        np.ones((m, WIDTH), real),
+        np.zeros((m, WIDTH), real),
+    )
     shift, scale = np.zeros(WIDTH, real), np.zeros(WIDTH, real)
     h, new = np.zeros((m, BLOCKS_PER_ITEM), real), np.zeros((m, BLOCKS_PER_ITEM), real)
     for work in range(first, last):
@@ -55,16 +63,32 @@ def bdlru_forward(first, last, code, sizes, bounds, kinds, strides, tensors):
             steps = min(WIDTH // lanes, end - t0)
             gather(g, gs, b, t0, n0, 0, steps, lanes, columns, f)
             gather(v, vs, b, t0, n0, 0, steps, lanes, 1, value)
-            for i in range(m):
-                row = f[i * columns : (i + 1) * columns]
-                weights(code, row, raw, inverse[i], shift, scale, small_number(f), steps * lanes)
-            for t in range(steps):
-                at = t * lanes
-                for i in range(m):
-                    contract(f, i * columns, at, h, value[i], inverse[i], gated, lanes, new[i])
-                    for n in range(lanes):
-                        out[i, at + n] = new[i, n]
-                h, new = new, h
+            if hard:
+                hard_forward(
+                    code,
+                    f,
+                    raw,
+                    inverse,
+                    shift,
+                    scale,
+                    place,
+                    sign,
+                    flat,
+                    lines,
+                    lines.shape[1],
+                    h,
+                    lanes,
+                    steps,
+                )
+            else:
+                all_weights(code, f, raw, inverse, shift, scale, steps * lanes)
+                for t in range(steps):
+                    at = t * lanes
+                    for i in range(m):
+                        contract(f, i * columns, at, h, value[i], inverse[i], gated, lanes, new[i])
+                        for n in range(lanes):
+                            out[i, at + n] = new[i, n]
+                    h, new = new, h
             if wanted:
                 scatter(out, states, b * length + t0, blocks, n0, steps, lanes)
         write_state(h, s, m, blocks, n0, lanes, final)
@@ -84,7 +108,11 @@ def bdlru_backward(first, last, code, sizes, bounds, kinds, strides, tensors):
     length, blocks, m, columns = sizes
     gated = columns == m + 1
     items = (blocks + BLOCKS_PER_ITEM - 1) // BLOCKS_PER_ITEM
+    hard, code = code >= HARD, code % HARD
     f, raw = np.zeros((m * columns, WIDTH), real), np.zeros((m * columns, WIDTH), real)
+    flat = np.zeros(BLOCKS_PER_ITEM + 2 * m * (WIDTH + BLOCKS_PER_ITEM), real)
+    lines = flat[BLOCKS_PER_ITEM:].reshape((2 * m, WIDTH + BLOCKS_PER_ITEM))
+    place, sign = np.zeros((m, WIDTH), np.int32), np.ones((m, WIDTH), real)
     value, inverse = np.zeros((m, WIDTH), real), np.zeros((m, WIDTH), real)
     past, h, r = np.zeros((m, WIDTH), real), np.zeros((m, WIDTH), real), np.zeros((m, WIDTH), real)
     shift, scale = np.zeros((m, WIDTH), real), np.zeros((m, WIDTH), real)
@@ -102,20 +130,33 @@ def bdlru_backward(first, last, code, sizes, bounds, kinds, strides, tensors):
             gather(g, gs, b, t0, n0, 0, steps, lanes, columns, f)
             gather(v, vs, b, t0, n0, 0, steps, lanes, 1, value)
             gather(dstates, dss, b, t0, n0, 0, steps, lanes, 1, r)
+            finite = True
             if code != SOFTMAX:
                 copy(f, raw, size)
             lagged(states, ss, h0, s, b, blocks, n0, m, start, t0, 1, steps, lanes, past)
             for i in range(m):
                 row, rows = f[i * columns : (i + 1) * columns], raw[i * columns : (i + 1) * columns]
-                edge[i] = weights(code, row, rows, inverse[i], shift[i], scale[i], least, size)
+                if hard:
+                    edge[i], even = hard_weights(
+                        code, row, rows, inverse[i], shift[i], scale[i], least,
+                        lines.shape[1], (m + i) * lines.shape[1], lanes, ds, place[i], sign[i], size,
+                    )  # fmt: skip
+                    finite = finite and even
+                else:
+                    edge[i] = weights(code, row, rows, inverse[i], shift[i], scale[i], least, size, False)
                 contract_line(row, past, value[i], inverse[i], gated, size, h[i])
-            for t in range(steps - 1, -1, -1):
-                at = t * lanes
-                adjoint[:] = 0
-                for i in range(m):
-                    scale_adjoint(r[i], inverse[i], carry[i], at, lanes)
-                    spread_adjoint(f, i * columns, at, r[i, at : at + lanes], adjoint, lanes)
-                carry, adjoint = adjoint, carry
+            if hard:
+                hard_backward(
+                    finite, f, inverse, place, sign, flat, lines, lines.shape[1], r, carry, lanes, steps
+                )
+            else:
+                for t in range(steps - 1, -1, -1):
+                    at = t * lanes
+                    adjoint[:] = 0
+                    for i in range(m):
+                        scale_adjoint(r[i], inverse[i], carry[i], at, lanes)
+                        spread_adjoint(f, i * columns, at, r[i, at : at + lanes], adjoint, lanes)
+                    carry, adjoint = adjoint, carry
             for k in range(m * columns):
                 i, j = k // columns, k % columns
                 u = past[j] if j < m else value[i]
@@ -125,12 +166,12 @@ def bdlru_backward(first, last, code, sizes, bounds, kinds, strides, tensors):
                     )
                 else:
                     gate_gradient(code, f[k], raw[k], shift[i], r[i], u, h[i], df, ds, raw[k], size)
-            if gated:
+            if not hard:
                 for i in range(m):
                     for n in range(size):
-                        r[i, n] *= f[i * columns + m, n]
+                        lines[m + i, n] = r[i, n] * f[i * columns + m, n] if gated else r[i, n]
             scatter(raw, dg, b * length + t0, blocks, n0, steps, lanes)
-            scatter(r, dv, b * length + t0, blocks, n0, steps, lanes)
+            scatter(lines[m:], dv, b * length + t0, blocks, n0, steps, lanes)
         write_state(carry, s, m, blocks, n0, lanes, dh0)
 
 
@@ -145,8 +186,16 @@ def hlru_forward(first, last, code, sizes, bounds, kinds, strides, tensors):
     h0, final = array_at(h0, carried), array_at(final, carried)
     length, channels, m, columns = sizes
     items = (channels + BLOCKS_PER_ITEM - 1) // BLOCKS_PER_ITEM
+    hard, code = code >= HARD, code % HARD
     f, raw = np.zeros((columns, WIDTH), real), np.zeros((columns, WIDTH), real)
-    value, out, inverse = np.zeros((1, WIDTH), real), np.zeros((1, WIDTH), real), np.zeros(WIDTH, real)
+    flat = np.zeros(m * BLOCKS_PER_ITEM + 2 * WIDTH, real)
+    lines = flat[m * BLOCKS_PER_ITEM :].reshape((2, WIDTH))
+    out, value = lines[:1], lines[1:]
+    place, sign, inverse = (
+        np.zeros((1, WIDTH), np.int32),
+        np.ones((1, WIDTH), real),
+        np.zeros((1, WIDTH), real),
+    )
     shift, scale = np.zeros(WIDTH, real), np.zeros(WIDTH, real)
     window, new = np.zeros((m, BLOCKS_PER_ITEM), real), np.zeros(BLOCKS_PER_ITEM, real)
     for work in range(first, last):
@@ -158,16 +207,34 @@ def hlru_forward(first, last, code, sizes, bounds, kinds, strides, tensors):
             steps = min(WIDTH // lanes, end - t0)
             gather(g, gs, b, t0, n0, 0, steps, lanes, 1, f)
             gather(v, vs, b, t0, n0, 0, steps, lanes, 1, value)
-            weights(code, f, raw, inverse, shift, scale, small_number(f), steps * lanes)
-            for t in range(steps):
-                at = t * lanes
-                contract(f, 0, at, window, value[0], inverse, True, lanes, new)
-                for i in range(m - 1, 0, -1):
+            if hard:
+                hard_forward(
+                    code,
+                    f,
+                    raw,
+                    inverse,
+                    shift,
+                    scale,
+                    place,
+                    sign,
+                    flat,
+                    lines,
+                    -lanes,
+                    window,
+                    lanes,
+                    steps,
+                )
+            else:
+                all_weights(code, f, raw, inverse, shift, scale, steps * lanes)
+                for t in range(steps):
+                    at = t * lanes
+                    contract(f, 0, at, window, value[0], inverse[0], True, lanes, new)
+                    for i in range(m - 1, 0, -1):
+                        for n in range(lanes):
+                            window[i, n] = window[i - 1, n]
                     for n in range(lanes):
-                        window[i, n] = window[i - 1, n]
-                for n in range(lanes):
-                    window[0, n] = new[n]
-                    out[0, at + n] = new[n]
+                        window[0, n] = new[n]
+                        out[0, at + n] = new[n]
             if wanted:
                 scatter(out, states, b * length + t0, channels, n0, steps, lanes)
         write_state(window, s, m, channels, n0, lanes, final)
@@ -186,9 +253,13 @@ def hlru_backward(first, last, code, sizes, bounds, kinds, strides, tensors):
     h0, dfinal, dh0 = array_at(h0, carried), array_at(dfinal, carried), array_at(dh0, carried)
     length, channels, m, columns = sizes
     items = (channels + BLOCKS_PER_ITEM - 1) // BLOCKS_PER_ITEM
+    hard, code = code >= HARD, code % HARD
     f, raw = np.zeros((columns, WIDTH), real), np.zeros((columns, WIDTH), real)
+    flat = np.zeros(m * BLOCKS_PER_ITEM + 2 * WIDTH, real)
+    lines = flat[m * BLOCKS_PER_ITEM :].reshape((2, WIDTH))
+    place, sign = np.zeros((1, WIDTH), np.int32), np.ones((1, WIDTH), real)
     past, h = np.zeros((m, WIDTH), real), np.zeros(WIDTH, real)
-    value, r, inverse = np.zeros((1, WIDTH), real), np.zeros((1, WIDTH), real), np.zeros(WIDTH, real)
+    value, r, inverse = np.zeros((1, WIDTH), real), np.zeros((1, WIDTH), real), np.zeros((1, WIDTH), real)
     shift, scale = np.zeros(WIDTH, real), np.zeros(WIDTH, real)
     df, ds = np.zeros(WIDTH, real), np.zeros(WIDTH, real)
     carry = np.zeros((m + 1, BLOCKS_PER_ITEM), real)
@@ -204,28 +275,53 @@ def hlru_backward(first, last, code, sizes, bounds, kinds, strides, tensors):
             gather(g, gs, b, t0, n0, 0, steps, lanes, 1, f)
             gather(v, vs, b, t0, n0, 0, steps, lanes, 1, value)
             gather(dstates, dss, b, t0, n0, 0, steps, lanes, 1, r)
+            finite = True
             if code != SOFTMAX:
                 copy(f, raw, size)
             for k in range(m):
                 line = past[k : k + 1]
                 lagged(states, ss, h0, s, b, channels, n0, m, start, t0, k + 1, steps, lanes, line)
-            edge = weights(code, f, raw, inverse, shift, scale, least, size)
-            contract_line(f, past, value[0], inverse, True, size, h)
-            for t in range(steps - 1, -1, -1):
-                at = t * lanes
-                scale_adjoint(r[0], inverse, carry[0], at, lanes)
-                for i in range(m):
-                    for n in range(lanes):
-                        carry[i, n] = carry[i + 1, n]
-                spread_adjoint(f, 0, at, r[0, at : at + lanes], carry[:m], lanes)
+            if hard:
+                edge, finite = hard_weights(
+                    code,
+                    f,
+                    raw,
+                    inverse[0],
+                    shift,
+                    scale,
+                    least,
+                    -lanes,
+                    WIDTH,
+                    lanes,
+                    ds,
+                    place[0],
+                    sign[0],
+                    size,
+                )
+            else:
+                edge = weights(code, f, raw, inverse[0], shift, scale, least, size, False)
+            contract_line(f, past, value[0], inverse[0], True, size, h)
+            if hard:
+                hard_backward(
+                    finite, f, inverse, place, sign, flat, lines, -lanes, r, carry[:m], lanes, steps
+                )
+            else:
+                for t in range(steps - 1, -1, -1):
+                    at = t * lanes
+                    scale_adjoint(r[0], inverse[0], carry[0], at, lanes)
+                    for i in range(m):
+                        for n in range(lanes):
+                            carry[i, n] = carry[i + 1, n]
+                    spread_adjoint(f, 0, at, r[0, at : at + lanes], carry[:m], lanes)
             for j in range(columns):
                 u = past[j] if j < m else value[0]
                 if edge:
                     edge_gradient(code, f[j], raw[j], shift, scale, r[0], u, h, largest, raw[j], size)
                 else:
                     gate_gradient(code, f[j], raw[j], shift, r[0], u, h, df, ds, raw[j], size)
-            for n in range(size):
-                r[0, n] *= f[m, n]
+            if not hard:
+                for n in range(size):
+                    lines[1, n] = r[0, n] * f[m, n]
             scatter(raw, dg, b * length + t0, channels, n0, steps, lanes)
-            scatter(r, dv, b * length + t0, channels, n0, steps, lanes)
+            scatter(lines[1:], dv, b * length + t0, channels, n0, steps, lanes)
         write_state(carry, s, m, channels, n0, lanes, dh0)
