@@ -95,13 +95,17 @@ def large_order_backward(
         entering = _state(states, ss, initial, ins, t - 1 - M, first, live & (t > start))
         gradient = load(grad + t * ds[1], live)
         slopes, slope, soft = tile_slopes(x, gate, inside, u, value, CFG.NORM, M + 1)
-        p, p_last = hard_tile(x, gate, lag(t - start, c, M), inside, CFG.NORM) if CFG.NORM >= HARD else soft
         newest = c == (t - start) % M
         adjoint = tl.sum(tl.where(newest, carry, 0.0), 0) + gradient
-        carry = tl.where(newest, 0.0, carry) + p * adjoint[None, :]
+        p, p_last = soft
+        if CFG.NORM < HARD:
+            carry = tl.where(newest, 0.0, carry) + p * adjoint[None, :]
         at = dg + t * dgs[1]
         store(at[None, :] + lag(t - start, c, M) * dgs[4], adjoint[None, :] * slopes, inside)
         store(at + dgs[4] * M, adjoint * slope, live)
+        if CFG.NORM >= HARD:  # once the slopes have left their registers
+            p, p_last = hard_tile(x, gate, lag(t - start, c, M), inside, CFG.NORM)
+            carry = tl.where(newest, 0.0, carry) + p * adjoint[None, :]
         store(dv + t * dvs[1], adjoint * p_last, live)
         u = tl.where(c == (t - 1 - start + M) % M, entering[None, :], u)
     dinitial += sequence * dis[0] + n * dis[1]
