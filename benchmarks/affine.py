@@ -16,8 +16,8 @@ Bounds = tuple[float, float]
 """The largest root-mean-square error against float64, relative to the true one's: of the states, of each gradient."""
 
 
-def as_affine(recurrence: str, gates: Tensor, values: Tensor, hard: bool = False) -> Pair:
-    """Raw gates and values as A [B, T, N, m, m] and b [B, T, N, m] of h_t = A_t h_{t-1} + b_t; softmax gates.
+def as_affine(recurrence: str, gates: Tensor, values: Tensor, *, hard: bool = False) -> Pair:
+    """Raw gates and values as A [B, T, N, m, m] and b [B, T, N, m] of h_t = A_t h_{t-1} + b_t; rows of softmax gates.
 
     H-LRU becomes companion matrices: its state is the window of the last m, newest first.
     """
@@ -38,10 +38,11 @@ def scan_as_affine(
     recurrence: str,
     gates: Tensor,
     values: Tensor,
+    *,
     hard: bool = False,
 ) -> Tensor:
     """The states of a recurrence, shaped like the values, by a scan of its affine form."""
-    states = scan(*as_affine(recurrence, gates, values, hard))
+    states = scan(*as_affine(recurrence, gates, values, hard=hard))
     return states[..., 0] if recurrence == "hlru" else states
 
 
@@ -53,14 +54,14 @@ def draw(shape: ScanShape, device: torch.device, dtype: torch.dtype) -> tuple[Te
 
 
 def float64_scan(
-    recurrence: str, gates: Tensor, values: Tensor, grad_states: Tensor, hard: bool = False
+    recurrence: str, gates: Tensor, values: Tensor, grad_states: Tensor, *, hard: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     """States and the gradients of gates and values in float64, from a zero state.
 
     Shapes as in `statemix.ops.bdlru_scan`; grad_states is shaped like the values.
     """
     leaves = [x.detach().double().requires_grad_() for x in (gates, values)]
-    states = scan_as_affine(associative, recurrence, leaves[0], leaves[1], hard)
+    states = scan_as_affine(associative, recurrence, *leaves, hard=hard)
     d_gates, d_values = torch.autograd.grad(states, leaves, grad_states.double(), materialize_grads=True)
     return states.detach(), d_gates, d_values
 
@@ -79,8 +80,7 @@ def check_errors(
 
     inputs: gates, values and the states' gradient.
     """
-    gates, values, grad = map(corner, inputs)
-    want, errors = float64_scan(shape.recurrence, gates, values, grad, shape.hard), {}
+    want, errors = float64_scan(shape.recurrence, *map(corner, inputs), hard=shape.hard), {}
     for name, tensor, true in zip(("states", "d_gates", "d_values"), got, want, strict=True):
         errors[name], bound = relative_error(corner(tensor), true), bounds[name != "states"]
         if not errors[name] <= bound:

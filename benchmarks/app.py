@@ -75,8 +75,10 @@ def scan(
         str | None, typer.Option(help="BxTxH, comma-separated; N is H / m; forward and backward apart.")
     ] = None,
     dtype: Dtype = None,
-    hard: Annotated[bool, typer.Option("--hard", help="Measure soft and hard rows side by side.")] = False,
     baselines: Baselines = "all",
+    hard: Annotated[
+        bool, typer.Option("--hard", help="Beside soft rows hard ones; on the CPU with --sizes.")
+    ] = False,
 ) -> None:
     """Time the scans, after a check against float64.
 
@@ -87,6 +89,8 @@ def scan(
     setup = make_setup(device, dtype, repeats)
     check_positive(batch=batch, length=length, blocks=blocks)
     if setup.device.type == "cpu" and sizes is None:
+        if hard:
+            raise ValueError("hard: got --hard on the CPU alone, expected --sizes beside it")
         if setup.dtype != "float32":
             raise ValueError(f"dtype: got {dtype!r}, expected float32 on the CPU, or --sizes beside it")
         size = (batch or 32, length or 256, 0)
@@ -94,13 +98,12 @@ def scan(
         record, time_one = scan_cpu.new_record(), partial(scan_cpu.measure, setup=setup)
     else:
         cases = _pass_shapes(shapes, sizes, batch, length, blocks)
+        cases = scan_passes.beside_hard(cases) if hard else cases
         names = choose(baselines, scan_baselines.BASELINES)
         copy = measure.copy_bandwidth(setup)
         record = scan_passes.new_record(setup, copy)
         time_one = partial(scan_passes.measure, setup=setup, copy=copy)
     rows = record["cases"]
-    if hard:
-        cases = [one for shape in cases for one in _soft_and_hard(shape)]
 
     def lines() -> Iterator[str]:
         for shape in cases:
@@ -111,11 +114,6 @@ def scan(
             yield _line(name, row)
 
     _carry_out(lines(), record, out)
-
-
-def _soft_and_hard(shape: ScanShape) -> list[ScanShape]:
-    """A shape with soft rows and, where it has rows, with hard ones."""
-    return [shape] if shape.recurrence == "affine" else [shape, shape._replace(hard=True)]
 
 
 def _pass_shapes(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from benchmarks.records import Record
-from benchmarks.report import NAMES, check_out
+from benchmarks.report import check_out, scan_name
 from statemix.report import new_figure, render
 from statemix.training.files import replace_file
 
@@ -27,7 +27,7 @@ def panels(records: Mapping[str, Record]) -> dict[tuple[int, int], pd.DataFrame]
     rows = [
         {
             "shape": (row["batch"], row["length"]),
-            "scan": f"{NAMES.get(row['recurrence'], row['recurrence'])} {row['m']}\nN = {row['blocks']}",
+            "scan": f"{scan_name(row, short=True)}\nN = {row['blocks']}",
             **{name: row[name]["percent_of_copy"] if name in row else 0.0 for name in COLORS},
         }
         for record in records.values()

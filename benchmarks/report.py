@@ -54,14 +54,15 @@ def _size(row: Record) -> str:
     return f"{row['batch']}×{row['length']}×{row['blocks']}"
 
 
-def _scan_name(row: Record) -> str:
-    rows = ", hard" if row.get("hard") else ""
-    return f"{NAMES.get(row['recurrence'], row['recurrence'])} m = {row['m']}{rows}"
+def scan_name(row: Record, *, short: bool = False) -> str:
+    """A measured scan as tables call it, or (short) pictures."""
+    name, m = NAMES.get(row["recurrence"], row["recurrence"]), row["m"]
+    return (f"{name} {m}" if short else f"{name} m = {m}") + ", hard" * row.get("hard", False)
 
 
 def _passes(record: Record) -> Iterator[Row]:
     for row in record["cases"]:
-        result = {"scan": _scan_name(row), "N": row["blocks"]}
+        result = {"scan": scan_name(row), "N": row["blocks"]}
         for name in ("forward", "backward"):
             time = reason(row) if "failed" in row else (
                 f"{number(1000 * row[name]['ms']['median'])} ({number(row[name]['percent_of_copy'])} %)"
@@ -91,7 +92,7 @@ def _implementations(record: Record) -> Iterator[Row]:
             own, ms = row["results"][first]["ms"], row["results"][name]["ms"]
             ratio = "" if name == first else f", {number(ms['median'] / own['median'])}×"
             cells[name] = quartiles(ms) + ratio
-        yield {"scan": _scan_name(row), "B×T×N": _size(row), **cells}
+        yield {"scan": scan_name(row), "B×T×N": _size(row), **cells}
 
 
 def _layers(record: Record) -> Iterator[Row]:

@@ -168,7 +168,12 @@ def run_baseline(name: str, rows: Sequence[Record], setup: Setup) -> Record:
     baseline = BASELINES[name]
     row: Record = {"dtype": str(baseline.dtype).removeprefix("torch.")}
     beside = next(
-        (r for r in rows if (r["recurrence"], r["m"]) == ("bdlru", baseline.m) and "both" in r), None
+        (
+            r
+            for r in rows
+            if (r["recurrence"], r["m"], r["hard"]) == ("bdlru", baseline.m, False) and "both" in r
+        ),
+        None,
     )
     if beside is None:
         return measure_baseline(baseline, row, setup.device, f"no shape bdlru:{baseline.m} was measured")

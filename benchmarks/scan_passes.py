@@ -16,7 +16,7 @@ from benchmarks.shapes import ScanShape, parse_shapes, parse_sizes
 from statemix.ops import explain_backend, in_fast_format
 
 WHAT = (
-    "forward and backward of one scan, softmax gates or hard ones, on sets of inputs that exceed the cache together; "
+    "forward and backward of one scan, rows of softmax gates, on sets of inputs that exceed the cache together; "
     "milliseconds; bytes are the least that a pass must move, in percent of the copy's speed"
 )
 
@@ -102,7 +102,7 @@ def check(shape: ScanShape, x: Inputs, backend: str, dtype: str) -> dict[str, fl
 def measure(shape: ScanShape, setup: Setup, copy: Record) -> Record:
     """Check a shape, then time it: forward, backward, and both one after the other as in training."""
     device, dtype = setup.device, setup.torch_dtype
-    backend, why = explain_backend(device, dtype)
+    backend, why = explain_backend(device, dtype, _normalization(shape))
     if device.type == "cuda" and backend != "triton":
         raise RuntimeError(f"backend: 'triton' cannot run: {why}")
     least = shape.bytes(dtype.itemsize)
@@ -125,6 +125,12 @@ def default_shapes() -> list[ScanShape]:
     """Measured by default."""
     usual = parse_shapes(DEFAULT_SHAPES, parse_sizes(DEFAULT_SIZES))
     return usual + parse_shapes(ODD_SHAPES, parse_sizes(ODD_SIZES))
+
+
+def beside_hard(shapes: list[ScanShape]) -> list[ScanShape]:
+    """Every shape, and after it the same with hard rows where it has gates."""
+    pairs = [(shape, shape._replace(hard=True)) for shape in shapes]
+    return [one for pair in pairs for one in pair if one.recurrence != "affine" or not one.hard]
 
 
 def new_record(setup: Setup, copy: Record) -> Record:

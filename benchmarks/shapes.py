@@ -10,7 +10,8 @@ RECURRENCES = ("bdlru", "hlru", "affine")
 
 
 class ScanShape(NamedTuple):
-    """A recurrence with block size or order m, on B sequences of T steps and N blocks or channels, soft or hard."""
+    """A recurrence with block size or order m, on B sequences of T steps and N blocks or channels; rows of softmax
+    gates, soft or hard."""
 
     recurrence: str
     m: int
@@ -36,8 +37,7 @@ class ScanShape(NamedTuple):
         return {"forward": forward, "backward": backward, "both": forward + backward}
 
     def __str__(self) -> str:
-        rows = " hard" if self.hard else ""
-        return f"{self.recurrence}:{self.m} {self.batch}×{self.length}×{self.blocks}{rows}"
+        return f"{self.recurrence}:{self.m} {self.batch}×{self.length}×{self.blocks}" + " hard" * self.hard
 
 
 def check_positive(**sizes: int | None) -> None:

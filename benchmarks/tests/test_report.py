@@ -39,6 +39,7 @@ def scan_row(shape, forward, backward):
 def scan_record():
     rows = [
         scan_row(ScanShape("bdlru", 4, 8, 2048, 256), 90.0, 70.5),
+        scan_row(ScanShape("bdlru", 4, 8, 2048, 256, hard=True), 95.0, 71.0),
         scan_row(ScanShape("hlru", 4, 8, 2048, 1024), 85.0, 80.0),
         scan_row(ScanShape("bdlru", 2, 1, 65536, 512), 61.0, 60.0),
         {**ScanShape("bdlru", 16, 1, 65536, 64)._asdict(), "dtype": "bfloat16", "failed": "no kernel"},
@@ -135,6 +136,7 @@ def test_scans_stand_beside_their_sizes(page):
         "scan", "N", "8×2048 forward", "8×2048 backward", "1×65536 forward", "1×65536 backward"
     ]  # fmt: skip
     assert line(page, "BD-LRU m = 4 | 256") == ["BD-LRU m = 4", "256", "125 (90 %)", "125 (70.5 %)", "", ""]
+    assert line(page, "BD-LRU m = 4, hard")[2:4] == ["125 (95 %)", "125 (71 %)"]
     assert line(page, "BD-LRU m = 2")[4:] == ["125 (61 %)", "125 (60 %)"]
     assert line(page, "BD-LRU m = 16")[4] == "failed: no kernel"
 
@@ -294,7 +296,7 @@ def test_the_commands_write_where_they_are_told(tmp_path, monkeypatch, capsys):
     "text",
     [
         "scan --shapes bdlru:2 --batch 2 --length 8 --blocks 3",
-        "scan --shapes hlru:2 --sizes 2x16x8 --baselines none",
+        "scan --shapes hlru:2 --sizes 2x16x8 --baselines none --hard",
         "layer --dim 32 --batch 2 --length 9 --baselines none",
         "decode --layers hlru:4 --positions 1,99 --dim 16 --batch 2",
     ],
@@ -314,6 +316,7 @@ def test_a_measurement_is_recorded_and_shown(tmp_path, monkeypatch, capsys, text
     [
         ("scan --shapes bdlru", "shapes: got 'bdlru', expected bdlru:m"),
         ("scan --device tpu", "device: got 'tpu', expected"),
+        ("scan --device cpu --hard", "hard: got --hard on the CPU alone, expected --sizes beside it"),
         ("scan --device cpu --dtype bfloat16", "dtype: got 'bfloat16', expected float32"),
         ("scan --device cpu --sizes 1x2x8 --batch 3", "sizes: got '1x2x8' beside --batch"),
         ("scan --length 0", "length: got 0"),

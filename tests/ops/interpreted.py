@@ -15,7 +15,7 @@ from statemix.ops.triton.gate_norm import CODES
 from statemix.ops.triton.portable.launch import PortableKernels
 from statemix.ops.triton.portable.step import step
 from tests.ops.cases import LAYOUTS, inputs, names, relative, restride
-from tests.ops.loops import SIGNED
+from tests.ops.loops import ALL, HARD, SIGNED
 
 RECURRENCES = ("bdlru", "hlru", "affine")
 OUTPUTS, GRADIENTS = 2e-6, 5e-6
@@ -98,7 +98,11 @@ def check(recurrence, name, tensors, bounds=None, chunk=None, outputs=OUTPUTS, g
 
 @pytest.mark.parametrize(
     ("recurrence", "name"),
-    [*(("bdlru", n) for n in CODES), ("hlru", "softmax"), ("hlru", "silu"), ("affine", "none")],
+    [
+        *(("bdlru", n) for n in CODES),
+        *(("hlru", n) for n in ("softmax", "silu", "hard:softmax", "hard:silu")),
+        ("affine", "none"),
+    ],
 )
 def test_definition(recurrence, name):
     """All recurrences have their weights and slopes from the same functions."""
@@ -106,7 +110,11 @@ def test_definition(recurrence, name):
 
 
 @pytest.mark.parametrize(
-    ("recurrence", "name"), [*(("bdlru", n) for n in CODES), ("hlru", "softmax"), ("hlru", "relu")]
+    ("recurrence", "name"),
+    [
+        *(("bdlru", n) for n in (*ALL, "hard:softmax", "hard:silu")),
+        *(("hlru", n) for n in ("softmax", "relu", "hard:relu")),
+    ],
 )
 def test_definition_when_m_is_large(recurrence, name):
     check(recurrence, name, problem(recurrence, name, B=1, T=2, N=2, m=17))
@@ -119,14 +127,19 @@ def test_definition_over_several_tiles_of_time(recurrence):
     check(recurrence, names(recurrence)[0], problem(recurrence, B=1, T=9, N=2, m=4))
 
 
-@pytest.mark.parametrize("m", [1, 2, 4, 5, 8, 16, 33])
-def test_every_m_of_blocks(m):
-    check("bdlru", "softmax", problem("bdlru", B=1, T=3, N=2, m=m))
+@pytest.mark.parametrize(
+    ("m", "name"),
+    [*((m, "softmax") for m in (1, 2, 4, 5, 8, 16, 33)), *((m, "hard:softmax") for m in (1, 5, 8, 16))],
+)
+def test_every_m_of_blocks(m, name):
+    check("bdlru", name, problem("bdlru", B=1, T=3, N=2, m=m))
 
 
-@pytest.mark.parametrize("m", [1, 2, 4, 5, 8, 9, 33])
-def test_every_m_of_orders(m):
-    check("hlru", "softmax", problem("hlru", B=1, T=4, N=2, m=m))
+@pytest.mark.parametrize(
+    ("m", "name"), [*((m, "softmax") for m in (1, 2, 4, 5, 8, 9, 33)), *((m, "hard:tanh") for m in (1, 8))]
+)
+def test_every_m_of_orders(m, name):
+    check("hlru", name, problem("hlru", B=1, T=4, N=2, m=m))
 
 
 @pytest.mark.parametrize("m", [1, 2, 33])
@@ -134,10 +147,12 @@ def test_every_m_of_affine(m):
     check("affine", "none", problem("affine", B=1, T=3, N=2, m=m))
 
 
-@pytest.mark.parametrize("recurrence", RECURRENCES)
-def test_every_m_has_its_step(recurrence):
+@pytest.mark.parametrize(
+    ("recurrence", "name"),
+    [*((r, names(r)[0]) for r in RECURRENCES), ("bdlru", "hard:silu"), ("hlru", "hard:softmax")],
+)
+def test_every_m_has_its_step(recurrence, name):
     """Step by step is the scan, and the states are the window."""
-    name = names(recurrence)[0]
     for m in (1, 3, 33):
         gates, values, state, *_ = problem(recurrence, B=2, T=3, N=2, m=m)
         states, final = reference_forward(recurrence, name, gates, values, state)
@@ -157,10 +172,12 @@ def test_every_m_but_not_more(recurrence):
         PortableKernels(recurrence, 0).scan("forward", (gates, values, state), (values, state))
 
 
-@pytest.mark.parametrize(("recurrence", "m"), [("bdlru", 2), ("hlru", 2), ("bdlru", 17), ("hlru", 9)])
-def test_memory_layouts(recurrence, m):
+@pytest.mark.parametrize(("recurrence", "m", "name"), [
+    *((r, m, "softmax") for r, m in (("bdlru", 2), ("hlru", 2), ("bdlru", 17), ("hlru", 9))),
+    ("bdlru", 2, "hard:linear"), ("hlru", 9, "hard:softmax"),
+])  # fmt: skip
+def test_memory_layouts(recurrence, m, name):
     """Any strides, in and out: every result is bit for bit that of contiguous tensors."""
-    name = names(recurrence)[0]
     tensors = problem(recurrence, B=2, T=2, N=2, m=m)
     states = reference_forward(recurrence, name, *tensors[:3])[0].float()
     want = compute(recurrence, name, tensors, states)
@@ -208,13 +225,13 @@ def test_memory_layouts_of_a_step(recurrence):
     (torch.bfloat16, 7e-3, 1e-2),
     (torch.float16, 5e-4, 1e-3),
 ], ids=str)  # fmt: skip
-@pytest.mark.parametrize("recurrence", RECURRENCES)
-def test_memory_of_half_precision(recurrence, dtype, outputs, gradients):
+@pytest.mark.parametrize(
+    ("recurrence", "name"), [*((r, names(r)[0]) for r in RECURRENCES), ("bdlru", "hard:softmax")]
+)
+def test_memory_of_half_precision(recurrence, name, dtype, outputs, gradients):
     for m in (3, 17):
         tensors = problem(recurrence, B=1, T=6, N=2, m=m, dtype=dtype)
-        states, final, *grads = check(
-            recurrence, names(recurrence)[0], tensors, outputs=outputs, gradients=gradients
-        )
+        states, final, *grads = check(recurrence, name, tensors, outputs=outputs, gradients=gradients)
         assert [x.dtype for x in (states, final, *grads)] == [
             dtype,
             torch.float32,
@@ -222,13 +239,16 @@ def test_memory_of_half_precision(recurrence, dtype, outputs, gradients):
             dtype,
             torch.float32,
         ]
-        assert relative(final, reference_forward(recurrence, names(recurrence)[0], *tensors[:3])[1]) < OUTPUTS
+        assert relative(final, reference_forward(recurrence, name, *tensors[:3])[1]) < OUTPUTS
 
 
-@pytest.mark.parametrize(("recurrence", "m"), [("bdlru", 3), ("hlru", 3), ("bdlru", 17), ("hlru", 9)])
-def test_laws_packed_is_separate(recurrence, m):
+@pytest.mark.parametrize(("recurrence", "m", "name"), [
+    *((r, m, "softmax") for r, m in (("bdlru", 3), ("hlru", 3), ("bdlru", 17), ("hlru", 9))),
+    ("bdlru", 3, "hard:softmax"), ("hlru", 9, "hard:sigmoid"),
+])  # fmt: skip
+def test_laws_packed_is_separate(recurrence, m, name):
     """To the bit; empty sequences keep their state."""
-    bounds, name = [0, 0, 3, 3, 4, 6, 6], names(recurrence)[0]
+    bounds = [0, 0, 3, 3, 4, 6, 6]
     tensors = problem(recurrence, B=1, T=6, N=2, m=m, sequences=6)
     packed = check(
         recurrence, name, tensors, torch.tensor(bounds, dtype=torch.int32 if m == 3 else torch.int64)
@@ -248,17 +268,33 @@ def test_laws_packed_is_separate(recurrence, m):
     assert torch.equal(packed[4][0], grad_final[0])
 
 
-@pytest.mark.parametrize(("recurrence", "m", "T", "chunk"), [
-    ("bdlru", 1, 5, 3), ("bdlru", 5, 3, 2), ("bdlru", 2, 3, 8), ("bdlru", 2, 0, 4),
-    ("hlru", 1, 5, 3), ("hlru", 5, 3, 2), ("hlru", 9, 3, 2), ("hlru", 2, 0, 4), ("affine", 2, 3, 2),
+@pytest.mark.parametrize(("recurrence", "m", "T", "chunk", "name"), [
+    *((r, m, T, chunk, names(r)[0]) for r, m, T, chunk in (
+        ("bdlru", 1, 5, 3), ("bdlru", 5, 3, 2), ("bdlru", 2, 3, 8), ("bdlru", 2, 0, 4),
+        ("hlru", 1, 5, 3), ("hlru", 5, 3, 2), ("hlru", 9, 3, 2), ("hlru", 2, 0, 4), ("affine", 2, 3, 2),
+    )),
+    ("bdlru", 1, 5, 3, "hard:tanh"), ("bdlru", 5, 5, 3, "hard:softmax"),
+    ("hlru", 2, 5, 3, "hard:linear"), ("hlru", 9, 3, 2, "hard:softmax"),
 ])  # fmt: skip
-def test_laws_chunks_are_the_whole(recurrence, m, T, chunk):
-    check(
-        recurrence,
-        names(recurrence)[0],
-        problem(recurrence, B=2 if m == 1 else 1, T=T, N=2, m=m),
-        chunk=chunk,
-    )
+def test_laws_chunks_are_the_whole(recurrence, m, T, chunk, name):
+    check(recurrence, name, problem(recurrence, B=2 if m == 1 else 1, T=T, N=2, m=m), chunk=chunk)
+
+
+@pytest.mark.parametrize(
+    ("recurrence", "m", "name"),
+    [("bdlru", 4, "hard:softmax"), ("hlru", 4, "hard:linear"), ("hlru", 9, "hard:softmax")],
+)
+def test_laws_of_hard_rows_that_copy(recurrence, m, name):
+    """Where no row takes its value, a chunk is a map of states with one entry of size 1 a row, and nothing is lost."""
+    gates, values, state, *_ = problem(recurrence, B=1, T=6, N=2, m=m)
+    gates[..., -1] = -9.0 if name == "hard:softmax" else 0.0
+    matrices, offsets = kernels_of(recurrence, name).chunk_summary(gates, values, 3)
+    assert torch.equal(matrices.abs().sum(-1), torch.ones(matrices.shape[:-1]))
+    assert set(matrices.unique().tolist()) <= {-1.0, 0.0, 1.0}
+    assert not offsets.any()
+    states, _ = forward(recurrence, name, gates, values, state)
+    kept = state.abs().view(1, 1, 2, 1, m)
+    assert (states.abs().view(1, 6, 2, -1, 1) == kept).any(-1).all()
 
 
 def test_laws_chunks_of_large_blocks_are_refused():
@@ -297,8 +333,10 @@ def test_laws_of_empty_tensors(recurrence, size):
             assert torch.equal(d_initial, tensors[4])
 
 
-@pytest.mark.parametrize("name", SIGNED)
-@pytest.mark.parametrize(("recurrence", "m"), [("bdlru", 2), ("hlru", 2), ("hlru", 9)])
+@pytest.mark.parametrize(("recurrence", "m", "name"), [
+    *((r, m, name) for r, m in (("bdlru", 2), ("hlru", 2), ("hlru", 9)) for name in SIGNED),
+    ("bdlru", 2, "hard:silu"), ("hlru", 9, "hard:tanh"),
+])  # fmt: skip
 def test_laws_of_rows_of_zeros(recurrence, m, name):
     gates, values, state, grads, grad_final = problem(recurrence, B=1, T=3, N=2, m=m)
     gates[:, 1] = 0
@@ -308,8 +346,9 @@ def test_laws_of_rows_of_zeros(recurrence, m, name):
 
 
 @pytest.mark.parametrize(("recurrence", "m", "name"), [
-    *(("bdlru", 2, name) for name in CODES), *(("hlru", 2, name) for name in CODES),
-    ("bdlru", 17, "softmax"), ("bdlru", 17, "silu"), ("hlru", 9, "softmax"), ("hlru", 9, "silu"),
+    *((r, 2, name) for r in ("bdlru", "hlru") for name in ALL), ("bdlru", 2, "hard:softmax"),
+    *((r, m, name) for r, m in (("bdlru", 17), ("hlru", 9)) for name in ("softmax", "silu")),
+    ("hlru", 9, "hard:sigmoid"),
 ])  # fmt: skip
 def test_laws_of_nan(recurrence, m, name):
     """A NaN among the gates reaches its own block from its step on, and no other; so do gradients of all before."""
@@ -330,8 +369,45 @@ def test_laws_of_nan(recurrence, m, name):
 @pytest.mark.parametrize(("recurrence", "m"), [("bdlru", 2), ("hlru", 9)])
 def test_laws_of_large_gates(recurrence, m):
     gates, values, state, grads, grad_final = problem(recurrence, B=1, T=2, N=2, m=m)
-    for name in ("softmax", "sigmoid", "tanh", "silu"):
+    for name in ("softmax", "sigmoid", "tanh", "silu", "hard:softmax", "hard:silu"):
         arguments = (recurrence, name, gates * 1e3, values, state)
         states, _ = forward(*arguments)
         assert torch.isfinite(states).all()
         assert all(torch.isfinite(x).all() for x in backward(*arguments, states, grads, grad_final))
+
+
+INF, NAN = float("inf"), float("nan")
+TIED = [
+    [1.0, 1.0, 0.0],
+    [-2.0, 0.5, 2.0],
+    [-0.5, -0.5, -0.5],
+    [0.0, -0.0, 0.0],
+    [40.0, 39.0, 41.0],
+    [-9.0, -8.0, -7.0],
+]
+"""Rows with equal weights, and with some that saturate."""
+
+ENDLESS = [[0.5, s, -1.0] for s in (INF, -INF, NAN)] + [[-INF, -INF, -INF], [-INF, 2.0, -INF]]
+
+
+@pytest.mark.parametrize(("recurrence", "m", "name"), [
+    *(("bdlru", 2, name) for name in HARD),
+    ("hlru", 9, "hard:softmax"), ("hlru", 9, "hard:silu"), ("bdlru", 17, "hard:linear"),
+])  # fmt: skip
+def test_laws_of_hard_rows_at_the_edge(recurrence, m, name):
+    """Of equal weights the first counts, gates that saturate are told apart, and NaN stands where the loop has it."""
+    for rows in (TIED, ENDLESS[:3] if name == "hard:linear" else ENDLESS):
+        gates, values, state, grads, grad_final = problem(recurrence, B=len(rows), T=1, N=1, m=m)
+        gates[:] = torch.cat([torch.tensor(rows), gates.flatten(0, -2)[: len(rows), : m - 2]], -1).view(
+            len(rows), 1, 1, *(1,) * (gates.dim() - 4), m + 1
+        )
+        given = (recurrence, name, gates, values, state)
+        got, want = forward(*given), reference.forward(*given[:1], *given[2:], None, name)
+        back = (*given, got[0], grads, grad_final)
+        got = *got, *backward(*back)
+        want = (
+            *want,
+            *reference.backward(recurrence, gates, values, got[0], state, None, grads, grad_final, name),
+        )
+        for have, true in zip(got, want, strict=True):
+            torch.testing.assert_close(have, true, rtol=2e-5, atol=2e-5, equal_nan=True)

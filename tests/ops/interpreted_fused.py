@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -59,6 +61,25 @@ def test_fused_gradients(kind, packed, again, fusing):
     other, want = call_layer(exact, wide[0], bounds, wide[1], again)
     assert one_product and not other
     for have, true in zip(got, want, strict=True):
+        assert relative(have, true) < GRADIENTS
+
+
+@pytest.mark.parametrize(("recurrence", "rows"), [("bdlru", (4, 2)), ("hlru", (8,))])
+def test_fused_hard_rows(recurrence, rows, fusing):
+    torch.manual_seed(0)
+    gates = torch.randn(3 * math.prod(rows), 6), torch.randn(3 * math.prod(rows))
+    given = (torch.randn(2, 5, 6), *gates, torch.randn(math.prod(rows), 6), torch.randn(2, rows[0], 2))
+    grads, results = [torch.randn(2, 5, *rows), torch.randn(2, rows[0], 2)], []
+    for backend, dtype in (("triton", torch.float32), ("reference", torch.float64)):
+        leaves = x, weight, bias, values, state = [one.to(dtype).requires_grad_() for one in given]
+        maps = projection.LinearMap(weight, bias), projection.LinearMap(values, None)
+        outputs = projection.projected_scan(
+            recurrence, x, *maps, state, (rows[0], 2), normalization="softmax", hard=True, cu_seqlens=None,
+            backend=backend,
+        )  # fmt: skip
+        assert made_by_one_product(outputs[1]) == (backend == "triton")
+        results.append([*outputs, *torch.autograd.grad(outputs, leaves, [one.to(dtype) for one in grads])])
+    for have, true in zip(*results, strict=True):
         assert relative(have, true) < GRADIENTS
 
 

@@ -12,8 +12,8 @@ from statemix import BDLRU, HLRU
 from statemix.ops import bdlru_scan, hlru_scan, reference
 from statemix.ops.launch import default_launch
 from statemix.ops.layout import in_fast_format
-from tests.ops.cases import RECURRENCES, inputs, names, relative, restride, run
-from tests.ops.loops import ALL
+from tests.ops.cases import FIRST, HARD_CASES, RECURRENCES, inputs, names, relative, restride, run
+from tests.ops.loops import ALL, HARD
 
 pytestmark = pytest.mark.gpu
 
@@ -89,31 +89,39 @@ def launches():
                 yield pytest.param(recurrence, direction, m, launch, id=name)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("name", "dtype"), [*(("softmax", dtype) for dtype in DTYPES), ("hard:softmax", torch.bfloat16)], ids=str
+)
 @pytest.mark.parametrize(("recurrence", "direction", "m", "launch"), list(launches()))
-def test_every_launch_of_the_table(recurrence, direction, m, launch, dtype, monkeypatch):
+def test_every_launch_of_the_table(recurrence, direction, m, launch, name, dtype, monkeypatch):
     T = 3 * launch.block_t * launch.num_workers + 5
     tensors = inputs(recurrence, B=2, T=T, N=24, m=m, dtype=dtype, seed=m)
     decide(monkeypatch, one_launch(direction, launch))
-    check(recurrence, on_gpu(tensors))
+    check(recurrence, on_gpu(tensors), name)
 
 
 @pytest.mark.parametrize("m", [1, 3, 4, 8, 16])
-@pytest.mark.parametrize("recurrence", RECURRENCES)
-def test_portable_kernels(recurrence, m, monkeypatch):
+@pytest.mark.parametrize(("recurrence", "name"), FIRST)
+def test_portable_kernels(recurrence, name, m, monkeypatch):
     """What runs on every other GPU, here: whole, packed, in chunks."""
     decide(monkeypatch, lambda *key: None)
     for dtype in (torch.float32, torch.bfloat16):
-        check(recurrence, on_gpu(inputs(recurrence, B=2, T=37, N=20, m=m, dtype=dtype)))
+        check(recurrence, on_gpu(inputs(recurrence, B=2, T=37, N=20, m=m, dtype=dtype)), name)
     bounds = torch.tensor([0, 5, 5, 37], device="cuda")
     packed = inputs(recurrence, B=1, T=37, N=20, m=m, sequences=3, dtype=torch.float32)
-    check(recurrence, on_gpu(packed), cu_seqlens=bounds)
+    check(recurrence, on_gpu(packed), name, cu_seqlens=bounds)
     cut(monkeypatch, 64)
-    check(recurrence, on_gpu(inputs(recurrence, B=1, T=150, N=20, m=m, dtype=torch.float32)))
+    check(recurrence, on_gpu(inputs(recurrence, B=1, T=150, N=20, m=m, dtype=torch.float32)), name)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize(("recurrence", "name"), [(r, n) for r in RECURRENCES for n in names(r)])
+@pytest.mark.parametrize(
+    ("recurrence", "name"),
+    [
+        *((r, n) for r in RECURRENCES for n in names(r)),
+        *HARD_CASES,
+    ],
+)
 def test_every_normalization(recurrence, name, dtype):
     gates, values, state = inputs(recurrence, B=3, T=45, N=40, m=3, dtype=dtype)
     if name == "none" and recurrence != "affine":
@@ -122,10 +130,10 @@ def test_every_normalization(recurrence, name, dtype):
 
 
 @pytest.mark.parametrize("m", [*range(1, 18), 24, 32, 33, 48])
-@pytest.mark.parametrize("recurrence", RECURRENCES)
-def test_every_m(recurrence, m):
-    check(recurrence, on_gpu(inputs(recurrence, B=1, T=13, N=8, m=m, dtype=torch.bfloat16)))
-    check(recurrence, on_gpu(inputs(recurrence, B=2, T=9, N=3, m=m, dtype=torch.float32)))
+@pytest.mark.parametrize(("recurrence", "name"), FIRST)
+def test_every_m(recurrence, name, m):
+    check(recurrence, on_gpu(inputs(recurrence, B=1, T=13, N=8, m=m, dtype=torch.bfloat16)), name)
+    check(recurrence, on_gpu(inputs(recurrence, B=2, T=9, N=3, m=m, dtype=torch.float32)), name)
 
 
 @pytest.mark.parametrize("T", [1, 2, 3, 7, 31, 64, 129])
@@ -166,21 +174,21 @@ def test_expanded_gradients():
 
 
 @pytest.mark.parametrize("lengths", [[5, 0, 1, 30, 64, 0], [100], [1] * 20, [0, 0, 3]], ids=str)
-@pytest.mark.parametrize("recurrence", RECURRENCES)
-def test_packed(recurrence, lengths):
+@pytest.mark.parametrize(("recurrence", "name"), FIRST)
+def test_packed(recurrence, name, lengths):
     bounds = torch.tensor([0, *torch.tensor(lengths).cumsum(0).tolist()], device="cuda")
     for m in (1, 3, 4):
         tensors = inputs(
             recurrence, B=1, T=sum(lengths), N=16, m=m, sequences=len(lengths), dtype=torch.float32
         )
-        check(recurrence, on_gpu(tensors), cu_seqlens=bounds)
-        check(recurrence, on_gpu(tensors), cu_seqlens=bounds.int())
+        check(recurrence, on_gpu(tensors), name, cu_seqlens=bounds)
+        check(recurrence, on_gpu(tensors), name, cu_seqlens=bounds.int())
 
 
 @pytest.mark.parametrize("bias", [-5.0, 0.0, 4.0], ids=["keeping", "neutral", "forgetting"])
 @pytest.mark.parametrize("m", [1, 2, 3, 4, 8, 16])
-@pytest.mark.parametrize("recurrence", RECURRENCES)
-def test_chunks(recurrence, m, bias, monkeypatch):
+@pytest.mark.parametrize(("recurrence", "name"), FIRST)
+def test_chunks(recurrence, name, m, bias, monkeypatch):
     """Time cut into chunks, the last one shorter: gates that keep the state at a chunk's start, and that forget."""
     gates, values, state = inputs(recurrence, B=2, T=700, N=16, m=m, dtype=torch.float32)
     if recurrence == "affine":
@@ -190,51 +198,68 @@ def test_chunks(recurrence, m, bias, monkeypatch):
         gates[:, 400:430, :4] -= 100.0 * (torch.arange(m + 1) == m)  # a few blocks never forget
     cut(monkeypatch, 256)
     tensors = on_gpu((gates, values, state))
-    check(recurrence, tensors)
+    check(recurrence, tensors, name)
     for T in (256, 257, 30):
-        check(recurrence, (tensors[0][:, :T], tensors[1][:, :T], tensors[2]))
+        check(recurrence, (tensors[0][:, :T], tensors[1][:, :T], tensors[2]), name)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [*ALL, *HARD])
 def test_chunks_of_every_normalization(name, monkeypatch):
     gates, values, state = inputs("bdlru", B=1, T=200, N=16, m=4, dtype=torch.float32)
     cut(monkeypatch, 64)
     check("bdlru", on_gpu((gates / 3, values, state)), name)
 
 
+@pytest.mark.parametrize("m", [1, 4, 5, 16])
 @pytest.mark.parametrize("recurrence", ["bdlru", "hlru"])
-def test_nan_crosses_chunks_that_forget(recurrence, monkeypatch):
+def test_hard_rows_copy_to_the_bit(recurrence, m, monkeypatch):
+    """Where no row takes its value, every state is one of the first ones, whole and in chunks, after 20 000 steps."""
+    gates, values, state = inputs(recurrence, B=1, T=20_000, N=16, m=m, dtype=torch.float32)
+    gates[..., -1] = -100.0
+    tensors, found = on_gpu((gates, values, state)), []
+    for length in (None, 4096):
+        cut(monkeypatch, length)
+        found.append(run(recurrence, *tensors, "hard:softmax", backend="triton"))
+    first = tensors[2].view(1, 1, 16, 1, m)
+    assert (found[0][0].view(1, 20_000, 16, -1, 1) == first).any(-1).all()
+    for whole, chunked in zip(*found, strict=True):
+        assert torch.equal(whole, chunked)
+
+
+@pytest.mark.parametrize("name", ["softmax", "hard:softmax"])
+@pytest.mark.parametrize("recurrence", ["bdlru", "hlru"])
+def test_nan_crosses_chunks_that_forget(recurrence, name, monkeypatch):
     gates, values, state = on_gpu(inputs(recurrence, B=1, T=700, N=16, m=2, dtype=torch.float32))
     gates[..., -1] += 4.0
     state[0, 3] = float("nan")
     cut(monkeypatch, 256)
-    states, final = run(recurrence, gates, values, state, backend="triton")
+    states, final = run(recurrence, gates, values, state, name, backend="triton")
     assert states[0, :, 3].isnan().all()
     assert final[0, 3].isnan().all()
     assert states[0, :, 4:].isfinite().all()
 
 
-@pytest.mark.parametrize("recurrence", RECURRENCES)
-def test_carried_in_two_parts(recurrence):
+@pytest.mark.parametrize(("recurrence", "name"), FIRST)
+def test_carried_in_two_parts(recurrence, name):
     gates, values, state = on_gpu(inputs(recurrence, B=2, T=50, N=16, m=4, dtype=torch.bfloat16))
-    whole, last = run(recurrence, gates, values, state, backend="triton")
-    first, carried = run(recurrence, gates[:, :23], values[:, :23], state, backend="triton")
-    second, final = run(recurrence, gates[:, 23:], values[:, 23:], carried, backend="triton")
+    whole, last = run(recurrence, gates, values, state, name, backend="triton")
+    first, carried = run(recurrence, gates[:, :23], values[:, :23], state, name, backend="triton")
+    second, final = run(recurrence, gates[:, 23:], values[:, 23:], carried, name, backend="triton")
     assert torch.equal(torch.cat([first, second], 1), whole)
     assert torch.equal(final, last)
 
 
 @pytest.mark.parametrize("m", [1, 4, 5, 16])
-@pytest.mark.parametrize("recurrence", RECURRENCES)
-def test_same_bits_twice_and_with_other_neighbours(recurrence, m):
+@pytest.mark.parametrize(("recurrence", "name"), FIRST)
+def test_same_bits_twice_and_with_other_neighbours(recurrence, name, m):
     tensors = on_gpu(inputs(recurrence, B=5, T=70, N=16, m=m, dtype=torch.bfloat16))
-    first, second = (outputs_and_gradients(recurrence, tensors, backend="triton") for _ in range(2))
+    first, second = (outputs_and_gradients(recurrence, tensors, name, backend="triton") for _ in range(2))
     other = [torch.cat([x[:2], torch.randn_like(x[2:]) / 8]) for x in tensors]
     grads = [torch.ones_like(x) for x in first[:2]]
 
     def gradients(tensors):
         leaves = [x.detach().requires_grad_() for x in tensors]
-        outputs = run(recurrence, *leaves, backend="triton")
+        outputs = run(recurrence, *leaves, name, backend="triton")
         mine = [grad[: len(out)] for grad, out in zip(grads, outputs, strict=True)]
         return [*outputs, *torch.autograd.grad(outputs, leaves, mine)]
 
@@ -347,12 +372,12 @@ def test_autocast():
     assert torch.isfinite(layer.gates.weight.grad).all()
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [*ALL, "hard:softmax", "hard:silu"])
 def test_nan_stays_nan_and_in_its_block(name):
     gates, values, state = on_gpu(inputs("bdlru", B=2, T=30, N=16, m=4, dtype=torch.float32))
     values[0, 10, 3, 0] = float("nan")
     gates[1, 20, 5] = float("nan")
-    states, final = bdlru_scan(gates / 4, values, state, normalization=name, backend="triton")
+    states, final = run("bdlru", gates / 4, values, state, name, backend="triton")
     assert states[0, 10:, 3, 0].isnan().all()
     assert states[1, 20:, 5].isnan().all()
     assert final[1, 5].isnan().all()
@@ -361,7 +386,7 @@ def test_nan_stays_nan_and_in_its_block(name):
 
 
 def test_large_gates_do_not_overflow():
-    for name in ("softmax", "sigmoid", "tanh", "silu"):
+    for name in ("softmax", "sigmoid", "tanh", "silu", "hard:softmax", "hard:silu"):
         for factor in (1e3, -1e3):
             gates, values, state = on_gpu(inputs("bdlru", T=20, N=16, m=4, dtype=torch.float32))
             got = outputs_and_gradients("bdlru", (gates * factor, values, state), name, backend="triton")

@@ -37,6 +37,10 @@ ONE, ODD = 4, 3
 SOME = tuple(name for name in NORMALIZATIONS if name not in ("softmax", "none"))
 """Normalisations beside the usual one; affine recurrences have none."""
 
+HARD_USUAL, HARD_SOME = "hard:softmax", tuple(f"hard:{name}" for name in SOME)
+HARD_SIZES = (1, 2, 4, 5, 8, 16)
+"""Hard rows, and the m at which those of the usual normalisation are compiled for the launch table."""
+
 
 def _cases(
     places: Iterable[tuple[str, str]], recurrences: Iterable[str], sizes: Iterable[int], *, hopper: bool = False,
@@ -71,6 +75,20 @@ def _hopper() -> Iterator[Case]:
         yield from _cases(MEASURED, GATED, [ONE], hopper=True, normalization=name)
     for shape, m in (("packed", ONE), ("odd", ODD), ("chunks", ONE), ("whole", ONE)):
         yield from _cases(HOPPER_PLACES, KERNELS, [m], hopper=True, shape=shape)
+    yield from _hard_hopper()
+
+
+def _hard_hopper() -> Iterator[Case]:
+    """Hard rows: of the usual normalisation with every shape of a call, of the others with one."""
+    yield from _cases(MEASURED, GATED, HARD_SIZES, hopper=True, normalization=HARD_USUAL)
+    yield from _cases([("sm100", USUAL)], GATED, [ONE], hopper=True, normalization=HARD_USUAL)
+    for shape, m in (("packed", ONE), ("odd", ODD), ("chunks", ONE), ("chunks", HARD_SIZES[-1])):
+        yield from _cases(MEASURED, GATED, [m], hopper=True, shape=shape, normalization=HARD_USUAL)
+    yield from _cases(
+        MEASURED, GATED, [ONE], hopper=True, shape="fused", normalization=HARD_USUAL, directions=["backward"]
+    )
+    for name in HARD_SOME:
+        yield from _cases(MEASURED, GATED[:1], [ONE], hopper=True, normalization=name)
 
 
 def _portable() -> Iterator[Case]:
@@ -83,6 +101,13 @@ def _portable() -> Iterator[Case]:
     yield from _cases(USUAL_PLACES, KERNELS, [ONE], shape="packed")
     for name in SOME:
         yield from _cases(USUAL_PLACES, GATED, [ONE], normalization=name)
+    for shape, sizes in (("whole", (ONE, WIDE[0])), ("chunks", (ONE,)), ("token", (ONE,))):
+        directions = DIRECTIONS[:1] if shape == "token" else DIRECTIONS
+        yield from _cases(
+            USUAL_PLACES, GATED, sizes, shape=shape, normalization=HARD_USUAL, directions=directions
+        )
+    for name in HARD_SOME:
+        yield from _cases(USUAL_PLACES[::3], GATED[:1], [ONE], normalization=name)
 
 
 def covered_by(case: Case, record: Record) -> set[tuple[object, ...]]:

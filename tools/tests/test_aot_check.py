@@ -10,8 +10,8 @@ pytest.importorskip("triton")
 
 import triton
 
-from statemix.ops import NORMALIZATIONS
 from statemix.ops.launch import HOPPER, KERNELS
+from statemix.ops.triton.gate_norm import CODES
 from tools.aot_check import command
 from tools.aot_check import record as records
 from tools.aot_check.cases import SHAPES, Case
@@ -82,7 +82,7 @@ def test_the_cover_is_small_and_whole(recorded):
     assert set.union(*(covered_by(case, recorded) for case in cases)) >= {
         ("hopper_forward", "sm90"), ("hopper_backward", "fused"), ("row_step", "hip"), ("gfx942", "float16")
     }  # fmt: skip
-    assert {case.normalization for case in cases} == set(NORMALIZATIONS)
+    assert {case.normalization for case in cases} == set(CODES)
     assert {case.shape for case in cases} == set(SHAPES)
     assert {case.target for case in cases} == set(TARGETS)
     with pytest.raises(ValueError, match=r"record: got none for Triton .*, expected one, or --all"):

@@ -28,9 +28,6 @@ COMPILED = {
 }
 """What "auto" picks by type of device where it can run, and the reason to show."""
 
-WITHOUT_HARD_ROWS = ("triton",)
-"""Backends whose kernels know soft rows alone."""
-
 STEPS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"cpu": cpu.step}
 """Shorter ways for one token, by backend."""
 
@@ -84,8 +81,6 @@ def unavailable(
     backend: str, device: torch.device, dtype: torch.dtype | None, normalization: str
 ) -> str | None:
     """Why a backend cannot run a normalisation on tensors of a device and a dtype (None: any it takes), or None."""
-    if normalization.startswith(HARD) and backend in WITHOUT_HARD_ROWS:
-        return f"its kernels know no hard rows, got {normalization.removeprefix(HARD)!r} with hard=True"
     if normalization not in CODES and backend != "reference":
         known = ", ".join(map(repr, (name for name in NORMALIZATIONS if name in CODES)))
         name = normalization.removeprefix(HARD)

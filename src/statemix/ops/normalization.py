@@ -124,7 +124,7 @@ def normalize(gates: Tensor, normalization: str = "softmax", *, hard: bool = Fal
 
     Raises:
         TypeError: `hard` is no bool.
-        ValueError: The name is unknown, or rows of "none" are to be hard.
+        ValueError: The name is unknown, or "none" came with `hard`.
 
     Example:
         >>> normalize(torch.tensor([1.0, -3.0]), "linear")

@@ -15,7 +15,7 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.ampere import async_copy
 
-from statemix.ops.triton.gate_norm import gate_gradient, rotate, row_shift, row_weights
+from statemix.ops.triton.gate_norm import gate_gradient, row_shift, soft_weights, weights_back
 from statemix.ops.triton.hopper import backward_tiles, common
 from statemix.ops.triton.hopper.steps import step_back
 
@@ -47,11 +47,12 @@ def _pasts(stored, initial, channel, ok, t0, lower, CFG: tl.constexpr):
 
 
 @gluon.jit
-def _gradients(raw, p, inverse, adjoint, value, lagged, out, mask, sums, CFG: tl.constexpr):
+def _gradients(raw, weights, adjoint, value, lagged, out, mask, sums, CFG: tl.constexpr):
     """Store the gradients of one step's gates; returns that of its value, and their sums with this step in them."""
     m: tl.constexpr = CFG.M
     C: tl.constexpr = CFG.COLUMNS
     GATED: tl.constexpr = CFG.COLUMNS > CFG.M
+    p, inverse, p_last = weights
     h = p[m] * value if GATED else value
     for j in tl.static_range(m):
         h = tl.fma(p[j], lagged[j], h)
@@ -63,20 +64,23 @@ def _gradients(raw, p, inverse, adjoint, value, lagged, out, mask, sums, CFG: tl
         tl.store(out + j * CFG.H, d.to(out.dtype.element_ty), mask=mask)
         if CFG.SUMMED:
             added = added + (tl.where(mask, sums[j] + d, sums[j]),)
-    return (p[m] * adjoint if GATED else adjoint), added
+    return (p_last * adjoint if GATED else adjoint), added
 
 
 @gluon.jit
 def _weigh(tiles, slot, own, CFG: tl.constexpr):
-    """The weights of a tile's steps, what their sums are divided by, and the weights as `step_back` takes them."""
+    """The soft weights of a tile's steps with what their sums are divided by and the weights of the values; the weights
+    of the states as `step_back` takes them."""
+    C: tl.constexpr = CFG.COLUMNS
     BLOCK_T: tl.constexpr = CFG.BLOCK_T
-    weights, inverses, transposed = (), (), ()
+    weights, transposed = (), ()
     for u in tl.static_range(BLOCK_T):
-        p, inverse = row_weights(common.gates_at(tiles, slot, u, CFG), CFG.NORM, CFG.COLUMNS, True)
-        weights = weights + (p,)
-        inverses = inverses + (inverse,)
-        transposed = transposed + ((p if CFG.HLRU else rotate(p, own, CFG.M)),)
-    return weights, inverses, transposed
+        raw = common.gates_at(tiles, slot, u, CFG)
+        p, inverse = soft_weights(raw, CFG.NORM, C, True)
+        p_last, back = weights_back(raw, p, own, CFG.NORM, CFG.M, C, CFG.HLRU)
+        weights = weights + ((p, inverse, p_last),)
+        transposed = transposed + (back,)
+    return weights, transposed
 
 
 @gluon.jit
@@ -102,7 +106,7 @@ def _store_carry(out, transposed, adjoints, carry, t0, stop, first, own, channel
 
 
 @gluon.jit
-def _store_gradients(out, tiles, slot, weights, inverses, adjoints, pasts, t0, start, first, ok, sums,
+def _store_gradients(out, tiles, slot, weights, adjoints, pasts, t0, start, first, ok, sums,
                      CFG: tl.constexpr):  # fmt: skip
     """The gradients of the gates and values of a tile from step t0 back, as far as `start`; returns the sums of the
     gates' with this tile in them."""
@@ -114,9 +118,7 @@ def _store_gradients(out, tiles, slot, weights, inverses, adjoints, pasts, t0, s
         mask = ok & (t0 - u >= start)
         lagged = _lagged(pasts, u, first, CFG)
         gates_at_u = gates_out - u * CFG.D_GATES_STRIDE
-        d, sums = _gradients(
-            raw, weights[u], inverses[u], adjoints[u], value, lagged, gates_at_u, mask, sums, CFG
-        )
+        d, sums = _gradients(raw, weights[u], adjoints[u], value, lagged, gates_at_u, mask, sums, CFG)
         tl.store(values_out - u * CFG.D_VALUES_STRIDE, d.to(values_out.dtype.element_ty), mask=mask)
     return sums
 
@@ -159,15 +161,15 @@ def _worker(smem_stages, handoff, pointers, initial, outputs, start, end, lower,
             tiles = smem_stages
             stored = backward_tiles.read_rows(smem_stages[C + 2], k % S, BLOCK_T + CFG.CARRIED - 1, CFG)
             grads = backward_tiles.read_rows(smem_stages[C + 1], k % S, BLOCK_T, CFG)
-        weights, inverses, transposed = _weigh(tiles, k % S, own, CFG)
+        weights, transposed = _weigh(tiles, k % S, own, CFG)
         pasts = _pasts(stored, initial, channel, ok, t0, lower, CFG)
         begun = common.receive_state(handoff, k, WORKER, CFG)
         adjoints, carry = _walk(transposed, grads, begun, first, own, CFG)
         common.send_state(handoff, carry, WORKER, CFG)
         if (t0 >= start) & (t0 - BLOCK_T < stop):  # step `stop` is here
             _store_carry(d_initial, transposed, adjoints, begun, t0, stop, first, own, channel, ok, CFG)
-        sums = _store_gradients((gates_out, values_out), tiles, k % S, weights, inverses, adjoints, pasts, t0, start,
-                                first, ok, sums, CFG)  # fmt: skip
+        sums = _store_gradients((gates_out, values_out), tiles, k % S, weights, adjoints, pasts, t0, start, first, ok,
+                                sums, CFG)  # fmt: skip
         gates_out -= ROUND * CFG.D_GATES_STRIDE
         values_out -= ROUND * CFG.D_VALUES_STRIDE
         t0 -= ROUND

@@ -146,7 +146,7 @@ def _walk(smem_stages, pointers, start, end, c0, strides, BLOCK_T: tl.constexpr,
         ahead += advance
         for n in tl.static_range(BLOCK_T):
             raw = common.gates_at(smem_stages, k % S, BLOCK_T - 1 - n if REVERSE else n, CFG)
-            p, inverse = row_weights(raw, CFG.NORM, C, True)
+            p = row_weights(raw, CFG.NORM, C, True)
             value = common.read(smem_stages[C], k % S, BLOCK_T - 1 - n if REVERSE else n, CFG)
             b = p[CFG.M] * value if C > CFG.M and not REVERSE else value
             valid = t0 + (BLOCK_T - 1 - n if REVERSE else n) < end

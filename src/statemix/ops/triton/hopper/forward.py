@@ -55,7 +55,7 @@ def _weigh(tiles, slot, CFG: tl.constexpr):
     for u in tl.static_range(BLOCK_T):
         raw = common.gates_at(tiles, slot, u, CFG)
         value = common.value_at(tiles, slot, u, CFG)
-        p, inverse = row_weights(raw, CFG.NORM, CFG.COLUMNS, True)
+        p = row_weights(raw, CFG.NORM, CFG.COLUMNS, True)
         weights = weights + (p,)
         inputs = inputs + ((p[CFG.M] * value if GATED else value),)
     return weights, inputs

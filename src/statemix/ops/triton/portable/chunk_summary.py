@@ -89,7 +89,7 @@ def small_summary(
         x = common.floats(loaded, COLUMNS + 1)
         g, v = g + BLOCK_T * gs[1], v + BLOCK_T * vs[1]
         loaded = common.load_rows(g, gs, v, vs, s, live[None, :] & (s < end - t - BLOCK_T), COLUMNS)
-        p, inverse = row_weights(x[:COLUMNS], CFG.NORM, COLUMNS, CFG.FAST)
+        p = row_weights(x[:COLUMNS], CFG.NORM, COLUMNS, CFG.FAST)
         a = common.unstack(x[COLUMNS] if CFG.REVERSE or COLUMNS == M else x[COLUMNS] * p[M], BLOCK_T, LANES)
         p = common.unstack_all(p, M, BLOCK_T, LANES)
         for k in tl.static_range(BLOCK_T):
@@ -135,7 +135,7 @@ def large_order_summary(
         x, gate, value = common.floats(loaded, 3)
         more = t + 1 < end
         loaded = load_lagged(g, gs, v, vs, t + 1, start, c, inside & more, live & more, M)
-        p, p_last, inverse, shift = tile_weights(x, gate, inside, CFG.NORM, M + 1)
+        p, p_last = tile_weights(x, gate, lag(t - start, c, M), inside, CFG.NORM, M + 1)
         h = tl.sum(p * window, 0)
         if CFG.REVERSE:
             gathered += h * value

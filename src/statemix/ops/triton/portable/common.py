@@ -18,7 +18,7 @@ import torch
 import triton
 import triton.language as tl
 
-from statemix.ops.triton.gate_norm import gate_gradient, row_shift
+from statemix.ops.triton.gate_norm import gate_gradient, row_shift, soft_weights
 from statemix.ops.triton.launcher import Launch
 
 
@@ -177,13 +177,20 @@ def floats(numbers, COUNT: tl.constexpr):
 
 
 @triton.jit
-def row_slopes(x, p, inverse, u, h, NORM: tl.constexpr, COLUMNS: tl.constexpr):
-    """How h changes with each raw gate of its row: times the adjoint of h, the gradients of the gates."""
-    shift = row_shift(x, NORM, COLUMNS)
+def row_slopes(x, u, CFG: tl.constexpr):
+    """How h changes with each raw gate of its row: times the adjoint of h, the gradients of the gates. Of a row without
+    input gate the last number of u comes in as it is. Also the soft weights."""
+    M: tl.constexpr = CFG.M
+    COLUMNS: tl.constexpr = CFG.COLUMNS
+    p, inverse = soft_weights(x[:COLUMNS], CFG.NORM, COLUMNS, CFG.FAST)
+    h = u[M] * p[M] if COLUMNS > M else u[M]
+    for j in tl.static_range(M):
+        h += p[j] * u[j]
+    shift = row_shift(x, CFG.NORM, COLUMNS)
     slopes = ()
     for j in tl.static_range(COLUMNS):
-        slopes = slopes + (gate_gradient(x[j], p[j], inverse, shift, 1.0, u[j], h, NORM),)
-    return slopes
+        slopes = slopes + (gate_gradient(x[j], p[j], inverse, shift, 1.0, u[j], h, CFG.NORM),)
+    return slopes, p
 
 
 @triton.jit

@@ -10,30 +10,78 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from statemix.ops.triton.gate_norm import EPSILON, NONE, RELU, TINY, _weight, gate_gradient, row_shift
+from statemix.ops.triton.gate_norm import (
+    EPSILON,
+    HARD,
+    NONE,
+    RELU,
+    TINY,
+    _weight,
+    gate_gradient,
+    kept_weight,
+    row_shift,
+    size,
+    soft_code,
+    unrounded,
+)
 from statemix.ops.triton.portable.common import decode, kernel, rows_at, span, state_at, store
 
 
 @triton.jit
-def tile_weights(x, last, inside, NORM: tl.constexpr, COLUMNS: tl.constexpr):
-    """Weights of rows of raw gates: x [C, R] where `inside`, input gates last [R]. Also 1 / S and the shift, [R]."""
-    shift = row_shift((last, tl.max(tl.where(inside, x, float("-inf")), 0)), NORM, 2)
-    if NORM == NONE:
+def soft_tile(x, last, inside, NORM: tl.constexpr, COLUMNS: tl.constexpr):
+    """Soft weights of rows of raw gates: x [C, R] where `inside`, input gates last [R]; 1 / S and the shift, [R]."""
+    SOFT: tl.constexpr = soft_code(NORM)
+    shift = _tile_shift(x, last, inside, NORM)
+    if SOFT == NONE:
         return x, last, shift * 0.0 + 1.0, shift
     else:
-        f, f_last = tl.where(inside, _weight(x, shift[None, :], NORM), 0.0), _weight(last, shift, NORM)
+        f, f_last = tl.where(inside, _weight(x, shift[None, :], SOFT), 0.0), _weight(last, shift, SOFT)
         total = tl.sum(tl.abs(f), 0) + tl.abs(f_last)
-        if NORM == RELU:
+        if SOFT == RELU:
             total += EPSILON * COLUMNS
         inverse = tl.where(total == 0, 0.0, 1.0 / tl.maximum(total, TINY, propagate_nan=tl.PropagateNan.ALL))
         return f * inverse[None, :], f_last * inverse, inverse, shift
 
 
 @triton.jit
-def tile_slopes(x, last, p, p_last, inverse, shift, u, value, h, NORM: tl.constexpr):
-    """How h [R] changes with each raw gate: x [C, R], last [R]. u has the shape of x or [C, 1]."""
+def _tile_shift(x, last, inside, NORM: tl.constexpr):
+    return row_shift((last, tl.max(tl.where(inside, x, float("-inf")), 0)), NORM, 2)
+
+
+@triton.jit
+def hard_tile(x, last, column, inside, NORM: tl.constexpr):
+    """Hard weights of the same rows; `column` is the place in its row of every gate of x."""
+    shift, column = _tile_shift(x, last, inside, NORM), column.to(tl.int32)
+    f, f_last = unrounded(x, shift[None, :], NORM), unrounded(last, shift, NORM)
+    sizes = tl.where(inside, size(f, NORM), float("-inf"))
+    top = tl.maximum(tl.max(sizes, 0), size(f_last, NORM), propagate_nan=tl.PropagateNan.ALL)
+    top = tl.where(tl.max((sizes != sizes).to(tl.int32), 0) == 1, float("nan"), top)
+    NOWHERE: tl.constexpr = 1 << 30
+    first = tl.min(tl.where(sizes == top[None, :], column, NOWHERE), 0)
+    here = inside & (column == first[None, :])
+    kept = tl.where(first == NOWHERE, f_last, tl.sum(tl.where(here, f, 0.0), 0))
+    weight, rest = kept_weight(kept, top, NORM)
+    p = tl.where(here, weight[None, :], tl.where(inside, rest[None, :], 0.0))
+    return p, tl.where(first == NOWHERE, weight, rest)
+
+
+@triton.jit
+def tile_weights(x, last, column, inside, NORM: tl.constexpr, COLUMNS: tl.constexpr):
+    """The weights that a recurrence takes rows of raw gates for: x [C, R] where `inside`, input gates last [R]."""
+    if NORM >= HARD:
+        return hard_tile(x, last, column, inside, NORM)
+    else:
+        p, p_last, _, _ = soft_tile(x, last, inside, NORM, COLUMNS)
+        return p, p_last
+
+
+@triton.jit
+def tile_slopes(x, last, inside, u, value, NORM: tl.constexpr, COLUMNS: tl.constexpr):
+    """How h [R] changes with each raw gate: x [C, R], last [R]. u has the shape of x or [C, 1]. And soft weights."""
+    p, p_last, inverse, shift = soft_tile(x, last, inside, NORM, COLUMNS)
+    h = tl.sum(p * u, 0) + p_last * value
     slopes = gate_gradient(x, p, inverse[None, :], shift[None, :], 1.0, u, h[None, :], NORM)
-    return slopes, gate_gradient(last, p_last, inverse, shift, 1.0, value, h, NORM)
+    return slopes, gate_gradient(last, p_last, inverse, shift, 1.0, value, h, NORM), (p, p_last)
 
 
 @triton.jit
@@ -71,7 +119,7 @@ def large_block_forward(
     h = load(state_at(initial, ins, work.to(tl.int64), n, i), live)
     for t in range(start, end):
         x, gate, value = _rows(g, gs, v, vs, t, i, live, M, COLUMNS)
-        p, p_last, inverse, shift = tile_weights(x, gate, inside, CFG.NORM, COLUMNS)
+        p, p_last = tile_weights(x, gate, i[:, None], inside, CFG.NORM, COLUMNS)
         h = tl.sum(p * h[:, None], 0) + p_last * value
         store(states + t * ss[1], h, live)
     store(state_at(final, fs, sequence, n, i), h, live & (end == last))
@@ -100,10 +148,9 @@ def large_block_backward(
     for done in range(0, end - start):
         t = end - 1 - done
         x, gate, value = _rows(g, gs, v, vs, t, i, live, M, COLUMNS)
-        p, p_last, inverse, shift = tile_weights(x, gate, inside, CFG.NORM, COLUMNS)
         u = tl.where(t > first, load(states + (t - 1) * ss[1], live & (t > first)), begin)
-        h = tl.sum(p * u[:, None], 0) + p_last * value
-        slopes, slope = tile_slopes(x, gate, p, p_last, inverse, shift, u[:, None], value, h, CFG.NORM)
+        slopes, slope, soft = tile_slopes(x, gate, inside, u[:, None], value, CFG.NORM, COLUMNS)
+        p, p_last = hard_tile(x, gate, i[:, None], inside, CFG.NORM) if CFG.NORM >= HARD else soft
         adjoint = carry + load(grad + t * ds[1], live)
         carry = tl.sum(p * adjoint[None, :], 1)
         at = dg + t * dgs[1]

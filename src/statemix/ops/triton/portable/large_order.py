@@ -11,8 +11,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from statemix.ops.triton.gate_norm import HARD
 from statemix.ops.triton.portable.common import decode, floats, kernel, own_lanes, rows_at, span, store
-from statemix.ops.triton.portable.large_block import load, tile_slopes, tile_weights
+from statemix.ops.triton.portable.large_block import hard_tile, load, tile_slopes, tile_weights
 
 
 @triton.jit
@@ -51,7 +52,7 @@ def large_order_forward(
         x, gate, value = floats(loaded, 3)
         more = t + 1 < end
         loaded = load_lagged(g, gs, v, vs, t + 1, start, c, inside & more, live & more, M)
-        p, p_last, inverse, shift = tile_weights(x, gate, inside, CFG.NORM, M + 1)
+        p, p_last = tile_weights(x, gate, lag(t - start, c, M), inside, CFG.NORM, M + 1)
         h = tl.sum(p * window, 0) + p_last * value
         store(states + t * ss[1], h, live)
         window = tl.where(c == (t - start) % M, h[None, :], window)
@@ -93,15 +94,18 @@ def large_order_backward(
         loaded = load_lagged(g, gs, v, vs, t - 1, start, c, inside & (t > start), live & (t > start), M)
         entering = _state(states, ss, initial, ins, t - 1 - M, first, live & (t > start))
         gradient = load(grad + t * ds[1], live)
-        p, p_last, inverse, shift = tile_weights(x, gate, inside, CFG.NORM, M + 1)
-        h = tl.sum(p * u, 0) + p_last * value
-        slopes, slope = tile_slopes(x, gate, p, p_last, inverse, shift, u, value, h, CFG.NORM)
+        slopes, slope, soft = tile_slopes(x, gate, inside, u, value, CFG.NORM, M + 1)
         newest = c == (t - start) % M
         adjoint = tl.sum(tl.where(newest, carry, 0.0), 0) + gradient
-        carry = tl.where(newest, 0.0, carry) + p * adjoint[None, :]
+        p, p_last = soft
+        if CFG.NORM < HARD:
+            carry = tl.where(newest, 0.0, carry) + p * adjoint[None, :]
         at = dg + t * dgs[1]
         store(at[None, :] + lag(t - start, c, M) * dgs[4], adjoint[None, :] * slopes, inside)
         store(at + dgs[4] * M, adjoint * slope, live)
+        if CFG.NORM >= HARD:  # once the slopes have left their registers
+            p, p_last = hard_tile(x, gate, lag(t - start, c, M), inside, CFG.NORM)
+            carry = tl.where(newest, 0.0, carry) + p * adjoint[None, :]
         store(dv + t * dvs[1], adjoint * p_last, live)
         u = tl.where(c == (t - 1 - start + M) % M, entering[None, :], u)
     dinitial += sequence * dis[0] + n * dis[1]

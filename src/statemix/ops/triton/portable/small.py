@@ -12,7 +12,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from statemix.ops.triton.gate_norm import rotate, row_weights
+from statemix.ops.triton.gate_norm import row_weights, weights_back
 from statemix.ops.triton.portable import common
 
 
@@ -87,7 +87,7 @@ def small_forward(
         x = common.floats(loaded, COLUMNS + 1)
         g, v = g + BLOCK_T * gs[1], v + BLOCK_T * vs[1]
         loaded = common.load_rows(g, gs, v, vs, s, live[None, :] & (s < end - t - BLOCK_T), COLUMNS)
-        p, inverse = row_weights(x[:COLUMNS], CFG.NORM, COLUMNS, CFG.FAST)
+        p = row_weights(x[:COLUMNS], CFG.NORM, COLUMNS, CFG.FAST)
         a = common.unstack(x[COLUMNS] * p[M] if COLUMNS > M else x[COLUMNS], BLOCK_T, LANES)
         p = common.unstack_all(p, M, BLOCK_T, LANES)
         walked = ()
@@ -206,12 +206,9 @@ def small_backward(
         )
         value, gradient = x[COLUMNS], common.unstack(x[COLUMNS + 1], BLOCK_T, LANES)
         u, w = _lagged(w, past, s, base, CFG)
-        p, inverse = row_weights(x[:COLUMNS], CFG.NORM, COLUMNS, CFG.FAST)
-        h = value * p[M] if COLUMNS > M else value
-        for j in tl.static_range(M):
-            h += p[j] * u[j]
-        slopes = common.row_slopes(x, p, inverse, u + (value,), h, CFG.NORM, COLUMNS)
-        weights = common.unstack_all(p if CFG.HLRU else rotate(p, component[None, :], M), M, BLOCK_T, LANES)
+        slopes, soft = common.row_slopes(x, u + (value,), CFG)
+        p_last, p = weights_back(x[:COLUMNS], soft, component[None, :], CFG.NORM, M, COLUMNS, CFG.HLRU)
+        weights = common.unstack_all(p, M, BLOCK_T, LANES)
         adjoints = ()
         for k in tl.static_range(BLOCK_T):
             adjoint = gradient[k] + carry[0]
@@ -221,6 +218,6 @@ def small_backward(
         mask = live[None, :] & (s < left)
         for j in tl.static_range(COLUMNS):
             common.store(dg[None, :] - s * dgs[1] + j * dgs[4], adjoint * slopes[j], mask)
-        common.store(dv[None, :] - s * dvs[1], adjoint * p[M] if COLUMNS > M else adjoint, mask)
+        common.store(dv[None, :] - s * dvs[1], adjoint * p_last if COLUMNS > M else adjoint, mask)
         dg, dv = dg - BLOCK_T * dgs[1], dv - BLOCK_T * dvs[1]
     _store_state(common.state_at(dinitial, dis, sequence, n, i), dis[2], carry, live & (start == first), CFG)

@@ -57,7 +57,7 @@ def row_step(g, v, initial, states, final, strides, N, CFG: tl.constexpr):
     x = floats(load_columns(state_at(g, gs, b, n, i), gs[3], live, COLUMNS), COLUMNS)
     u = load_columns(initial + b * ins[0] + n * ins[1], ins[2], live, M)
     h = load(state_at(v, vs, b, n, i), live)
-    p, inverse = row_weights(x, CFG.NORM, COLUMNS, CFG.FAST)
+    p = row_weights(x, CFG.NORM, COLUMNS, CFG.FAST)
     if COLUMNS > M:
         h *= p[M]
     for j in tl.static_range(M):
