@@ -21,6 +21,7 @@ LAYERS = {
     "hlru-window": lambda **k: HLRU(8, order=2, num_channels=6, **k),
     "hlru-newest": lambda **k: HLRU(8, order=2, num_channels=6, readout="newest", **k),
     "hlru-free": lambda **k: HLRU(8, order=2, num_channels=6, selective=False, **k),
+    "hlru-start": lambda **k: HLRU(8, order=2, num_channels=6, learned_initial_state=True, **k),
 }
 
 

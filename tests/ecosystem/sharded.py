@@ -57,11 +57,17 @@ def check_same(layer, plain):
             torch.testing.assert_close(layer(x, state), want)
             torch.testing.assert_close(by_steps(layer, x, state), want)
             torch.testing.assert_close(layer(x), plain(x))
-            assert layer.initial_state(2).shape == (2, 6, 2)
+            torch.testing.assert_close(layer.initial_state(2), plain.initial_state(2))
+
+
+def inputs_to_learn(plain):
+    """x and a state: none where the first state is learned, too."""
+    x, state = inputs(plain)
+    return x, state if plain.initial is None else None
 
 
 def check_gradients(layer, plain):
-    x, state = inputs(plain)
+    x, state = inputs_to_learn(plain)
     for have, exact in gradients(layer, plain, x, state).values():
         torch.testing.assert_close(
             have, exact
@@ -179,7 +185,8 @@ def check_started_like(layer, plain):
         if name == "gates.bias":
             assert torch.equal(have, want)
         else:
-            assert have.amin() >= min(want.amin() * 1.5, 0) and have.amax() <= want.amax() * 1.5, name
+            if name != "initial":  # normal
+                assert have.amin() >= min(want.amin() * 1.5, 0) and have.amax() <= want.amax() * 1.5, name
             assert (have.std() / want.std() - 1).abs() < 3 * want.numel() ** -0.5, name
             half = have.shape[0] // 2
             assert not torch.equal(have[:half], have[half : 2 * half]), name
@@ -232,8 +239,9 @@ def tensor_parallel_and_sharded(kind):
 def ddp(kind):
     plain = build(kind)
     layer = DistributedDataParallel(copy.deepcopy(plain))
-    x, state = inputs(plain)
-    mine = x[dist.get_rank() :][:1], state[dist.get_rank() :][:1]  # each rank its own half of the batch
+    x, state = inputs_to_learn(plain)
+    rank = dist.get_rank()  # each rank its own half of the batch
+    mine = x[rank:][:1], None if state is None else state[rank:][:1]
     loss_of(layer(*mine)).backward()
     (loss_of(plain(x, state)) / WORLD).backward()
     for have, exact in zip(layer.parameters(), plain.parameters(), strict=True):
@@ -244,6 +252,7 @@ def ddp(kind):
 MIXERS = {
     "bdlru": lambda dim: BDLRU(dim, block_size=2, num_blocks=6),
     "hlru-window": lambda dim: HLRU(dim, order=2, num_channels=6),
+    "start": lambda dim: BDLRU(dim, block_size=2, num_blocks=6, hard=True, learned_initial_state=True),
 }
 
 
@@ -293,7 +302,8 @@ KINDS = {
         (fsdp2_linears_alone, fsdp2_layer_alone, fsdp2_half_precision, fsdp1, fsdp1_step, ddp), BOTH
     ),
     tensor_parallel_and_sharded: BOTH,
-    **dict.fromkeys((meta_then_reset, meta_then_walk), ("bdlru", "hlru-free")),
+    **dict.fromkeys((fsdp2_layer_alone, ddp), (*BOTH, "hlru-start")),
+    **dict.fromkeys((meta_then_reset, meta_then_walk), ("bdlru", "hlru-free", "hlru-start")),
     **dict.fromkeys((whole_model, whole_model_from_meta), tuple(MIXERS)),
 }
 """The layers or models of each check: all of them for one that reads whole linears and one that splits them."""

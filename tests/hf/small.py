@@ -12,6 +12,10 @@ MODELS = {
     "bdlru": {},
     "hlru": {"mixer": "hlru", "mixer_arguments": {"order": 3}},
     "block": {"conv_size": 4, "output_gate": True},
+    "start": {
+        "conv_size": 3,
+        "mixer_arguments": {"block_size": 4, "hard": True, "learned_initial_state": True},
+    },
     "mixed": {
         "layer_types": ["bdlru", "hlru"],
         "mixer_arguments": {"bdlru": {"block_size": 4}, "hlru": {"order": 2}},

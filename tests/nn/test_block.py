@@ -15,6 +15,7 @@ from statemix.nn import BDLRU, HLRU, NORMS, Block, BlockState, ShortConvolution,
 MIXERS = {
     "bdlru": lambda dim: BDLRU(dim, block_size=3, num_blocks=4),
     "hlru": lambda dim: HLRU(dim, order=3, num_channels=4),
+    "start": lambda dim: BDLRU(dim, block_size=3, num_blocks=4, hard=True, learned_initial_state=True),
 }
 PARTS = {
     "plain": {},

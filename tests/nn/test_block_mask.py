@@ -82,6 +82,8 @@ def test_every_way_is_as_alone(way, mixer, parts, runs):
     """Outputs, states and all gradients; NaN at padding reaches none of them."""
     if way == "left" and not all(stop in (start, T) for start, stop in runs):
         pytest.skip("not padded on the left")
+    if way in ("left", "moved") and mixer == "start":
+        pytest.skip("zeros change its first state")
     block, mask = build(mixer, **parts), mask_of(runs)
     x, given = spoiled(mask), map_state(torch.randn_like, block.initial_state(4))
     for state in (None,) if way in ("left", "moved") else (None, given):
@@ -96,14 +98,14 @@ def test_every_way_is_as_alone(way, mixer, parts, runs):
             for one in tensors(after):  # memory of its own, and no more of it
                 assert one.untyped_storage().nbytes() == one.numel() * one.element_size()
             sum(one.sin().sum() for one in (y, *tensors(after))).backward()
-            grads = {name: p.grad for name, p in block.named_parameters()}
+            grads = {
+                name: torch.zeros_like(p) if p.grad is None else p.grad
+                for name, p in block.named_parameters()
+            }
             found.append((y, after, [one.grad for one in inputs], grads))
         have, want = found
-        for a, b in zip(have[:3], want[:3], strict=True):
+        for a, b in zip(have, want, strict=True):
             torch.testing.assert_close(a, b)
-        for name, grad in want[3].items():
-            other = have[3][name]
-            torch.testing.assert_close(other, torch.zeros_like(other) if grad is None else grad)
 
 
 def no_reading(recorded):
@@ -303,6 +305,7 @@ def test_values_with_a_bias_are_packed():
     assert block.keeps_zero
     block.mixer.values = nn.Linear(6, 12, bias=True)
     assert not block.keeps_zero
+    assert not build("start").keeps_zero
 
 
 def ones(*gaps, shape=(2, 5)):

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from statemix.nn import BDLRU, HLRU, MIXERS, build_mixer
 from tests.ops.cases import relative
-from tests.ops.loops import ALL, loop
+from tests.ops.loops import ALL, BOUNDED, loop, normalized_row
 
 LAYERS = {
     "bdlru": lambda **k: BDLRU(6, block_size=3, num_blocks=4, **k),
@@ -22,6 +22,8 @@ LAYERS = {
     "hlru-newest": lambda **k: HLRU(6, order=3, num_channels=4, readout="newest", **k),
     "bdlru-free": lambda **k: BDLRU(6, block_size=3, num_blocks=4, selective=False, **k),
     "hlru-free": lambda **k: HLRU(6, order=3, num_channels=4, selective=False, **k),
+    "bdlru-start": lambda **k: BDLRU(6, block_size=3, num_blocks=4, learned_initial_state=True, **k),
+    "hlru-start": lambda **k: HLRU(6, order=3, num_channels=4, learned_initial_state=True, **k),
 }
 
 
@@ -44,6 +46,17 @@ def build(kind, seed=0, **options):
     return LAYERS[kind](**options).double()
 
 
+def one_hot(gates, name):
+    """Rows that keep the first of their largest weights alone, with its sign."""
+    rows = gates.detach().flatten(0, -2)
+    hard = torch.zeros_like(rows)
+    for out, row in zip(hard, rows.tolist(), strict=True):
+        weights = normalized_row(row, name)
+        largest = max(range(len(weights)), key=lambda place: abs(weights[place]))
+        out[largest] = (weights[largest] > 0) - (weights[largest] < 0)
+    return hard.view_as(gates)
+
+
 def by_hand(layer, x, state):
     """The layer as its formulas say, from its parameters and the plain loop."""
     m, N = layer.initial_state(1).shape[2], layer.initial_state(1).shape[1]
@@ -54,8 +67,11 @@ def by_hand(layer, x, state):
     else:
         raw = layer.free_gates.flatten().expand(*x.shape[:2], -1)
     gates = raw.reshape(*x.shape[:2], m + 1, *rows).movedim(2, -1)
+    name = layer.normalization
+    if layer.hard:
+        gates, name = one_hot(gates, name), "none"
     values = (x @ layer.values.weight.T).reshape(*x.shape[:2], *rows)
-    states, final = loop("bdlru" if block else "hlru", gates, values, state, layer.normalization)
+    states, final = loop("bdlru" if block else "hlru", gates, values, state, name)
     weight = layer.readout_projection.weight
     if block:
         return states.flatten(-2) @ weight.T, final
@@ -79,7 +95,80 @@ def test_the_layer_is_its_formula(kind, name):
     assert relative(y, want_y) < 1e-12
     assert relative(final, want_final) < 1e-12
     y, _ = layer(x)
-    assert relative(y, by_hand(layer, x, torch.zeros_like(state))[0]) < 1e-12
+    assert relative(y, by_hand(layer, x, layer.initial_state(2))[0]) < 1e-12
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+@pytest.mark.parametrize("kind", ["bdlru", "bdlru-free", "hlru-window", "hlru-start"])
+def test_the_hard_layer_is_its_formula(kind, name):
+    layer = build(kind, normalization=name, hard=True)
+    x = torch.randn(2, 9, 6, dtype=torch.float64)
+    for state in (None, torch.randn_like(layer.initial_state(2))):
+        want_y, want_final = by_hand(layer, x, layer.initial_state(2) if state is None else state)
+        y, final = layer(x, state)
+        assert relative(y, want_y) < 1e-12
+        assert relative(final, want_final) < 1e-12
+        for t in range(9):
+            y, state = layer.step(x[:, t], state)
+            torch.testing.assert_close(y, want_y[:, t])
+        torch.testing.assert_close(state, want_final)
+    weights = layer.transitions(x) if isinstance(layer, BDLRU) else layer.coefficients(x)
+    assert set(weights.unique().tolist()) <= {-1.0, 0.0, 1.0}
+
+
+@pytest.mark.parametrize("kind", ["bdlru", "hlru-window"])
+def test_gradients_of_hard_rows_are_those_of_soft_ones(kind):
+    """Of one token from a state: of the row alone, at the same state."""
+    hard, soft = build(kind, hard=True), build(kind)
+    x, state = torch.randn(2, 1, 6, dtype=torch.float64), torch.randn_like(soft.initial_state(2))
+    ((_, a), (_, b)) = hard(x, state), soft(x, state)
+    torch.testing.assert_close(
+        torch.autograd.grad(a.sum(), hard.gates.weight), torch.autograd.grad(b.sum(), soft.gates.weight)
+    )
+    assert not torch.equal(a, b)
+
+
+STARTS = {"bdlru-start": "bdlru", "hlru-start": "hlru-window"}
+"""Layers with a learned initial state, and those without it."""
+
+
+@pytest.mark.parametrize("hard", [False, True], ids=["soft", "hard"])
+@pytest.mark.parametrize("kind", STARTS)
+def test_every_sequence_starts_from_the_parameter(kind, hard):
+    """Whole, packed and token by token, with gradients; a layer without it, given the same state, agrees."""
+    layer, plain = build(kind, hard=hard), build(STARTS[kind], hard=hard)
+    plain.load_state_dict({name: p for name, p in layer.state_dict().items() if name != "initial"})
+    initial = torch.nn.Parameter(layer.initial.detach().clone())
+    x = torch.randn(1, 7, 6, dtype=torch.float64)
+    calls = {
+        "whole": lambda one, start: one(x, start(1)),
+        "batch": lambda one, start: one(x.view(7, 1, 6).repeat(1, 3, 1), start(7)),
+        "packed": lambda one, start: one(x, start(4), torch.tensor([0, 2, 2, 6, 7])),
+        "nothing": lambda one, start: one(x[:, :0], start(1)),
+        "token": lambda one, start: one.step(x[0], start(7)),
+    }
+    for name, call in calls.items():
+        have, want = call(layer, lambda size: None), call(plain, lambda size: initial.repeat(size, 1, 1))
+        again = call(layer, layer.initial_state)
+        grads = [
+            torch.autograd.grad(sum(one.sin().sum() for one in outputs), start)
+            for outputs, start in ((have, layer.initial), (want, initial), (again, layer.initial))
+        ]
+        for a, b, c in zip((*have, *grads[0]), (*want, *grads[1]), (*again, *grads[2]), strict=True):
+            torch.testing.assert_close(a, b, msg=name)
+            torch.testing.assert_close(a, c, msg=name)
+
+
+@pytest.mark.parametrize("kind", STARTS)
+def test_a_first_state_may_be_changed(kind):
+    layer = build(kind)
+    state, before = layer.initial_state(3), layer.initial.detach().clone()
+    assert state.is_contiguous() and state.dtype == torch.float64 and (state == before).all()
+    state[1] = 0
+    assert (state[0] == before).all() and torch.equal(layer.initial, before)
+    state.sum().backward()
+    assert (layer.initial.grad == 2).all()
+    assert layer.initial_state(0).shape == (0, *before.shape)
 
 
 @given(st.sampled_from(sorted(LAYERS)), st.lists(st.integers(0, 9), max_size=3), st.integers(0, 2**31))
@@ -118,7 +207,7 @@ def test_packed_is_separate(kind, lengths, carried):
 def test_gradients_flow_everywhere(kind):
     layer = build(kind)
     x = torch.randn(2, 5, 6, dtype=torch.float64, requires_grad=True)
-    state = torch.randn_like(layer.initial_state(2)).requires_grad_()
+    state = None if kind in STARTS else torch.randn_like(layer.initial_state(2)).requires_grad_()
 
     def function(x, state, *parameters):
         return torch.func.functional_call(layer, dict(zip(names, parameters, strict=True)), (x, state))
@@ -183,7 +272,8 @@ def test_a_step_elsewhere_launches_little(kind, dtype):
         y, state = layer.step(x, state)
     assert (y.shape, y.dtype, state.dtype) == ((2, 6), dtype, torch.float32)
     assert state.is_contiguous()
-    assert len(counted.calls) == 3 + layer.selective + (kind in ("hlru-window", "hlru-free")), counted.calls
+    window = kind in ("hlru-window", "hlru-free", "hlru-start")
+    assert len(counted.calls) == 3 + layer.selective + window, counted.calls
 
 
 @pytest.mark.parametrize("kind", LAYERS)
@@ -202,9 +292,9 @@ def test_half_precision_and_autocast(kind):
     assert relative(y, exact) < 0.05
 
 
-@pytest.mark.parametrize("kind", ["bdlru", "bdlru-free", "hlru-window", "hlru-newest"])
+@pytest.mark.parametrize("kind", ["bdlru", "bdlru-free", "hlru-window", "hlru-newest", *STARTS])
 def test_compile(kind):
-    layer = build(kind).float()
+    layer = build(kind, hard=kind == "hlru-start").float()
     torch._dynamo.reset()
     compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")
     for length in (4, 9):
@@ -245,6 +335,8 @@ def test_parameter_counts_are_the_papers():
         assert count(BDLRU(d, block_size=m, num_blocks=N)) == N * m * ((d + 1) * (m + 1) + 2 * d)
         assert count(HLRU(d, order=m, num_channels=N)) == N * (m + 1) * (2 * d + 1)
         assert count(BDLRU(d, block_size=m, num_blocks=N, selective=False)) == 2 * d * N * m + N * m * (m + 1)
+        start = {"learned_initial_state": True}
+        assert count(HLRU(d, order=m, num_channels=N, **start)) == N * (m + 1) * (2 * d + 1) + N * m
 
 
 def test_order_one_is_block_size_one():

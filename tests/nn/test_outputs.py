@@ -170,7 +170,7 @@ def check_layer_owns(layer, x, state, cut, mode):
 @pytest.mark.parametrize("kind", LAYERS)
 def test_a_step_owns_what_it_returns(kind, mode):
     layer = build(kind)
-    x, state = torch.randn(2, 6), layer.initial_state(2) + 1
+    x, state = torch.randn(2, 6), torch.ones_like(layer.initial_state(2))
     with MODES[mode]():
         first = layer.step(x, state)
         kept = [t.detach().clone() for t in first]

@@ -53,7 +53,7 @@ class Backbone(nn.Module):
         self.layers = Stack(*(Block(self.dim, build(self.dim), **options) for build in mixers))
 
     def initial_states(self, batch_size: int) -> list[State]:
-        """The empty state of every layer, for `batch_size` sequences."""
+        """The state of every layer before the first token of `batch_size` sequences."""
         return self.layers.initial_state(batch_size)
 
     def reset_parameters(self) -> None:
@@ -136,7 +136,7 @@ class LanguageModel(Backbone):
 
         Args:
             tokens: int64 or int32, from 0 to V - 1 where they are real.
-            states: As a call before returned them, or None (empty).
+            states: As a call before returned them, or None (`initial_states`).
             cu_seqlens: Bounds 0 … T [S+1] of S sequences packed into one row (B = 1).
             mask: bool [B, T], True where a token is real: one run of True in each row. Logits at real places and the
                 states are those of each row's sequence alone (see `statemix.nn.Block.forward`); logits at padding are
@@ -163,7 +163,7 @@ class LanguageModel(Backbone):
         return run_padded(self._hidden, tokens, states, mask, keeps_zero=self.layers.keeps_zero)
 
     def step(self, tokens: Tensor, states: Sequence[State] | None = None) -> tuple[Tensor, list[State]]:
-        """One token of each sequence: tokens [B], states or None (empty) -> (logits [B, V], new states). Equal to
+        """One token of each sequence: tokens [B], states or None -> (logits [B, V], new states). Equal to
         `forward` on T = 1."""
         check_tokens(tokens, 1, "[B]")
         x, after = self.layers.step(self.embedding(tokens), states)  # [B, D]

@@ -15,7 +15,8 @@ class BDLRU(RecurrentLayer):
 
     $h_t = A_t h_{t-1} + a_{0,t} \odot v_t$, $y_t = W h_t$, where the gates (A_t, a_{0,t}) and the values v_t are linear
     in $x_t$ and every row of the gates is normalised. `forward` maps x [B, T, dim] to y [B, T, dim] and carries a
-    state [S, N, m]; `step` takes one token. Parameters (selective): N·m·[(dim + 1)(m + 1) + 2·dim].
+    state [S, N, m]; `step` takes one token. Parameters (selective): N·m·[(dim + 1)(m + 1) + 2·dim], and
+    N·m of a learned initial state.
 
     Args:
         dim: Width of input and output.
@@ -23,6 +24,10 @@ class BDLRU(RecurrentLayer):
         num_blocks: N; by default dim / m, rounded (from 64 on to a multiple of 8): a state of about `dim` numbers.
         normalization: A key of `statemix.ops.NORMALIZATIONS`.
         selective: Whether gates are a projection of the input; else they are free parameters, the same at every step.
+        hard: Whether each row of the normalised gates keeps its largest weight alone, so that every channel copies
+            one channel of its block or takes its value. Gradients are those of the soft rows.
+        learned_initial_state: Whether sequences start from a parameter `initial` [N, m], drawn from N(0, 1), where no
+            state is passed; else from zeros.
         gate_bias: Initial bias of every input gate; a negative one makes new blocks remember longer.
         transition_bias: Initial bias of all other gates; a positive one makes blocks with the "relu" normalisation
             remember, half of whose gates otherwise start at exactly 0.
@@ -46,7 +51,7 @@ class BDLRU(RecurrentLayer):
 
     scan = staticmethod(bdlru_scan)
     recurrence = "bdlru"
-    shown = ("dim", "block_size", "num_blocks", "normalization", "selective")
+    shown = ("dim", "block_size", "num_blocks", "normalization", "selective", "hard", "learned_initial_state")
 
     def __init__(
         self,
@@ -56,6 +61,8 @@ class BDLRU(RecurrentLayer):
         num_blocks: int | None = None,
         normalization: str = "softmax",
         selective: bool = True,
+        hard: bool = False,
+        learned_initial_state: bool = False,
         gate_bias: float = 0.0,
         transition_bias: float = 0.0,
         backend: str = "auto",
@@ -65,7 +72,8 @@ class BDLRU(RecurrentLayer):
         dim, m, blocks = check_sizes(dim, block_size=block_size, num_blocks=num_blocks)
         super().__init__(
             dim, blocks=blocks, m=m, readout_width=blocks * m, normalization=normalization, selective=selective,
-            gate_bias=gate_bias, transition_bias=transition_bias, backend=backend, device=device, dtype=dtype,
+            hard=hard, learned_initial_state=learned_initial_state, gate_bias=gate_bias,
+            transition_bias=transition_bias, backend=backend, device=device, dtype=dtype,
         )  # fmt: skip
         self.block_size, self.num_blocks = m, blocks
 

@@ -156,7 +156,7 @@ class Block(nn.Module):
         cu_seqlens: Tensor | None = None,
         mask: Tensor | LeftPadding | None = None,
     ) -> tuple[Tensor, State]:
-        """x [B, T, dim], state of S sequences or None (empty) -> (x [B, T, dim], new state).
+        """x [B, T, dim], state of S sequences or None (`initial_state`) -> (x [B, T, dim], new state).
 
         Args:
             x: The residual stream.
@@ -176,7 +176,7 @@ class Block(nn.Module):
         return run_padded(self.forward, x, state, mask, keeps_zero=self.keeps_zero)
 
     def step(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """One token: x [B, dim], state or None (empty) -> (x [B, dim], new state). Equal to `forward` on T = 1."""
+        """One token: x [B, dim], state or None -> (x [B, dim], new state). Equal to `forward` on T = 1."""
         check_input("x", x, ("B", self.dim), "[B, dim]")
         if is_hooked(self):  # what a hook does, as gathering weights, it does around a call
             x, state = self(x.unsqueeze(1), state)
@@ -184,7 +184,7 @@ class Block(nn.Module):
         return self._run(x, state, _token, None)
 
     def initial_state(self, batch_size: int) -> State:
-        """The empty state of `batch_size` sequences, on the block's device."""
+        """The state of `batch_size` sequences before their first token, on the block's device."""
         state = self.mixer.initial_state(batch_size)  # type: ignore[operator]
         if self.convolution is None:
             return state
@@ -199,8 +199,12 @@ class Block(nn.Module):
 
     @property
     def keeps_zero(self) -> bool:
-        """Whether zeros into the mixer leave its empty state as it is: BD-LRU and H-LRU with values without bias."""
-        return isinstance(self.mixer, RecurrentLayer) and getattr(self.mixer.values, "bias", None) is None
+        """Whether zeros into the mixer leave its empty state as it is: BD-LRU and H-LRU that start from zeros, with
+        values without bias."""
+        mixer = self.mixer
+        if not isinstance(mixer, RecurrentLayer) or mixer.initial is not None:
+            return False
+        return getattr(mixer.values, "bias", None) is None
 
     def extra_repr(self) -> str:
         """What no submodule shows."""
@@ -270,7 +274,7 @@ class Stack(nn.Sequential):
         return self._each(x, states, _token)
 
     def initial_state(self, batch_size: int) -> list[State]:
-        """The empty states of `batch_size` sequences."""
+        """The states of `batch_size` sequences before their first token."""
         return [block.initial_state(batch_size) for block in self]  # type: ignore[operator]
 
     def reset_parameters(self) -> None:

@@ -27,6 +27,8 @@ class HLRU(RecurrentLayer):
             read-out), "newest" only h_t.
         normalization: As in `BDLRU`, and so are the arguments that follow.
         selective: Whether gates are a projection of the input.
+        hard: Whether every channel repeats one of its last m states or takes its value.
+        learned_initial_state: Whether sequences start from a parameter `initial` [N, m], newest first.
         gate_bias: Initial bias of every input gate.
         transition_bias: Initial bias of all other gates.
         backend: As in `statemix.ops.bdlru_scan`.
@@ -48,7 +50,16 @@ class HLRU(RecurrentLayer):
 
     scan = staticmethod(hlru_scan)
     recurrence = "hlru"
-    shown = ("dim", "order", "num_channels", "readout", "normalization", "selective")
+    shown = (
+        "dim",
+        "order",
+        "num_channels",
+        "readout",
+        "normalization",
+        "selective",
+        "hard",
+        "learned_initial_state",
+    )
 
     def __init__(
         self,
@@ -59,6 +70,8 @@ class HLRU(RecurrentLayer):
         readout: str = "window",
         normalization: str = "softmax",
         selective: bool = True,
+        hard: bool = False,
+        learned_initial_state: bool = False,
         gate_bias: float = 0.0,
         transition_bias: float = 0.0,
         backend: str = "auto",
@@ -71,7 +84,8 @@ class HLRU(RecurrentLayer):
         taps = m if readout == "window" else 1
         super().__init__(
             dim, blocks=channels, m=m, readout_width=channels * taps, normalization=normalization, selective=selective,
-            gate_bias=gate_bias, transition_bias=transition_bias, backend=backend, device=device, dtype=dtype,
+            hard=hard, learned_initial_state=learned_initial_state, gate_bias=gate_bias,
+            transition_bias=transition_bias, backend=backend, device=device, dtype=dtype,
         )  # fmt: skip
         self.order, self.num_channels, self.readout = m, channels, readout
         self._taps = taps  # how many states of a channel are read out

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from statemix.nn.linear import as_projection, input_dtype
-from statemix.nn.mixer import check_input, check_size, placement, state_dtype
+from statemix.nn.mixer import check_cu_seqlens, check_input, check_size, placement, state_dtype
 from statemix.nn.reset import GateReset
 from statemix.ops._torch_compat import is_hooked
 from statemix.ops.dispatch import check_backend
 from statemix.ops.layout import in_fast_format
-from statemix.ops.normalization import check_normalization, normalize
+from statemix.ops.normalization import normalization_key, normalize
 from statemix.ops.projection import Projection, compute_dtype, project, projected_scan, weight_layout
 from statemix.ops.scan import step as scan_step
 
@@ -48,12 +48,13 @@ class RecurrentLayer(nn.Module):
 
     def __init__(
         self, dim: int, *, blocks: int, m: int, readout_width: int, normalization: str, selective: bool,
-        gate_bias: float, transition_bias: float, backend: str, device: torch.device | str | None,
-        dtype: torch.dtype | None,
+        hard: bool, learned_initial_state: bool, gate_bias: float, transition_bias: float, backend: str,
+        device: torch.device | str | None, dtype: torch.dtype | None,
     ) -> None:  # fmt: skip
         super().__init__()
-        check_normalization(normalization)
+        normalization_key(normalization, hard)
         self.dim, self.normalization, self.selective = dim, normalization, bool(selective)
+        self.hard, self.learned_initial_state = hard, bool(learned_initial_state)
         self.gate_bias, self.transition_bias = float(gate_bias), float(transition_bias)
         self.backend = check_backend(backend)
         self._sizes = blocks, m
@@ -68,6 +69,8 @@ class RecurrentLayer(nn.Module):
         if self.selective:
             reset = GateReset(self.gates, self._gate_layout[0], self.transition_bias, self.gate_bias)
             self.gates.reset_parameters = reset  # type: ignore[method-assign, assignment]
+        learned = self.learned_initial_state
+        self.initial = nn.Parameter(torch.empty(blocks, m, **kwargs)) if learned else None  # type: ignore[arg-type]
         self.reset_gates()
 
     def reset_parameters(self) -> None:
@@ -82,20 +85,23 @@ class RecurrentLayer(nn.Module):
         self.reset_gates()
 
     def reset_gates(self) -> None:
-        """Set the gates as they start: free gates uniform in [0, 1); the projection's bias `gate_bias` at every input
-        gate (the last of a row), `transition_bias` at the others. A model that re-initialises its weights calls this
-        afterwards."""
+        """Set what is no linear weight as it starts: free gates uniform in [0, 1); the projection's bias `gate_bias` at
+        every input gate (the last of a row), `transition_bias` at the others; a learned initial state drawn from
+        N(0, 1). A model that re-initialises its weights calls this afterwards."""
+        if self.initial is not None:
+            nn.init.normal_(self.initial)
         if not self.selective:
-            with torch.no_grad():
-                self.free_gates.uniform_(0.0, 1.0)
+            nn.init.uniform_(self.free_gates, 0.0, 1.0)
         elif isinstance(reset := self.gates.__dict__.get("reset_parameters"), GateReset):
             reset.fill()
 
     def initial_state(self, batch_size: int) -> Tensor:
-        """Zeros [S, N, m] for S = batch_size sequences, float32 (float64 in a float64 layer), on the layer's
-        device."""
+        """The state [S, N, m] before the first step of S = batch_size sequences, float32 (float64 in a float64 layer),
+        on the layer's device: zeros, or a copy of `initial` for each, through which gradients reach it."""
         size = check_size("batch_size", batch_size, 0)
         device, dtype = placement(self)
+        if self.initial is not None:
+            return self._whole(self.initial).to(device, state_dtype(dtype)).repeat(size, 1, 1)
         return torch.zeros(size, *self._sizes, dtype=state_dtype(dtype), device=device)
 
     def raw_gates(self, x: Tensor) -> Tensor:
@@ -108,8 +114,8 @@ class RecurrentLayer(nn.Module):
         return project(self._values(x), x, self._value_layout, gates=False)
 
     def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """One token: x [B, dim], state [B, N, m] or None (zeros) -> (y [B, dim], new state). Equal to `forward` on
-        T = 1; hooks of the layer run as in `forward`."""
+        """One token: x [B, dim], state [B, N, m] or None (`initial_state`) -> (y [B, dim], new state). Equal to
+        `forward` on T = 1; hooks of the layer run as in `forward`."""
         hooked = is_hooked(self)  # then a hook may bring weights in or cast x, and forward checks the dtype
         check_input("x", x, ("B", self.dim), "[B, dim]", None if hooked else self._input_dtype(x))
         if hooked:
@@ -117,11 +123,11 @@ class RecurrentLayer(nn.Module):
             return y[:, 0], state
         values = self.raw_values(x)
         gates, shape = self.raw_gates(x).to(values.dtype), (x.shape[0], *self._sizes)
+        state = self._start(x, None) if state is None else state
         if state is None:
             state = values.new_zeros(shape, dtype=state_dtype(values.dtype))
-        states, state = scan_step(
-            self.recurrence, gates, values, state, shape, self.normalization, self.backend
-        )
+        key = normalization_key(self.normalization, self.hard)
+        states, state = scan_step(self.recurrence, gates, values, state, shape, key, self.backend)
         return self._read_out_step(states, state), state
 
     def extra_repr(self) -> str:
@@ -139,16 +145,37 @@ class RecurrentLayer(nn.Module):
     def forward(
         self, x: Tensor, state: Tensor | None = None, cu_seqlens: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """x [B, T, dim], state [S, N, m] or None (zeros), cu_seqlens [S+1] or None -> (y [B, T, dim], new state).
+        """x [B, T, dim], state [S, N, m] or None, cu_seqlens [S+1] or None -> (y [B, T, dim], new state).
 
-        The state is float32 (float64 for float64 inputs) and carries gradients; an H-LRU's has the newest first.
+        None stands for `initial_state`: every sequence, packed ones too, starts from zeros or from `initial`. The state
+        is float32 (float64 for float64 inputs) and carries gradients; an H-LRU's has the newest first.
         """
         self._check_forward(x)
+        state = self._start(x, cu_seqlens) if state is None else state
         states, final_state = projected_scan(
             self.recurrence, x, self._gates(x), self._values(x), state, self._sizes,
-            normalization=self.normalization, hard=False, cu_seqlens=cu_seqlens, backend=self.backend,
+            normalization=self.normalization, hard=self.hard, cu_seqlens=cu_seqlens, backend=self.backend,
         )  # fmt: skip
         return self._read_out(states, state, cu_seqlens), final_state
+
+    def _start(self, x: Tensor, cu_seqlens: Tensor | None) -> Tensor | None:
+        """`initial` for every sequence of x, a view [S, N, m]; None where they start from zeros."""
+        if self.initial is None:
+            return None
+        sequences = x.shape[0]
+        if cu_seqlens is not None:
+            check_cu_seqlens(cu_seqlens, sequences, x.shape[1])
+            sequences = cu_seqlens.shape[0] - 1
+        return self.initial.to(state_dtype(x.dtype)).expand(sequences, *self._sizes)
+
+    def _whole(self, initial: Tensor) -> Tensor:
+        """`initial` outside a call of the layer: gathered where it is sharded, brought in where it is offloaded."""
+        if initial.is_meta and (hook := getattr(self, "_hf_hook", None)) is not None:
+            hook.pre_forward(self)
+            initial = self.get_parameter("initial").clone()
+            hook.post_forward(self, None)
+        gather = getattr(initial, "full_tensor", None)
+        return initial if gather is None else gather()  # type: ignore[no-any-return]
 
     def _gates(self, x: Tensor) -> Projection:
         if self.selective:
@@ -163,7 +190,7 @@ class RecurrentLayer(nn.Module):
     def _weights(self, x: Tensor) -> Tensor:
         """The normalised gates for x [B, T, dim]."""
         self._check_forward(x)
-        return normalize(self.raw_gates(x), self.normalization)
+        return normalize(self.raw_gates(x), self.normalization, hard=self.hard)
 
     def _check_forward(self, x: Tensor) -> None:
         check_input("x", x, ("B", "T", self.dim), "[B, T, dim]", self._input_dtype(x))

@@ -148,12 +148,14 @@ def _left(layer: BDLRU | HLRU, x: Tensor) -> Tensor:
     """The norm of the product of the transitions on x [B, lag, dim], a column at a time: the recurrence carries each
     unit state through without input."""
     gates, values = layer.raw_gates(x).double(), torch.zeros_like(layer.raw_values(x), dtype=torch.float64)
-    nothing = layer.initial_state(len(x)).double()
+    nothing = torch.zeros_like(layer.initial_state(len(x)), dtype=torch.float64)
     columns = []
     for number in range(nothing.shape[-1]):
         state = nothing.clone()
         state[..., number] = 1.0
-        columns.append(layer.scan(gates, values, state, normalization=layer.normalization)[1])
+        columns.append(
+            layer.scan(gates, values, state, normalization=layer.normalization, hard=layer.hard)[1]
+        )
     return torch.stack(columns, dim=-1).abs().sum(dim=-1).amax(dim=-1)
 
 
