@@ -8,6 +8,17 @@ from statemix.analysis.accounting import (
     parameters,
     state_size,
 )
+from statemix.analysis.selection import (
+    SelectionSummary,
+    accuracy_by_position,
+    gradient_by_position,
+    jump,
+    ranks,
+    ranks_along,
+    select,
+    selected_columns,
+    selection_summary,
+)
 from statemix.analysis.spectra import (
     companion,
     has_transitions,
@@ -18,15 +29,24 @@ from statemix.analysis.spectra import (
 from statemix.analysis.statistics import Spread, spread
 
 __all__ = [
+    "SelectionSummary",
     "Spread",
+    "accuracy_by_position",
     "companion",
     "flops_per_token",
     "flops_per_token_of",
+    "gradient_by_position",
     "has_transitions",
     "inputs_of",
+    "jump",
     "mixer_parameters",
     "mixers",
     "parameters",
+    "ranks",
+    "ranks_along",
+    "select",
+    "selected_columns",
+    "selection_summary",
     "spectrum_summary",
     "spread",
     "state_size",

@@ -126,7 +126,9 @@ def gradient_by_position(model: nn.Module, tokens: Tensor, targets: Tensor) -> l
     layers = [module for module in model.modules() if isinstance(module, BDLRU)]
     seen: dict[nn.Module, Tensor] = {}
 
-    def keep(layer: nn.Module, arguments: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def keep(
+        layer: nn.Module, arguments: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Any, dict[str, Any]]:
         x = arguments[0] if arguments[0].requires_grad else arguments[0].detach().requires_grad_()
         seen[layer] = x
         return (x, *arguments[1:]), kwargs
@@ -154,6 +156,6 @@ def jump(steps: Sequence[int], accuracy: Sequence[float]) -> tuple[int, float]:
         raise ValueError(
             f"accuracy: got {len(accuracy)} values for {len(steps)} steps, expected as many, and two at least"
         )
-    rises = [after - before for before, after in zip(accuracy, accuracy[1:])]
+    rises = [after - before for before, after in zip(accuracy[:-1], accuracy[1:], strict=True)]
     best = max(range(len(rises)), key=rises.__getitem__)
     return steps[best + 1], round(rises[best], 6)

@@ -2,6 +2,6 @@
 
 from statemix_research.automata.population import Population
 from statemix_research.automata.recipes import REMEDIES, Recipe, get_recipe
-from statemix_research.automata.words import Words, group_words
+from statemix_research.automata.words import LANGUAGES, Words, group_words
 
-__all__ = ["REMEDIES", "Population", "Recipe", "Words", "get_recipe", "group_words"]
+__all__ = ["LANGUAGES", "REMEDIES", "Population", "Recipe", "Words", "get_recipe", "group_words"]

@@ -4,53 +4,160 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from statemix_research.automata.recipes import REMEDIES, get_recipe
-from statemix_research.automata.training import train_population
-from statemix_research.automata.words import Words, group_words
+from statemix_research.automata.training import Check, train_population
+from statemix_research.automata.words import LANGUAGES, Pool, Source, group_words
 
-
-@dataclass(frozen=True)
-class Group:
-    """The words of a group: its task in `statemix.tasks`, and how many random elements are letters (0: all)."""
-
-    name: str
-    n: int
-    generators: int = 0
-
-    def words(self) -> Words:
-        """The words. The random letters are the same for every run."""
-        if not self.generators:
-            return group_words(self.name, self.n)
-        order = group_words(self.name, self.n).vocab_size
-        drawn = torch.randperm(order, generator=torch.Generator().manual_seed(self.generators))
-        return group_words(self.name, self.n, drawn[: self.generators].sort().values)
+MILLION = 1 << 20
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Populations to train, one for each of `remedies`: names of `REMEDIES` that are applied together."""
+    """Populations to train: one for each of `remedies`, names of `REMEDIES` that are applied together.
+
+    words: a function to the words. at_once: seeds of a population (0: all). lengths: (length, words) to test at.
+    """
 
     summary: str
-    words: Group
+    words: Callable[[], Source]
     seeds: int
     remedies: Sequence[tuple[str, ...]]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    check: Callable[[], Check] = Check
+    lengths: Sequence[tuple[int, int]] = ()
+    at_once: int = 0
     seconds: float = 0.0
     """Expected on one H200."""
 
 
-S4_SMALL = {"dim": 32, "num_blocks": 8, "block_size": 4, "lr": 4e-3, "batch_size": 64, "steps": 500, "mlp": False}
+def _group(name: str, n: int, generators: int = 0, pool: int = 0, length: int = 128) -> Callable[[], Source]:
+    """Words of a group. generators: of so many random elements, the same for every run (0: of all). pool: from so many
+    words of a length (0: fresh ones)."""
+
+    def words() -> Source:
+        every = group_words(name, n)
+        if generators:
+            drawn = torch.randperm(every.vocab_size, generator=torch.Generator().manual_seed(generators))
+            every = group_words(name, n, drawn[:generators].sort().values)
+        if not pool:
+            return every
+        return Pool(every, *every.draw((pool,), length, torch.Generator().manual_seed(0)))
+
+    return words
+
+
+S4_SMALL = {
+    "dim": 32,
+    "num_blocks": 8,
+    "block_size": 4,
+    "lr": 4e-3,
+    "batch_size": 64,
+    "steps": 500,
+    "mlp": False,
+}
+A5_SMALL = {
+    "dim": 64,
+    "num_blocks": 16,
+    "block_size": 5,
+    "lr": 2e-3,
+    "batch_size": 64,
+    "steps": 700,
+    "mlp": False,
+}
+
+BLOCK_REMEDIES = ("restarts", "one_to_one", "half_one_to_one", "more_blocks", "fewer_blocks", "no_mlp")
+
+BEST = ("restarts", "half_one_to_one")
+"""What won alone, together."""
+
+GROUPS = {
+    "s3": ("permutation", 3, 3),
+    "s4": ("permutation", 4, 4),
+    "a5": ("alternating", 5, 5),
+    "s5": ("permutation", 5, 5),
+}
+"""The groups of the tables: task, n and block size."""
+
+LANGUAGE_RECIPE = {
+    "depth": 2, "dim": 128, "num_blocks": 24, "block_size": 5, "length": 40, "batch_size": 256, "steps": 100_000,
+    "lr": 2e-3, "min_lr": 1e-5, "warmup": 10_000, "weight_decay": 0.01, "embedding_decay": False, "gradient_clip": 0.0,
+    "dropout": 0.01,
+}  # fmt: skip
+"""Protocol A's model and optimiser."""
+
+
+def _language(name: str) -> Experiment:
+    longer = replace(LANGUAGES[name], shortest=40)
+    return Experiment(
+        f"protocol A: {name}, trained to 40, tested to 256; the maximum and the last of the checks",
+        lambda: LANGUAGES[name], 5, [BEST], LANGUAGE_RECIPE,
+        lambda: Check(every=5000, length=256, count=8192, solved_from=0.9995, words=longer, exact=False), seconds=240,
+    )  # fmt: skip
+
+
+def _at_128(label: str) -> Experiment:
+    name, n, m = GROUPS[label]
+    return Experiment(
+        f"words of {label.upper()} trained at 128, tested to 1 048 576", _group(name, n), 5, [BEST],
+        {"block_size": m, "length": 128, "steps": 5000}, lengths=((512, 64), (2048, 64), (MILLION, 1)), seconds=90,
+    )  # fmt: skip
+
+
+def _protocol_b(label: str) -> Experiment:
+    name, n, m = GROUPS[label]
+    settings = {
+        "block_size": m, "length": 128, "batch_size": 2048, "steps": 4800, "weight_decay": 1e-6, "gradient_clip": 0.0,
+    }  # fmt: skip
+    return Experiment(
+        f"protocol B: {label.upper()}, 100 000 words of 128, tested to 512", _group(name, n, pool=100_000), 5, [BEST],
+        settings, lengths=((128, 256), (512, 256)), at_once=1, seconds=150,
+    )  # fmt: skip
+
 
 EXPERIMENTS: Mapping[str, Experiment] = {
     "screen_s4": Experiment(
-        "every remedy alone where most runs stall: S4 with eight blocks", Group("permutation", 4), 12,
-        [(name,) for name in REMEDIES if name not in ("no_mlp", "restarts", "more_blocks", "fewer_blocks")], S4_SMALL,
+        "every remedy alone where most runs stall: S4 with eight blocks", _group("permutation", 4), 12,
+        [(name,) for name in REMEDIES if name not in BLOCK_REMEDIES], S4_SMALL,
+    ),
+    "screen_s4_blocks": Experiment(
+        "the same for remedies that change what blocks do, and for the best together", _group("permutation", 4), 12,
+        [
+            ("restarts",), ("half_one_to_one",), ("one_to_one",), ("more_blocks",), ("restarts", "half_one_to_one"),
+            ("restarts", "sharp_backward"), ("restarts", "doubled_when_exact"), ("restarts", "large_batch"),
+        ],
+        {**S4_SMALL, "num_blocks": 8},
+    ),
+    "screen_a5": Experiment(
+        "the best of them on a group without quotients: A5 with sixteen blocks", _group("alternating", 5), 6,
+        [
+            ("base",), ("restarts",), ("half_one_to_one",), ("restarts", "half_one_to_one"), ("one_to_one",),
+            ("restarts", "sharp_backward"), ("doubled_when_exact",),
+        ],
+        A5_SMALL,
+    ),
+    "s5": Experiment(
+        "S5 at 16: the bar, 20 of 20 seeds within 10 000 steps", _group("permutation", 5), 20,
+        [BEST, ("restarts",), ("half_one_to_one",), ("base",)], lengths=((2048, 64), (65_536, 4)), seconds=60,
+    ),
+    "s5_remedies": Experiment(
+        "S5 at 16: every remedy alone", _group("permutation", 5), 20,
+        [(name,) for name in REMEDIES if name not in ("base", "restarts", "half_one_to_one")], {"steps": 5000},
+        seconds=30,
+    ),
+    **{f"{label}_at_128": _at_128(label) for label in GROUPS},
+    **{f"a_{name}": _language(name) for name in LANGUAGES},
+    **{f"b_{label}": _protocol_b(label) for label in GROUPS},
+    "s5_32_generators": Experiment(
+        "S5 with 32 random generators, trained at 40, tested at 256", _group("permutation", 5, generators=32), 5,
+        [BEST], {"length": 40, "steps": 10_000},
+        lambda: Check(length=256, count=256), ((256, 1024), (65_536, 4)), seconds=60,
     ),
 }  # fmt: skip
 """Every list by name."""
@@ -66,27 +173,38 @@ def run_experiment(
 ) -> list[dict[str, Any]]:
     """Train an experiment's populations that `out`, a file of JSON lines, does not hold yet; every run adds a line.
 
-    only: labels of the populations to train; all if empty. ValueError for an unknown name.
+    only: labels of the populations to train ("restarts + balance"); all if empty. ValueError for an unknown name.
     """
     if name not in EXPERIMENTS:
         raise ValueError(f"experiment: got {name!r}, expected one of {', '.join(EXPERIMENTS)}")
     experiment, rows = EXPERIMENTS[name], list[dict[str, Any]]()
-    known = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
-    done = {(row["experiment"], row["remedies"]) for row in known}
+    done = {(row["experiment"], row["remedies"], row["seed"]) for row in read_rows(out)}
+    size = experiment.at_once or experiment.seeds
     for remedies in experiment.remedies:
         label = " + ".join(remedies)
-        if (name, label) in done or (only and label not in only):
-            continue
-        recipe = get_recipe(*remedies, **{**experiment.settings, **_changed(remedies)})
-        _, found = train_population(
-            recipe, experiment.words.words(), range(experiment.seeds), device=device,
-            told=lambda line, label=label: told(f"{label}: {line}"),
-        )  # fmt: skip
-        found = [{"experiment": name, "remedies": label, "device": str(device), **row} for row in found]
-        with out.open("a") as file:
-            file.writelines(json.dumps(row) + "\n" for row in found)
-        rows += found
+        for first in range(0, experiment.seeds, size):
+            seeds = range(first, min(first + size, experiment.seeds))
+            if (name, label, first) in done or (only and label not in only):
+                continue
+            recipe = get_recipe(*remedies, **{**experiment.settings, **_changed(remedies)})
+            _, found = train_population(
+                recipe, experiment.words(), seeds, device=device, check=experiment.check(), lengths=experiment.lengths,
+                told=partial(_tell, told, f"{name}, {label}: "),
+            )  # fmt: skip
+            found = [{"experiment": name, "remedies": label, "device": str(device), **row} for row in found]
+            with out.open("a") as file:
+                file.writelines(json.dumps(row) + "\n" for row in found)
+            rows += found
     return rows
+
+
+def _tell(told: Callable[[str], None], before: str, line: str) -> None:
+    told(before + line)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file of results; none if there is no file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def _changed(remedies: Sequence[str]) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,44 +12,70 @@ from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 
-from statemix_research.automata.layer_table import LayerTable, build_model
+from statemix.analysis import ranks_along
+from statemix.tasks import IGNORED
 from statemix_research.automata.recipes import Recipe
-from statemix_research.automata.words import Words
+from statemix_research.automata.tracker import Tracker, build_model
+from statemix_research.automata.words import Source
+
+DEVIATION = 0.02
+"""Of a model's first weights."""
+
+BLOCK_WEIGHTS = {
+    "gates.weight": (1, ("column", "block", "row"), DEVIATION),
+    "gates.bias": (1, ("column", "block", "row"), 0.0),
+    "values.weight": (1, ("block", "row"), DEVIATION),
+    "readout_projection.weight": (2, ("block", "row"), DEVIATION),
+    "initial": (1, ("block",), 1.0),
+}
+"""The first layer's stacked weights: the dimension that counts blocks, what it counts, the deviation at the start."""
+
+WARM_UP = 3
+"""Steps of each length that are launched one by one on a GPU before one is recorded."""
 
 
 class Population:
-    """Runs with one recipe and a seed each. All of what a step reads and writes lies on the device."""
+    """Runs with one recipe and a seed each.
 
-    def __init__(self, recipe: Recipe, words: Words, seeds: Sequence[int], device: torch.device | str = "cpu") -> None:
-        self.recipe, self.words, self.seeds, self.device = recipe, words.to(device), list(seeds), torch.device(device)
-        models = [LayerTable(build_model(recipe, words.vocab_size, seed), recipe) for seed in seeds]
-        self.template = models[0].to(device)
-        stacked, self.buffers = stack_module_state(models)  # type: ignore[arg-type]
-        self.weights = {name: x.detach().to(device).requires_grad_() for name, x in stacked.items()}
-        self.buffers = {name: x.to(device) for name, x in self.buffers.items()}
+    Everything that a step reads and writes lies on the device, so that on a GPU a step is a replay of a CUDA graph. The
+    runs share the scan's launches: `vmap` folds them into its blocks. They go through the recipe's lengths each at its
+    own pace.
+    """
+
+    def __init__(
+        self, recipe: Recipe, words: Source, seeds: Sequence[int], device: torch.device | str = "cpu"
+    ) -> None:
+        self.recipe, self.words = recipe, words.to(device)
+        self.seeds, self.device, self.step = list(seeds), torch.device(device), 0
+        trackers = [Tracker(build_model(recipe, words.vocab_size, seed), recipe) for seed in seeds]
+        self.template = trackers[0].to(device)
+        weights, buffers = stack_module_state(trackers)  # type: ignore[arg-type]
+        self.weights = {name: x.detach().to(device).requires_grad_() for name, x in weights.items()}
+        self._buffers = {name: x.to(device) for name, x in buffers.items()}
         self.optimizer = self._optimizer()
-        self.lengths_of = recipe.lengths or (recipe.length,)
-        runs, longest = len(self.seeds), max(self.lengths_of)
-        self.ladder = torch.tensor(self.lengths_of, device=device)
-        self.stage = torch.zeros(runs, dtype=torch.int64, device=device)
-        self.streak = torch.zeros(runs, dtype=torch.int64, device=device)
-        self.accuracy = torch.zeros(runs, longest, device=device)
-        self.loss = torch.zeros(runs, device=device)
-        self.counter = torch.zeros(1, dtype=torch.int64, device=device)
-        self.rates = torch.tensor([self._rate(k) for k in range(recipe.steps + 1)], device=device)
-        self.temperatures = torch.tensor([self._temperature(k) for k in range(recipe.steps + 1)], device=device)
-        self.temperature = torch.ones(1, device=device)
-        self.generator = torch.Generator(device).manual_seed(1 + sum(seeds)) if self.device.type == "cpu" else None
-        self.step = 0
+        self._generator = (
+            None if self.device.type == "cuda" else torch.Generator().manual_seed(sum(seeds) + 1)
+        )
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(sum(seeds) + 1)
+        self.ladder = torch.tensor(recipe.lengths or (recipe.length,), device=device)
+        runs, longest, steps = len(self.seeds), int(self.ladder.max()), range(recipe.steps + 1)
+        self.stage, self._streak = (torch.zeros(runs, dtype=torch.int64, device=device) for _ in range(2))
+        self.accuracy, self.loss = torch.zeros(runs, longest, device=device), torch.zeros(runs, device=device)
+        self._counter = torch.zeros(1, dtype=torch.int64, device=device)
+        self._rates = torch.tensor([self._rate(step) for step in steps], device=device)
+        self._temperatures = torch.tensor([self._temperature_at(step) for step in steps], device=device)
+        self._temperature = torch.ones(1, device=device)
+        self._launched, self._replays = dict[int, int](), dict[int, Callable[[], None]]()
 
     def _rate(self, step: int) -> float:
         recipe = self.recipe
         if step < recipe.warmup:
             return recipe.lr * (step + 1) / recipe.warmup
-        done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
-        return recipe.min_lr + 0.5 * (recipe.lr - recipe.min_lr) * (1 + math.cos(math.pi * min(1.0, done)))
+        done = min(1.0, (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup))
+        return recipe.min_lr + 0.5 * (recipe.lr - recipe.min_lr) * (1 + math.cos(math.pi * done))
 
-    def _temperature(self, step: int) -> float:
+    def _temperature_at(self, step: int) -> float:
         first, last = self.recipe.temperature
         return first * (last / first) ** (step / self.recipe.steps)
 
@@ -57,79 +84,166 @@ class Population:
         for name, weight in self.weights.items():
             gates = "mixer.gates" in name
             decays = weight.dim() > 2 and not name.endswith("initial") and (recipe.gate_decay or not gates)
+            decays = decays and not (recipe.embedding_decay is False and "embedding" in name)
             key = (recipe.gate_lr if gates else 1.0, recipe.weight_decay if decays else 0.0)
             groups.setdefault(key, []).append(weight)
-        return torch.optim.AdamW(
-            [
-                {"params": those, "weight_decay": decay, "lr": torch.zeros((), device=self.device), "multiple": multiple}
-                for (multiple, decay), those in groups.items()
-            ],
-            fused=True,
-        )
+        settings = [
+            {
+                "params": those,
+                "weight_decay": decay,
+                "lr": torch.zeros((), device=self.device),
+                "multiple": multiple,
+            }
+            for (multiple, decay), those in groups.items()
+        ]
+        return torch.optim.AdamW(settings, fused=True, capturable=self.device.type == "cuda")
 
-    def run(self, tokens: Tensor, states: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def run(self, tokens: Tensor, states: Any = None) -> tuple[Tensor, Any, Tensor]:
         """Logits [R, B, T, V], states and penalties [R] of all runs for tokens [R, B, T]."""
 
-        def one(weights: Any, buffers: Any, tokens: Tensor, state: Tensor | None) -> Any:
-            return functional_call(self.template, (weights, buffers), (tokens, state, self.temperature))
+        def one(weights: Any, buffers: Any, tokens: Tensor, states: Any) -> Any:
+            return functional_call(self.template, (weights, buffers), (tokens, states, self._temperature))
 
         mapped = vmap(one, in_dims=(0, 0, 0, None if states is None else 0), randomness="different")
-        return mapped(self.weights, self.buffers, tokens, states)
+        return mapped(self.weights, self._buffers, tokens, states)
 
-    def advance(self) -> None:
-        """One step of all runs, launched operation by operation or recorded as a graph."""
-        self._train_step(int(self.ladder[self.stage].max()))
-        self.step += 1
+    def advance(self, steps: int = 1) -> None:
+        """Train all runs for some steps, at the longest length that one of them is at."""
+        length = int(self.ladder[self.stage].max())
+        self.template.train()
+        for _ in range(steps):
+            if self.device.type == "cuda":
+                self._replay(length)
+            else:
+                self._train_step(length)
+            self.step += 1
+
+    def _replay(self, length: int) -> None:
+        """A step as a CUDA graph, after some that were launched one by one on another stream."""
+        known = self._replays.get(length)
+        if known is not None:
+            return known()
+        stream = torch.cuda.Stream(self.device)
+        stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(stream):
+            self._train_step(length)
+        torch.cuda.current_stream(self.device).wait_stream(stream)
+        self._launched[length] = self._launched.get(length, 0) + 1
+        if self._launched[length] == WARM_UP:
+            graph: Any = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                self._train_step(length)
+            self._replays[length] = graph.replay
+        return None
 
     def _train_step(self, length: int) -> None:
         recipe, runs = self.recipe, len(self.seeds)
-        rate = self.rates[self.counter][0]
+        rate = self._rates[self._counter][0]
         for group in self.optimizer.param_groups:
             group["lr"].copy_(rate * group["multiple"])
-        self.temperature.copy_(self.temperatures[self.counter])
-        tokens, targets = self.words.draw((runs, recipe.batch_size), length, self.generator)
+        self._temperature.copy_(self._temperatures[self._counter])
+        tokens, targets = self.words.draw((runs, recipe.batch_size), length, self._generator)
         logits, _, penalty = self.run(tokens)
-        losses = F.cross_entropy(logits.flatten(0, 2), targets.flatten(), reduction="none").view(targets.shape)
-        counted = (torch.arange(length, device=self.device) < self.ladder[self.stage][:, None]).float()  # [R, T]
-        loss = (losses.mean(1) * counted).sum(1) / counted.sum(1)
-        weights = list(self.weights.values())
-        grads = torch.autograd.grad((loss + recipe.balance * penalty).sum(), weights)
-        for weight, grad in zip(weights, self._clipped(grads), strict=True):
+        losses = F.cross_entropy(
+            logits.flatten(0, 2), targets.flatten(), reduction="none", ignore_index=IGNORED
+        )
+        at = torch.arange(length, device=self.device) < self.ladder[self.stage][:, None, None]  # [R, 1, T]
+        counted = at & (targets != IGNORED)
+        loss = (losses.view(targets.shape) * counted).sum((1, 2)) / counted.sum((1, 2)).clamp(min=1)
+        self._update((loss + recipe.balance * penalty).sum())
+        with torch.no_grad():
+            wrong = counted & (logits.argmax(-1) != targets)
+            self.accuracy[:, :length].copy_(1 - wrong.sum(1) / counted.sum(1).clamp(min=1))
+            self.accuracy[:, :length].mul_(at[:, 0])
+            self.loss.copy_(loss.detach())
+            self._climb(~wrong.flatten(1).any(1), length)
+            self._counter += 1
+
+    def _update(self, loss: Tensor) -> None:
+        weights, limit = list(self.weights.values()), self.recipe.gradient_clip
+        grads = torch.autograd.grad(loss, weights)
+        if limit:
+            norm = torch.stack([g.flatten(1).square().sum(1) for g in grads]).sum(0).sqrt()
+            scale = (limit / (norm + 1e-6)).clamp(max=1.0)  # a run's own
+            grads = tuple(g * scale.view(-1, *[1] * (g.dim() - 1)) for g in grads)
+        for weight, grad in zip(weights, grads, strict=True):
             weight.grad = torch.empty_like(weight).copy_(grad)  # a fused update takes no other strides
         self.optimizer.step()
-        with torch.no_grad():
-            correct = (logits.detach().argmax(-1) == targets).float().mean(1)  # [R, T]
-            self.accuracy[:, :length].copy_(correct)
-            self.loss.copy_(loss.detach())
-            self._climb((correct * counted).sum(1) >= counted.sum(1))
-            self.counter += 1
 
-    def _clipped(self, grads: Sequence[Tensor]) -> Sequence[Tensor]:
-        limit = self.recipe.gradient_clip
-        if not limit:
-            return grads
-        norm = sum(g.flatten(1).square().sum(1) for g in grads).sqrt()  # type: ignore[union-attr]
-        scale = (limit / (norm + 1e-6)).clamp(max=1.0)
-        return [g * scale.view(-1, *[1] * (g.dim() - 1)) for g in grads]
-
-    def _climb(self, exact: Tensor) -> None:
+    def _climb(self, exact: Tensor, length: int) -> None:
         """Runs without an error for long enough, or whose time has come, go on to the next length."""
         recipe = self.recipe
         if recipe.patience:
-            self.streak.copy_(torch.where(exact, self.streak + 1, 0))
-            up = self.streak >= recipe.patience
-            self.streak.copy_(torch.where(up, 0, self.streak))
+            self._streak.copy_(torch.where(exact & (self.ladder[self.stage] <= length), self._streak + 1, 0))
+            up = self._streak >= recipe.patience
+            self._streak.copy_(torch.where(up, 0, self._streak))
         else:
-            up = ((self.counter + 1) % recipe.stage_steps == 0).expand(len(self.seeds))
+            up = ((self._counter + 1) % recipe.stage_steps == 0).expand(len(self.seeds))
         self.stage.copy_((self.stage + up).clamp(max=len(self.ladder) - 1))
 
+    def tracker(self, run: int) -> Tracker:
+        """The model of one run, by its place among the seeds, with weights of its own."""
+        tracker = copy.deepcopy(self.template)
+        tracker.load_state_dict({name: weight[run] for name, weight in self.weights.items()})
+        return tracker
+
     @torch.no_grad()
-    def evaluate(self, length: int, count: int = 64, piece: int = 512) -> Tensor:
-        """Accuracy [R] on `count` words of a length, over all positions, read in pieces with the state carried."""
-        generator = None if self.generator is None else torch.Generator().manual_seed(7)
-        tokens, targets = self.words.draw((len(self.seeds), count), length, generator)
-        states, correct = None, torch.zeros(len(self.seeds), device=self.device, dtype=torch.float64)
-        for at in range(0, length, piece):
-            logits, states, _ = self.run(tokens[..., at : at + piece], states)
-            correct += (logits.argmax(-1) == targets[..., at : at + piece]).double().sum((1, 2))
-        return correct / (count * length)
+    def selected(self) -> Tensor:
+        """What the first layer's rows of every run select for every token: int64 [R, V, N, m]; m is the input."""
+        return torch.stack([self.tracker(run).token_rows().argmax(-1) for run in range(len(self.seeds))])
+
+    @torch.no_grad()
+    def restart(self, which: Tensor) -> None:
+        """Draw blocks of the first layer (bool [R, N]) anew as they start, and forget their moments."""
+        for name, (dim, layout, deviation) in BLOCK_WEIGHTS.items():
+            weight = self.weights[f"model.layers.0.mixer.{name}"]
+            state = self.optimizer.state[weight]
+            tensors = [(weight, deviation)] + [
+                (state[x], 0.0) for x in ("exp_avg", "exp_avg_sq") if x in state
+            ]
+            for tensor, spread in tensors:
+                blocks = self._by_block(tensor, dim, layout)
+                blocks[which] = spread * torch.randn_like(blocks[which])
+
+    def _by_block(self, tensor: Tensor, dim: int, layout: tuple[str, ...]) -> Tensor:
+        """A view [R, N, ...] of a stacked weight whose dimension `dim` counts what `layout` says."""
+        blocks, m = self.recipe.num_blocks, self.recipe.block_size
+        sizes = {"column": m + 1, "block": blocks, "row": m}
+        return tensor.unflatten(dim, [sizes[part] for part in layout]).movedim(dim + layout.index("block"), 1)
+
+    @torch.no_grad()
+    def restart_forgetful(self, solved: Sequence[bool]) -> int:
+        """Restart a share of the blocks whose initial state is lost at the end of a training word; returns how many.
+
+        Runs that are solved keep theirs.
+        """
+        tokens = self.words.draw((32,), int(self.ladder.max()), self._generator)[0]  # [32, T]
+        left = torch.stack(
+            [ranks_along(one[tokens])[:, -1].float().mean(0) for one in self.selected()]
+        )  # [R, N]
+        chosen = torch.rand(left.shape, device=left.device) < self.recipe.restart_share
+        which = (left < 1) & chosen & ~torch.tensor(solved, device=left.device)[:, None]
+        self.restart(which)
+        return int(which.sum())
+
+    @torch.no_grad()
+    def evaluate(
+        self, length: int, count: int = 64, *, words: Source | None = None, piece: int = 512, batch: int = 256
+    ) -> Tensor:
+        """Accuracy [R] on the targets of `count` words of a length.
+
+        words: of another source than the runs were trained on. They are read `batch` at a time, in pieces with the
+        states carried.
+        """
+        self.template.eval()
+        generator = None if self._generator is None else torch.Generator().manual_seed(7)
+        source = self.words if words is None else words.to(self.device)
+        correct = torch.zeros(2, len(self.seeds), device=self.device, dtype=torch.float64)  # right, counted
+        for first in range(0, count, batch):
+            tokens, targets = source.draw((len(self.seeds), min(batch, count - first)), length, generator)
+            states = None
+            for at in range(0, length, piece):
+                logits, states, _ = self.run(tokens[..., at : at + piece], states)
+                part = targets[..., at : at + piece]
+                correct += torch.stack([logits.argmax(-1) == part, part != IGNORED]).sum((2, 3))
+        return correct[0] / correct[1]

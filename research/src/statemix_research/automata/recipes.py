@@ -22,7 +22,11 @@ class Recipe:
     min_lr: float = 1e-6
     warmup: int = 0
     weight_decay: float = 0.01
+    embedding_decay: bool = True
     gradient_clip: float = 1.0
+    depth: int = 1
+    hard: bool = True
+    dropout: float = 0.0
     mlp: bool = True
     """Whether a SwiGLU stands between the layer and the head."""
     balance: float = 0.0
@@ -46,7 +50,11 @@ class Recipe:
     """Batches in a row without an error before the next of `lengths`; 0: every `stage_steps` instead."""
     stage_steps: int = 300
     restart: int = 0
-    """Steps between restarts of the blocks that have lost their state; 0: never."""
+    """Steps between restarts of blocks that have forgotten their initial state; 0: never."""
+    restart_share: float = 0.5
+    """Share of those blocks that a restart draws anew."""
+    one_to_one: float = 0.0
+    """Share of blocks whose rows select every channel once and never the input."""
 
 
 DOUBLED = (2, 4, 8, 16)
@@ -72,7 +80,9 @@ REMEDIES: Mapping[str, Mapping[str, Any]] = {
     "doubled_when_exact": {"lengths": DOUBLED},
     "large_batch": {"batch_size": 512},
     "small_batch": {"batch_size": 32},
-    "restarts": {"restart": 500},
+    "restarts": {"restart": 100},
+    "one_to_one": {"one_to_one": 1.0},
+    "half_one_to_one": {"one_to_one": 0.5},
     "no_mlp": {"mlp": False},
 }
 """The remedies by name: what each changes."""

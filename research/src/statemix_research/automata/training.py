@@ -4,74 +4,126 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from statemix_research.automata.population import Population
 from statemix_research.automata.recipes import Recipe
-from statemix_research.automata.words import Words
+from statemix_research.automata.words import Source
 
-EXACT_TO = 512
-"""Length of the words on which a run that makes no error in training is tested."""
+LAST_RESTART = 0.8
+"""Share of the steps after which no block is drawn anew."""
 
 Row = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Check:
+    """When a run is tested, on what, and from which accuracy on it is solved.
+
+    words: None for those of training. exact: whether only runs whose last batch has no error are tested.
+    """
+
+    every: int = 50
+    length: int = 512
+    count: int = 64
+    solved_from: float = 1.0
+    words: Source | None = None
+    exact: bool = True
+
+
+class Record:
+    """What is known of the runs of a population while it trains."""
+
+    def __init__(self, population: Population, check: Check) -> None:
+        self.population, self.check = population, check
+        runs = len(population.seeds)
+        self.solved: list[int | None] = [None] * runs
+        self.best = [0.0] * runs
+        self.curves: list[list[list[float]]] = [[] for _ in range(runs)]
+
+    def update(self) -> None:
+        """Look at the last batch, and test the runs when it is time."""
+        population, batch = self.population, self.population.accuracy.mean(1).tolist()
+        for curve, value in zip(self.curves, batch, strict=True):
+            curve.append([population.step, round(value, 3)])
+        due = [
+            step is None and (value == 1.0 or not self.check.exact)
+            for step, value in zip(self.solved, batch, strict=True)
+        ]
+        if not any(due):
+            return
+        tested = self.test().tolist()
+        for run, value in enumerate(tested):
+            self.best[run] = max(self.best[run], value)
+            if due[run] and value >= self.check.solved_from:
+                self.solved[run] = population.step
+
+    def test(self) -> Tensor:
+        """Accuracy [R] on the check's words."""
+        check = self.check
+        return self.population.evaluate(check.length, check.count, words=check.words)
+
+    def line(self) -> str:
+        """Where the population stands."""
+        population, done = self.population, sum(step is not None for step in self.solved)
+        lengths = population.ladder[population.stage].tolist()
+        return (
+            f"step {population.step}: {done} of {len(self.solved)} solved, accuracy "
+            f"{population.accuracy.mean().item():.3f}, training length {min(lengths)}–{max(lengths)}"
+        )
+
+
 def train_population(
     recipe: Recipe,
-    words: Words,
+    words: Source,
     seeds: Sequence[int],
     *,
     device: torch.device | str = "cpu",
-    check_every: int = 50,
+    check: Check | None = None,
+    lengths: Sequence[tuple[int, int]] = (),
     told: Callable[[str], None] = lambda line: None,
 ) -> tuple[Population, list[Row]]:
-    """Train one run a seed; returns the population and a row for each run.
+    """Train one run a seed until all are solved; returns the population and a row for each run.
 
-    A run is solved at the first check at which it answers every letter of its batch at the longest length, and of 64
-    words of `EXACT_TO` letters, right. The population stops when all are. A row has "seed", "solved" (the step, or
-    None), "accuracy" at `EXACT_TO`, "positions" (the last batch's accuracy by position), "reached", the length that
-    the run trains on, "curve": pairs of step and mean accuracy, and "seconds" (of the population).
+    lengths: (length, words) to test at in the end. A row has "seed", "solved" (the step, or None), "accuracy" (the
+    check's, in the end), "best" (the largest of all checks), "at" {length: accuracy}, "positions" (the last batch's
+    accuracy by position), "length", which the run came to train on, "curve" (pairs of step and accuracy), "restarted"
+    (blocks of all runs), "steps" and "seconds" (of the population), and "recipe".
     """
-    population, began = Population(recipe, words, seeds, device), time.perf_counter()
-    solved: list[int | None] = [None] * len(seeds)
-    curves: list[list[list[float]]] = [[] for _ in seeds]
-    while population.step < recipe.steps and None in solved:
-        for _ in range(min(check_every, recipe.steps - population.step)):
-            population.advance()
-        _check(population, solved, curves)
-        told(_line(population, solved))
-    final = population.evaluate(EXACT_TO).tolist()
-    seconds = time.perf_counter() - began
-    lengths = population.ladder[population.stage].tolist()
+    population, check, began, restarted = (
+        Population(recipe, words, seeds, device),
+        check or Check(),
+        time.perf_counter(),
+        0,
+    )
+    record = Record(population, check)
+    while population.step < recipe.steps and None in record.solved:
+        population.advance(min(check.every, recipe.steps - population.step))
+        record.update()
+        if (
+            recipe.restart
+            and population.step % recipe.restart == 0
+            and population.step <= LAST_RESTART * recipe.steps
+        ):
+            restarted += population.restart_forgetful([step is not None for step in record.solved])
+        told(record.line())
+    seconds, final = time.perf_counter() - began, record.test().tolist()
+    at = {length: population.evaluate(length, count).tolist() for length, count in lengths}
+    stages = population.ladder[population.stage].tolist()
+    shared = {
+        "restarted": restarted, "steps": population.step, "seconds": round(seconds, 1), "recipe": asdict(recipe),
+    }  # fmt: skip
     rows = [
         {
-            "seed": seed, "solved": solved[r], "accuracy": round(final[r], 4), "length": lengths[r],
-            "positions": [round(a, 3) for a in population.accuracy[r].tolist()], "curve": curves[r],
-            "seconds": round(seconds, 1), "steps": population.step, "recipe": asdict(recipe),
+            "seed": seed, "solved": record.solved[r], "accuracy": round(final[r], 6),
+            "best": round(max(record.best[r], final[r]), 6), "at": {n: round(x[r], 8) for n, x in at.items()},
+            "positions": [round(a, 3) for a in population.accuracy[r].tolist()], "length": stages[r],
+            "curve": record.curves[r], **shared,
         }
         for r, seed in enumerate(seeds)
     ]  # fmt: skip
     return population, rows
-
-
-def _check(population: Population, solved: list[int | None], curves: list[list[list[float]]]) -> None:
-    accuracy = population.accuracy.mean(1).tolist()
-    for curve, value in zip(curves, accuracy, strict=True):
-        curve.append([population.step, round(value, 3)])
-    if any(value == 1.0 and first is None for value, first in zip(accuracy, solved, strict=True)):
-        exact = population.evaluate(EXACT_TO).tolist()
-        for r, (value, here) in enumerate(zip(exact, accuracy, strict=True)):
-            if value == 1.0 and here == 1.0 and solved[r] is None:
-                solved[r] = population.step
-
-
-def _line(population: Population, solved: list[int | None]) -> str:
-    done = sum(step is not None for step in solved)
-    lengths = population.ladder[population.stage].tolist()
-    return (
-        f"step {population.step}: {done} of {len(solved)} solved, accuracy {population.accuracy.mean().item():.3f}, "
-        f"training length {min(lengths)}–{max(lengths)}"
-    )
