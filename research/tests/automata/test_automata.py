@@ -7,7 +7,7 @@ import pytest
 import torch
 from statemix_research.automata import LANGUAGES, REMEDIES, Population, get_recipe, group_words, words
 from statemix_research.automata import experiments as lists
-from statemix_research.automata.tracker import Tracker, balanced, build_model, one_to_one
+from statemix_research.automata.tracker import MODELS, Tracker, balanced, build_model, one_to_one
 from statemix_research.automata.training import Check, train_population
 
 from statemix.tasks import IGNORED, get_task
@@ -88,12 +88,20 @@ def test_the_tracker_is_the_model(changes):
         torch.testing.assert_close(mine, models, rtol=1e-4, atol=1e-5)
 
 
-def test_the_state_is_carried():
+@pytest.mark.parametrize("model", MODELS)
+def test_the_state_is_carried(model):
     recipe = get_recipe(**SMALL)
-    tracker, tokens = Tracker(build_model(recipe, 6, 0), recipe), torch.arange(12).view(2, 6) % 6
+    tracker, tokens = MODELS[model](recipe, 6, 0), torch.arange(12).view(2, 6) % 6
     first, states, _ = tracker(tokens[:, :4])
     second, _, _ = tracker(tokens[:, 4:], states)
     torch.testing.assert_close(torch.cat([first, second], 1), tracker(tokens)[0])
+
+
+def test_the_control_is_torchs_lstm():
+    recipe = get_recipe("lstm", **{**SMALL, "depth": 2})
+    tracker, tokens = MODELS["lstm"](recipe, 6, 0), torch.arange(12).view(2, 6) % 6
+    expected = tracker.head(tracker.lstm(tracker.embedding(tokens).transpose(0, 1))[0].transpose(0, 1))
+    torch.testing.assert_close(tracker(tokens)[0], expected)
 
 
 def test_a_population_is_its_runs():

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from statemix.analysis import ranks_along
 from statemix.tasks import IGNORED
 from statemix_research.automata.recipes import Recipe
-from statemix_research.automata.tracker import Tracker, build_model
+from statemix_research.automata.tracker import MODELS
 from statemix_research.automata.words import Source
 
 DEVIATION = 0.02
@@ -47,7 +47,7 @@ class Population:
     ) -> None:
         self.recipe, self.words = recipe, words.to(device)
         self.seeds, self.device, self.step = list(seeds), torch.device(device), 0
-        trackers = [Tracker(build_model(recipe, words.vocab_size, seed), recipe) for seed in seeds]
+        trackers = [MODELS[recipe.model](recipe, words.vocab_size, seed) for seed in seeds]
         self.template = trackers[0].to(device)
         weights, buffers = stack_module_state(trackers)  # type: ignore[arg-type]
         self.weights = {name: x.detach().to(device).requires_grad_() for name, x in weights.items()}
@@ -181,7 +181,7 @@ class Population:
             up = ((self._counter + 1) % recipe.stage_steps == 0).expand(len(self.seeds))
         self.stage.copy_((self.stage + up).clamp(max=len(self.ladder) - 1))
 
-    def tracker(self, run: int) -> Tracker:
+    def tracker(self, run: int) -> Any:
         """The model of one run, by its place among the seeds, with weights of its own."""
         tracker = copy.deepcopy(self.template)
         tracker.load_state_dict({name: weight[run] for name, weight in self.weights.items()})

@@ -25,7 +25,10 @@ class Recipe:
     embedding_decay: bool = True
     gradient_clip: float = 1.0
     depth: int = 1
+    model: str = "bdlru"
+    """A key of `tracker.MODELS`."""
     hard: bool = True
+    learned_state: bool = True
     dropout: float = 0.0
     mlp: bool = True
     """Whether a SwiGLU stands between the layer and the head."""
@@ -84,8 +87,11 @@ REMEDIES: Mapping[str, Mapping[str, Any]] = {
     "one_to_one": {"one_to_one": 1.0},
     "half_one_to_one": {"one_to_one": 0.5},
     "no_mlp": {"mlp": False},
+    "soft": {"hard": False},
+    "soft_from_zero": {"hard": False, "learned_state": False},
+    "lstm": {"model": "lstm"},
 }
-"""The remedies by name: what each changes."""
+"""The remedies by name: what each changes. The last three are what hard rows are compared with."""
 
 
 def get_recipe(*remedies: str, **settings: Any) -> Recipe:

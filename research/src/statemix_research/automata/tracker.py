@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -117,6 +118,59 @@ class Tracker(nn.Module):
 
     def _drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.recipe.dropout, self.training) if self.recipe.dropout else x
+
+
+class LSTMTracker(nn.Module):
+    """Embedding, LSTM layers and head, as a loop over time that `vmap` can stack: the control of protocol A.
+
+    Its equations and first weights are those of `torch.nn.LSTM`.
+    """
+
+    def __init__(self, recipe: Recipe, vocab_size: int) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.embedding = nn.Embedding(vocab_size, recipe.dim)
+        self.lstm = nn.LSTM(recipe.dim, recipe.dim, recipe.depth)
+        self.head = nn.Linear(recipe.dim, vocab_size)
+
+    def forward(
+        self, tokens: Tensor, states: list[Tensor] | None = None, temperature: Tensor | float = 1.0
+    ) -> tuple[Tensor, list[Tensor], Tensor]:
+        """As `Tracker`; a layer's state is h and c, [B, 2, dim]."""
+        x, after, weights = F.embedding(tokens, self.embedding.weight), [], dict(self.lstm.named_parameters())
+        for layer in range(self.recipe.depth):
+            own = [weights[f"{name}_l{layer}"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+            start = x.new_zeros(len(tokens), 2, self.recipe.dim) if states is None else states[layer]
+            x, state = lstm(x, start, *own)
+            after.append(state)
+            x = F.dropout(x, self.recipe.dropout, self.training) if self.recipe.dropout else x
+        return self.head(x), after, x.new_zeros(())
+
+
+def lstm(
+    x: Tensor, state: Tensor, input_weight: Tensor, weight: Tensor, input_bias: Tensor, bias: Tensor
+) -> tuple[Tensor, Tensor]:
+    """One LSTM layer over x [B, T, D] from h and c [B, 2, H]: outputs [B, T, H] and the state after them."""
+    (h, c), outputs = state.unbind(1), []
+    for inputs in F.linear(x, input_weight, input_bias + bias).unbind(1):
+        i, f, g, o = (inputs + F.linear(h, weight)).chunk(4, -1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        h = o.sigmoid() * c.tanh()
+        outputs.append(h)
+    return torch.stack(outputs, 1), torch.stack([h, c], 1)
+
+
+def _lstm_tracker(recipe: Recipe, vocab_size: int, seed: int) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return LSTMTracker(recipe, vocab_size)
+
+
+MODELS: Mapping[str, Callable[[Recipe, int, int], nn.Module]] = {
+    "bdlru": lambda recipe, vocab_size, seed: Tracker(build_model(recipe, vocab_size, seed), recipe),
+    "lstm": _lstm_tracker,
+}
+"""What a population trains, by name: a function of recipe, vocabulary size and seed."""
 
 
 def balanced(raw: Tensor, steps: int) -> Tensor:
