@@ -5,7 +5,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from statemix_research.automata import LANGUAGES, REMEDIES, Population, get_recipe, group_words, words
+from statemix_research.automata import (
+    LANGUAGES,
+    REMEDIES,
+    Population,
+    diagnosis,
+    get_recipe,
+    group_words,
+    words,
+)
 from statemix_research.automata import experiments as lists
 from statemix_research.automata.tracker import MODELS, Tracker, balanced, build_model, one_to_one
 from statemix_research.automata.training import Check, train_population
@@ -135,7 +143,26 @@ def test_one_run_is_learned_and_stays_right():
         group_words("permutation", 3), [0], check=Check(every=25), lengths=((2048, 4),),
     )  # fmt: skip
     assert rows[0]["solved"] <= 400
-    assert rows[0]["accuracy"] == rows[0]["at"][2048] == 1.0
+    assert rows[0]["accuracy"] == rows[0]["at"][2048] == rows[0]["whole"][2048] == 1.0
+
+
+def test_words_with_an_error_are_not_whole(monkeypatch):
+    population = Population(get_recipe(**SMALL), group_words("permutation", 3), [0, 1])
+    _, targets = population.words.draw((2, 5), 600, torch.Generator().manual_seed(7))
+    logits = torch.nn.functional.one_hot(targets, 6).float()
+    logits[0, 3, 540] = logits[0, 3, 20] = logits[1, :, 0] = 0
+    logits[0, 3, 540, (targets[0, 3, 540] + 1) % 6] = logits[0, 3, 20, (targets[0, 3, 20] + 1) % 6] = 1
+    logits[1, torch.arange(5), 0, (targets[1, :, 0] + 1) % 6] = 1
+    at = [0]
+
+    def run(tokens, states=None):
+        at[0] += tokens.shape[-1]
+        return logits[..., at[0] - tokens.shape[-1] : at[0], :], None, None
+
+    monkeypatch.setattr(population, "run", run)
+    accuracy, whole = population.evaluate(600, 5)
+    assert accuracy.tolist() == pytest.approx([1 - 2 / 3000, 1 - 5 / 3000])
+    assert whole.tolist() == [0.8, 0.0]
 
 
 def test_lengths_grow_when_exact():
@@ -224,3 +251,15 @@ def test_unknown_names():
 def test_words_of_another_length_are_longer():
     tokens, _ = drawn(replace(LANGUAGES["parity"], shortest=40), 50)
     assert (tokens[:, :40] != 0).all()
+
+
+def test_a_diagnosis_is_drawn(tmp_path, monkeypatch):
+    one = lists.Experiment("", lists._group("permutation", 3), 2, [("base",)], SMALL)
+    monkeypatch.setitem(lists.EXPERIMENTS, "small", one)
+    runs = diagnosis.diagnose_experiment("small", 2, 60)
+    for run in runs:
+        assert run["copied"] + run["taken"] == pytest.approx(1.0)
+        assert len(run["left"]) == len(run["gradient_by_position"]) == diagnosis.LENGTH
+        assert len(run["left"][0]) == len(run["block_permuting"]) == 4
+    diagnosis.draw(runs, tmp_path / "runs.svg")
+    assert "channels of the first state left" in (tmp_path / "runs.svg").read_text()

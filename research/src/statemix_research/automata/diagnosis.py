@@ -34,7 +34,7 @@ def diagnose(
 
     "histogram", "copied", "taken", "permuting", "colliding": `selection_summary` over the tokens. "block_permuting"
     [N]: the share of tokens at which a block permutes its channels. "left" [T][N]: how many channels of the initial
-    state a block still holds. "accuracy", "gradient" [T]: by position.
+    state a block still holds. "accuracy_by_position", "gradient_by_position" [T].
     """
     tokens, targets = words.draw((count,), length, torch.Generator().manual_seed(3))
     letters = words.letters.unsqueeze(0)
@@ -44,8 +44,8 @@ def diagnose(
         "histogram": summary.histogram.tolist(), **{k: v for k, v in summary._asdict().items() if k != "histogram"},
         "block_permuting": (ranks(each) == each.shape[-1]).double().mean(0).tolist(),
         "left": ranks_along(along).double().mean(0).tolist(),
-        "accuracy": accuracy_by_position(model, tokens, targets).tolist(),
-        "gradient": gradient_by_position(model, tokens, targets)[0].tolist(),
+        "accuracy_by_position": accuracy_by_position(model, tokens, targets).tolist(),
+        "gradient_by_position": gradient_by_position(model, tokens, targets)[0].tolist(),
     }  # fmt: skip
 
 
@@ -66,6 +66,7 @@ def diagnose_experiment(
 
 def draw(runs: Sequence[dict[str, Any]], path: Path) -> None:
     """A picture of diagnosed runs, a row of panels each: blocks, accuracy, gradient, and the course of the training."""
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(14, 3.1 * len(runs)), layout="constrained")
@@ -77,7 +78,7 @@ def draw(runs: Sequence[dict[str, Any]], path: Path) -> None:
         left = torch.tensor(run["left"])
         order = left[-1].argsort(descending=True)
         shown = row[0].imshow(
-            left[:, order].T, aspect="auto", vmin=0, cmap="viridis", interpolation="nearest"
+            left[:, order].T.tolist(), aspect="auto", vmin=0, cmap="viridis", interpolation="nearest"
         )
         figure.colorbar(shown, ax=row[0])
         row[0].set(
@@ -85,11 +86,15 @@ def draw(runs: Sequence[dict[str, Any]], path: Path) -> None:
             ylabel="block",
             xlabel="channels of the first state left, by position",
         )
-        row[1].plot(range(1, len(run["accuracy"]) + 1), run["accuracy"])
+        row[1].plot(range(1, len(run["accuracy_by_position"]) + 1), run["accuracy_by_position"])
         row[1].set(ylim=(0, 1.03), xlabel="position", title="accuracy")
-        row[2].semilogy(range(1, len(run["gradient"]) + 1), [max(g, 1e-9) for g in run["gradient"]])
+        row[2].semilogy(
+            range(1, len(run["gradient_by_position"]) + 1),
+            [max(g, 1e-9) for g in run["gradient_by_position"]],
+        )
         row[2].set(xlabel="position", title="gradient of the last answer's error")
         row[3].plot(*zip(*run["curve"], strict=True))
         row[3].axvline(run["jump"][0], color="0.7", linestyle=":")
         row[3].set(ylim=(0, 1.03), xlabel="step", title=f"accuracy in training, jump at {run['jump'][0]}")
-    figure.savefig(path)
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "statemix"}):
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=80)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 
@@ -32,6 +32,21 @@ BLOCK_WEIGHTS = {
 
 WARM_UP = 3
 """Steps of each length that are launched one by one on a GPU before one is recorded."""
+
+
+TOKENS = 1 << 17
+"""That an evaluation reads at once, about."""
+
+
+class _TokenRows(nn.Module):
+    """The rows of all tokens as a module, which `functional_call` needs."""
+
+    def __init__(self, tracker: Any) -> None:
+        super().__init__()
+        self.tracker = tracker
+
+    def forward(self) -> Tensor:
+        return self.tracker.token_rows()
 
 
 class Population:
@@ -190,7 +205,13 @@ class Population:
     @torch.no_grad()
     def selected(self) -> Tensor:
         """What the first layer's rows of every run select for every token: int64 [R, V, N, m]; m is the input."""
-        return torch.stack([self.tracker(run).token_rows().argmax(-1) for run in range(len(self.seeds))])
+        module = _TokenRows(self.template)
+
+        def one(weights: Any, buffers: Any) -> Tensor:
+            inside = tuple({f"tracker.{name}": x for name, x in part.items()} for part in (weights, buffers))
+            return functional_call(module, inside, ())
+
+        return vmap(one)(self.weights, self._buffers).argmax(-1)
 
     @torch.no_grad()
     def restart(self, which: Tensor) -> None:
@@ -228,22 +249,28 @@ class Population:
 
     @torch.no_grad()
     def evaluate(
-        self, length: int, count: int = 64, *, words: Source | None = None, piece: int = 512, batch: int = 256
-    ) -> Tensor:
-        """Accuracy [R] on the targets of `count` words of a length.
+        self, length: int, count: int = 64, *, words: Source | None = None, batch: int = 256
+    ) -> tuple[Tensor, Tensor]:
+        """On `count` words of a length: the accuracy [R] on all targets, and the share [R] of words without an error.
 
         words: of another source than the runs were trained on. They are read `batch` at a time, in pieces with the
         states carried.
         """
         self.template.eval()
+        batch = min(batch, count)
+        piece = max(512, TOKENS // (len(self.seeds) * batch))
         generator = None if self._generator is None else torch.Generator().manual_seed(7)
         source = self.words if words is None else words.to(self.device)
-        correct = torch.zeros(2, len(self.seeds), device=self.device, dtype=torch.float64)  # right, counted
+        right, counted, whole = torch.zeros(3, len(self.seeds), device=self.device, dtype=torch.float64)
         for first in range(0, count, batch):
             tokens, targets = source.draw((len(self.seeds), min(batch, count - first)), length, generator)
-            states = None
+            states, exact = None, torch.ones_like(targets[..., 0], dtype=torch.bool)
             for at in range(0, length, piece):
                 logits, states, _ = self.run(tokens[..., at : at + piece], states)
                 part = targets[..., at : at + piece]
-                correct += torch.stack([logits.argmax(-1) == part, part != IGNORED]).sum((2, 3))
-        return correct[0] / correct[1]
+                wrong, there = logits.argmax(-1) != part, part != IGNORED
+                right += (~wrong & there).sum((1, 2))
+                counted += there.sum((1, 2))
+                exact &= ~(wrong & there).any(-1)
+            whole += exact.sum(1)
+        return right / counted, whole / count

@@ -65,7 +65,7 @@ class Record:
     def test(self) -> Tensor:
         """Accuracy [R] on the check's words."""
         check = self.check
-        return self.population.evaluate(check.length, check.count, words=check.words)
+        return self.population.evaluate(check.length, check.count, words=check.words)[0]
 
     def line(self) -> str:
         """Where the population stands."""
@@ -89,10 +89,13 @@ def train_population(
 ) -> tuple[Population, list[Row]]:
     """Train one run a seed until all are solved; returns the population and a row for each run.
 
-    lengths: (length, words) to test at in the end. A row has "seed", "solved" (the step, or None), "accuracy" (the
-    check's, in the end), "best" (the largest of all checks), "at" {length: accuracy}, "positions" (the last batch's
-    accuracy by position), "length", which the run came to train on, "curve" (pairs of step and accuracy), "restarted"
-    (blocks of all runs), "steps" and "seconds" (of the population), and "recipe".
+    lengths: (length, words) to test at in the end. A row has
+
+    - "seed", "solved" (the step, or None), "accuracy" (the check's, in the end), "best" (the largest of all checks);
+    - "at" {length: accuracy} and "whole" {length: share of words without an error};
+    - "positions" (the last batch's accuracy by position), "length", which the run came to train on, and "curve" (pairs
+      of step and accuracy);
+    - of the population "restarted" (blocks of all runs), "steps", "seconds" and "recipe".
     """
     population, check, began, restarted = (
         Population(recipe, words, seeds, device),
@@ -112,7 +115,7 @@ def train_population(
             restarted += population.restart_forgetful([step is not None for step in record.solved])
         told(record.line())
     seconds, final = time.perf_counter() - began, record.test().tolist()
-    at = {length: population.evaluate(length, count).tolist() for length, count in lengths}
+    at = {length: [x.tolist() for x in population.evaluate(length, count)] for length, count in lengths}
     stages = population.ladder[population.stage].tolist()
     shared = {
         "restarted": restarted, "steps": population.step, "seconds": round(seconds, 1), "recipe": asdict(recipe),
@@ -120,7 +123,9 @@ def train_population(
     rows = [
         {
             "seed": seed, "solved": record.solved[r], "accuracy": round(final[r], 6),
-            "best": round(max(record.best[r], final[r]), 6), "at": {n: round(x[r], 8) for n, x in at.items()},
+            "best": round(max(record.best[r], final[r]), 6),
+            "at": {n: round(accuracy[r], 8) for n, (accuracy, _) in at.items()},
+            "whole": {n: round(whole[r], 4) for n, (_, whole) in at.items()},
             "positions": [round(a, 3) for a in population.accuracy[r].tolist()], "length": stages[r],
             "curve": record.curves[r], **shared,
         }
