@@ -72,10 +72,19 @@ A5_SMALL = {
     "mlp": False,
 }
 
-BLOCK_REMEDIES = ("restarts", "one_to_one", "half_one_to_one", "more_blocks", "fewer_blocks", "no_mlp")
+BLOCK_REMEDIES = (
+    "restarts_100",
+    "restarts_200",
+    "restarts_500",
+    "one_to_one",
+    "half_one_to_one",
+    "more_blocks",
+    "fewer_blocks",
+    "no_mlp",
+)
 CONTROLS = ("soft", "soft_from_zero", "lstm")
 
-BEST = ("restarts", "half_one_to_one")
+BEST = ("restarts_500", "half_one_to_one")
 """What won alone, together."""
 
 GROUPS = {
@@ -131,22 +140,27 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         "the same for remedies that change what blocks do, and for some together",
         _group("permutation", 4), 12,
         [
-            ("restarts",), ("half_one_to_one",), ("one_to_one",), ("restarts", "half_one_to_one"),
-            ("restarts", "sharp_backward"), ("restarts", "doubled_when_exact"),
+            ("restarts_100",), ("half_one_to_one",), ("one_to_one",), ("restarts_100", "half_one_to_one"),
+            ("restarts_100", "sharp_backward"), ("restarts_100", "doubled_when_exact"),
         ],
         S4_SMALL,
     ),
+    "screen_s4_long": Experiment(
+        "whether restarts solve in the end what stalls: four times the steps", _group("permutation", 4), 12,
+        [("base",), ("restarts_200",), ("restarts_200", "half_one_to_one")], {**S4_SMALL, "steps": 2000},
+    ),
     "screen_a5": Experiment(
-        "some on a group without quotients: A5 with sixteen blocks", _group("alternating", 5), 6,
-        [("base",), ("restarts",), ("one_to_one",), ("half_one_to_one",), ("restarts", "sharp_backward")], A5_SMALL,
+        "a group without quotients: A5 with sixteen blocks", _group("alternating", 5), 6,
+        [("base",), ("restarts_200",), ("one_to_one",)], {**A5_SMALL, "steps": 1000},
     ),
     "s5": Experiment(
         "S5 at 16: the bar, 20 of 20 seeds within 10 000 steps", _group("permutation", 5), 20,
-        [BEST, ("restarts",), ("half_one_to_one",), ("base",)], lengths=((2048, 64), (65_536, 4)), seconds=60,
+        [BEST, ("restarts_500",), ("half_one_to_one",), ("base",)], lengths=((2048, 64), (65_536, 4)), seconds=60,
     ),
     "s5_remedies": Experiment(
         "S5 at 16: every remedy alone", _group("permutation", 5), 20,
-        [(name,) for name in REMEDIES if name not in ("base", "restarts", "half_one_to_one", "lstm")], {"steps": 5000},
+        [(name,) for name in REMEDIES if name not in ("base", "restarts_500", "half_one_to_one", "lstm")],
+        {"steps": 5000},
         seconds=30,
     ),
     **{f"{label}_at_128": _at_128(label) for label in GROUPS},

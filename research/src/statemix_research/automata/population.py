@@ -224,7 +224,10 @@ class Population:
             ]
             for tensor, spread in tensors:
                 blocks = self._by_block(tensor, dim, layout)
-                blocks[which] = spread * torch.randn_like(blocks[which])
+                blocks[which] = spread * self._normal(blocks[which].shape)
+
+    def _normal(self, shape: Sequence[int]) -> Tensor:
+        return torch.randn(*shape, generator=self._generator, device=self.device)
 
     def _by_block(self, tensor: Tensor, dim: int, layout: tuple[str, ...]) -> Tensor:
         """A view [R, N, ...] of a stacked weight whose dimension `dim` counts what `layout` says."""
@@ -242,7 +245,9 @@ class Population:
         left = torch.stack(
             [ranks_along(one[tokens])[:, -1].float().mean(0) for one in self.selected()]
         )  # [R, N]
-        chosen = torch.rand(left.shape, device=left.device) < self.recipe.restart_share
+        chosen = (
+            torch.rand(left.shape, generator=self._generator, device=left.device) < self.recipe.restart_share
+        )
         which = (left < 1) & chosen & ~torch.tensor(solved, device=left.device)[:, None]
         self.restart(which)
         return int(which.sum())
