@@ -72,20 +72,15 @@ A5_SMALL = {
     "mlp": False,
 }
 
-BLOCK_REMEDIES = (
-    "restarts_100",
-    "restarts_200",
-    "restarts_500",
-    "one_to_one",
-    "half_one_to_one",
-    "more_blocks",
-    "fewer_blocks",
-    "no_mlp",
-)
-CONTROLS = ("soft", "soft_from_zero", "lstm")
+ALONE = (
+    "base", "balance", "sinkhorn", "identity", "permutation", "soft_backward", "sharp_backward", "annealed",
+    "larger_blocks", "no_input", "half_input", "slow_gates", "fast_gates", "no_decay", "doubled", "doubled_when_exact",
+    "large_batch", "small_batch", "momentum",
+)  # fmt: skip
+"""Remedies that are tried alone in `S4_SMALL`."""
 
-BEST = ("restarts_500", "half_one_to_one")
-"""What won alone, together."""
+BEST = ("restarts_500", "sharp_backward")
+"""What lists without a choice of remedies are trained with."""
 
 GROUPS = {
     "s3": ("permutation", 3, 3),
@@ -134,7 +129,7 @@ def _protocol_b(label: str) -> Experiment:
 EXPERIMENTS: Mapping[str, Experiment] = {
     "screen_s4": Experiment(
         "every remedy alone where most runs stall: S4 with eight blocks", _group("permutation", 4), 12,
-        [(name,) for name in REMEDIES if name not in BLOCK_REMEDIES + CONTROLS], S4_SMALL,
+        [(name,) for name in ALONE], S4_SMALL,
     ),
     "screen_s4_blocks": Experiment(
         "the same for remedies that change what blocks do, and for some together",
@@ -153,13 +148,20 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         "a group without quotients: A5 with sixteen blocks", _group("alternating", 5), 6,
         [("base",), ("restarts_200",), ("one_to_one",)], {**A5_SMALL, "steps": 1000},
     ),
+    "screen_s5": Experiment(
+        "S5 at 16 on a CPU: batches of 512 words", _group("permutation", 5), 2, [("equal_words_512", "no_mlp")], at_once=1
+    ),
     "s5": Experiment(
         "S5 at 16: the bar, 20 of 20 seeds within 10 000 steps", _group("permutation", 5), 20,
-        [BEST, ("restarts_500",), ("half_one_to_one",), ("base",)], lengths=((2048, 64), (65_536, 4)), seconds=60,
+        [
+            ("base",), BEST, ("equal_words_512",), ("equal_words_512", *BEST), ("equal_words_1024", "double_rate"),
+            ("equal_words_512", "doubled_when_exact"), ("equal_words_512", "half_one_to_one"), ("half_one_to_one",),
+            ("restarts_500", "larger_blocks"),
+        ], lengths=((2048, 64), (65_536, 4)), seconds=60,
     ),
     "s5_remedies": Experiment(
         "S5 at 16: every remedy alone", _group("permutation", 5), 20,
-        [(name,) for name in REMEDIES if name not in ("base", "restarts_500", "half_one_to_one", "lstm")],
+        [(name,) for name in REMEDIES if name not in ("base", "half_one_to_one", "lstm", "double_rate")],
         {"steps": 5000},
         seconds=30,
     ),

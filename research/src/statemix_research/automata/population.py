@@ -111,7 +111,9 @@ class Population:
             }
             for (multiple, decay), those in groups.items()
         ]
-        return torch.optim.AdamW(settings, fused=True, capturable=self.device.type == "cuda")
+        return torch.optim.AdamW(
+            settings, betas=self.recipe.betas, fused=True, capturable=self.device.type == "cuda"
+        )
 
     def run(self, tokens: Tensor, states: Any = None) -> tuple[Tensor, Any, Tensor]:
         """Logits [R, B, T, V], states and penalties [R] of all runs for tokens [R, B, T]."""

@@ -21,6 +21,7 @@ class Recipe:
     lr: float = 1e-3
     min_lr: float = 1e-6
     warmup: int = 0
+    betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.01
     embedding_decay: bool = True
     gradient_clip: float = 1.0
@@ -83,6 +84,10 @@ REMEDIES: Mapping[str, Mapping[str, Any]] = {
     "doubled_when_exact": {"lengths": DOUBLED},
     "large_batch": {"batch_size": 512},
     "small_batch": {"batch_size": 32},
+    "equal_words_512": {"batch_size": 512, "steps": 2500},
+    "equal_words_1024": {"batch_size": 1024, "steps": 1250},
+    "double_rate": {"lr": 2e-3},
+    "momentum": {"betas": (0.98, 0.999)},
     "restarts_100": {"restart": 100},
     "restarts_200": {"restart": 200},
     "restarts_500": {"restart": 500},
@@ -93,7 +98,10 @@ REMEDIES: Mapping[str, Mapping[str, Any]] = {
     "soft_from_zero": {"hard": False, "learned_state": False},
     "lstm": {"model": "lstm"},
 }
-"""The remedies by name: what each changes. The last three are what hard rows are compared with."""
+"""The remedies by name: what each changes.
+
+"equal_words_…" read as many words as 10 000 steps of batch 128. The last three are what hard rows are compared with.
+"""
 
 
 def get_recipe(*remedies: str, **settings: Any) -> Recipe:
