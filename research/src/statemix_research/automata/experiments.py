@@ -149,7 +149,8 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         [("base",), ("restarts_200",), ("one_to_one",)], {**A5_SMALL, "steps": 1000},
     ),
     "screen_s5": Experiment(
-        "S5 at 16 on a CPU: batches of 512 words", _group("permutation", 5), 2, [("equal_words_512", "no_mlp")], at_once=1
+        "S5 at 16 on a CPU: batches of 512 words", _group("permutation", 5), 2,
+        [("equal_words_512", "no_mlp")], at_once=1,
     ),
     "s5": Experiment(
         "S5 at 16: the bar, 20 of 20 seeds within 10 000 steps", _group("permutation", 5), 20,
