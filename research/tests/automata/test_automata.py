@@ -263,3 +263,17 @@ def test_a_diagnosis_is_drawn(tmp_path, monkeypatch):
         assert len(run["left"][0]) == len(run["block_permuting"]) == 4
     diagnosis.draw(runs, tmp_path / "runs.svg")
     assert "channels of the first state left" in (tmp_path / "runs.svg").read_text()
+
+
+@pytest.mark.gpu
+def test_a_population_learns_on_a_gpu():
+    """Captured steps at two lengths, a restart between them, and a test of long words."""
+    recipe = get_recipe(
+        dim=32, num_blocks=8, block_size=3, batch_size=32, length=8, steps=800, lr=8e-3, lengths=(2, 8), restart=100
+    )  # fmt: skip
+    population, rows = train_population(
+        recipe, group_words("permutation", 3), range(4), device="cuda", lengths=((1 << 15, 2),)
+    )
+    assert set(population._replays) == {2, 8}
+    assert sum(row["solved"] is not None for row in rows) >= 2
+    assert max(row["at"][1 << 15] for row in rows) == 1.0

@@ -79,6 +79,9 @@ ALONE = (
 )  # fmt: skip
 """Remedies that are tried alone in `S4_SMALL`."""
 
+CONTROLS = ("soft", "soft_from_zero")
+"""The plain layer, with and without a learned initial state."""
+
 BEST = ("restarts_500", "sharp_backward")
 """What lists without a choice of remedies are trained with."""
 
@@ -102,7 +105,7 @@ def _language(name: str) -> Experiment:
     longer = replace(LANGUAGES[name], shortest=40)
     return Experiment(
         f"protocol A: {name}, trained to 40, tested to 256; the maximum and the last of the checks",
-        lambda: LANGUAGES[name], 5, [BEST, ("lstm",)], LANGUAGE_RECIPE,
+        lambda: LANGUAGES[name], 5, [("base",), ("lstm",)], LANGUAGE_RECIPE,
         lambda: Check(every=5000, length=256, count=8192, solved_from=0.9995, words=longer, exact=False), seconds=240,
     )  # fmt: skip
 
@@ -110,8 +113,10 @@ def _language(name: str) -> Experiment:
 def _at_128(label: str) -> Experiment:
     name, n, m = GROUPS[label]
     return Experiment(
-        f"words of {label.upper()} trained at 128, tested to 1 048 576", _group(name, n), 5, [BEST],
-        {"block_size": m, "length": 128, "steps": 5000}, lengths=((512, 64), (2048, 64), (MILLION, 1)), seconds=90,
+        f"words of {label.upper()} trained at 128, tested to 1 048 576",
+        _group(name, n), 5, [BEST, (*BEST, "doubled_to_128")],
+        {"block_size": m, "length": 128, "batch_size": 512, "steps": 2500},
+        lengths=((512, 64), (2048, 64), (MILLION, 1)), seconds=90,
     )  # fmt: skip
 
 
@@ -121,8 +126,9 @@ def _protocol_b(label: str) -> Experiment:
         "block_size": m, "length": 128, "batch_size": 2048, "steps": 4800, "weight_decay": 1e-6, "gradient_clip": 0.0,
     }  # fmt: skip
     return Experiment(
-        f"protocol B: {label.upper()}, 100 000 words of 128, tested to 512", _group(name, n, pool=100_000), 5, [BEST],
-        settings, lengths=((128, 256), (512, 256)), at_once=1, seconds=150,
+        f"protocol B: {label.upper()}, 100 000 words of 128, tested to 512",
+        _group(name, n, pool=100_000), 5, [("sharp_backward",)], settings,
+        lengths=((128, 256), (192, 256), (256, 256), (512, 256)), at_once=1, seconds=150,
     )  # fmt: skip
 
 
@@ -162,7 +168,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     ),
     "s5_remedies": Experiment(
         "S5 at 16: every remedy alone", _group("permutation", 5), 20,
-        [(name,) for name in REMEDIES if name not in ("base", "half_one_to_one", "lstm", "double_rate")],
+        [(name,) for name in (*ALONE[1:], "one_to_one", "more_blocks", "fewer_blocks", "no_mlp", *CONTROLS)],
         {"steps": 5000},
         seconds=30,
     ),
@@ -171,7 +177,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     **{f"b_{label}": _protocol_b(label) for label in GROUPS},
     "s5_32_generators": Experiment(
         "S5 with 32 random generators, trained at 40, tested at 256", _group("permutation", 5, generators=32), 5,
-        [BEST], {"length": 40, "steps": 10_000},
+        [BEST], {"length": 40, "batch_size": 512, "steps": 2500},
         lambda: Check(length=256, count=256), ((256, 1024), (65_536, 4)), seconds=60,
     ),
 }  # fmt: skip

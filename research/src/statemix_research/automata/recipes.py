@@ -82,6 +82,7 @@ REMEDIES: Mapping[str, Mapping[str, Any]] = {
     "no_decay": {"gate_decay": False},
     "doubled": {"lengths": DOUBLED, "patience": 0},
     "doubled_when_exact": {"lengths": DOUBLED},
+    "doubled_to_128": {"lengths": (*DOUBLED, 32, 64, 128)},
     "large_batch": {"batch_size": 512},
     "small_batch": {"batch_size": 32},
     "equal_words_512": {"batch_size": 512, "steps": 2500},
