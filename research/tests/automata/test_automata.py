@@ -266,6 +266,7 @@ def test_a_diagnosis_is_drawn(tmp_path, monkeypatch):
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_population_learns_on_a_gpu():
     """Captured steps at two lengths, a restart between them, and a test of long words."""
     recipe = get_recipe(
