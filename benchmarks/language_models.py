@@ -62,13 +62,18 @@ class Setting(NamedTuple):
 
 def models_of(size: str) -> list[str]:
     """Every model that is a preset of a size: its name behind the size. ValueError for an unknown size."""
-    names = [name.partition("-") for name in LM_PRESETS]
-    models: dict[str, list[str]] = {of: [] for of, _, _ in names}
-    for of, _, model in names:
-        models[of].append(model)
+    models: dict[str, list[str]] = {}
+    for of, dash, model in (name.partition("-") for name in LM_PRESETS if not _is_same_model(name)):
+        if dash:
+            models.setdefault(of, []).append(model)
     if size not in models:
         raise ValueError(f"size: got {size!r}, expected one of {', '.join(models)}")
     return models[size]
+
+
+def _is_same_model(preset: str) -> bool:
+    """Whether a preset is another one with another number of tokens, which its name adds."""
+    return preset.rpartition("-")[0] in LM_PRESETS
 
 
 def make_config(size: str, name: str, **changes: Any) -> StatemixConfig:

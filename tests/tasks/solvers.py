@@ -132,6 +132,33 @@ def modular_arithmetic(inputs: Row, options: Options, split: str) -> Row:
     return _asked(prefixes, options)
 
 
+def automaton(inputs: Row, options: Options, split: str) -> Row:
+    if options["table"]:
+        states, at, prefixes = list(options["table"]), options["start"], list[int]()
+        symbols = list(options["table"][states[0]])
+        for token in inputs:
+            at = options["table"][at][symbols[token]]
+            prefixes.append(int(at in options["accepting"]) if options["accepting"] else states.index(at))
+        return _asked(prefixes, options)
+    factors = [_one_line(text) for text in options["generators"].values()]
+    elements = [(0, 1, 2)]
+    for element in elements:
+        for factor in factors:
+            if (product := tuple(element[i] for i in factor)) not in elements:
+                elements.append(product)  # type: ignore[arg-type]
+    running, prefixes = elements[0], []
+    for token in inputs:
+        running = tuple(running[i] for i in factors[token])  # type: ignore[assignment]
+        prefixes.append(elements.index(running))
+    return _asked(prefixes, options)
+
+
+def _one_line(cycle: str) -> tuple[int, ...]:
+    """One cycle of 1, 2, 3 as the images of 0, 1, 2."""
+    points = [int(c) - 1 for c in cycle if c.isdigit()]
+    return tuple(points[(points.index(i) + 1) % len(points)] if i in points else i for i in range(3))
+
+
 SOLVERS: dict[str, Callable[[Row, Options, str], Row]] = {
     "compression": compression,
     "selective_copying": selective_copying,
@@ -145,5 +172,6 @@ SOLVERS: dict[str, Callable[[Row, Options, str], Row]] = {
     "even_pairs": even_pairs,
     "cycle_navigation": cycle_navigation,
     "modular_arithmetic": modular_arithmetic,
+    "automaton": automaton,
 }
 """All tasks but memorization, whose targets no row of inputs determines."""

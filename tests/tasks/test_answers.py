@@ -16,6 +16,25 @@ from tests.tasks.solvers import SOLVERS
 
 SEEDS = st.integers(0, 2**40)
 EITHER = st.sampled_from(["last", "every"])
+
+
+@st.composite
+def automata(draw: st.DrawFn) -> dict[str, Any]:
+    """The options of any small automaton."""
+    states = [f"q{i}" for i in range(draw(st.integers(1, 5)))]
+    symbols = [f"s{i}" for i in range(draw(st.integers(1, 4)))]
+    row = st.fixed_dictionaries({symbol: st.sampled_from(states) for symbol in symbols})
+    return {
+        "file": "",
+        "generators": {},
+        "table": {state: draw(row) for state in states},
+        "start": draw(st.sampled_from(states)),
+        "accepting": draw(st.lists(st.sampled_from(states), unique=True)),
+        "target": draw(EITHER),
+        "length": draw(st.integers(1, 60)),
+    }
+
+
 SMALL: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "compression": st.fixed_dictionaries({"vocab_size": st.integers(3, 20), "length": st.integers(2, 40)}),
     "selective_copying": st.fixed_dictionaries(
@@ -52,6 +71,7 @@ SMALL: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "modular_arithmetic": st.fixed_dictionaries(
         {"modulus": st.integers(2, 9), "target": EITHER, "length": st.integers(1, 40)}
     ),
+    "automaton": automata(),
 }
 
 
@@ -160,6 +180,7 @@ def test_long_sequences(name: str, length: int) -> None:
         ("parity", {}, slice(None)),
         ("even_pairs", {}, slice(None)),
         ("cycle_navigation", {}, slice(None)),
+        ("automaton", {}, slice(None)),
         ("modular_arithmetic", {}, slice(None, None, 2)),
         ("modular_arithmetic", {}, slice(1, None, 2)),
         ("selective_copying", {}, slice(240, 256)),

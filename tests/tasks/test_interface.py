@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from statemix.tasks import IGNORED, TASKS, Task, get_task
-from statemix.tasks.tracking import cycle_notation, is_even
+from statemix.tasks.automata import cycle_notation
+from statemix.tasks.tracking import is_even
 
 NAMES = [
     "compression", "selective_copying", "in_context_recall", "noisy_recall", "fuzzy_recall", "memorization",
     "permutation", "cyclic", "alternating", "parity", "even_pairs", "cycle_navigation", "modular_arithmetic",
+    "automaton",
 ]  # fmt: skip
 
 
@@ -36,7 +38,7 @@ def test_registry() -> None:
         ("permutation", {"n": 6}, 720), ("alternating", {"n": 5}, 60), ("cyclic", {"n": 7}, 7),
         ("parity", {}, 2),
         ("even_pairs", {}, 2), ("cycle_navigation", {}, 5), ("cycle_navigation", {"modulus": 2}, 3),
-        ("modular_arithmetic", {}, 9),
+        ("modular_arithmetic", {}, 9), ("automaton", {}, 6), ("automaton", {"generators": {"a": [1, 0]}}, 2),
     ],
 )  # fmt: skip
 def test_vocab_size(name: str, options: dict[str, Any], vocab_size: int) -> None:

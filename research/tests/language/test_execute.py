@@ -18,7 +18,7 @@ from statemix_research.language.quality import Setting
 from statemix.packs import build_source, prepare_pack
 
 SMALL = Setting(vocab_size=300, dim=16, depth=1, mixer_size=4_000, length=16, batch_size=4)
-RUNS = [QualityRun("rates", "BD-LRU m=2", rate) for rate in (1e-3, 2e-3)]
+RUNS = [QualityRun("rates", "BD-LRU m = 2", rate) for rate in (1e-3, 2e-3)]
 
 
 @pytest.fixture
@@ -38,9 +38,9 @@ def test_each_run_leaves_an_outcome(pack, tmp_path):
     assert [one.run for one in found] == RUNS
     assert all(0 < one.loss < 7 and one.epoch_seconds > 0 for one in found)
     assert _read(tmp_path / "runs" / execute.OUTCOMES) == found
-    assert len(said) == 2 and said[0].startswith("BD-LRU m=2, 0.001, seed 0: ")
+    assert len(said) == 2 and said[0].startswith("BD-LRU m = 2, 0.001, seed 0: ")
     places = [path for path in (tmp_path / "runs").iterdir() if path.is_dir()]
-    assert {path.name for path in places} == {"rates-BD-LRU-m=2-0.001-0", "rates-BD-LRU-m=2-0.002-0"}
+    assert {path.name for path in places} == {"rates-BD-LRU-m-2-0.001-0", "rates-BD-LRU-m-2-0.002-0"}
     for place in places:
         assert json.loads((place / "summary.json").read_text())["status"] == "finished"
         assert not (place / "model.safetensors").exists() and not (place / "checkpoints").exists()
@@ -50,7 +50,10 @@ def test_each_run_leaves_an_outcome(pack, tmp_path):
 def test_no_run_is_begun_that_does_not_fit(pack, tmp_path):
     said = []
     assert execute.execute(RUNS, pack, tmp_path / "runs", 50, said.append) == []
-    assert said == ["left for later: BD-LRU m=2, 0.001, seed 0", "left for later: BD-LRU m=2, 0.002, seed 0"]
+    assert said == [
+        "left for later: BD-LRU m = 2, 0.001, seed 0",
+        "left for later: BD-LRU m = 2, 0.002, seed 0",
+    ]
     measured = [plan.Outcome(RUNS[0], 1.0, 10.0)]
     found = execute.execute(RUNS[1:], pack, tmp_path / "runs", 50, said.append, measured)
     assert [one.run for one in found] == RUNS[1:]

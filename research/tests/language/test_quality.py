@@ -6,10 +6,11 @@ import doctest
 import json
 import math
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 import torch
-from statemix_research.language import plan, quality
+from statemix_research.language import plan, quality, report
 from statemix_research.language.plan import Outcome, QualityRun
 from statemix_research.language.quality import (
     MODELS,
@@ -66,13 +67,18 @@ def test_steps_of_an_epoch():
 def test_the_plan_fits_the_device_time():
     """Even when every model gets a further rate and the slowest ones are contenders."""
     rates = plan.rate_runs()
-    edges = [QualityRun("edges", name, 8e-3) for name in NAMES]
-    slow = sorted(MODELS, key=lambda model: -model.seconds)[: plan.MOST]
-    seeds = [QualityRun("seeds", model.name, 1e-3, seed) for seed in plan.SEEDS[1:] for model in slow]
-    clock = [QualityRun("wall-clock", model.name, 1e-3, 0, 60 / model.seconds) for model in MODELS]
-    clock += [replace(one, stage="wall-clock", epochs=0.4) for one in seeds]
+    edges = [QualityRun("edges", name, 8e-3, plan.TUNING_SEED, plan.TUNING_EPOCHS) for name in NAMES]
+    contenders = [*plan.BLOCK_SIZES, plan.REFERENCE, "Mamba-2"]  # the slowest
+    seeded = [(name, seed) for seed in plan.SEEDS for name in NAMES if not seed or name in contenders]
+    epoch = [QualityRun("epoch", name, 1e-3, seed) for name, seed in seeded]
+    seconds = {model.name: model.seconds for model in MODELS}
+    clock = [
+        QualityRun("wall-clock", name, 1e-3, seed, 60 / seconds[name])
+        for name, seed in seeded
+        if name != plan.REFERENCE
+    ]
     assert len(rates) == 33 and len(set(rates)) == 33
-    held = plan.sessions([*rates, *edges, *seeds, *clock])
+    held = plan.sessions([*rates, *edges, *epoch, *clock])
     assert len(held) <= plan.SESSIONS
     for runs in held:
         assert sum(run.seconds() for run in runs) + plan.STARTING_SECONDS <= plan.SESSION_SECONDS
@@ -94,7 +100,7 @@ def test_stages_follow_each_other_until_the_end():
         outcomes.append(outcome(runs[0]))
         assert plan.next_runs(outcomes) != runs
         outcomes += map(outcome, runs[1:])
-    assert stages == [("rates", 33), ("seeds", 12), ("wall-clock", 10 + 2 * 6)]
+    assert stages == [("rates", 33), ("epoch", 11 + 2 * 6), ("wall-clock", 10 + 2 * 5)]
 
 
 def test_a_rate_at_the_edge_gets_a_further_one_once():
@@ -105,31 +111,32 @@ def test_a_rate_at_the_edge_gets_a_further_one_once():
         outcome(QualityRun("rates", model, rate), loss)
         for rate, loss in ((1e-3, 3.3), (2e-3, 3.2), (4e-3, 3.1))
     ]
-    assert plan.edge_runs(outcomes) == [QualityRun("edges", model, 8e-3)]
+    further = QualityRun("edges", model, 8e-3, plan.TUNING_SEED, plan.TUNING_EPOCHS)
+    assert plan.edge_runs(outcomes) == [further]
     assert plan.chosen_rates(outcomes)[model] == 4e-3
-    outcomes.append(outcome(QualityRun("edges", model, 8e-3), 3.0))
+    outcomes.append(outcome(further, 3.0))
     assert plan.edge_runs(outcomes) == [] and plan.chosen_rates(outcomes)[model] == 8e-3
     lowest = [
         outcome(QualityRun("rates", model, rate), loss)
         for rate, loss in ((1e-3, 3.1), (2e-3, 3.2), (4e-3, math.inf))
     ]
-    assert plan.edge_runs(lowest) == [QualityRun("edges", model, 5e-4)]
+    assert plan.edge_runs(lowest) == [replace(further, learning_rate=5e-4)]
 
 
-def test_contenders_are_close_and_hold_a_bdlru():
+def test_contenders_are_the_block_sizes_the_reference_and_the_best():
     outcomes = [outcome(run) for run in plan.rate_runs()]
-    assert plan.contenders(outcomes) == NAMES[:6]  # six within the margin of 0.064
-    far = [one if one.run.model.startswith("Trans") else outcome(one.run, one.loss + 1) for one in outcomes]
-    assert plan.contenders(far) == ["Transformer", NAMES[0]]
-    ahead = [outcome(one.run, one.loss + (1 if one.run.model.startswith("BD") else 0)) for one in outcomes]
-    assert plan.contenders(ahead) == [*(name for name in NAMES if not name.startswith("BD")), NAMES[0]]
+    assert plan.contenders(outcomes) == [*plan.BLOCK_SIZES, "Transformer"]  # the best is among them
+    other = [one if one.run.model != "Mamba-2" else outcome(one.run, 1.0) for one in outcomes]
+    assert plan.contenders(other) == [*plan.BLOCK_SIZES, "Transformer", "Mamba-2"]
 
 
 def test_equal_wall_clock_gives_slow_models_fewer_epochs():
-    outcomes = [outcome(run, seconds=120.0 if run.model == "Mamba-2" else 50.0) for run in plan.rate_runs()]
-    runs = plan.wall_clock_runs(
-        [one for one in outcomes if one.run.model in ("Mamba-2", "Transformer", NAMES[2])]
-    )
+    tuned = [outcome(run) for run in plan.rate_runs()]
+    outcomes = [
+        outcome(run, seconds=120.0 if run.model == "Mamba-2" else 50.0) for run in plan.epoch_runs(tuned)
+    ]
+    three = [one for one in outcomes if one.run.model in ("Mamba-2", "Transformer", NAMES[2])]
+    runs = plan.wall_clock_runs([*tuned, *three])
     first = {run.model: run.epochs for run in runs if run.seed == 0}
     assert first == {"Mamba-2": 0.417, NAMES[2]: 1.0}
     with pytest.raises(ValueError, match="outcomes: got none of Transformer"):
@@ -161,13 +168,13 @@ def test_the_command_writes_what_comes_next(research, tmp_path):
     assert entries[0]["settings"]["mixer"] == {"name": "bdlru", "block_size": 1, "num_blocks": 840}
     outcomes = [{**asdict(run), "loss": outcome(run).loss, "epoch_seconds": 60.0} for run in runs]
     (tmp_path / "outcomes.jsonl").write_text("".join(json.dumps(one) + "\n" for one in outcomes))
-    assert "seeds: 12 runs" in research("quality --outcomes outcomes.jsonl").out
+    assert "next: 23 runs" in research("quality --outcomes outcomes.jsonl").out
     (tmp_path / "outcomes.jsonl").write_text(json.dumps(outcomes[0]) + "\n{}\n")
     done = research("quality --outcomes outcomes.jsonl")
     assert done.code == 2 and "line 2 of outcomes.jsonl is no outcome" in done.err
 
 
-@pytest.mark.parametrize("name", ["BD-LRU m=4, convolution", "Mamba-2", "Transformer"])
+@pytest.mark.parametrize("name", ["BD-LRU m = 4, convolution", "Mamba-2", "Transformer"])
 def test_a_run_is_settings_of_the_trainer(name):
     run = QualityRun("wall-clock", name, 2e-3, 1, 0.5)
     settings = plan.lm_settings(run, 50_385_517)
@@ -194,7 +201,40 @@ def test_a_run_is_settings_of_the_trainer(name):
     )
 
 
-@pytest.mark.parametrize("module", [plan, quality], ids=lambda module: module.__name__)
+def played():
+    """Outcomes of the whole plan."""
+    outcomes = []
+    while runs := plan.next_runs(outcomes):
+        outcomes += [outcome(run, 3.0 + LOSSES[run.model] + 0.01 * run.seed) for run in runs]
+    return outcomes
+
+
+def test_the_page_ranks_models_and_judges_block_sizes(tmp_path):
+    outcomes = played()
+    paths = report.write_page(outcomes, Path("outcomes.jsonl"), tmp_path)
+    assert {path.name for path in paths} == {"fig4.md", "fig4.png", "fig4.csv"}
+    page = (tmp_path / "fig4.md").read_text()
+    tokens, time = (page[page.index(f"## {title}") :] for title, _ in report.SETTINGS.values())
+    first = report.bits_per_byte(6.0)
+    assert tokens.splitlines()[4].startswith(
+        f"| BD-LRU m = 1 | {report.bits_per_byte(6.01):.4f} ({first:.4f}"
+    )
+    assert "| BD-LRU m = 2 | BD-LRU m = 1 | +0.0035 ± 0.0000 | yes |" in tokens
+    assert time.count("| Transformer | ") >= 1 and "outcomes; read" not in page
+    assert f"- {len(outcomes)} runs; read from `outcomes.jsonl`." in page
+    assert len((tmp_path / "data" / "fig4.csv").read_text().splitlines()) == len(outcomes) + 1
+
+
+def test_the_page_of_a_part_of_the_plan(tmp_path):
+    outcomes = [outcome(run) for run in plan.rate_runs()[:-1]]
+    outcomes[0] = outcome(outcomes[0].run, math.inf)
+    page = "\n".join(report.page_lines(outcomes, Path("o.jsonl"), drawn=False))
+    assert "| BD-LRU m = 1 | diverged | **" in page and "1 of the stage are left" in page
+    assert all(f"## {title}" not in page for title, _ in report.SETTINGS.values())
+    assert report.draw(outcomes) is None
+
+
+@pytest.mark.parametrize("module", [plan, quality, report], ids=lambda module: module.__name__)
 def test_examples_of_docstrings(module):
     found = doctest.testmod(module)
     assert found.attempted > 0 and found.failed == 0

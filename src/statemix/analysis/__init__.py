@@ -1,4 +1,5 @@
-"""What a model costs and what it has learned: parameters, state and FLOPs; eigenvalues; statistics over seeds."""
+"""What a model costs and what it has learned: parameters, state and FLOPs; eigenvalues; the automaton
+that a hard model follows; statistics over seeds."""
 
 from statemix.analysis.accounting import (
     flops_per_token,
@@ -8,6 +9,8 @@ from statemix.analysis.accounting import (
     parameters,
     state_size,
 )
+from statemix.analysis.enumeration import BlockReading
+from statemix.analysis.proof import Proof, prove
 from statemix.analysis.selection import (
     SelectionSummary,
     accuracy_by_position,
@@ -29,6 +32,8 @@ from statemix.analysis.spectra import (
 from statemix.analysis.statistics import Spread, spread
 
 __all__ = [
+    "BlockReading",
+    "Proof",
     "SelectionSummary",
     "Spread",
     "accuracy_by_position",
@@ -42,6 +47,7 @@ __all__ = [
     "mixer_parameters",
     "mixers",
     "parameters",
+    "prove",
     "ranks",
     "ranks_along",
     "select",

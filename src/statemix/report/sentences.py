@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 from statemix.analysis import Spread
 from statemix.report.runs import Group, trained_lengths, varied
@@ -12,6 +13,9 @@ from statemix.text import visible
 
 NAMED = 4
 """Things that a sentence names one by one; of more it says how many."""
+
+NOTHING: tuple[Any, ...] = ("", {}, [], ())
+"""Options that say nothing."""
 
 
 def sentences(groups: list[Group]) -> tuple[str, str]:
@@ -23,7 +27,8 @@ def _question(groups: list[Group]) -> str:
     tasks, task, runs = _by_task(groups), groups[0].runs[0].task, [len(group.runs) for group in groups]
     what = f"There are {len(tasks)} tasks ({listed(tasks)})"
     if len(tasks) == 1:
-        options = [f", {key} = {visible(value)}" for key, value in task.options.items() if key != "length"]
+        said = {key: value for key, value in task.options.items() if key != "length" and value not in NOTHING}
+        options = [f", {key} = {visible(value)}" for key, value in said.items()]
         what = f"The task is to {task.summary[0].lower()}{task.summary[1:]}{''.join(options[:NAMED])}"
     seeds = "one seed" if max(runs) == 1 else f"{max(runs)} seeds"
     each = f"{seeds} each" if len(set(runs)) == 1 else f"{sum(runs)} runs in all"

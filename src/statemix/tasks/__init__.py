@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from statemix.tasks import mad, tracking
+from statemix.tasks.automata import Automaton
 from statemix.tasks.base import IGNORED, Examples, Option, Task
+from statemix.tasks.block_size import BlockSize, smallest_block
 from statemix.tasks.splits import SPLITS
 
-__all__ = ["IGNORED", "SPLITS", "TASKS", "Examples", "Option", "Task", "get_task"]
+__all__ = [
+    "IGNORED", "SPLITS", "TASKS", "Automaton", "BlockSize", "Examples", "Option", "Task", "get_task", "smallest_block",
+]  # fmt: skip
 
 _BUILT_IN = (
     mad.Compression, mad.SelectiveCopying, mad.InContextRecall, mad.NoisyRecall, mad.FuzzyRecall, mad.Memorization,
     tracking.Permutation, tracking.Cyclic, tracking.Alternating, tracking.Parity, tracking.EvenPairs,
-    tracking.CycleNavigation, tracking.ModularArithmetic,
+    tracking.CycleNavigation, tracking.ModularArithmetic, tracking.AutomatonTask,
 )  # fmt: skip
 
 TASKS: dict[str, type[Task]] = {task.name: task for task in _BUILT_IN}

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from statemix.tasks.automata import Automaton
 from statemix.tasks.splits import SMALLEST_BITS, SPLITS, belongs, seeded
 
 IGNORED = -100
@@ -29,10 +30,11 @@ class Option:
     """One option: a word of `choices`, a fraction from 0 to 1 if the default is a float, else an integer.
 
     Booleans are no integers. Integers are from `low` to `high` (no upper bound if None); `even` allows even ones alone.
+    A default that is a text, a tuple or a mapping stands for any text, a list of texts, or a table by name.
     note: where a bound comes from, shown behind it.
     """
 
-    default: int | float | str
+    default: int | float | str | tuple[str, ...] | Mapping[str, Any]
     low: int = 0
     high: int | None = None
     meaning: str = ""
@@ -44,6 +46,9 @@ class Option:
         """The words an error ends with."""
         if self.choices:
             return "one of " + ", ".join(map(repr, self.choices))
+        for form, words in _WORDS.items():
+            if isinstance(self.default, form):
+                return words
         if isinstance(self.default, float):
             return "a number from 0 to 1"
         kind = "an even integer" if self.even else "an integer"
@@ -54,12 +59,21 @@ class Option:
         """Whether `value` may be this option."""
         if self.choices:
             return value in self.choices
+        if isinstance(self.default, tuple):
+            return isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value)
+        for kind in (str, Mapping):
+            if isinstance(self.default, kind):
+                return isinstance(value, kind)
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
         if isinstance(self.default, float):
             return 0.0 <= value <= 1.0
         high = math.inf if self.high is None else self.high
         return isinstance(value, int) and self.low <= value <= high and not (self.even and value % 2)
+
+
+_WORDS: Mapping[type, str] = {str: "a text", tuple: "a list of texts", Mapping: "a table by name"}
+"""What is expected of an option, by the type of its default."""
 
 
 class Task(ABC):
@@ -80,6 +94,7 @@ class Task(ABC):
 
     def __init__(self, **options: Any) -> None:
         """Options by name; ValueError for one that is unknown or out of range."""
+        options = self.resolve(options)
         for name in options.keys() - self.OPTIONS:
             raise ValueError(f"{self.name}.{name}: unknown option, expected one of {', '.join(self.OPTIONS)}")
         self.options: dict[str, Any] = {}
@@ -97,6 +112,17 @@ class Task(ABC):
         with torch.device("cpu"):
             self._prepare()
         self.check_length(self.length)
+
+    @classmethod
+    def resolve(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options that need no file any more: what a file says stands in its place. A run keeps these."""
+        return dict(options)
+
+    def automaton(self) -> Automaton:
+        """The automaton whose outputs are the targets. ValueError for a task that is none."""
+        raise ValueError(
+            f"task: got {self.name!r}, which is no automaton, expected one that tracks a finite state"
+        )
 
     def integer(self, name: str) -> int:
         """The value of a whole-number option."""

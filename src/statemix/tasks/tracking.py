@@ -6,11 +6,12 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from itertools import permutations
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from statemix.tasks.automata import KEYS, Automaton, cycle_notation, read_description
 from statemix.tasks.base import IGNORED, Examples, Option, Task
 
 
@@ -35,20 +36,6 @@ def running_products(factors: Tensor, table: Tensor) -> Tensor:
     return products
 
 
-def cycle_notation(permutation: tuple[int, ...]) -> str:
-    """A permutation of 0 … n - 1 as disjoint cycles of 1 … n; "e" for the identity."""
-    text, seen = "", set[int]()
-    for start in range(len(permutation)):
-        cycle, at = [], start
-        while at not in seen:
-            seen.add(at)
-            cycle.append(str(at + 1))
-            at = permutation[at]
-        if len(cycle) > 1:
-            text += f"({' '.join(cycle)})"
-    return text or "e"
-
-
 def is_even(permutation: tuple[int, ...]) -> bool:
     """Whether a permutation has an even number of inversions."""
     n = len(permutation)
@@ -64,6 +51,11 @@ class GroupTask(Task):
     def _prepare(self) -> None:
         self.table = self._table()
         self.vocab_size = len(self.table)
+
+    def automaton(self) -> Automaton:
+        """The group's own: states and symbols are its elements."""
+        names = tuple(map(self.symbol, range(self.vocab_size)))
+        return Automaton(self.table, 0, None, names, names)
 
     @abstractmethod
     def _table(self) -> Tensor:
@@ -166,6 +158,10 @@ class Parity(PrefixTask):
     def _answers(self, inputs: Tensor) -> Tensor:
         return inputs.cumsum(dim=1) % 2
 
+    def automaton(self) -> Automaton:
+        """Two states: even and odd."""
+        return Automaton(torch.tensor([[0, 1], [1, 0]]), 0, None, ("even", "odd"))
+
 
 class EvenPairs(PrefixTask):
     """Are there an even number of neighbours 01 and 10, in other words: are the first and last symbol equal?
@@ -180,6 +176,11 @@ class EvenPairs(PrefixTask):
 
     def _answers(self, inputs: Tensor) -> Tensor:
         return (inputs == inputs[:, :1]).to(torch.int64)
+
+    def automaton(self) -> Automaton:
+        """Before the first symbol, and the first and the last symbol."""
+        table = [[1, 4], *([1, 2], [1, 2]), *([3, 4], [3, 4])]
+        return Automaton(torch.tensor(table), 0, [IGNORED, 1, 0, 0, 1], ("start", "00", "01", "10", "11"))
 
     def answer_symbol(self, token: int) -> str:
         """Yes or no."""
@@ -207,6 +208,73 @@ class CycleNavigation(PrefixTask):
 
     def _answers(self, inputs: Tensor) -> Tensor:
         return torch.where(inputs == 2, -1, inputs).cumsum(dim=1) % self.modulus
+
+    def automaton(self) -> Automaton:
+        """A state for each position."""
+        moves = torch.arange(self.modulus)[:, None] + torch.tensor([0, 1, -1])
+        return Automaton(moves % self.modulus, 0, None, (), ("stay", "+1", "-1"))
+
+
+class AutomatonTask(PrefixTask):
+    """Any deterministic finite automaton. Inputs: uniform symbols. Target at t: the output of the state after t.
+
+    The automaton is given by `table`, `start` and `accepting`, by `generators` of a group, or by a `file` that holds
+    these (see `Automaton`). Targets are the states or, with `accepting`, 1 in these states and 0 elsewhere.
+    """
+
+    name = "automaton"
+    summary = "Follow any finite automaton, given by its table or by generators of a group"
+    OPTIONS: ClassVar[Mapping[str, Option]] = {
+        "file": Option("", meaning="a TOML or JSON file that holds the other options of the automaton"),
+        "generators": Option(
+            {"a": "(1 2)", "b": "(1 2 3)"}, meaning="permutations that generate a group, by symbol"
+        ),
+        "table": Option({}, meaning="the next state by state and symbol"),
+        "start": Option("", meaning="the first state of the table"),
+        "accepting": Option((), meaning="states whose target is 1, others 0; empty: targets are states"),
+        "target": Option("every", choices=("last", "every"), meaning=_TARGET.meaning),
+        "length": Option(16, 1, meaning="positions"),
+    }
+
+    @classmethod
+    def resolve(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options with those of the file, which is not needed any more. A table comes without generators."""
+        found = dict(options)
+        if isinstance(path := found.get("file"), str) and path:
+            for name, value in read_description(path).items():
+                if name not in KEYS or name in found:
+                    raise ValueError(
+                        f"automaton.file: {path} gives {name}, expected other ones of {', '.join(KEYS)}"
+                    )
+                found[name] = value
+            found["file"] = ""
+        if found.get("table") and "generators" not in found:
+            found["generators"] = {}
+        return found
+
+    def _prepare(self) -> None:
+        given = {name: self.options[name] for name in KEYS}
+        try:
+            self._automaton = Automaton.from_description(given)
+        except ValueError as error:
+            raise ValueError(f"{self.name}.{error}") from None
+        machine = self._automaton
+        self.symbols = machine.table.shape[1]
+        self.vocab_size = max(self.symbols, int(machine.outputs.max()) + 1)
+        self.marks = {i: (name, "cyan") for i, name in enumerate(machine.symbols)}
+
+    def automaton(self) -> Automaton:
+        """As given."""
+        return self._automaton
+
+    def _answers(self, inputs: Tensor) -> Tensor:
+        return self._automaton.answers(inputs)
+
+    def answer_symbol(self, token: int) -> str:
+        """A state's name, or whether it accepts."""
+        if self.options["accepting"]:
+            return "yes" if token else "no"
+        return self._automaton.states[token]
 
 
 class ModularArithmetic(PrefixTask):
@@ -259,3 +327,37 @@ class ModularArithmetic(PrefixTask):
             term = torch.where(product, term * number, signed) % self.modulus
             targets[t] = (total + term) % self.modulus
         return targets.T.contiguous()
+
+    def automaton(self) -> Automaton:
+        """Sum and last term modulo m with what comes next; whatever is no expression leads to a state for good."""
+        m, padding = self.modulus, self.padding
+        start, padded, wrong = ("start",), ("padded",), ("wrong",)
+        states: list[tuple[Any, ...]] = [start, padded, wrong]
+        states += [("number", total, term) for total in range(m) for term in range(m)]
+        states += [("sum", total, sign) for total in range(m) for sign in (1, -1)]
+        states += [("product", total, term) for total in range(m) for term in range(m)]
+        number = {state: i for i, state in enumerate(states)}
+
+        def after(state: tuple[Any, ...], token: int) -> tuple[Any, ...]:
+            kind, *rest = state
+            if token < m and kind in ("start", "padded"):
+                return "number", 0, token
+            if token < m and kind in ("sum", "product"):
+                return "number", rest[0], rest[1] * token % m
+            if kind == "number" and m <= token < padding:
+                total, term = rest
+                if token == self.times:
+                    return "product", total, term
+                return "sum", (total + term) % m, 1 if token == self.plus else -1
+            return padded if kind == "start" and token == padding else wrong
+
+        table = [[number[after(state, token)] for token in range(self.vocab_size)] for state in states]
+        outputs = [sum(state[1:]) % m if state[0] == "number" else IGNORED for state in states]
+        symbols = tuple(map(self.symbol, range(self.vocab_size)))
+        return Automaton(
+            torch.tensor(table),
+            0,
+            torch.tensor(outputs),
+            tuple(" ".join(map(str, s)) for s in states),
+            symbols,
+        )

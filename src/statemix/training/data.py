@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
+import json
 from itertools import accumulate
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,16 +24,14 @@ def evaluation_set(
 
     Drawing can take seconds, and the runs of a sweep share a few sets.
     """
-    options = tuple(task.options.items())
+    options = json.dumps(task.options)
     draw = _draw if count * task.input_length(length) <= LARGEST_KEPT else _draw.__wrapped__
     return Examples(*(part.to(device) for part in draw(task.name, options, length, split, count, seed)))
 
 
 @functools.lru_cache(maxsize=SETS_KEPT)
-def _draw(
-    name: str, options: tuple[tuple[str, Any], ...], length: int, split: str, count: int, seed: int
-) -> Examples:
-    return get_task(name, **dict(options)).generate(count, length=length, seed=seed, split=split)
+def _draw(name: str, options: str, length: int, split: str, count: int, seed: int) -> Examples:
+    return get_task(name, **json.loads(options)).generate(count, length=length, seed=seed, split=split)
 
 
 class TrainingSet:

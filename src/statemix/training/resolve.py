@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from statemix.nn import build_mixer
-from statemix.tasks import Task, get_task
+from statemix.tasks import TASKS, Task, get_task
 from statemix.training.config import Config, TrainingConfig, flatten
 from statemix.training.presets import PRESETS
 
@@ -49,11 +49,20 @@ def resolve_config(
     for override in overrides:
         one = parse_override(override)
         content, given = merge(content, one), merge(given, one)
-    config = Config.from_dict(content | {"version": __version__})
+    config = Config.from_dict(content | {"version": __version__, "task": _resolve_task(content["task"])})
     if "training.warmup" not in flatten(given):
         config = shorten_warmup(config)
     check(config)
     return config
+
+
+def _resolve_task(table: Any) -> Any:
+    """A task's table without files: what they say stands in their place. Wrong ones are left to the checks."""
+    kind = TASKS.get(str(table.get("name"))) if isinstance(table, Mapping) else None
+    if kind is None:
+        return table
+    options = kind.resolve({key: value for key, value in table.items() if key != "name"})
+    return {"name": kind.name, **options}
 
 
 def shorten_warmup(config: Config) -> Config:

@@ -162,9 +162,11 @@ def run_operation(
         return plain(**{key: x.to(state.dtype) for key, x in tensors.items()}, initial_state=state)
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _run_kernel(
     operation: Operation, dtype: torch.dtype, state: Tensor, tensors: dict[str, Tensor], **settings: Any
 ) -> tuple[Tensor, Tensor]:
+    """The kernel, outside of what torch.compile traces: the package's own dispatch cannot be traced."""
     dtypes = dict.fromkeys(operation.floats, torch.float32)
     arguments = {key: x.to(dtypes.get(key, dtype)).contiguous() for key, x in tensors.items()}
     module, _, function = operation.kernel.partition(":")

@@ -25,9 +25,14 @@ class ShortConvolution(nn.Module):
 
     def forward(self, x: Tensor, window: Tensor) -> tuple[Tensor, Tensor]:
         """x [B, T, C], window [B, width - 1, C] -> (y [B, T, C], the window after it)."""
+        length, bias = x.shape[1], self.taps.bias
         extended = torch.cat([window.to(x.dtype), x], 1)  # [B, width - 1 + T, C]
-        y = F.silu(self.taps(extended.transpose(1, 2))).transpose(1, 2)
-        return y, extended[:, x.shape[1] :]
+        weights = self.taps.weight[:, 0].unbind(
+            -1
+        )  # torch.compile makes one kernel of their sum, not of a Conv1d
+        terms = [weight * extended[:, lag : lag + length] for lag, weight in enumerate(weights)]
+        y = sum(terms if bias is None else [*terms, bias], start=torch.zeros((), device=x.device))
+        return F.silu(y.to(x.dtype)), extended[:, length:]
 
 
 class GatedNorm(nn.Module):

@@ -63,10 +63,15 @@ def scan(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, state: Tensor) 
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
     x, b, c = (one.to(dtype).contiguous() for one in (x, b.unsqueeze(2), c.unsqueeze(2)))
     initial = state.float().transpose(-1, -2).contiguous()
-    y, after = kernel()(
+    y, after = _run_kernel(
         x, dt.float().contiguous(), a.float(), b, c, CHUNK, initial_states=initial, return_final_states=True
     )
     return y, after.transpose(-1, -2)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _run_kernel(*arguments: Any, **settings: Any) -> Any:
+    return kernel()(*arguments, **settings)
 
 
 def reference(x: Tensor, dt: Tensor, a: Tensor, b: Tensor, c: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,4 +88,4 @@ def kernel() -> Callable[..., Any]:
         package.__path__ = list(spec.submodule_search_locations or ())
         sys.modules[PACKAGE] = package
     found: Callable[..., Any] = import_module(f"{PACKAGE}.ops.triton.ssd_combined").mamba_chunk_scan_combined
-    return torch.compiler.disable(found)
+    return found

@@ -23,6 +23,7 @@ COUNTS = ("documents", "bytes")
 
 def corpus(
     folder: Annotated[Path, FOLDER],
+    page: Annotated[Path | None, typer.Option(help="With --outcomes: write the page here, a folder.")] = None,
     only: Annotated[list[str] | None, ONLY] = None,
 ) -> None:
     """Fetch about 200 MB of English text from Debian and Python packages, as JSON lines; nothing is installed.
@@ -80,6 +81,7 @@ def quality(
     run: Annotated[Path | None, typer.Option(help="Train the next runs, in this folder.")] = None,
     pack: Annotated[Path | None, typer.Option(help="With --run: the corpus's pack.")] = None,
     seconds: Annotated[float, typer.Option(help="With --run: how long it may take.")] = 1200.0,
+    page: Annotated[Path | None, typer.Option(help="With --outcomes: write the page here, a folder.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="With --run: a model; may be repeated.")] = None,
 ) -> None:
     """Show the language models that are compared and the runs that come next, by the outcomes so far.
@@ -91,7 +93,15 @@ def quality(
 
     if (run is None) is not (pack is None):
         raise ValueError("--run, --pack: got one of them, expected both")
+    if page is not None and outcomes is None:
+        raise ValueError("--page: got it alone, expected --outcomes beside it")
     known = [] if outcomes is None else _read(outcomes)
+    if page is not None and outcomes is not None:
+        from statemix_research.language.report import write_page
+
+        for path in write_page(known, outcomes, page):
+            output().say(f"wrote {path}")
+        return
     if run is not None and pack is not None:
         from statemix_research.language.execute import OUTCOMES, execute
 

@@ -6,6 +6,7 @@ research/notes/language-models.md says what each stage decides.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -19,17 +20,14 @@ RATES = (1e-3, 2e-3, 4e-3)
 SEEDS = (0, 1, 2)
 """Of weights and of the data's order; a seed gives every model the same order."""
 
-SPREAD = 0.02
-"""Deviation of the held-out loss over seeds, nats a token, in the literature's runs of this size."""
+TUNING_SEED, TUNING_EPOCHS = 3, 0.5
+"""Of the runs that choose learning rates. None of them is reported."""
 
-MARGIN = 0.064
-"""Nats a token by which models must differ to be told apart by three seeds with that deviation."""
-
-MOST = 6
-"""Models, at most, that get further seeds."""
+BLOCK_SIZES = tuple(f"BD-LRU m = {m}" for m in (1, 2, 4, 8, 16))
+"""The models that the question is about."""
 
 REFERENCE = "Transformer"
-"""The model whose time for an epoch all models get at equal wall-clock."""
+"""The model that others are compared with, and whose time for an epoch all get at equal wall-clock."""
 
 SESSIONS, SESSION_SECONDS, STARTING_SECONDS = 5, 1_500.0, 240.0
 """Device sessions, the device time of each, and what a start takes of it: unpacking and compilation."""
@@ -43,7 +41,7 @@ class QualityRun:
     """One training run.
 
     Attributes:
-        stage: "rates", "edges", "seeds" or "wall-clock".
+        stage: A key of `STAGES`.
         model: The name of one of `MODELS`.
         learning_rate: The highest of the schedule.
         seed: Of weights and order.
@@ -74,12 +72,12 @@ def lm_settings(run: QualityRun, tokens: int, setting: Setting = SETTING) -> dic
     """A run as settings of `statemix lm train`, by section. tokens: of the pack's training split.
 
     >>> lm_settings(rate_runs()[0], 50_385_517)["training"]["steps"]
-    1537
+    768
     """
     model = next(one for one in MODELS if one.name == run.model)
     steps = max(1, round(run.epochs * setting.steps(tokens)))
     return {
-        "name": f"{run.stage}-{run.model}-{run.learning_rate:g}-{run.seed}".replace(" ", "-").replace(",", ""),
+        "name": re.sub(r"[^\w.]+", "-", f"{run.stage}-{run.model}-{run.learning_rate:g}-{run.seed}"),
         "mixer": {"name": model.mixer, **model.mixer_arguments(setting)},
         "block": dict(model.block),
         "model": {
@@ -97,8 +95,12 @@ def lm_settings(run: QualityRun, tokens: int, setting: Setting = SETTING) -> dic
 
 
 def rate_runs(models: Sequence[QualityModel] = MODELS) -> list[QualityRun]:
-    """Every model at every learning rate, one seed."""
-    return [QualityRun("rates", model.name, rate) for model in models for rate in RATES]
+    """Every model at every learning rate, half an epoch."""
+    return [
+        QualityRun("rates", model.name, rate, TUNING_SEED, TUNING_EPOCHS)
+        for model in models
+        for rate in RATES
+    ]
 
 
 def edge_runs(outcomes: Iterable[Outcome]) -> list[QualityRun]:
@@ -107,65 +109,66 @@ def edge_runs(outcomes: Iterable[Outcome]) -> list[QualityRun]:
     Models that have had one get no other.
     """
     runs = []
-    for model, tried in _one_epoch(outcomes).items():
+    for model, tried in _by_model(outcomes, "rates", "edges").items():
         if any(one.run.stage == "edges" for one in tried):
             continue
         best = min(tried, key=lambda one: one.loss).run.learning_rate
         rates = [one.run.learning_rate for one in tried]
         if best in (beyond := {min(rates): best / 2, max(rates): best * 2}):
-            runs.append(QualityRun("edges", model, beyond[best]))
+            runs.append(QualityRun("edges", model, beyond[best], TUNING_SEED, TUNING_EPOCHS))
     return runs
 
 
 def chosen_rates(outcomes: Iterable[Outcome]) -> dict[str, float]:
-    """By model: the learning rate with the lowest held-out loss of one epoch, seed 0."""
+    """By model: the learning rate with the lowest held-out loss of the runs that choose it."""
     return {
         model: min(tried, key=lambda one: one.loss).run.learning_rate
-        for model, tried in _one_epoch(outcomes).items()
+        for model, tried in _by_model(outcomes, "rates", "edges").items()
     }
 
 
 def contenders(outcomes: Iterable[Outcome]) -> list[str]:
-    """The models within `MARGIN` of the best, and the best BD-LRU; at most `MOST`, best first."""
-    best = {model: min(one.loss for one in tried) for model, tried in _one_epoch(outcomes).items()}
-    ranked = sorted(best, key=lambda model: best[model])
-    close = [model for model in ranked if best[model] <= best[ranked[0]] + MARGIN][:MOST]
-    blocks = [model for model in ranked if model.startswith("BD-LRU")][:1]
-    return [*close[: MOST - 1], *blocks] if blocks and blocks[0] not in close else close
+    """The models that get all seeds: `BLOCK_SIZES`, `REFERENCE`, and the best of the runs that choose rates."""
+    tried = _by_model(outcomes, "rates", "edges")
+    best = min(tried, key=lambda model: min(one.loss for one in tried[model]))
+    return list(dict.fromkeys((*BLOCK_SIZES, REFERENCE, best)))
 
 
-def seed_runs(outcomes: Sequence[Outcome]) -> list[QualityRun]:
-    """The other seeds of the contenders, at their learning rates."""
+def epoch_runs(outcomes: Sequence[Outcome]) -> list[QualityRun]:
+    """Every model for an epoch at its learning rate, seed 0, and the contenders with the other seeds."""
     rates = chosen_rates(outcomes)
-    return [
-        QualityRun("seeds", model, rates[model], seed) for seed in SEEDS[1:] for model in contenders(outcomes)
-    ]
+    return [QualityRun("epoch", model, rates[model], seed) for model, seed in _seeded(rates, outcomes)]
 
 
 def wall_clock_runs(outcomes: Sequence[Outcome]) -> list[QualityRun]:
-    """Every model for as long as `REFERENCE` takes for an epoch, then the contenders with the other seeds.
+    """Every model for as long as `REFERENCE` takes for an epoch, and the contenders with the other seeds.
 
     A schedule is as long as its run. Steps are timed without evaluation and compilation. ValueError where the
     reference has no outcome.
     """
-    rates, timed = chosen_rates(outcomes), _one_epoch(outcomes)
+    rates, timed = chosen_rates(outcomes), _by_model(outcomes, "epoch")
     if REFERENCE not in timed:
         raise ValueError(f"outcomes: got none of {REFERENCE}, expected one, which sets the time")
     times = {model: min(one.epoch_seconds for one in tried) for model, tried in timed.items()}
     epochs = {model: round(times[REFERENCE] / seconds, 3) for model, seconds in times.items()}
-    several = [(0, list(times)), *((seed, contenders(outcomes)) for seed in SEEDS[1:])]
     return [
         QualityRun("wall-clock", model, rates[model], seed, epochs[model])
-        for seed, models in several
-        for model in models
+        for model, seed in _seeded(times, outcomes)
         if model != REFERENCE
     ]
+
+
+def _seeded(models: Iterable[str], outcomes: Iterable[Outcome]) -> list[tuple[str, int]]:
+    """Models with their seeds: the first of every model, then the others of the contenders."""
+    chosen = contenders(outcomes)
+    models = list(models)
+    return [(one, seed) for seed in SEEDS for one in models if seed == SEEDS[0] or one in chosen]
 
 
 STAGES: dict[str, Callable[[Sequence[Outcome]], list[QualityRun]]] = {
     "rates": lambda outcomes: rate_runs(),
     "edges": edge_runs,
-    "seeds": seed_runs,
+    "epoch": epoch_runs,
     "wall-clock": wall_clock_runs,
 }
 """By name, in order: outcomes of the stages before -> runs."""
@@ -223,10 +226,10 @@ def compare(outcomes: Iterable[Outcome], first: str, second: str) -> Difference:
     return Difference(found, half, abs(found.mean) > half)
 
 
-def _one_epoch(outcomes: Iterable[Outcome]) -> dict[str, list[Outcome]]:
-    """By model, its outcomes of one epoch with seed 0."""
-    found: dict[str, list[Outcome]] = {}
+def _by_model(outcomes: Iterable[Outcome], *stages: str) -> dict[str, list[Outcome]]:
+    """By model, in the order of `MODELS`, its outcomes of these stages."""
+    found: dict[str, list[Outcome]] = {model.name: [] for model in MODELS}
     for one in outcomes:
-        if one.run.seed == 0 and one.run.stage in ("rates", "edges"):
-            found.setdefault(one.run.model, []).append(one)
-    return found
+        if one.run.stage in stages:
+            found[one.run.model].append(one)
+    return {model: some for model, some in found.items() if some}

@@ -114,12 +114,12 @@ class QualityModel:
 
 
 def _bdlru(m: int, suffix: str = "", **block: Any) -> QualityModel:
-    name, multiple = f"BD-LRU m={m}{suffix}", 8 // math.gcd(8, m)
+    name, multiple = f"BD-LRU m = {m}{suffix}", 8 // math.gcd(8, m)
     return QualityModel(name, "bdlru", {"block_size": m}, "num_blocks", multiple, block)
 
 
 def _hlru(m: int) -> QualityModel:
-    return QualityModel(f"H-LRU m={m}", "hlru", {"order": m}, "num_channels", 8)
+    return QualityModel(f"H-LRU m = {m}", "hlru", {"order": m}, "num_channels", 8)
 
 
 CHUNKED = 150.0

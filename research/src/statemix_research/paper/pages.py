@@ -62,7 +62,7 @@ def page_lines(results: Results, drawn: dict[str, Drawn] | None = None) -> Itera
         title = experiment.figures[name].title
         yield from (f"![{title}]({name}.png)", "", f"*{title}. {_caption(one, results.rows)}*", "")
     if results.preset != "small":
-        yield from notes_of(experiment)
+        yield from notes_of(experiment.name)
     for view in experiment.tables:
         lines = table(view, frame) if not frame.empty else []
         if lines:
@@ -90,9 +90,9 @@ def _caption(drawn: Drawn, rows: Iterable[dict[str, Any]]) -> str:
     return f"{drawn.note} {n}. {', '.join(map(plain, hardware))}."
 
 
-def notes_of(experiment: Experiment) -> list[str]:
+def notes_of(name: str) -> list[str]:
     """What the experiment shows and does not show, as written beside it; nothing without such a file."""
-    path = files("statemix_research.paper") / "notes" / f"{experiment.name}.md"
+    path = files("statemix_research.paper") / "notes" / f"{name}.md"
     return [*path.read_text(encoding="utf-8").strip().split("\n"), ""] if path.is_file() else []
 
 
@@ -138,4 +138,4 @@ def empty_page(experiment: Experiment) -> str:
     """The page of an experiment that has no results."""
     nothing = Results(experiment, "full", (), [], {}, Path("research/results"))
     lines = [f"# {experiment.title}", "", experiment.question, "", *commands_of(nothing), ""]
-    return "\n".join([*lines, "There are no results of the full preset.", "", *notes_of(experiment)])
+    return "\n".join([*lines, "There are no results of the full preset.", "", *notes_of(experiment.name)])
