@@ -144,6 +144,7 @@ def test_one_run_is_learned_and_stays_right():
     )  # fmt: skip
     assert rows[0]["solved"] <= 400
     assert rows[0]["accuracy"] == rows[0]["at"][2048] == rows[0]["whole"][2048] == 1.0
+    assert rows[0]["proved"] is True
 
 
 def test_words_with_an_error_are_not_whole(monkeypatch):

@@ -173,6 +173,11 @@ MODELS: Mapping[str, Callable[[Recipe, int, int], nn.Module]] = {
 """What a population trains, by name: a function of recipe, vocabulary size and seed."""
 
 
+def changes_rows(recipe: Recipe) -> bool:
+    """Whether a remedy makes the rows select others than the layer's own gates do."""
+    return bool(recipe.sinkhorn or recipe.one_to_one or recipe.input_blocks < 1)
+
+
 def balanced(raw: Tensor, steps: int) -> Tensor:
     """Logits of rows [..., m, m+1] after Sinkhorn steps: columns that rows together select more than once give way."""
     rows = raw.log_softmax(-1)

@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from statemix.analysis import prove
 from statemix_research.automata.population import Population
 from statemix_research.automata.recipes import Recipe
-from statemix_research.automata.words import Source
+from statemix_research.automata.tracker import changes_rows
+from statemix_research.automata.words import Source, Words
 
 LAST_RESTART = 0.8
 """Share of the steps after which no block is drawn anew."""
@@ -95,6 +97,7 @@ def train_population(
     - "at" {length: accuracy} and "whole" {length: share of words without an error};
     - "positions" (the last batch's accuracy by position), "length", which the run came to train on, and "curve" (pairs
       of step and accuracy);
+    - "proved": whether a solved run equals the automaton at every length (`is_proved`);
     - of the population "restarted" (blocks of all runs), "steps", "seconds" and "recipe".
     """
     population, check, began, restarted = (
@@ -117,6 +120,7 @@ def train_population(
     seconds, final = time.perf_counter() - began, record.test().tolist()
     at = {length: [x.tolist() for x in population.evaluate(length, count)] for length, count in lengths}
     stages = population.ladder[population.stage].tolist()
+    proofs = [step is not None and is_proved(population, r) for r, step in enumerate(record.solved)]
     shared = {
         "restarted": restarted, "steps": population.step, "seconds": round(seconds, 1), "recipe": asdict(recipe),
     }  # fmt: skip
@@ -127,8 +131,20 @@ def train_population(
             "at": {n: round(accuracy[r], 8) for n, (accuracy, _) in at.items()},
             "whole": {n: round(whole[r], 4) for n, (_, whole) in at.items()},
             "positions": [round(a, 3) for a in population.accuracy[r].tolist()], "length": stages[r],
-            "curve": record.curves[r], **shared,
+            "curve": record.curves[r], "proved": proofs[r], **shared,
         }
         for r, seed in enumerate(seeds)
     ]  # fmt: skip
     return population, rows
+
+
+def is_proved(population: Population, run: int) -> bool | None:
+    """Whether a run's model equals its automaton, by `statemix.analysis.prove`: its blocks that forget are put at rest.
+
+    None where words are not those of an automaton, or where the model alone does not compute what the recipe trains.
+    """
+    recipe, source = population.recipe, population.words
+    automaton = source.automaton() if isinstance(source, Words) else None
+    if automaton is None or recipe.model != "bdlru" or not recipe.hard or changes_rows(recipe):
+        return None
+    return prove(population.tracker(run).model.to("cpu"), automaton).proved

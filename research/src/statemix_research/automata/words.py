@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from statemix.tasks import IGNORED, get_task
+from statemix.tasks import IGNORED, Automaton, get_task
 
 PADDING = 0
 """The token behind the end of a word of `OneAnswer`."""
@@ -80,6 +80,11 @@ class Words:
         for end in ends[:-1]:
             starts.append(end.gather(-1, starts[-1].unsqueeze(-1)).squeeze(-1))
         return self._run(chunks, torch.stack(starts)).transpose(0, 1).flatten(0, 1)
+
+    def automaton(self) -> Automaton | None:
+        """The automaton, if letters are written as their numbers."""
+        plain = torch.equal(self.letters, torch.arange(len(self.letters), device=self.letters.device))
+        return Automaton(self.transitions.cpu(), self.start, self.answers.cpu()) if plain else None
 
     def _next(self, state: Tensor, letter: Tensor) -> Tensor:
         return self.transitions.flatten()[state * self.transitions.shape[1] + letter]

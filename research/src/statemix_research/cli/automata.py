@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -75,17 +75,32 @@ def _lists(out: Path) -> Table:
 
 
 def _results(names: list[str], out: Path) -> Table:
-    columns = ("list", "remedies", "solved", "first at step", "accuracy", "best", "at other lengths")
+    columns = (
+        "list",
+        "remedies",
+        "solved",
+        "proved",
+        "first at step",
+        "accuracy",
+        "best",
+        "at other lengths",
+    )
     table = Table("results", [Column(column) for column in columns])
     for name in names:
         rows = read_rows(out / f"{name}.jsonl")
         for label in dict.fromkeys(row["remedies"] for row in rows):
             those = [row for row in rows if row["remedies"] == label]
             steps = sorted(row["solved"] for row in those if row["solved"] is not None)
-            lengths = those[0]["at"]
+            lengths, first = those[0]["at"], f"{steps[0]}–{steps[-1]}" if steps else "–"
             table.add_row(
-                name, label, f"{len(steps)} of {len(those)}", f"{steps[0]}–{steps[-1]}" if steps else "–",
+                name, label, f"{len(steps)} of {len(those)}", _proved(those), first,
                 *(f"{sum(row[key] for row in those) / len(those):.4f}" for key in ("accuracy", "best")),
                 ", ".join(f"{n}: {min(row['at'][n] for row in those):.6f} at least" for n in lengths) or "–",
             )  # fmt: skip
     return table
+
+
+def _proved(rows: list[dict[str, Any]]) -> str:
+    """How many runs are proved; a dash where none can be."""
+    known = [row.get("proved") for row in rows]
+    return str(known.count(True)) if set(known) != {None} else "–"
