@@ -82,8 +82,8 @@ ALONE = (
 CONTROLS = ("soft", "soft_from_zero")
 """The plain layer, with and without a learned initial state."""
 
-BEST = ("restarts_500", "sharp_backward")
-"""What lists without a choice of remedies are trained with."""
+BEST = ("no_mlp",)
+"""What lists without a choice of remedies are trained with, beside batches of 512 words."""
 
 GROUPS = {
     "s3": ("permutation", 3, 3),
@@ -127,7 +127,7 @@ def _protocol_b(label: str) -> Experiment:
     }  # fmt: skip
     return Experiment(
         f"protocol B: {label.upper()}, 100 000 words of 128, tested to 512",
-        _group(name, n, pool=100_000), 5, [("sharp_backward",)], settings,
+        _group(name, n, pool=100_000), 5, [BEST], settings,
         lengths=((128, 256), (192, 256), (256, 256), (512, 256)), at_once=1, seconds=150,
     )  # fmt: skip
 
@@ -161,9 +161,9 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "s5": Experiment(
         "S5 at 16: the bar, 20 of 20 seeds within 10 000 steps", _group("permutation", 5), 20,
         [
-            ("base",), BEST, ("equal_words_512",), ("equal_words_512", *BEST), ("equal_words_1024", "double_rate"),
-            ("equal_words_512", "doubled_when_exact"), ("equal_words_512", "half_one_to_one"), ("half_one_to_one",),
-            ("restarts_500", "larger_blocks"),
+            ("equal_words_512", "no_mlp"), ("equal_words_512",), ("equal_words_512", "no_mlp", "sharp_backward"),
+            ("equal_words_1024", "no_mlp", "double_rate"), ("base",), ("no_mlp",), ("restarts_500", "no_mlp"),
+            ("equal_words_512", "no_mlp", "doubled_when_exact"), ("equal_words_512", "no_mlp", "larger_blocks"),
         ], lengths=((2048, 64), (65_536, 4)), seconds=60,
     ),
     "s5_remedies": Experiment(
