@@ -63,10 +63,10 @@ class Population:
         self.recipe, self.words = recipe, words.to(device)
         self.seeds, self.device, self.step = list(seeds), torch.device(device), 0
         trackers = [MODELS[recipe.model](recipe, words.vocab_size, seed) for seed in seeds]
-        self.template = trackers[0].to(device)
         weights, buffers = stack_module_state(trackers)  # type: ignore[arg-type]
         self.weights = {name: x.detach().to(device).requires_grad_() for name, x in weights.items()}
         self._buffers = {name: x.to(device) for name, x in buffers.items()}
+        self.template = trackers[0].to(device)
         self.optimizer = self._optimizer()
         self._generator = (
             None if self.device.type == "cuda" else torch.Generator().manual_seed(sum(seeds) + 1)
