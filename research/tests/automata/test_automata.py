@@ -16,7 +16,7 @@ from statemix_research.automata import (
 )
 from statemix_research.automata import experiments as lists
 from statemix_research.automata.tracker import MODELS, Tracker, balanced, build_model, one_to_one
-from statemix_research.automata.training import Check, train_population
+from statemix_research.automata.training import Check, is_proved, train_population
 
 from statemix.tasks import IGNORED, get_task
 
@@ -71,6 +71,18 @@ def test_languages_have_one_right_answer(name):
     lengths = (targets != IGNORED).nonzero()[:, 1] + 1
     assert lengths.min() >= 3
     assert lengths.max() == 12
+
+
+def test_held_out_pairs_never_stand_side_by_side():
+    every = group_words("permutation", 4)
+    source = words.hold_out(every, 0.3)
+    tokens, targets = drawn(source, 40)
+    assert torch.equal(every.written(tokens.T.contiguous())[1], targets)
+    seen = set(zip(tokens[:, :-1].flatten().tolist(), tokens[:, 1:].flatten().tolist(), strict=True))
+    held_out = {(a, b) for a in range(24) for b in range(24) if source.instead[a, b] != b}
+    assert 0.2 < len(held_out) / 576 < 0.4
+    assert not seen & held_out
+    assert len(seen) > 0.9 * (576 - len(held_out))
 
 
 def test_a_pool_repeats_its_words():
@@ -145,6 +157,17 @@ def test_one_run_is_learned_and_stays_right():
     assert rows[0]["solved"] <= 400
     assert rows[0]["accuracy"] == rows[0]["at"][2048] == rows[0]["whole"][2048] == 1.0
     assert rows[0]["proved"] is True
+
+
+def test_proofs_are_of_runs_that_the_layer_alone_computes():
+    for remedies, source, expected in (
+        (("base",), words.hold_out(group_words("permutation", 3), 0.1), False),
+        (("sinkhorn",), group_words("permutation", 3), None),
+        (("base",), group_words("permutation", 3, torch.tensor([1, 2])), None),
+        (("base",), LANGUAGES["parity"], None),
+        (("lstm",), group_words("permutation", 3), None),
+    ):
+        assert is_proved(Population(get_recipe(*remedies, **SMALL), source, [0]), 0) is expected
 
 
 def test_words_with_an_error_are_not_whole(monkeypatch):

@@ -13,7 +13,7 @@ import torch
 
 from statemix_research.automata.recipes import REMEDIES, get_recipe
 from statemix_research.automata.training import Check, train_population
-from statemix_research.automata.words import LANGUAGES, Pool, Source, group_words
+from statemix_research.automata.words import LANGUAGES, Pool, Source, group_words, hold_out
 
 MILLION = 1 << 20
 
@@ -175,6 +175,11 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     **{f"{label}_at_128": _at_128(label) for label in GROUPS},
     **{f"a_{name}": _language(name) for name in LANGUAGES},
     **{f"b_{label}": _protocol_b(label) for label in GROUPS},
+    "s5_held_out": Experiment(
+        "S5 at 16 without a tenth of the pairs of letters, tested on all pairs",
+        lambda: hold_out(group_words("permutation", 5), 0.1), 5, [BEST], {"batch_size": 512, "steps": 2500},
+        lambda: Check(words=group_words("permutation", 5)), seconds=30,
+    ),
     "s5_32_generators": Experiment(
         "S5 with 32 random generators, trained at 40, tested at 256", _group("permutation", 5, generators=32), 5,
         [BEST], {"length": 40, "batch_size": 512, "steps": 2500},

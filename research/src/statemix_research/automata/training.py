@@ -14,7 +14,7 @@ from statemix.analysis import prove
 from statemix_research.automata.population import Population
 from statemix_research.automata.recipes import Recipe
 from statemix_research.automata.tracker import changes_rows
-from statemix_research.automata.words import Source, Words
+from statemix_research.automata.words import HeldOut, Pool, Source, Words
 
 LAST_RESTART = 0.8
 """Share of the steps after which no block is drawn anew."""
@@ -144,7 +144,8 @@ def is_proved(population: Population, run: int) -> bool | None:
     None where words are not those of an automaton, or where the model alone does not compute what the recipe trains.
     """
     recipe, source = population.recipe, population.words
-    automaton = source.automaton() if isinstance(source, Words) else None
+    whole = source.words if isinstance(source, Pool | HeldOut) else source
+    automaton = whole.automaton() if isinstance(whole, Words) else None
     if automaton is None or recipe.model != "bdlru" or not recipe.hard or changes_rows(recipe):
         return None
     return prove(population.tracker(run).model.to("cpu"), automaton).proved

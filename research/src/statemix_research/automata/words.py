@@ -63,6 +63,10 @@ class Words:
         letters = torch.randint(
             self.transitions.shape[1], (length, *shape), generator=generator, device=self.transitions.device
         )
+        return self.written(letters)
+
+    def written(self, letters: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens and answers [..., T] of letters [T, ...]."""
         answers = self.answers[self.states(letters)]
         return self.letters[letters].movedim(0, -1), answers.movedim(0, -1)
 
@@ -125,6 +129,48 @@ class Pool:
             return self.words.draw(shape, length, generator)
         which = torch.randint(len(self.tokens), tuple(shape), generator=generator, device=self.tokens.device)
         return self.tokens[which][..., :length], self.targets[which][..., :length]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Words in which some pairs of letters never stand side by side.
+
+    instead: int64 [letters, letters], what stands behind the first letter in place of the second: the second itself
+    where the pair is allowed.
+    """
+
+    words: Words
+    instead: Tensor
+
+    @property
+    def vocab_size(self) -> int:
+        """Of the words."""
+        return self.words.vocab_size
+
+    def to(self, device: torch.device | str) -> HeldOut:
+        """The same words, drawn on another device."""
+        return HeldOut(self.words.to(device), self.instead.to(device))
+
+    def draw(
+        self, shape: Sequence[int], length: int, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Tokens and answers, int64 [*shape, length]."""
+        count, device = len(self.instead), self.instead.device
+        drawn = torch.randint(count, (length, *shape), generator=generator, device=device)
+        letters = [drawn[0]]
+        for letter in drawn[1:]:
+            letters.append(self.instead.flatten()[letters[-1] * count + letter])
+        return self.words.written(torch.stack(letters))
+
+
+def hold_out(words: Words, share: float, seed: int = 0) -> HeldOut:
+    """Words without a random share of the pairs of letters; the next letter that is allowed stands in their place."""
+    count = words.transitions.shape[1]
+    allowed = torch.rand(count, count, generator=torch.Generator().manual_seed(seed)) >= share
+    instead = torch.arange(count).repeat(count, 1)
+    for _ in range(count):
+        instead = torch.where(allowed.gather(1, instead), instead, (instead + 1) % count)
+    return HeldOut(words, instead)
 
 
 @dataclass(frozen=True)
