@@ -164,6 +164,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
             ("equal_words_512", "no_mlp"), ("equal_words_512",), ("equal_words_512", "no_mlp", "sharp_backward"),
             ("equal_words_1024", "no_mlp", "double_rate"), ("base",), ("no_mlp",), ("restarts_500", "no_mlp"),
             ("equal_words_512", "no_mlp", "doubled_when_exact"), ("equal_words_512", "no_mlp", "larger_blocks"),
+            ("equal_words_512", "no_mlp", "restarts_500"), ("equal_words_512", "no_mlp", "more_blocks"),
         ], lengths=((2048, 64), (65_536, 4)), seconds=60,
     ),
     "s5_remedies": Experiment(
