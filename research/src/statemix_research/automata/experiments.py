@@ -147,8 +147,12 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         S4_SMALL,
     ),
     "screen_s4_long": Experiment(
-        "whether restarts solve in the end what stalls: four times the steps", _group("permutation", 4), 12,
-        [("base",), ("restarts_200",), ("restarts_200", "half_one_to_one")], {**S4_SMALL, "steps": 2000},
+        "what stalls in the end: four times the steps", _group("permutation", 4), 12,
+        [
+            ("base",), ("restarts_200",), ("doubled_when_exact",), ("larger_blocks",), ("sharp_backward",),
+            ("half_one_to_one",), ("large_batch",),
+        ],
+        {**S4_SMALL, "steps": 2000},
     ),
     "screen_a5": Experiment(
         "a group without quotients: A5 with sixteen blocks", _group("alternating", 5), 6,
