@@ -11,6 +11,17 @@ from statemix.analysis.accounting import (
 )
 from statemix.analysis.enumeration import BlockReading
 from statemix.analysis.proof import Proof, prove
+from statemix.analysis.selection import (
+    SelectionSummary,
+    accuracy_by_position,
+    gradient_by_position,
+    jump,
+    ranks,
+    ranks_along,
+    select,
+    selected_columns,
+    selection_summary,
+)
 from statemix.analysis.spectra import (
     companion,
     has_transitions,
@@ -23,16 +34,25 @@ from statemix.analysis.statistics import Spread, spread
 __all__ = [
     "BlockReading",
     "Proof",
+    "SelectionSummary",
     "Spread",
+    "accuracy_by_position",
     "companion",
     "flops_per_token",
     "flops_per_token_of",
+    "gradient_by_position",
     "has_transitions",
     "inputs_of",
+    "jump",
     "mixer_parameters",
     "mixers",
     "parameters",
     "prove",
+    "ranks",
+    "ranks_along",
+    "select",
+    "selected_columns",
+    "selection_summary",
     "spectrum_summary",
     "spread",
     "state_size",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from statemix.cli import Commands, Program
-from statemix_research.cli import baselines, language, sweeps
+from statemix_research.cli import automata, baselines, language, sweeps
 
 COMMANDS: Commands = {
     "list": (sweeps.list_experiments, "statemix-research list"),
@@ -13,6 +13,8 @@ COMMANDS: Commands = {
     "import": (sweeps.import_files, "statemix-research import fig3.jsonl --store runs/evidence"),
     "paper": (sweeps.paper, "statemix-research paper --store research/results --out docs/reproduce"),
     "baselines": (baselines.baselines, "statemix-research baselines --device cpu --out baselines.json"),
+    "automata": (automata.automata, "statemix-research automata screen_s4 --device cpu"),
+    "diagnosis": (automata.diagnosis, "statemix-research diagnosis screen_s4 --out diagnosis.svg"),
     "corpus": (language.corpus, "statemix-research corpus ../corpus"),
     "carry": (language.carry, "statemix-research carry packs/corpus carried"),
     "quality": (language.quality, "statemix-research quality --out runs.jsonl"),

@@ -33,7 +33,7 @@ def baselines(
     out: Annotated[Path | None, typer.Option(help="Write the comparison to this JSON file.")] = None,
 ) -> None:
     """List the baselines and compare each with a float64 loop, outputs and gradients; exit code 1 if one is wrong."""
-    where, results = _device(device), []
+    where, results = device_named(device), []
     for case in select(names or []):
         progress().say(f"comparing {case.baseline}, {case.operation}", style="dim")
         results.append(check(case, where))
@@ -50,7 +50,8 @@ def baselines(
         raise Failure(f"{len(wrong)} comparisons failed: {', '.join(dict.fromkeys(wrong))}")
 
 
-def _device(name: str) -> torch.device:
+def device_named(name: str) -> torch.device:
+    """The device of an option `--device`; "auto" takes a GPU. ValueError for one that is not here."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

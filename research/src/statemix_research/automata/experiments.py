@@ -1,0 +1,244 @@
+"""Lists of runs, written down before they start: which words, which recipes, how many seeds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from statemix_research.automata.recipes import REMEDIES, get_recipe
+from statemix_research.automata.training import Check, train_population
+from statemix_research.automata.words import LANGUAGES, Pool, Source, group_words, hold_out
+
+MILLION = 1 << 20
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Populations to train: one for each of `remedies`, names of `REMEDIES` that are applied together.
+
+    words: a function to the words. at_once: seeds of a population (0: all). lengths: (length, words) to test at.
+    """
+
+    summary: str
+    words: Callable[[], Source]
+    seeds: int
+    remedies: Sequence[tuple[str, ...]]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    check: Callable[[], Check] = Check
+    lengths: Sequence[tuple[int, int]] = ()
+    at_once: int = 0
+    seconds: float = 0.0
+    """Expected on one H200."""
+
+
+def _group(name: str, n: int, generators: int = 0, pool: int = 0, length: int = 128) -> Callable[[], Source]:
+    """Words of a group. generators: of so many random elements, the same for every run (0: of all). pool: from so many
+    words of a length (0: fresh ones)."""
+
+    def words() -> Source:
+        every = group_words(name, n)
+        if generators:
+            drawn = torch.randperm(every.vocab_size, generator=torch.Generator().manual_seed(generators))
+            every = group_words(name, n, drawn[:generators].sort().values)
+        if not pool:
+            return every
+        return Pool(every, *every.draw((pool,), length, torch.Generator().manual_seed(0)))
+
+    return words
+
+
+S4_SMALL = {
+    "dim": 32,
+    "num_blocks": 8,
+    "block_size": 4,
+    "lr": 4e-3,
+    "batch_size": 64,
+    "steps": 500,
+    "mlp": False,
+}
+A5_SMALL = {
+    "dim": 64,
+    "num_blocks": 16,
+    "block_size": 5,
+    "lr": 2e-3,
+    "batch_size": 64,
+    "steps": 700,
+    "mlp": False,
+}
+
+ALONE = (
+    "base", "balance", "sinkhorn", "identity", "permutation", "soft_backward", "sharp_backward", "annealed",
+    "larger_blocks", "no_input", "half_input", "slow_gates", "fast_gates", "no_decay", "doubled", "doubled_when_exact",
+    "large_batch", "small_batch", "momentum",
+)  # fmt: skip
+"""Remedies that are tried alone in `S4_SMALL`."""
+
+CONTROLS = ("soft", "soft_from_zero")
+"""The plain layer, with and without a learned initial state."""
+
+BEST = ("no_mlp", "larger_blocks")
+"""What lists without a choice of remedies are trained with, beside batches of 512 words."""
+
+GROUPS = {
+    "s3": ("permutation", 3, 3),
+    "s4": ("permutation", 4, 4),
+    "a5": ("alternating", 5, 5),
+    "s5": ("permutation", 5, 5),
+}
+"""The groups of the tables: task, n and block size."""
+
+LANGUAGE_RECIPE = {
+    "depth": 2, "dim": 128, "num_blocks": 24, "block_size": 5, "length": 40, "batch_size": 256, "steps": 100_000,
+    "lr": 2e-3, "min_lr": 1e-5, "warmup": 10_000, "weight_decay": 0.01, "embedding_decay": False, "gradient_clip": 0.0,
+    "dropout": 0.01,
+}  # fmt: skip
+"""Protocol A's model and optimiser."""
+
+
+def _language(name: str) -> Experiment:
+    longer = replace(LANGUAGES[name], shortest=40)
+    return Experiment(
+        f"protocol A: {name}, trained to 40, tested to 256; the maximum and the last of the checks",
+        lambda: LANGUAGES[name], 5, [("base",), ("lstm",)], LANGUAGE_RECIPE,
+        lambda: Check(every=5000, length=256, count=8192, solved_from=0.9995, words=longer, exact=False), seconds=240,
+    )  # fmt: skip
+
+
+def _at_128(label: str) -> Experiment:
+    name, n, m = GROUPS[label]
+    return Experiment(
+        f"words of {label.upper()} trained at 128, tested to 1 048 576",
+        _group(name, n), 5, [BEST, (*BEST, "doubled_to_128")],
+        {"block_size": m, "length": 128, "batch_size": 512, "steps": 2500},
+        lengths=((512, 64), (2048, 64), (MILLION, 1)), seconds=90,
+    )  # fmt: skip
+
+
+def _protocol_b(label: str) -> Experiment:
+    name, n, m = GROUPS[label]
+    settings = {
+        "block_size": m, "length": 128, "batch_size": 2048, "steps": 4800, "weight_decay": 1e-6, "gradient_clip": 0.0,
+    }  # fmt: skip
+    return Experiment(
+        f"protocol B: {label.upper()}, 100 000 words of 128, tested to 512",
+        _group(name, n, pool=100_000), 5, [BEST], settings,
+        lengths=((128, 256), (192, 256), (256, 256), (512, 256)), at_once=1, seconds=150,
+    )  # fmt: skip
+
+
+EXPERIMENTS: Mapping[str, Experiment] = {
+    "screen_s4": Experiment(
+        "every remedy alone where most runs stall: S4 with eight blocks", _group("permutation", 4), 12,
+        [(name,) for name in ALONE], S4_SMALL,
+    ),
+    "screen_s4_blocks": Experiment(
+        "the same for remedies that change what blocks do, and for some together",
+        _group("permutation", 4), 12,
+        [
+            ("restarts_100",), ("half_one_to_one",), ("one_to_one",), ("restarts_100", "half_one_to_one"),
+            ("restarts_100", "sharp_backward"), ("restarts_100", "doubled_when_exact"),
+        ],
+        S4_SMALL,
+    ),
+    "screen_s4_long": Experiment(
+        "what stalls in the end: four times the steps", _group("permutation", 4), 12,
+        [
+            ("base",), ("restarts_200",), ("doubled_when_exact",), ("larger_blocks",), ("sharp_backward",),
+            ("half_one_to_one",), ("large_batch",),
+        ],
+        {**S4_SMALL, "steps": 2000},
+    ),
+    "screen_a5": Experiment(
+        "a group without quotients: A5 with sixteen blocks", _group("alternating", 5), 6,
+        [("base",), ("restarts_200",), ("one_to_one",)], {**A5_SMALL, "steps": 1000},
+    ),
+    "screen_s5": Experiment(
+        "S5 at 16 on a CPU: batches of 512 words", _group("permutation", 5), 2,
+        [("equal_words_512", "no_mlp")], at_once=1,
+    ),
+    "s5": Experiment(
+        "S5 at 16: the bar, 20 of 20 seeds within 10 000 steps", _group("permutation", 5), 20,
+        [
+            ("equal_words_512", *BEST), BEST, ("equal_words_512", "no_mlp"), ("equal_words_512",),
+            ("equal_words_512", "no_mlp", "sharp_backward"),
+            ("equal_words_1024", "no_mlp", "double_rate"), ("base",), ("no_mlp",), ("restarts_500", "no_mlp"),
+            ("equal_words_512", "no_mlp", "doubled_when_exact"),
+            ("equal_words_512", "no_mlp", "restarts_500"), ("equal_words_512", "no_mlp", "more_blocks"),
+        ], lengths=((2048, 64), (65_536, 4)), seconds=60,
+    ),
+    "s5_remedies": Experiment(
+        "S5 at 16: every remedy alone", _group("permutation", 5), 20,
+        [(name,) for name in (*ALONE[1:], "one_to_one", "more_blocks", "fewer_blocks", "no_mlp", *CONTROLS)],
+        {"steps": 5000},
+        seconds=30,
+    ),
+    **{f"{label}_at_128": _at_128(label) for label in GROUPS},
+    **{f"a_{name}": _language(name) for name in LANGUAGES},
+    **{f"b_{label}": _protocol_b(label) for label in GROUPS},
+    "s5_held_out": Experiment(
+        "S5 at 16 without a tenth of the pairs of letters, tested on all pairs",
+        lambda: hold_out(group_words("permutation", 5), 0.1), 5, [BEST], {"batch_size": 512, "steps": 2500},
+        lambda: Check(words=group_words("permutation", 5)), seconds=30,
+    ),
+    "s5_32_generators": Experiment(
+        "S5 with 32 random generators, trained at 40, tested at 256", _group("permutation", 5, generators=32), 5,
+        [BEST], {"length": 40, "batch_size": 512, "steps": 2500},
+        lambda: Check(length=256, count=256), ((256, 1024), (65_536, 4)), seconds=60,
+    ),
+}  # fmt: skip
+"""Every list by name."""
+
+
+def run_experiment(
+    name: str,
+    out: Path,
+    *,
+    device: torch.device | str = "cpu",
+    only: Sequence[str] = (),
+    told: Callable[[str], None] = print,
+) -> list[dict[str, Any]]:
+    """Train an experiment's populations that `out`, a file of JSON lines, does not hold yet; every run adds a line.
+
+    only: labels of the populations to train ("restarts + balance"); all if empty. ValueError for an unknown name.
+    """
+    if name not in EXPERIMENTS:
+        raise ValueError(f"experiment: got {name!r}, expected one of {', '.join(EXPERIMENTS)}")
+    experiment, rows = EXPERIMENTS[name], list[dict[str, Any]]()
+    done = {(row["experiment"], row["remedies"], row["seed"]) for row in read_rows(out)}
+    size = experiment.at_once or experiment.seeds
+    for remedies in experiment.remedies:
+        label = " + ".join(remedies)
+        for first in range(0, experiment.seeds, size):
+            seeds = range(first, min(first + size, experiment.seeds))
+            if (name, label, first) in done or (only and label not in only):
+                continue
+            recipe = get_recipe(*remedies, **{**experiment.settings, **_changed(remedies)})
+            _, found = train_population(
+                recipe, experiment.words(), seeds, device=device, check=experiment.check(), lengths=experiment.lengths,
+                told=partial(_tell, told, f"{name}, {label}: "),
+            )  # fmt: skip
+            found = [{"experiment": name, "remedies": label, "device": str(device), **row} for row in found]
+            with out.open("a") as file:
+                file.writelines(json.dumps(row) + "\n" for row in found)
+            rows += found
+    return rows
+
+
+def _tell(told: Callable[[str], None], before: str, line: str) -> None:
+    told(before + line)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file of results; none if there is no file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _changed(remedies: Sequence[str]) -> dict[str, Any]:
+    """What the remedies set, which goes before an experiment's settings."""
+    return {key: value for name in remedies for key, value in REMEDIES[name].items()}

@@ -1,0 +1,283 @@
+"""Runs that differ in their seed alone, trained as one model with stacked weights."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+from torch.nn import functional as F
+
+from statemix.analysis import ranks_along
+from statemix.tasks import IGNORED
+from statemix_research.automata.recipes import Recipe
+from statemix_research.automata.tracker import MODELS
+from statemix_research.automata.words import Source
+
+DEVIATION = 0.02
+"""Of a model's first weights."""
+
+BLOCK_WEIGHTS = {
+    "gates.weight": (1, ("column", "block", "row"), DEVIATION),
+    "gates.bias": (1, ("column", "block", "row"), 0.0),
+    "values.weight": (1, ("block", "row"), DEVIATION),
+    "readout_projection.weight": (2, ("block", "row"), DEVIATION),
+    "initial": (1, ("block",), 1.0),
+}
+"""The first layer's stacked weights: the dimension that counts blocks, what it counts, the deviation at the start."""
+
+WARM_UP = 3
+"""Steps of each length that are launched one by one on a GPU before one is recorded."""
+
+
+TOKENS = 1 << 17
+"""That an evaluation reads at once, about."""
+
+
+class _TokenRows(nn.Module):
+    """The rows of all tokens as a module, which `functional_call` needs."""
+
+    def __init__(self, tracker: Any) -> None:
+        super().__init__()
+        self.tracker = tracker
+
+    def forward(self) -> Tensor:
+        return self.tracker.token_rows()
+
+
+class Population:
+    """Runs with one recipe and a seed each.
+
+    Everything that a step reads and writes lies on the device, so that on a GPU a step is a replay of a CUDA graph. The
+    runs share the scan's launches: `vmap` folds them into its blocks. They go through the recipe's lengths each at its
+    own pace.
+    """
+
+    def __init__(
+        self, recipe: Recipe, words: Source, seeds: Sequence[int], device: torch.device | str = "cpu"
+    ) -> None:
+        self.recipe, self.words = recipe, words.to(device)
+        self.seeds, self.device, self.step = list(seeds), torch.device(device), 0
+        trackers = [MODELS[recipe.model](recipe, words.vocab_size, seed) for seed in seeds]
+        weights, buffers = stack_module_state(trackers)  # type: ignore[arg-type]
+        self.weights = {name: x.detach().to(device).requires_grad_() for name, x in weights.items()}
+        self._buffers = {name: x.to(device) for name, x in buffers.items()}
+        self.template = trackers[0].to(device)
+        self.optimizer = self._optimizer()
+        self._generator = (
+            None if self.device.type == "cuda" else torch.Generator().manual_seed(sum(seeds) + 1)
+        )
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(sum(seeds) + 1)
+        self.ladder = torch.tensor(recipe.lengths or (recipe.length,), device=device)
+        runs, longest, steps = len(self.seeds), int(self.ladder.max()), range(recipe.steps + 1)
+        self.stage, self._streak = (torch.zeros(runs, dtype=torch.int64, device=device) for _ in range(2))
+        self.accuracy, self.loss = torch.zeros(runs, longest, device=device), torch.zeros(runs, device=device)
+        self._counter = torch.zeros(1, dtype=torch.int64, device=device)
+        self._rates = torch.tensor([self._rate(step) for step in steps], device=device)
+        self._temperatures = torch.tensor([self._temperature_at(step) for step in steps], device=device)
+        self._temperature = torch.ones(1, device=device)
+        self._launched, self._replays = dict[int, int](), dict[int, Callable[[], None]]()
+
+    def _rate(self, step: int) -> float:
+        recipe = self.recipe
+        if step < recipe.warmup:
+            return recipe.lr * (step + 1) / recipe.warmup
+        done = min(1.0, (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup))
+        return recipe.min_lr + 0.5 * (recipe.lr - recipe.min_lr) * (1 + math.cos(math.pi * done))
+
+    def _temperature_at(self, step: int) -> float:
+        first, last = self.recipe.temperature
+        return first * (last / first) ** (step / self.recipe.steps)
+
+    def _optimizer(self) -> torch.optim.AdamW:
+        recipe, groups = self.recipe, dict[tuple[float, float], list[Tensor]]()
+        for name, weight in self.weights.items():
+            gates = "mixer.gates" in name
+            decays = weight.dim() > 2 and not name.endswith("initial") and (recipe.gate_decay or not gates)
+            decays = decays and not (recipe.embedding_decay is False and "embedding" in name)
+            key = (recipe.gate_lr if gates else 1.0, recipe.weight_decay if decays else 0.0)
+            groups.setdefault(key, []).append(weight)
+        settings = [
+            {
+                "params": those,
+                "weight_decay": decay,
+                "lr": torch.zeros((), device=self.device),
+                "multiple": multiple,
+            }
+            for (multiple, decay), those in groups.items()
+        ]
+        return torch.optim.AdamW(
+            settings, betas=self.recipe.betas, fused=True, capturable=self.device.type == "cuda"
+        )
+
+    def run(self, tokens: Tensor, states: Any = None) -> tuple[Tensor, Any, Tensor]:
+        """Logits [R, B, T, V], states and penalties [R] of all runs for tokens [R, B, T]."""
+
+        def one(weights: Any, buffers: Any, tokens: Tensor, states: Any) -> Any:
+            return functional_call(self.template, (weights, buffers), (tokens, states, self._temperature))
+
+        mapped = vmap(one, in_dims=(0, 0, 0, None if states is None else 0), randomness="different")
+        return mapped(self.weights, self._buffers, tokens, states)
+
+    def advance(self, steps: int = 1) -> None:
+        """Train all runs for some steps, at the longest length that one of them is at."""
+        length = int(self.ladder[self.stage].max())
+        self.template.train()
+        for _ in range(steps):
+            if self.device.type == "cuda":
+                self._replay(length)
+            else:
+                self._train_step(length)
+            self.step += 1
+
+    def _replay(self, length: int) -> None:
+        """A step as a CUDA graph, after some that were launched one by one on another stream."""
+        known = self._replays.get(length)
+        if known is not None:
+            return known()
+        stream = torch.cuda.Stream(self.device)
+        stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(stream):
+            self._train_step(length)
+        torch.cuda.current_stream(self.device).wait_stream(stream)
+        self._launched[length] = self._launched.get(length, 0) + 1
+        if self._launched[length] == WARM_UP:
+            graph: Any = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                self._train_step(length)
+            self._replays[length] = graph.replay
+        return None
+
+    def _train_step(self, length: int) -> None:
+        recipe, runs = self.recipe, len(self.seeds)
+        rate = self._rates[self._counter][0]
+        for group in self.optimizer.param_groups:
+            group["lr"].copy_(rate * group["multiple"])
+        self._temperature.copy_(self._temperatures[self._counter])
+        tokens, targets = self.words.draw((runs, recipe.batch_size), length, self._generator)
+        logits, _, penalty = self.run(tokens)
+        losses = F.cross_entropy(
+            logits.flatten(0, 2), targets.flatten(), reduction="none", ignore_index=IGNORED
+        )
+        at = torch.arange(length, device=self.device) < self.ladder[self.stage][:, None, None]  # [R, 1, T]
+        counted = at & (targets != IGNORED)
+        loss = (losses.view(targets.shape) * counted).sum((1, 2)) / counted.sum((1, 2)).clamp(min=1)
+        self._update((loss + recipe.balance * penalty).sum())
+        with torch.no_grad():
+            wrong = counted & (logits.argmax(-1) != targets)
+            self.accuracy[:, :length].copy_(1 - wrong.sum(1) / counted.sum(1).clamp(min=1))
+            self.accuracy[:, :length].mul_(at[:, 0])
+            self.loss.copy_(loss.detach())
+            self._climb(~wrong.flatten(1).any(1), length)
+            self._counter += 1
+
+    def _update(self, loss: Tensor) -> None:
+        weights, limit = list(self.weights.values()), self.recipe.gradient_clip
+        grads = torch.autograd.grad(loss, weights)
+        if limit:
+            norm = torch.stack([g.flatten(1).square().sum(1) for g in grads]).sum(0).sqrt()
+            scale = (limit / (norm + 1e-6)).clamp(max=1.0)  # a run's own
+            grads = tuple(g * scale.view(-1, *[1] * (g.dim() - 1)) for g in grads)
+        for weight, grad in zip(weights, grads, strict=True):
+            weight.grad = torch.empty_like(weight).copy_(grad)  # a fused update takes no other strides
+        self.optimizer.step()
+
+    def _climb(self, exact: Tensor, length: int) -> None:
+        """Runs without an error for long enough, or whose time has come, go on to the next length."""
+        recipe = self.recipe
+        if recipe.patience:
+            self._streak.copy_(torch.where(exact & (self.ladder[self.stage] <= length), self._streak + 1, 0))
+            up = self._streak >= recipe.patience
+            self._streak.copy_(torch.where(up, 0, self._streak))
+        else:
+            up = ((self._counter + 1) % recipe.stage_steps == 0).expand(len(self.seeds))
+        self.stage.copy_((self.stage + up).clamp(max=len(self.ladder) - 1))
+
+    def tracker(self, run: int) -> Any:
+        """The model of one run, by its place among the seeds, with weights of its own."""
+        tracker = copy.deepcopy(self.template)
+        tracker.load_state_dict({name: weight[run] for name, weight in self.weights.items()})
+        return tracker
+
+    @torch.no_grad()
+    def selected(self) -> Tensor:
+        """What the first layer's rows of every run select for every token: int64 [R, V, N, m]; m is the input."""
+        module = _TokenRows(self.template)
+
+        def one(weights: Any, buffers: Any) -> Tensor:
+            inside = tuple({f"tracker.{name}": x for name, x in part.items()} for part in (weights, buffers))
+            return functional_call(module, inside, ())
+
+        return vmap(one)(self.weights, self._buffers).argmax(-1)
+
+    @torch.no_grad()
+    def restart(self, which: Tensor) -> None:
+        """Draw blocks of the first layer (bool [R, N]) anew as they start, and forget their moments."""
+        for name, (dim, layout, deviation) in BLOCK_WEIGHTS.items():
+            weight = self.weights[f"model.layers.0.mixer.{name}"]
+            state = self.optimizer.state[weight]
+            tensors = [(weight, deviation)] + [
+                (state[x], 0.0) for x in ("exp_avg", "exp_avg_sq") if x in state
+            ]
+            for tensor, spread in tensors:
+                blocks = self._by_block(tensor, dim, layout)
+                blocks[which] = spread * self._normal(blocks[which].shape)
+
+    def _normal(self, shape: Sequence[int]) -> Tensor:
+        return torch.randn(*shape, generator=self._generator, device=self.device)
+
+    def _by_block(self, tensor: Tensor, dim: int, layout: tuple[str, ...]) -> Tensor:
+        """A view [R, N, ...] of a stacked weight whose dimension `dim` counts what `layout` says."""
+        blocks, m = self.recipe.num_blocks, self.recipe.block_size
+        sizes = {"column": m + 1, "block": blocks, "row": m}
+        return tensor.unflatten(dim, [sizes[part] for part in layout]).movedim(dim + layout.index("block"), 1)
+
+    @torch.no_grad()
+    def restart_forgetful(self, solved: Sequence[bool]) -> int:
+        """Restart a share of the blocks whose initial state is lost at the end of a training word; returns how many.
+
+        Runs that are solved keep theirs.
+        """
+        tokens = self.words.draw((32,), int(self.ladder.max()), self._generator)[0]  # [32, T]
+        left = torch.stack(
+            [ranks_along(one[tokens])[:, -1].float().mean(0) for one in self.selected()]
+        )  # [R, N]
+        chosen = (
+            torch.rand(left.shape, generator=self._generator, device=left.device) < self.recipe.restart_share
+        )
+        which = (left < 1) & chosen & ~torch.tensor(solved, device=left.device)[:, None]
+        self.restart(which)
+        return int(which.sum())
+
+    @torch.no_grad()
+    def evaluate(
+        self, length: int, count: int = 64, *, words: Source | None = None, batch: int = 256
+    ) -> tuple[Tensor, Tensor]:
+        """On `count` words of a length: the accuracy [R] on all targets, and the share [R] of words without an error.
+
+        words: of another source than the runs were trained on. They are read `batch` at a time, in pieces with the
+        states carried.
+        """
+        self.template.eval()
+        batch = min(batch, count)
+        piece = max(512, TOKENS // (len(self.seeds) * batch))
+        generator = None if self._generator is None else torch.Generator().manual_seed(7)
+        source = self.words if words is None else words.to(self.device)
+        right, counted, whole = torch.zeros(3, len(self.seeds), device=self.device, dtype=torch.float64)
+        for first in range(0, count, batch):
+            tokens, targets = source.draw((len(self.seeds), min(batch, count - first)), length, generator)
+            states, exact = None, torch.ones_like(targets[..., 0], dtype=torch.bool)
+            for at in range(0, length, piece):
+                logits, states, _ = self.run(tokens[..., at : at + piece], states)
+                part = targets[..., at : at + piece]
+                wrong, there = logits.argmax(-1) != part, part != IGNORED
+                right += (~wrong & there).sum((1, 2))
+                counted += there.sum((1, 2))
+                exact &= ~(wrong & there).any(-1)
+            whole += exact.sum(1)
+        return right / counted, whole / count

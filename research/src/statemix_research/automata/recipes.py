@@ -1,0 +1,122 @@
+"""How a hard layer is trained: one recipe of settings, and the remedies for runs that stall as changes to it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Sizes, optimiser and remedies of a population of runs. Every remedy is off by default."""
+
+    dim: int = 128
+    num_blocks: int = 64
+    block_size: int = 5
+    length: int = 16
+    batch_size: int = 128
+    steps: int = 10_000
+    lr: float = 1e-3
+    min_lr: float = 1e-6
+    warmup: int = 0
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.01
+    embedding_decay: bool = True
+    gradient_clip: float = 1.0
+    depth: int = 1
+    model: str = "bdlru"
+    """A key of `tracker.MODELS`."""
+    hard: bool = True
+    learned_state: bool = True
+    dropout: float = 0.0
+    mlp: bool = True
+    """Whether a SwiGLU stands between the layer and the head."""
+    balance: float = 0.0
+    """Weight of a penalty on columns that more than one row selects."""
+    sinkhorn: int = 0
+    """Steps that balance columns of the soft rows before the choice."""
+    start: str = "random"
+    """What a positive bias of the gates favours: "random" nothing, "identity", or a "permutation" for each block."""
+    start_bias: float = 2.0
+    temperature: tuple[float, float] = (1.0, 1.0)
+    """Of the soft rows in the backward pass: at the first step and at the last."""
+    input_blocks: float = 1.0
+    """Share of blocks whose rows may take the input."""
+    gate_lr: float = 1.0
+    """The gates' learning rate as a multiple of `lr`."""
+    gate_decay: bool = True
+    """Whether the gates' weights decay."""
+    lengths: tuple[int, ...] = ()
+    """Lengths that training goes through, shortest first; empty: `length` alone."""
+    patience: int = 10
+    """Batches in a row without an error before the next of `lengths`; 0: every `stage_steps` instead."""
+    stage_steps: int = 300
+    restart: int = 0
+    """Steps between restarts of blocks that have forgotten their initial state; 0: never."""
+    restart_share: float = 0.5
+    """Share of those blocks that a restart draws anew."""
+    one_to_one: float = 0.0
+    """Share of blocks whose rows select every channel once and never the input."""
+
+
+DOUBLED = (2, 4, 8, 16)
+
+REMEDIES: Mapping[str, Mapping[str, Any]] = {
+    "base": {},
+    "balance": {"balance": 0.1},
+    "sinkhorn": {"sinkhorn": 3},
+    "identity": {"start": "identity"},
+    "permutation": {"start": "permutation"},
+    "soft_backward": {"temperature": (4.0, 4.0)},
+    "sharp_backward": {"temperature": (0.5, 0.5)},
+    "annealed": {"temperature": (4.0, 0.5)},
+    "more_blocks": {"num_blocks": 128},
+    "fewer_blocks": {"num_blocks": 16},
+    "larger_blocks": {"block_size": 8},
+    "no_input": {"input_blocks": 0.0},
+    "half_input": {"input_blocks": 0.5},
+    "slow_gates": {"gate_lr": 0.3},
+    "fast_gates": {"gate_lr": 3.0},
+    "no_decay": {"gate_decay": False},
+    "doubled": {"lengths": DOUBLED, "patience": 0},
+    "doubled_when_exact": {"lengths": DOUBLED},
+    "doubled_to_128": {"lengths": (*DOUBLED, 32, 64, 128)},
+    "large_batch": {"batch_size": 512},
+    "small_batch": {"batch_size": 32},
+    "equal_words_512": {"batch_size": 512, "steps": 2500},
+    "equal_words_1024": {"batch_size": 1024, "steps": 1250},
+    "double_rate": {"lr": 2e-3},
+    "momentum": {"betas": (0.98, 0.999)},
+    "restarts_100": {"restart": 100},
+    "restarts_200": {"restart": 200},
+    "restarts_500": {"restart": 500},
+    "one_to_one": {"one_to_one": 1.0},
+    "half_one_to_one": {"one_to_one": 0.5},
+    "no_mlp": {"mlp": False},
+    "soft": {"hard": False},
+    "soft_from_zero": {"hard": False, "learned_state": False},
+    "lstm": {"model": "lstm"},
+}
+"""The remedies by name: what each changes.
+
+"equal_words_…" read as many words as 10 000 steps of batch 128. The last three are what hard rows are compared with.
+"""
+
+
+def get_recipe(*remedies: str, **settings: Any) -> Recipe:
+    """The recipe with some of `REMEDIES`, in order, and then with settings of its own.
+
+    ValueError for an unknown name.
+    """
+    changes: dict[str, Any] = {}
+    for name in remedies:
+        if name not in REMEDIES:
+            raise ValueError(f"remedy: got {name!r}, expected one of {', '.join(REMEDIES)}")
+        changes |= REMEDIES[name]
+    known = [one.name for one in dataclasses.fields(Recipe)]
+    for name in settings:
+        if name not in known:
+            raise ValueError(f"recipe: unknown setting {name!r}, expected one of {', '.join(known)}")
+    return Recipe(**{**changes, **settings})

@@ -1,0 +1,210 @@
+"""A language model with hard layers, its first layer read from a table, and what remedies change in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from statemix.models import LanguageModel
+from statemix.nn import BDLRU
+from statemix.ops import affine_scan, normalize
+from statemix_research.automata.recipes import Recipe
+
+NEVER = -1e4
+"""A raw gate that is never selected."""
+
+
+def build_model(recipe: Recipe, vocab_size: int, seed: int) -> LanguageModel:
+    """A model of BDLRUs with a learned initial state, drawn from the seed; the global random state is kept."""
+    layer = partial(
+        BDLRU,
+        block_size=recipe.block_size,
+        num_blocks=recipe.num_blocks,
+        hard=recipe.hard,
+        learned_initial_state=True,
+    )
+    block = {"mlp": recipe.mlp, "dropout": recipe.dropout}
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        model = LanguageModel(vocab_size, recipe.dim, layer, depth=recipe.depth, block=block)
+        for mixer in model.modules():
+            if isinstance(mixer, BDLRU):
+                start_gates(mixer, recipe)
+    return model
+
+
+@torch.no_grad()
+def start_gates(mixer: BDLRU, recipe: Recipe) -> None:
+    """Add the start that the recipe names to the gates' bias."""
+    blocks, m = recipe.num_blocks, recipe.block_size
+    bias, rows = mixer.gates.bias.view(m + 1, blocks, m), torch.arange(m)  # column, block, row
+    for block in range(blocks if recipe.start != "random" else 0):
+        columns = rows if recipe.start == "identity" else torch.randperm(m)
+        bias[columns, block, rows] += recipe.start_bias
+
+
+class Tracker(nn.Module):
+    """A language model as the recipe trains it.
+
+    Gates and values of the first layer depend on the token alone: they are made once for the whole vocabulary and
+    looked up. Without remedies it computes what the model itself does. `forward` maps tokens [B, T], the states of the
+    layers or None, and the temperature of the soft rows to logits [B, T, V], the new states and the penalty on selected
+    columns.
+    """
+
+    def __init__(self, model: LanguageModel, recipe: Recipe) -> None:
+        super().__init__()
+        self.model, self.recipe = model, recipe
+        for name, share in (("takes_input", recipe.input_blocks), ("permutes", recipe.one_to_one)):
+            first = torch.arange(recipe.num_blocks) < round(share * recipe.num_blocks)
+            self.register_buffer(name, first, persistent=False)
+
+    def rows(self, layer: int, x: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
+        """The rows [B, T, N, m, m+1] of a layer for x [B, T, dim], hard ones straight-through."""
+        recipe, raw = self.recipe, self.blocks[layer].mixer.raw_gates(x)
+        m = recipe.block_size
+        if recipe.sinkhorn:
+            raw = balanced(raw, recipe.sinkhorn)
+        if recipe.input_blocks < 1:
+            is_input = torch.arange(m + 1, device=raw.device) == m
+            raw = raw.masked_fill(~self.get_buffer("takes_input")[:, None, None] & is_input, NEVER)
+        rows = normalize(raw / temperature, hard=recipe.hard)
+        if recipe.one_to_one:
+            rows = torch.where(
+                self.get_buffer("permutes")[:, None, None], one_to_one(raw / temperature), rows
+            )
+        return rows
+
+    @property
+    def blocks(self) -> list[Any]:
+        """The model's blocks."""
+        return list(self.model.layers)
+
+    def token_rows(self) -> Tensor:
+        """The first layer's rows [V, N, m, m+1] of all tokens."""
+        return self.rows(0, self._vocabulary())[0]
+
+    def forward(
+        self, tokens: Tensor, states: list[Tensor] | None = None, temperature: Tensor | float = 1.0
+    ) -> tuple[Tensor, list[Tensor], Tensor]:
+        """Logits [B, T, V], the states after the last token, and the penalty."""
+        model, after, penalties = self.model, [], []
+        x = F.embedding(tokens, model.embedding.weight)
+        for k, block in enumerate(self.blocks):
+            u = block.mixer_norm(x) if k else self._vocabulary()
+            rows, values = self.rows(k, u, temperature), block.mixer.raw_values(u)
+            penalties.append(crowding(rows))
+            both = torch.cat(
+                [rows[..., :-1], (rows[..., -1] * values).unsqueeze(-1)], -1
+            )  # [B, T, N, m, m + 1]
+            if k == 0:
+                both = F.embedding(tokens, both[0].flatten(1)).unflatten(-1, both.shape[2:])
+            start = block.mixer.initial_state(len(tokens)) if states is None else states[k]
+            y, state = affine_scan(both[..., :-1], both[..., -1], start)
+            after.append(state)
+            x = x + self._drop(block.mixer.readout_projection(y.flatten(-2)))
+            if block.mlp is not None:
+                x = x + self._drop(block.mlp(block.mlp_norm(x)))
+        return model.head(model.norm(x)), after, torch.stack(penalties).mean()
+
+    def _vocabulary(self) -> Tensor:
+        """What the first layer reads of every token: [1, V, dim]."""
+        return self.blocks[0].mixer_norm(self.model.embedding.weight).unsqueeze(0)
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.recipe.dropout, self.training) if self.recipe.dropout else x
+
+
+class LSTMTracker(nn.Module):
+    """Embedding, LSTM layers and head, as a loop over time that `vmap` can stack: the control of protocol A.
+
+    Its equations and first weights are those of `torch.nn.LSTM`.
+    """
+
+    def __init__(self, recipe: Recipe, vocab_size: int) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.embedding = nn.Embedding(vocab_size, recipe.dim)
+        self.lstm = nn.LSTM(recipe.dim, recipe.dim, recipe.depth)
+        self.head = nn.Linear(recipe.dim, vocab_size)
+
+    def forward(
+        self, tokens: Tensor, states: list[Tensor] | None = None, temperature: Tensor | float = 1.0
+    ) -> tuple[Tensor, list[Tensor], Tensor]:
+        """As `Tracker`; a layer's state is h and c, [B, 2, dim]."""
+        x, after, weights = F.embedding(tokens, self.embedding.weight), [], dict(self.lstm.named_parameters())
+        for layer in range(self.recipe.depth):
+            own = [weights[f"{name}_l{layer}"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+            start = x.new_zeros(len(tokens), 2, self.recipe.dim) if states is None else states[layer]
+            x, state = lstm(x, start, *own)
+            after.append(state)
+            x = F.dropout(x, self.recipe.dropout, self.training) if self.recipe.dropout else x
+        return self.head(x), after, x.new_zeros(())
+
+
+def lstm(
+    x: Tensor, state: Tensor, input_weight: Tensor, weight: Tensor, input_bias: Tensor, bias: Tensor
+) -> tuple[Tensor, Tensor]:
+    """One LSTM layer over x [B, T, D] from h and c [B, 2, H]: outputs [B, T, H] and the state after them."""
+    (h, c), outputs = state.unbind(1), []
+    for inputs in F.linear(x, input_weight, input_bias + bias).unbind(1):
+        i, f, g, o = (inputs + F.linear(h, weight)).chunk(4, -1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        h = o.sigmoid() * c.tanh()
+        outputs.append(h)
+    return torch.stack(outputs, 1), torch.stack([h, c], 1)
+
+
+def _lstm_tracker(recipe: Recipe, vocab_size: int, seed: int) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return LSTMTracker(recipe, vocab_size)
+
+
+MODELS: Mapping[str, Callable[[Recipe, int, int], nn.Module]] = {
+    "bdlru": lambda recipe, vocab_size, seed: Tracker(build_model(recipe, vocab_size, seed), recipe),
+    "lstm": _lstm_tracker,
+}
+"""What a population trains, by name: a function of recipe, vocabulary size and seed."""
+
+
+def changes_rows(recipe: Recipe) -> bool:
+    """Whether a remedy makes the rows select others than the layer's own gates do."""
+    return bool(recipe.sinkhorn or recipe.one_to_one or recipe.input_blocks < 1)
+
+
+def balanced(raw: Tensor, steps: int) -> Tensor:
+    """Logits of rows [..., m, m+1] after Sinkhorn steps: columns that rows together select more than once give way."""
+    rows = raw.log_softmax(-1)
+    for _ in range(steps):
+        columns = rows[..., :-1]
+        columns = columns - columns.logsumexp(-2, keepdim=True).clamp(min=0.0)
+        rows = torch.cat([columns, rows[..., -1:]], -1).log_softmax(-1)
+    return rows
+
+
+def one_to_one(raw: Tensor, steps: int = 5) -> Tensor:
+    """Hard rows [..., m, m+1] that select every channel once, straight-through to Sinkhorn's soft ones.
+
+    The largest weight left chooses first, and takes its row and column away.
+    """
+    m, logits = raw.shape[-2], raw[..., :-1]
+    for _ in range(steps):
+        logits = logits.log_softmax(-2).log_softmax(-1)
+    left, hard, places = logits.detach(), torch.zeros_like(logits), torch.arange(m * m, device=raw.device)
+    for _ in range(m):
+        best = (left.flatten(-2).argmax(-1, keepdim=True) == places).unflatten(-1, (m, m))
+        hard = hard + best
+        left = left.masked_fill(best.any(-1, keepdim=True) | best.any(-2, keepdim=True), -torch.inf)
+    soft = logits.exp()
+    return F.pad(hard + (soft - soft.detach()), (0, 1))
+
+
+def crowding(rows: Tensor) -> Tensor:
+    """The mean over columns of (rows that select it beyond the first)², for rows [..., m, m+1]."""
+    return (rows[..., :-1].sum(-2) - 1).clamp(min=0.0).square().mean()

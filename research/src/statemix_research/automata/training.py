@@ -1,0 +1,151 @@
+"""Train a population until its runs are solved or its steps are over; what comes of each run as a row."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from statemix.analysis import prove
+from statemix_research.automata.population import Population
+from statemix_research.automata.recipes import Recipe
+from statemix_research.automata.tracker import changes_rows
+from statemix_research.automata.words import HeldOut, Pool, Source, Words
+
+LAST_RESTART = 0.8
+"""Share of the steps after which no block is drawn anew."""
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Check:
+    """When a run is tested, on what, and from which accuracy on it is solved.
+
+    words: None for those of training. exact: whether only runs whose last batch has no error are tested.
+    """
+
+    every: int = 50
+    length: int = 512
+    count: int = 64
+    solved_from: float = 1.0
+    words: Source | None = None
+    exact: bool = True
+
+
+class Record:
+    """What is known of the runs of a population while it trains."""
+
+    def __init__(self, population: Population, check: Check) -> None:
+        self.population, self.check = population, check
+        runs = len(population.seeds)
+        self.solved: list[int | None] = [None] * runs
+        self.best = [0.0] * runs
+        self.curves: list[list[list[float]]] = [[] for _ in range(runs)]
+
+    def update(self) -> None:
+        """Look at the last batch, and test the runs when it is time."""
+        population, batch = self.population, self.population.accuracy.mean(1).tolist()
+        for curve, value in zip(self.curves, batch, strict=True):
+            curve.append([population.step, round(value, 3)])
+        due = [
+            step is None and (value == 1.0 or not self.check.exact)
+            for step, value in zip(self.solved, batch, strict=True)
+        ]
+        if not any(due):
+            return
+        tested = self.test().tolist()
+        for run, value in enumerate(tested):
+            self.best[run] = max(self.best[run], value)
+            if due[run] and value >= self.check.solved_from:
+                self.solved[run] = population.step
+
+    def test(self) -> Tensor:
+        """Accuracy [R] on the check's words."""
+        check = self.check
+        return self.population.evaluate(check.length, check.count, words=check.words)[0]
+
+    def line(self) -> str:
+        """Where the population stands."""
+        population, done = self.population, sum(step is not None for step in self.solved)
+        lengths = population.ladder[population.stage].tolist()
+        return (
+            f"step {population.step}: {done} of {len(self.solved)} solved, accuracy "
+            f"{population.accuracy.mean().item():.3f}, training length {min(lengths)}–{max(lengths)}"
+        )
+
+
+def train_population(
+    recipe: Recipe,
+    words: Source,
+    seeds: Sequence[int],
+    *,
+    device: torch.device | str = "cpu",
+    check: Check | None = None,
+    lengths: Sequence[tuple[int, int]] = (),
+    told: Callable[[str], None] = lambda line: None,
+) -> tuple[Population, list[Row]]:
+    """Train one run a seed until all are solved; returns the population and a row for each run.
+
+    lengths: (length, words) to test at in the end. A row has
+
+    - "seed", "solved" (the step, or None), "accuracy" (the check's, in the end), "best" (the largest of all checks);
+    - "at" {length: accuracy} and "whole" {length: share of words without an error};
+    - "positions" (the last batch's accuracy by position), "length", which the run came to train on, and "curve" (pairs
+      of step and accuracy);
+    - "proved": whether a solved run equals the automaton at every length (`is_proved`);
+    - of the population "restarted" (blocks of all runs), "steps", "seconds" and "recipe".
+    """
+    population, check, began, restarted = (
+        Population(recipe, words, seeds, device),
+        check or Check(),
+        time.perf_counter(),
+        0,
+    )
+    record = Record(population, check)
+    while population.step < recipe.steps and None in record.solved:
+        population.advance(min(check.every, recipe.steps - population.step))
+        record.update()
+        if (
+            recipe.restart
+            and population.step % recipe.restart == 0
+            and population.step <= LAST_RESTART * recipe.steps
+        ):
+            restarted += population.restart_forgetful([step is not None for step in record.solved])
+        told(record.line())
+    seconds, final = time.perf_counter() - began, record.test().tolist()
+    at = {length: [x.tolist() for x in population.evaluate(length, count)] for length, count in lengths}
+    stages = population.ladder[population.stage].tolist()
+    proofs = [step is not None and is_proved(population, r) for r, step in enumerate(record.solved)]
+    shared = {
+        "restarted": restarted, "steps": population.step, "seconds": round(seconds, 1), "recipe": asdict(recipe),
+    }  # fmt: skip
+    rows = [
+        {
+            "seed": seed, "solved": record.solved[r], "accuracy": round(final[r], 6),
+            "best": round(max(record.best[r], final[r]), 6),
+            "at": {n: round(accuracy[r], 8) for n, (accuracy, _) in at.items()},
+            "whole": {n: round(whole[r], 4) for n, (_, whole) in at.items()},
+            "positions": [round(a, 3) for a in population.accuracy[r].tolist()], "length": stages[r],
+            "curve": record.curves[r], "proved": proofs[r], **shared,
+        }
+        for r, seed in enumerate(seeds)
+    ]  # fmt: skip
+    return population, rows
+
+
+def is_proved(population: Population, run: int) -> bool | None:
+    """Whether a run's model equals its automaton, by `statemix.analysis.prove`: its blocks that forget are put at rest.
+
+    None where words are not those of an automaton, or where the model alone does not compute what the recipe trains.
+    """
+    recipe, source = population.recipe, population.words
+    whole = source.words if isinstance(source, Pool | HeldOut) else source
+    automaton = whole.automaton() if isinstance(whole, Words) else None
+    if automaton is None or recipe.model != "bdlru" or not recipe.hard or changes_rows(recipe):
+        return None
+    return prove(population.tracker(run).model.to("cpu"), automaton).proved

@@ -1,0 +1,304 @@
+"""Populations of hard runs: words, the model read from a table, stacked training, restarts, lists of runs."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from statemix_research.automata import (
+    LANGUAGES,
+    REMEDIES,
+    Population,
+    diagnosis,
+    get_recipe,
+    group_words,
+    words,
+)
+from statemix_research.automata import experiments as lists
+from statemix_research.automata.tracker import MODELS, Tracker, balanced, build_model, one_to_one
+from statemix_research.automata.training import Check, is_proved, train_population
+
+from statemix.tasks import IGNORED, get_task
+
+SMALL = {"dim": 16, "num_blocks": 4, "block_size": 3, "batch_size": 8, "length": 6, "steps": 20, "lr": 4e-3}
+
+
+def drawn(source, length, count=64):
+    return source.draw((count,), length, torch.Generator().manual_seed(0))
+
+
+def test_group_words_are_running_products():
+    tokens, targets = drawn(group_words("permutation", 3), 12)
+    table = get_task("permutation", n=3).table
+    product = torch.zeros(64, dtype=torch.int64)
+    for t in range(12):
+        product = table[product, tokens[:, t]]
+        assert torch.equal(product, targets[:, t])
+
+
+def test_generators_are_the_only_letters():
+    tokens, targets = drawn(group_words("permutation", 4, torch.tensor([3, 9])), 20)
+    assert set(tokens.flatten().tolist()) == {3, 9}
+    assert len(set(targets.flatten().tolist())) > 2
+
+
+def test_long_words_are_followed_in_chunks(monkeypatch):
+    source = group_words("permutation", 3)
+    letters = torch.randint(6, (64, 5), generator=torch.Generator().manual_seed(0))
+    whole = source.states(letters)
+    monkeypatch.setattr(words, "CHUNK", 8)
+    assert torch.equal(source.states(letters), whole)
+
+
+PLAIN = {
+    "parity": lambda word: 1 + sum(x == 2 for x in word) % 2,
+    "even_pairs": lambda word: 1 + (word[0] != word[-1]),
+    "cycle_navigation": lambda word: 4 + sum({1: 0, 2: 1, 3: -1}[x] for x in word) % 5,
+    "modular_arithmetic": lambda word: (
+        5 + eval("".join(" +-*="[x] if x < 5 else str(x - 5) for x in word[:-1])) % 5
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LANGUAGES)
+def test_languages_have_one_right_answer(name):
+    source = LANGUAGES[name]
+    tokens, targets = drawn(source, 12)
+    for word, target in zip(tokens.tolist(), targets.tolist(), strict=True):
+        (end,) = [t for t, answer in enumerate(target) if answer != IGNORED]
+        assert word[end + 1 :] == [0] * (11 - end)
+        assert target[end] == PLAIN[name](word[: end + 1])
+    lengths = (targets != IGNORED).nonzero()[:, 1] + 1
+    assert lengths.min() >= 3
+    assert lengths.max() == 12
+
+
+def test_held_out_pairs_never_stand_side_by_side():
+    every = group_words("permutation", 4)
+    source = words.hold_out(every, 0.3)
+    tokens, targets = drawn(source, 40)
+    assert torch.equal(every.written(tokens.T.contiguous())[1], targets)
+    seen = set(zip(tokens[:, :-1].flatten().tolist(), tokens[:, 1:].flatten().tolist(), strict=True))
+    held_out = {(a, b) for a in range(24) for b in range(24) if source.instead[a, b] != b}
+    assert 0.2 < len(held_out) / 576 < 0.4
+    assert not seen & held_out
+    assert len(seen) > 0.9 * (576 - len(held_out))
+
+
+def test_a_pool_repeats_its_words():
+    source = lists._group("permutation", 3, pool=4, length=6)()
+    tokens, _ = drawn(source, 6)
+    assert len(set(map(tuple, tokens.tolist()))) <= 4
+    assert drawn(source, 9)[0].shape == (64, 9)
+
+
+@pytest.mark.parametrize("changes", [{}, {"depth": 2}, {"mlp": False}, {"hard": False}])
+def test_the_tracker_is_the_model(changes):
+    recipe = get_recipe(**{**SMALL, **changes})
+    model = build_model(recipe, 6, seed=0)
+    tracker, tokens = (
+        Tracker(model, recipe),
+        torch.randint(6, (3, 10), generator=torch.Generator().manual_seed(0)),
+    )
+    expected, got = model(tokens)[0], tracker(tokens)[0]
+    torch.testing.assert_close(got, expected)
+    inputs = list(model.parameters())
+    gradients = (torch.autograd.grad(logits.square().sum(), inputs) for logits in (got, expected))
+    for mine, models in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, models, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_state_is_carried(model):
+    recipe = get_recipe(**SMALL)
+    tracker, tokens = MODELS[model](recipe, 6, 0), torch.arange(12).view(2, 6) % 6
+    first, states, _ = tracker(tokens[:, :4])
+    second, _, _ = tracker(tokens[:, 4:], states)
+    torch.testing.assert_close(torch.cat([first, second], 1), tracker(tokens)[0])
+
+
+def test_the_control_is_torchs_lstm():
+    recipe = get_recipe("lstm", **{**SMALL, "depth": 2})
+    tracker, tokens = MODELS["lstm"](recipe, 6, 0), torch.arange(12).view(2, 6) % 6
+    expected = tracker.head(tracker.lstm(tracker.embedding(tokens).transpose(0, 1))[0].transpose(0, 1))
+    torch.testing.assert_close(tracker(tokens)[0], expected)
+
+
+def test_a_population_is_its_runs():
+    """Two seeds at once take the steps that each takes alone, up to the order of additions."""
+    recipe, source = get_recipe("balance", **SMALL), group_words("permutation", 3)
+    both = Population(recipe, source, [0, 1])
+    tokens, _ = both.words.draw((2, 8), 6, torch.Generator().manual_seed(5))
+    for run, seed in enumerate((0, 1)):
+        alone = Tracker(build_model(recipe, 6, seed), recipe)
+        expected, _, penalty = alone(tokens[run])
+        got, _, penalties = both.run(tokens)
+        torch.testing.assert_close(got[run], expected)
+        torch.testing.assert_close(penalties[run], penalty)
+
+
+@pytest.mark.parametrize("remedy", REMEDIES)
+def test_every_remedy_trains(remedy):
+    sizes = {name: value for name, value in SMALL.items() if name not in REMEDIES[remedy]}
+    population = Population(get_recipe(remedy, **sizes), group_words("permutation", 3), [0, 1])
+    before = {name: weight.detach().clone() for name, weight in population.weights.items()}
+    population.advance(2)
+    assert population.loss.isfinite().all()
+    assert all(
+        (weight != before[name]).any() for name, weight in population.weights.items() if "bias" not in name
+    )
+
+
+def test_one_run_is_learned_and_stays_right():
+    _, rows = train_population(
+        get_recipe(dim=32, num_blocks=8, block_size=3, batch_size=32, length=8, steps=400, lr=8e-3, mlp=False),
+        group_words("permutation", 3), [0], check=Check(every=25), lengths=((2048, 4),),
+    )  # fmt: skip
+    assert rows[0]["solved"] <= 400
+    assert rows[0]["accuracy"] == rows[0]["at"][2048] == rows[0]["whole"][2048] == 1.0
+    assert rows[0]["proved"] is True
+
+
+def test_proofs_are_of_runs_that_the_layer_alone_computes():
+    for remedies, source, expected in (
+        (("base",), words.hold_out(group_words("permutation", 3), 0.1), False),
+        (("sinkhorn",), group_words("permutation", 3), None),
+        (("base",), group_words("permutation", 3, torch.tensor([1, 2])), None),
+        (("base",), LANGUAGES["parity"], None),
+        (("lstm",), group_words("permutation", 3), None),
+    ):
+        assert is_proved(Population(get_recipe(*remedies, **SMALL), source, [0]), 0) is expected
+
+
+def test_words_with_an_error_are_not_whole(monkeypatch):
+    population = Population(get_recipe(**SMALL), group_words("permutation", 3), [0, 1])
+    _, targets = population.words.draw((2, 5), 600, torch.Generator().manual_seed(7))
+    logits = torch.nn.functional.one_hot(targets, 6).float()
+    logits[0, 3, 540] = logits[0, 3, 20] = logits[1, :, 0] = 0
+    logits[0, 3, 540, (targets[0, 3, 540] + 1) % 6] = logits[0, 3, 20, (targets[0, 3, 20] + 1) % 6] = 1
+    logits[1, torch.arange(5), 0, (targets[1, :, 0] + 1) % 6] = 1
+    at = [0]
+
+    def run(tokens, states=None):
+        at[0] += tokens.shape[-1]
+        return logits[..., at[0] - tokens.shape[-1] : at[0], :], None, None
+
+    monkeypatch.setattr(population, "run", run)
+    accuracy, whole = population.evaluate(600, 5)
+    assert accuracy.tolist() == pytest.approx([1 - 2 / 3000, 1 - 5 / 3000])
+    assert whole.tolist() == [0.8, 0.0]
+
+
+def test_lengths_grow_when_exact():
+    recipe = get_recipe(**{**SMALL, "lengths": (1, 6), "patience": 2})
+    population = Population(recipe, group_words("permutation", 3), [0, 1])
+    population._climb(torch.tensor([True, False]), 1)
+    population._climb(torch.tensor([True, True]), 1)
+    assert population.stage.tolist() == [1, 0]
+    population._climb(
+        torch.tensor([True, True]), 1
+    )  # only one letter was seen: the first run learns nothing from it
+    assert population.stage.tolist() == [1, 1]
+    assert population._streak.tolist() == [0, 0]
+
+
+def test_restarts_draw_forgetful_blocks_anew():
+    recipe = get_recipe(**{**SMALL, "restart": 1, "restart_share": 1.0})
+    population = Population(recipe, group_words("permutation", 3), [0, 1])
+    population.advance(2)
+    before = {name: weight.detach().clone() for name, weight in population.weights.items()}
+    which = torch.tensor([[True, False, False, False], [False] * 4])
+    population.restart(which)
+    changed = {name: weight != before[name] for name, weight in population.weights.items()}
+    initial = changed["model.layers.0.mixer.initial"]
+    assert initial.flatten(2).any(-1).tolist() == which.tolist()
+    gates = changed["model.layers.0.mixer.gates.weight"].unflatten(1, (4, 4, 3))  # column, block, row
+    assert gates.all(-1).all(3).all(1).tolist() == which.tolist()
+    readout = changed["model.layers.0.mixer.readout_projection.weight"].unflatten(2, (4, 3))
+    assert readout.all(1).all(-1).tolist() == which.tolist()
+    assert not changed["model.embedding.weight"].any()
+    moments = population.optimizer.state[population.weights["model.layers.0.mixer.initial"]]["exp_avg"]
+    assert (moments == 0).all(-1).tolist() == which.tolist()
+    assert population.restart_forgetful([True, True]) == 0
+
+
+def test_one_to_one_rows_are_permutations():
+    raw = torch.randn(7, 5, 4, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    rows = one_to_one(raw)
+    assert (rows.detach().round().sum(-1) == 1).all()
+    assert (rows.detach().round().sum(-2) == torch.tensor([1, 1, 1, 1, 0])).all()
+    (gradient,) = torch.autograd.grad((rows * torch.randn(rows.shape)).sum(), raw)
+    assert gradient[..., :-1].abs().min() > 0
+
+
+def test_sinkhorn_steps_balance_columns():
+    raw = torch.zeros(4, 5)
+    raw[:, 0] = 3.0
+    columns = balanced(raw, 20).exp()[:, :-1].sum(0)
+    assert columns.max() <= 1.001
+    assert raw.softmax(-1)[:, :-1].sum(0).max() > 3
+
+
+def test_lists_go_on_where_they_stopped(tmp_path, monkeypatch):
+    one = lists.Experiment(
+        "", lists._group("permutation", 3), 2, [("base",), ("balance",)], {**SMALL, "steps": 2}
+    )
+    monkeypatch.setattr(lists, "EXPERIMENTS", {"small": one})
+    out = tmp_path / "small.jsonl"
+    lists.run_experiment("small", out, only=["balance"], told=lambda line: None)
+    lists.run_experiment("small", out, told=lambda line: None)
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [(row["remedies"], row["seed"]) for row in rows] == [
+        ("balance", 0), ("balance", 1), ("base", 0), ("base", 1)
+    ]  # fmt: skip
+    assert lists.run_experiment("small", out, told=lambda line: None) == []
+    with pytest.raises(ValueError, match="experiment: got 'none'"):
+        lists.run_experiment("none", out)
+
+
+def test_every_list_can_begin():
+    for name, experiment in lists.EXPERIMENTS.items():
+        check = experiment.check()
+        assert check.words is None or check.words.vocab_size == experiment.words().vocab_size
+        assert name.startswith(("screen", "b_")) or experiment.seconds > 0
+        for remedies in experiment.remedies:
+            get_recipe(*remedies, **dict(experiment.settings))
+
+
+def test_unknown_names():
+    with pytest.raises(ValueError, match="remedy: got 'none', expected one of base"):
+        get_recipe("none")
+    with pytest.raises(ValueError, match="unknown setting 'size'"):
+        get_recipe(size=3)
+
+
+def test_words_of_another_length_are_longer():
+    tokens, _ = drawn(replace(LANGUAGES["parity"], shortest=40), 50)
+    assert (tokens[:, :40] != 0).all()
+
+
+def test_a_diagnosis_is_drawn(tmp_path, monkeypatch):
+    one = lists.Experiment("", lists._group("permutation", 3), 2, [("base",)], SMALL)
+    monkeypatch.setitem(lists.EXPERIMENTS, "small", one)
+    runs = diagnosis.diagnose_experiment("small", 2, 60)
+    for run in runs:
+        assert run["copied"] + run["taken"] == pytest.approx(1.0)
+        assert len(run["left"]) == len(run["gradient_by_position"]) == diagnosis.LENGTH
+        assert len(run["left"][0]) == len(run["block_permuting"]) == 4
+    diagnosis.draw(runs, tmp_path / "runs.svg")
+    assert "channels of the first state left" in (tmp_path / "runs.svg").read_text()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_population_learns_on_a_gpu():
+    """Captured steps at two lengths, a restart between them, and a test of long words."""
+    recipe = get_recipe(
+        dim=32, num_blocks=8, block_size=3, batch_size=32, length=8, steps=800, lr=8e-3, lengths=(2, 8), restart=100
+    )  # fmt: skip
+    population, rows = train_population(
+        recipe, group_words("permutation", 3), range(4), device="cuda", lengths=((1 << 15, 2),)
+    )
+    assert set(population._replays) == {2, 8}
+    assert sum(row["solved"] is not None for row in rows) >= 2
+    assert max(row["at"][1 << 15] for row in rows) == 1.0
