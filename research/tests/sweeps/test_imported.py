@@ -12,6 +12,7 @@ import pytest
 from statemix_research.paper.experiments import EXPERIMENTS, get_experiment
 from statemix_research.sweeps import Store, export, import_runs, make_plan, rows_of
 from statemix_research.sweeps.rows import FORM, read_export
+from statemix_research.sweeps.store import ADDED
 
 from statemix.training import RunError
 
@@ -133,12 +134,25 @@ def test_any_letter_of_an_error_comes_through(write):
     assert read_export(path)[1][0]["error"] == error
 
 
+def before_added(rows):
+    """Rows whose configurations lack the settings that came later, where those are at the value of before."""
+
+    def told(section, entries):
+        if not isinstance(entries, dict):
+            return entries
+        return {key: value for key, value in entries.items() if ADDED.get(f"{section}.{key}", ...) != value}
+
+    return [
+        row | {"config": {name: told(name, part) for name, part in row["config"].items()}} for row in rows
+    ]
+
+
 def test_a_record_comes_back_to_the_same_bytes(store, tmp_path):
     """A file of the earlier form comes back as one of the present form, which then is exported to the same bytes."""
     assert import_runs(RECORD, store, get_experiment).new == 70
     plan, again = make_plan(EXPERIMENTS["fig3"], "full", to_run=False), tmp_path / "again.jsonl"
     export(plan, rows_of(plan, store), again)
-    assert read_export(again)[1] == read_export(RECORD)[1]
+    assert before_added(read_export(again)[1]) == read_export(RECORD)[1]
     other = Store(tmp_path / "other")
     import_runs(again, other, get_experiment)
     export(plan, rows_of(plan, other), tmp_path / "third.jsonl")
