@@ -122,9 +122,13 @@ def _failure(proof: Proof, given: Automaton, most: int) -> str:
     if proof.counterexample is None:
         return f"more than max_pairs = {most} pairs of states, nothing is proved"
     word = " ".join(given.symbols[symbol] for symbol in proof.counterexample)
-    found = "a random word" if proof.sampled else "the shortest such word"
-    what = "the model with channels at rest" if proof.at_rest and not proof.sampled else "the model"
-    return f"{what} errs after {len(proof.counterexample)} symbols ({found}): {word}"
+    errs = f"errs after {len(proof.counterexample)} symbols"
+    if proof.at_rest and not proof.sampled:
+        return (
+            f"nothing is proved with at most max_pairs = {most}: with so many channels at rest the model {errs} "
+            f"({word}); a larger --max-pairs leaves more of them as they are"
+        )
+    return f"the model {errs} ({'a random word' if proof.sampled else 'the shortest such word'}): {word}"
 
 
 def _content(proof: Proof, given: Automaton) -> dict[str, Any]:
