@@ -163,7 +163,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         [("equal_words_512", "no_mlp")], at_once=1,
     ),
     "s5": Experiment(
-        "S5 at 16: the bar, 20 of 20 seeds within 10 000 steps", _group("permutation", 5), 20,
+        "S5 at 16: the target, 20 of 20 seeds within 10 000 steps", _group("permutation", 5), 20,
         [
             ("equal_words_512", *BEST), BEST, ("equal_words_512", "no_mlp"), ("equal_words_512",),
             ("equal_words_512", "no_mlp", "sharp_backward"),

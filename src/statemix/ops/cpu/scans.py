@@ -67,21 +67,9 @@ def bdlru_forward(first, last, code, sizes, bounds, kinds, strides, tensors):
             gather(v, vs, b, t0, n0, 0, steps, lanes, 1, value)
             if hard:
                 hard_forward(
-                    code,
-                    f,
-                    raw,
-                    inverse,
-                    shift,
-                    scale,
-                    place,
-                    sign,
-                    flat,
-                    lines,
-                    lines.shape[1],
-                    h,
-                    lanes,
-                    steps,
-                )
+                    code, f, raw, inverse, shift, scale, place, sign, flat, lines, lines.shape[1], h, lanes,
+                    steps
+                )  # fmt: skip
             else:
                 all_weights(code, f, raw, inverse, shift, scale, steps * lanes)
                 for t in range(steps):
@@ -213,21 +201,8 @@ def hlru_forward(first, last, code, sizes, bounds, kinds, strides, tensors):
             gather(v, vs, b, t0, n0, 0, steps, lanes, 1, value)
             if hard:
                 hard_forward(
-                    code,
-                    f,
-                    raw,
-                    inverse,
-                    shift,
-                    scale,
-                    place,
-                    sign,
-                    flat,
-                    lines,
-                    -lanes,
-                    window,
-                    lanes,
-                    steps,
-                )
+                    code, f, raw, inverse, shift, scale, place, sign, flat, lines, -lanes, window, lanes, steps
+                )  # fmt: skip
             else:
                 all_weights(code, f, raw, inverse, shift, scale, steps * lanes)
                 for t in range(steps):
@@ -288,21 +263,9 @@ def hlru_backward(first, last, code, sizes, bounds, kinds, strides, tensors):
                 lagged(states, ss, h0, s, b, channels, n0, m, start, t0, k + 1, steps, lanes, line)
             if hard:
                 edge, finite = hard_weights(
-                    code,
-                    f,
-                    raw,
-                    inverse[0],
-                    shift,
-                    scale,
-                    least,
-                    -lanes,
-                    width,
-                    lanes,
-                    ds,
-                    place[0],
-                    sign[0],
-                    size,
-                )
+                    code, f, raw, inverse[0], shift, scale, least, -lanes, width, lanes, ds, place[0], sign[0],
+                    size
+                )  # fmt: skip
             else:
                 edge = weights(code, f, raw, inverse[0], shift, scale, least, size, False)
             contract_line(f, past, value[0], inverse[0], True, size, h)
