@@ -126,21 +126,45 @@ def test_a_rate_at_the_edge_gets_a_further_one_once():
 def test_contenders_are_the_block_sizes_the_reference_and_the_best():
     outcomes = [outcome(run) for run in plan.rate_runs()]
     assert plan.contenders(outcomes) == [*plan.BLOCK_SIZES, "Transformer"]  # the best is among them
-    other = [one if one.run.model != "Mamba-2" else outcome(one.run, 1.0) for one in outcomes]
+    other = [one if one.run.model != "Mamba-2" else outcome(one.run, one.loss - 1) for one in outcomes]
     assert plan.contenders(other) == [*plan.BLOCK_SIZES, "Transformer", "Mamba-2"]
 
 
+def test_a_model_goes_on_while_others_are_tuned():
+    """Who else is a contender, and what equal wall-clock is, is known only once all learning rates are."""
+    late = "Gated DeltaNet"
+    outcomes = [outcome(run) for run in plan.rate_runs() if run.model != late]
+    first = plan.next_runs(outcomes)
+    assert {run.stage for run in first if run.model == late} == {"rates"}
+    assert {run.stage for run in first if run.model != late} == {"epoch"}
+    assert plan.contenders(outcomes) == [*plan.BLOCK_SIZES, "Transformer"]
+    outcomes += [outcome(run) for run in first if run.model != late]
+    assert {run.model for run in plan.next_runs(outcomes)} == {late}
+    outcomes += [outcome(run, outcome(run).loss - 1) for run in first if run.model == late]
+    assert [(run.stage, run.seed) for run in plan.next_runs(outcomes) if run.model == late] == [
+        ("epoch", 0), ("epoch", 1), ("epoch", 2)
+    ]  # fmt: skip
+    assert {run.stage for run in plan.next_runs(outcomes) if run.model != late} == {"wall-clock"}
+
+
 def test_equal_wall_clock_gives_slow_models_fewer_epochs():
-    tuned = [outcome(run) for run in plan.rate_runs()]
+    tuned = [outcome(run, seconds=200.0) for run in plan.rate_runs()]
     outcomes = [
         outcome(run, seconds=120.0 if run.model == "Mamba-2" else 50.0) for run in plan.epoch_runs(tuned)
     ]
     three = [one for one in outcomes if one.run.model in ("Mamba-2", "Transformer", NAMES[2])]
     runs = plan.wall_clock_runs([*tuned, *three])
     first = {run.model: run.epochs for run in runs if run.seed == 0}
-    assert first == {"Mamba-2": 0.417, NAMES[2]: 1.0}
+    assert first == {name: 0.25 for name in NAMES if name != "Transformer"} | {"Mamba-2": 0.417, NAMES[2]: 1.0}
     with pytest.raises(ValueError, match="outcomes: got none of Transformer"):
         plan.wall_clock_runs([one for one in outcomes if one.run.model == "Mamba-2"])
+
+
+def test_a_model_is_timed_by_its_fastest_run():
+    tuned = [outcome(run, seconds=60.0) for run in plan.rate_runs()]
+    outcomes = [outcome(run, seconds=30.0 if run.model == NAMES[0] else 90.0) for run in plan.epoch_runs(tuned)]
+    epochs = {run.model: run.epochs for run in plan.wall_clock_runs([*tuned, *outcomes])}
+    assert epochs == {name: 1.0 for name in NAMES if name != "Transformer"} | {NAMES[0]: 2.0}
 
 
 def test_differences_are_paired_by_seed():
@@ -235,7 +259,7 @@ def test_the_page_of_a_part_of_the_plan(tmp_path):
     outcomes = [outcome(run) for run in plan.rate_runs()[:-1]]
     outcomes[0] = outcome(outcomes[0].run, math.inf)
     page = "\n".join(report.page_lines(outcomes, Path("o.jsonl"), drawn=False))
-    assert "| BD-LRU m = 1 | diverged | **" in page and "1 of the stage are left" in page
+    assert "| BD-LRU m = 1 | diverged | **" in page and "that can begin are left" in page
     assert all(f"## {title}" not in page for title, _ in report.SETTINGS.values())
     assert report.draw(outcomes) is None
 

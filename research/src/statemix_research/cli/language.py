@@ -113,9 +113,8 @@ def quality(
     output().print(_models())
     for number, held in enumerate(sessions(runs) if runs else [], 1):
         seconds = sum(run.seconds() for run in held)
-        output().say(
-            f"session {number}, {held[0].stage}: {len(held)} runs, expected {seconds:,.0f} s", style="dim"
-        )
+        stages = ", ".join(dict.fromkeys(run.stage for run in held))
+        output().say(f"session {number}, {stages}: {len(held)} runs, expected {seconds:,.0f} s", style="dim")
     output().say(f"next: {len(runs)} runs" if runs else "every run of the plan has an outcome")
     if out is not None:
         entries = [asdict(run) | {"settings": lm_settings(run, tokens)} for run in runs]

@@ -127,9 +127,14 @@ def chosen_rates(outcomes: Iterable[Outcome]) -> dict[str, float]:
     }
 
 
-def contenders(outcomes: Iterable[Outcome]) -> list[str]:
-    """The models that get all seeds: `BLOCK_SIZES`, `REFERENCE`, and the best of the runs that choose rates."""
-    tried = _by_model(outcomes, "rates", "edges")
+def contenders(outcomes: Sequence[Outcome]) -> list[str]:
+    """The models that get all seeds: `BLOCK_SIZES`, `REFERENCE`, and the best of the runs that choose rates.
+
+    The best is known once every model has its learning rate.
+    """
+    tried, done = _by_model(outcomes, "rates", "edges"), {one.run for one in outcomes}
+    if any(run not in done for run in (*rate_runs(), *edge_runs(outcomes))):
+        return [*BLOCK_SIZES, REFERENCE]
     best = min(tried, key=lambda model: min(one.loss for one in tried[model]))
     return list(dict.fromkeys((*BLOCK_SIZES, REFERENCE, best)))
 
@@ -143,10 +148,11 @@ def epoch_runs(outcomes: Sequence[Outcome]) -> list[QualityRun]:
 def wall_clock_runs(outcomes: Sequence[Outcome]) -> list[QualityRun]:
     """Every model for as long as `REFERENCE` takes for an epoch, and the contenders with the other seeds.
 
-    A schedule is as long as its run. Steps are timed without evaluation and compilation. ValueError where the
-    reference has no outcome.
+    A schedule is as long as its run. Steps are timed without evaluation and compilation; a model's time is the least
+    of all its runs before, which others on the same GPU cannot have slowed down. ValueError where the reference has no
+    outcome.
     """
-    rates, timed = chosen_rates(outcomes), _by_model(outcomes, "epoch")
+    rates, timed = chosen_rates(outcomes), _by_model(outcomes, "rates", "edges", "epoch")
     if REFERENCE not in timed:
         raise ValueError(f"outcomes: got none of {REFERENCE}, expected one, which sets the time")
     times = {model: min(one.epoch_seconds for one in tried) for model, tried in timed.items()}
@@ -175,16 +181,20 @@ STAGES: dict[str, Callable[[Sequence[Outcome]], list[QualityRun]]] = {
 
 
 def next_runs(outcomes: Sequence[Outcome]) -> list[QualityRun]:
-    """What is left of the first unfinished stage; nothing once all are done.
+    """What is left of every model's first unfinished stage; nothing once all are done.
+
+    At equal wall-clock models wait for the reference's epochs and for all learning rates.
 
     >>> len(next_runs([]))
     33
     """
-    done = {one.run for one in outcomes}
-    for runs in STAGES.values():
-        if left := [run for run in runs(outcomes) if run not in done]:
-            return left
-    return []
+    done, stages, found = {one.run for one in outcomes}, dict[str, str](), list[QualityRun]()
+    for stage, runs in STAGES.items():
+        if stage == "wall-clock" and (REFERENCE in stages or {"rates", "edges"} & set(stages.values())):
+            break
+        left = [run for run in runs(outcomes) if run not in done]
+        found += [run for run in left if stages.setdefault(run.model, stage) == stage]
+    return found
 
 
 def sessions(runs: Iterable[QualityRun], models: Sequence[QualityModel] = MODELS) -> list[list[QualityRun]]:

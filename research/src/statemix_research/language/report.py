@@ -94,7 +94,7 @@ def page_lines(outcomes: Sequence[Outcome], source: Path, drawn: bool) -> Iterat
     yield from ("## Data", "")
     left = len(next_runs(outcomes))
     yield f"- {len(outcomes)} runs; read from {code(source)}." + (
-        f" {left} of the stage are left." if left else ""
+        f" {left} that can begin are left." if left else ""
     )
     yield "- Cells: mean (lowest–highest; n) over seeds. A difference is separable if its 95 % interval leaves out 0."
     yield f"- Every run: [{NAME}.csv](data/{NAME}.csv)."
