@@ -79,11 +79,11 @@ ALONE = (
 )  # fmt: skip
 """Remedies that are tried alone in `S4_SMALL`."""
 
-CONTROLS = ("soft", "soft_from_zero")
-"""The plain layer, with and without a learned initial state."""
+BEST = ("no_mlp", "no_input", "short_words", "balance_1", "retries")
+"""What lists without a choice of remedies are trained with."""
 
-BEST = ("no_mlp", "larger_blocks")
-"""What lists without a choice of remedies are trained with, beside batches of 512 words."""
+GROUP_SIZES = {"dim": 128, "num_blocks": 16, "lr": 2e-3}
+"""Of the models that learn a group's words."""
 
 GROUPS = {
     "s3": ("permutation", 3, 3),
@@ -114,9 +114,9 @@ def _at_128(label: str) -> Experiment:
     name, n, m = GROUPS[label]
     return Experiment(
         f"words of {label.upper()} trained at 128, tested to 1 048 576",
-        _group(name, n), 5, [BEST, (*BEST, "doubled_to_128")],
-        {"block_size": m, "length": 128, "batch_size": 512, "steps": 2500},
-        lengths=((512, 64), (2048, 64), (MILLION, 1)), seconds=90,
+        _group(name, n), 5, [tuple("short_to_128" if one == "short_words" else one for one in BEST)],
+        {**GROUP_SIZES, "block_size": m, "length": 128, "batch_size": 16}, partial(Check, proof=True),
+        ((512, 64), (2048, 64), (MILLION, 1)), seconds=90,
     )  # fmt: skip
 
 
@@ -162,21 +162,22 @@ EXPERIMENTS: Mapping[str, Experiment] = {
         "S5 at 16 on a CPU: batches of 512 words", _group("permutation", 5), 2,
         [("equal_words_512", "no_mlp")], at_once=1,
     ),
-    "s5": Experiment(
-        "S5 at 16: the target, 20 of 20 seeds within 10 000 steps", _group("permutation", 5), 20,
+    "screen_s4_short": Experiment(
+        "short words first, alone and with what helps them", _group("permutation", 4), 36,
         [
-            ("equal_words_512", *BEST), BEST, ("equal_words_512", "no_mlp"), ("equal_words_512",),
-            ("equal_words_512", "no_mlp", "sharp_backward"),
-            ("equal_words_1024", "no_mlp", "double_rate"), ("base",), ("no_mlp",), ("restarts_500", "no_mlp"),
-            ("equal_words_512", "no_mlp", "doubled_when_exact"),
-            ("equal_words_512", "no_mlp", "restarts_500"), ("equal_words_512", "no_mlp", "more_blocks"),
-        ], lengths=((2048, 64), (65_536, 4)), seconds=60,
+            ("base",), ("short_words",), ("short_words", "balance_1"), ("no_input", "short_words"),
+            ("no_input", "short_words", "balance_1"), ("one_to_one", "short_words"), BEST,
+        ],
+        {**S4_SMALL, "steps": 600},
     ),
-    "s5_remedies": Experiment(
-        "S5 at 16: every remedy alone", _group("permutation", 5), 20,
-        [(name,) for name in (*ALONE[1:], "one_to_one", "more_blocks", "fewer_blocks", "no_mlp", *CONTROLS)],
-        {"steps": 5000},
-        seconds=30,
+    "s5": Experiment(
+        "S5 at 16: the target, 20 of 20 seeds proved within 10 000 steps", _group("permutation", 5), 20, [BEST],
+        GROUP_SIZES, partial(Check, proof=True), ((2048, 64), (65_536, 4)), at_once=5, seconds=60,
+    ),
+    "s5_without": Experiment(
+        "S5 at 16: the same without one part of it, and without any", _group("permutation", 5), 20,
+        [tuple(one for one in BEST if one != part) for part in BEST[1:]] + [("no_mlp",)],
+        {**GROUP_SIZES, "steps": 3000}, partial(Check, proof=True), at_once=5, seconds=60,
     ),
     **{f"{label}_at_128": _at_128(label) for label in GROUPS},
     **{f"a_{name}": _language(name) for name in LANGUAGES},

@@ -34,6 +34,9 @@ WARM_UP = 3
 """Steps of each length that are launched one by one on a GPU before one is recorded."""
 
 
+ATTEMPT = 1_000_000
+"""What is added to a run's seed when it begins anew."""
+
 TOKENS = 1 << 17
 """That an evaluation reads at once, about."""
 
@@ -78,6 +81,9 @@ class Population:
         self.stage, self._streak = (torch.zeros(runs, dtype=torch.int64, device=device) for _ in range(2))
         self.accuracy, self.loss = torch.zeros(runs, longest, device=device), torch.zeros(runs, device=device)
         self._counter = torch.zeros(1, dtype=torch.int64, device=device)
+        self.attempts = [0] * runs
+        self._kept = dict[int, dict[str, Tensor]]()
+        self._arrived = torch.zeros(runs, dtype=torch.int64, device=device)  # the step at which the stage began
         self._rates = torch.tensor([self._rate(step) for step in steps], device=device)
         self._temperatures = torch.tensor([self._temperature_at(step) for step in steps], device=device)
         self._temperature = torch.ones(1, device=device)
@@ -115,18 +121,21 @@ class Population:
             settings, betas=self.recipe.betas, fused=True, capturable=self.device.type == "cuda"
         )
 
-    def run(self, tokens: Tensor, states: Any = None) -> tuple[Tensor, Any, Tensor]:
-        """Logits [R, B, T, V], states and penalties [R] of all runs for tokens [R, B, T]."""
+    def run(self, tokens: Tensor, states: Any = None, starts: Tensor | None = None) -> tuple[Tensor, Any, Tensor]:
+        """Logits [R, B, T, V], states and penalties [R] of all runs for tokens [R, B, T]. starts: bool [R, T], where
+        the initial state stands in place of the state before."""
 
-        def one(weights: Any, buffers: Any, tokens: Tensor, states: Any) -> Any:
-            return functional_call(self.template, (weights, buffers), (tokens, states, self._temperature))
+        def one(weights: Any, buffers: Any, tokens: Tensor, states: Any, starts: Any) -> Any:
+            arguments = (tokens, states, self._temperature, *([] if starts is None else [starts]))
+            return functional_call(self.template, (weights, buffers), arguments)
 
-        mapped = vmap(one, in_dims=(0, 0, 0, None if states is None else 0), randomness="different")
-        return mapped(self.weights, self._buffers, tokens, states)
+        places = [None if x is None else 0 for x in (states, starts)]
+        mapped = vmap(one, in_dims=(0, 0, 0, *places), randomness="different")
+        return mapped(self.weights, self._buffers, tokens, states, starts)
 
     def advance(self, steps: int = 1) -> None:
         """Train all runs for some steps, at the longest length that one of them is at."""
-        length = int(self.ladder[self.stage].max())
+        length = self.recipe.length if self.recipe.pieces else int(self.ladder[self.stage].max())
         self.template.train()
         for _ in range(steps):
             if self.device.type == "cuda":
@@ -154,17 +163,18 @@ class Population:
         return None
 
     def _train_step(self, length: int) -> None:
-        recipe, runs = self.recipe, len(self.seeds)
+        recipe = self.recipe
         rate = self._rates[self._counter][0]
         for group in self.optimizer.param_groups:
             group["lr"].copy_(rate * group["multiple"])
         self._temperature.copy_(self._temperatures[self._counter])
-        tokens, targets = self.words.draw((runs, recipe.batch_size), length, self._generator)
-        logits, _, penalty = self.run(tokens)
+        tokens, targets, starts = self._draw(length)
+        logits, _, penalty = self.run(tokens, starts=starts)
         losses = F.cross_entropy(
             logits.flatten(0, 2), targets.flatten(), reduction="none", ignore_index=IGNORED
         )
-        at = torch.arange(length, device=self.device) < self.ladder[self.stage][:, None, None]  # [R, 1, T]
+        shown = torch.full_like(self.stage, length) if recipe.pieces else self.ladder[self.stage]
+        at = torch.arange(length, device=self.device) < shown[:, None, None]  # [R, 1, T]
         counted = at & (targets != IGNORED)
         loss = (losses.view(targets.shape) * counted).sum((1, 2)) / counted.sum((1, 2)).clamp(min=1)
         self._update((loss + recipe.balance * penalty).sum())
@@ -173,8 +183,23 @@ class Population:
             self.accuracy[:, :length].copy_(1 - wrong.sum(1) / counted.sum(1).clamp(min=1))
             self.accuracy[:, :length].mul_(at[:, 0])
             self.loss.copy_(loss.detach())
-            self._climb(~wrong.flatten(1).any(1), length)
+            right = 1 - wrong.flatten(1).sum(1) / counted.flatten(1).sum(1).clamp(min=1)
+            self._climb(right >= recipe.enough, length)
             self._counter += 1
+
+    def _draw(self, length: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Tokens and targets [R, B, T], and where pieces start [R, T]."""
+        shape = (len(self.seeds), self.recipe.batch_size)
+        if not self.recipe.pieces:
+            return *self.words.draw(shape, length, self._generator), None
+        every = []
+        for piece in self.recipe.lengths:
+            drawn = self.words.draw((*shape, length // piece), piece, self._generator)
+            every.append(torch.stack([x.flatten(-2) for x in drawn]))
+        tokens, targets = torch.stack(every, 2).gather(  # [2, R, stages, B, T]
+            2, self.stage[None, :, None, None, None].expand(2, -1, 1, shape[1], length)
+        ).squeeze(2)
+        return tokens, targets, torch.arange(length, device=self.device) % self.ladder[self.stage][:, None] == 0
 
     def _update(self, loss: Tensor) -> None:
         weights, limit = list(self.weights.values()), self.recipe.gradient_clip
@@ -196,7 +221,20 @@ class Population:
             self._streak.copy_(torch.where(up, 0, self._streak))
         else:
             up = ((self._counter + 1) % recipe.stage_steps == 0).expand(len(self.seeds))
-        self.stage.copy_((self.stage + up).clamp(max=len(self.ladder) - 1))
+        after = (self.stage + up).clamp(max=len(self.ladder) - 1)
+        self._arrived.copy_(torch.where(after > self.stage, self._counter + 1, self._arrived))
+        self.stage.copy_(after)
+
+    def keep(self, run: int) -> None:
+        """End a run: its weights are those of now, whatever its neighbours need."""
+        self._kept[run] = {name: weight.detach()[run].clone() for name, weight in self.weights.items()}
+
+    @torch.no_grad()
+    def end(self) -> None:
+        """Give the runs that were ended their weights back."""
+        for run, kept in self._kept.items():
+            for name, weight in kept.items():
+                self.weights[name][run] = weight
 
     def tracker(self, run: int) -> Any:
         """The model of one run, by its place among the seeds, with weights of its own."""
@@ -236,6 +274,25 @@ class Population:
         blocks, m = self.recipe.num_blocks, self.recipe.block_size
         sizes = {"column": m + 1, "block": blocks, "row": m}
         return tensor.unflatten(dim, [sizes[part] for part in layout]).movedim(dim + layout.index("block"), 1)
+
+    @torch.no_grad()
+    def retry_stuck(self, solved: Sequence[bool]) -> int:
+        """Begin anew, with weights of another seed, every run that has been at one length for `recipe.retry` steps;
+        returns how many."""
+        stuck = (self._counter - self._arrived >= self.recipe.retry) & ~torch.tensor(solved, device=self.device)
+        for run in stuck.nonzero().flatten().tolist():
+            self.attempts[run] += 1
+            seed = self.seeds[run] + ATTEMPT * self.attempts[run]
+            fresh = MODELS[self.recipe.model](self.recipe, self.words.vocab_size, seed)
+            for name, value in fresh.named_parameters():
+                self.weights[name][run] = value.to(self.device)
+                state = self.optimizer.state[self.weights[name]]
+                for moment in ("exp_avg", "exp_avg_sq"):
+                    if moment in state:
+                        state[moment][run] = 0
+        for counter, value in ((self._arrived, int(self._counter)), (self._streak, 0), (self.stage, 0)):
+            counter.masked_fill_(stuck, value)
+        return int(stuck.sum())
 
     @torch.no_grad()
     def restart_forgetful(self, solved: Sequence[bool]) -> int:

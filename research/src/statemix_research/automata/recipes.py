@@ -43,7 +43,8 @@ class Recipe:
     temperature: tuple[float, float] = (1.0, 1.0)
     """Of the soft rows in the backward pass: at the first step and at the last."""
     input_blocks: float = 1.0
-    """Share of blocks whose rows may take the input."""
+    """Share of blocks whose rows take the input. The other blocks' input gates start closed, at a bias that training
+    does not move."""
     gate_lr: float = 1.0
     """The gates' learning rate as a multiple of `lr`."""
     gate_decay: bool = True
@@ -52,7 +53,15 @@ class Recipe:
     """Lengths that training goes through, shortest first; empty: `length` alone."""
     patience: int = 10
     """Batches in a row without an error before the next of `lengths`; 0: every `stage_steps` instead."""
+    enough: float = 1.0
+    """Share of right answers from which a batch counts as without an error."""
     stage_steps: int = 300
+    pieces: bool = False
+    """Whether words of `length` letters are read as pieces of the present one of `lengths`, which keeps a batch's
+    letters equal. Every piece starts from the initial state."""
+    retry: int = 0
+    """Steps after which a run that is still at the same of `lengths` draws its blocks anew and begins with the first
+    length again; 0: never."""
     restart: int = 0
     """Steps between restarts of blocks that have forgotten their initial state; 0: never."""
     restart_share: float = 0.5
@@ -66,6 +75,7 @@ DOUBLED = (2, 4, 8, 16)
 REMEDIES: Mapping[str, Mapping[str, Any]] = {
     "base": {},
     "balance": {"balance": 0.1},
+    "balance_1": {"balance": 1.0},
     "sinkhorn": {"sinkhorn": 3},
     "identity": {"start": "identity"},
     "permutation": {"start": "permutation"},
@@ -82,6 +92,8 @@ REMEDIES: Mapping[str, Mapping[str, Any]] = {
     "no_decay": {"gate_decay": False},
     "doubled": {"lengths": DOUBLED, "patience": 0},
     "doubled_when_exact": {"lengths": DOUBLED},
+    "short_words": {"lengths": DOUBLED, "pieces": True, "enough": 0.9},
+    "short_to_128": {"lengths": (*DOUBLED, 32, 64, 128), "pieces": True, "enough": 0.9},
     "doubled_to_128": {"lengths": (*DOUBLED, 32, 64, 128)},
     "large_batch": {"batch_size": 512},
     "small_batch": {"batch_size": 32},
@@ -92,6 +104,7 @@ REMEDIES: Mapping[str, Mapping[str, Any]] = {
     "restarts_100": {"restart": 100},
     "restarts_200": {"restart": 200},
     "restarts_500": {"restart": 500},
+    "retries": {"retry": 500},
     "one_to_one": {"one_to_one": 1.0},
     "half_one_to_one": {"one_to_one": 0.5},
     "no_mlp": {"mlp": False},

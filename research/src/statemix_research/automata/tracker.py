@@ -15,8 +15,8 @@ from statemix.nn import BDLRU
 from statemix.ops import affine_scan, normalize
 from statemix_research.automata.recipes import Recipe
 
-NEVER = -1e4
-"""A raw gate that is never selected."""
+CLOSED = -30.0
+"""Bias of an input gate that is never the largest, and whose share of the soft row is nothing in float32."""
 
 
 def build_model(recipe: Recipe, vocab_size: int, seed: int) -> LanguageModel:
@@ -40,12 +40,13 @@ def build_model(recipe: Recipe, vocab_size: int, seed: int) -> LanguageModel:
 
 @torch.no_grad()
 def start_gates(mixer: BDLRU, recipe: Recipe) -> None:
-    """Add the start that the recipe names to the gates' bias."""
+    """Add the start that the recipe names to the gates' bias, and close the input gates of blocks without input."""
     blocks, m = recipe.num_blocks, recipe.block_size
     bias, rows = mixer.gates.bias.view(m + 1, blocks, m), torch.arange(m)  # column, block, row
     for block in range(blocks if recipe.start != "random" else 0):
         columns = rows if recipe.start == "identity" else torch.randperm(m)
         bias[columns, block, rows] += recipe.start_bias
+    bias[-1, ~_first(recipe.input_blocks, blocks)] = CLOSED
 
 
 class Tracker(nn.Module):
@@ -60,19 +61,13 @@ class Tracker(nn.Module):
     def __init__(self, model: LanguageModel, recipe: Recipe) -> None:
         super().__init__()
         self.model, self.recipe = model, recipe
-        for name, share in (("takes_input", recipe.input_blocks), ("permutes", recipe.one_to_one)):
-            first = torch.arange(recipe.num_blocks) < round(share * recipe.num_blocks)
-            self.register_buffer(name, first, persistent=False)
+        self.register_buffer("permutes", _first(recipe.one_to_one, recipe.num_blocks), persistent=False)
 
     def rows(self, layer: int, x: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
         """The rows [B, T, N, m, m+1] of a layer for x [B, T, dim], hard ones straight-through."""
         recipe, raw = self.recipe, self.blocks[layer].mixer.raw_gates(x)
-        m = recipe.block_size
         if recipe.sinkhorn:
             raw = balanced(raw, recipe.sinkhorn)
-        if recipe.input_blocks < 1:
-            is_input = torch.arange(m + 1, device=raw.device) == m
-            raw = raw.masked_fill(~self.get_buffer("takes_input")[:, None, None] & is_input, NEVER)
         rows = normalize(raw / temperature, hard=recipe.hard)
         if recipe.one_to_one:
             rows = torch.where(
@@ -90,9 +85,14 @@ class Tracker(nn.Module):
         return self.rows(0, self._vocabulary())[0]
 
     def forward(
-        self, tokens: Tensor, states: list[Tensor] | None = None, temperature: Tensor | float = 1.0
+        self,
+        tokens: Tensor,
+        states: list[Tensor] | None = None,
+        temperature: Tensor | float = 1.0,
+        starts: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor], Tensor]:
-        """Logits [B, T, V], the states after the last token, and the penalty."""
+        """Logits [B, T, V], the states after the last token, and the penalty. starts: bool [T], at which positions the
+        initial state stands in place of the state before."""
         model, after, penalties = self.model, [], []
         x = F.embedding(tokens, model.embedding.weight)
         for k, block in enumerate(self.blocks):
@@ -105,7 +105,13 @@ class Tracker(nn.Module):
             if k == 0:
                 both = F.embedding(tokens, both[0].flatten(1)).unflatten(-1, both.shape[2:])
             start = block.mixer.initial_state(len(tokens)) if states is None else states[k]
-            y, state = affine_scan(both[..., :-1], both[..., -1], start)
+            matrices, inputs = both[..., :-1], both[..., -1]
+            if starts is not None:
+                begins = starts[:, None, None]
+                begun = (matrices * start[:, None, :, None]).sum(-1)
+                inputs = inputs + begins * begun
+                matrices = matrices * ~begins[..., None]
+            y, state = affine_scan(matrices, inputs, start)
             after.append(state)
             x = x + self._drop(block.mixer.readout_projection(y.flatten(-2)))
             if block.mlp is not None:
@@ -175,7 +181,12 @@ MODELS: Mapping[str, Callable[[Recipe, int, int], nn.Module]] = {
 
 def changes_rows(recipe: Recipe) -> bool:
     """Whether a remedy makes the rows select others than the layer's own gates do."""
-    return bool(recipe.sinkhorn or recipe.one_to_one or recipe.input_blocks < 1)
+    return bool(recipe.sinkhorn or recipe.one_to_one)
+
+
+def _first(share: float, blocks: int) -> Tensor:
+    """bool [N]: which blocks are the first share of them."""
+    return torch.arange(blocks) < round(share * blocks)
 
 
 def balanced(raw: Tensor, steps: int) -> Tensor:

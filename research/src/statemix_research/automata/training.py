@@ -26,7 +26,8 @@ Row = dict[str, Any]
 class Check:
     """When a run is tested, on what, and from which accuracy on it is solved.
 
-    words: None for those of training. exact: whether only runs whose last batch has no error are tested.
+    words: None for those of training. exact: whether only runs whose last batch has no error are tested. proof: whether
+    a run is solved only when it is proved equal to its automaton (`is_proved`).
     """
 
     every: int = 50
@@ -35,6 +36,7 @@ class Check:
     solved_from: float = 1.0
     words: Source | None = None
     exact: bool = True
+    proof: bool = False
 
 
 class Record:
@@ -61,8 +63,10 @@ class Record:
         tested = self.test().tolist()
         for run, value in enumerate(tested):
             self.best[run] = max(self.best[run], value)
-            if due[run] and value >= self.check.solved_from:
+            right = due[run] and value >= self.check.solved_from
+            if right and (not self.check.proof or is_proved(population, run)):
                 self.solved[run] = population.step
+                population.keep(run)
 
     def test(self) -> Tensor:
         """Accuracy [R] on the check's words."""
@@ -89,7 +93,8 @@ def train_population(
     lengths: Sequence[tuple[int, int]] = (),
     told: Callable[[str], None] = lambda line: None,
 ) -> tuple[Population, list[Row]]:
-    """Train one run a seed until all are solved; returns the population and a row for each run.
+    """Train one run a seed until all are solved; returns the population and a row for each run. A solved run ends: its
+    weights are those of the step at which it was.
 
     lengths: (length, words) to test at in the end. A row has
 
@@ -116,8 +121,12 @@ def train_population(
             and population.step <= LAST_RESTART * recipe.steps
         ):
             restarted += population.restart_forgetful([step is not None for step in record.solved])
+        if recipe.retry:
+            restarted += population.retry_stuck([step is not None for step in record.solved])
         told(record.line())
-    seconds, final = time.perf_counter() - began, record.test().tolist()
+    seconds = time.perf_counter() - began
+    population.end()
+    final = record.test().tolist()
     at = {length: [x.tolist() for x in population.evaluate(length, count)] for length, count in lengths}
     stages = population.ladder[population.stage].tolist()
     proofs = [step is not None and is_proved(population, r) for r, step in enumerate(record.solved)]
