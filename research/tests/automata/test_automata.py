@@ -140,6 +140,8 @@ def test_a_population_is_its_runs():
 @pytest.mark.parametrize("remedy", REMEDIES)
 def test_every_remedy_trains(remedy):
     sizes = {name: value for name, value in SMALL.items() if name not in REMEDIES[remedy]}
+    if REMEDIES[remedy].get("pieces"):
+        sizes["length"] = max(REMEDIES[remedy]["lengths"])
     population = Population(get_recipe(remedy, **sizes), group_words("permutation", 3), [0, 1])
     before = {name: weight.detach().clone() for name, weight in population.weights.items()}
     population.advance(2)
@@ -202,6 +204,88 @@ def test_lengths_grow_when_exact():
     assert population._streak.tolist() == [0, 0]
 
 
+def test_pieces_start_from_the_initial_state():
+    recipe = get_recipe(**{**SMALL, "depth": 2})
+    tracker = Tracker(build_model(recipe, 6, seed=0), recipe)
+    tokens = torch.randint(6, (3, 6), generator=torch.Generator().manual_seed(0))
+    whole = tracker(tokens, starts=torch.arange(6) % 2 == 0)[0]
+    torch.testing.assert_close(whole, tracker(tokens.view(9, 2))[0].view(3, 6, 6))
+
+
+def test_pieces_fill_a_word():
+    with pytest.raises(ValueError, match="lengths: got .2, 4, 8, 16., expected divisors of length = 6"):
+        Population(get_recipe("short_words", **SMALL), group_words("permutation", 3), [0])
+
+
+def test_a_run_reads_pieces_of_its_own_length():
+    recipe = get_recipe("short_words", **{**SMALL, "length": 16})
+    population = Population(recipe, group_words("permutation", 3), [0, 1])
+    population.stage.copy_(torch.tensor([0, 2]))
+    tokens, targets, starts = population._draw(16)
+    assert [run.nonzero().flatten().tolist() for run in starts] == [[0, 2, 4, 6, 8, 10, 12, 14], [0, 8]]
+    states = population.words
+    for run, piece in enumerate((2, 8)):
+        letters = tokens[run].view(-1, piece).T
+        torch.testing.assert_close(targets[run].view(-1, piece), states.written(letters)[1])
+
+
+def test_enough_right_answers_lead_on():
+    recipe = get_recipe("short_words", **{**SMALL, "length": 16, "enough": 0.0, "patience": 2})
+    population = Population(recipe, group_words("permutation", 3), [0])
+    stages = []
+    for _ in range(7):
+        population.advance()
+        stages.append(population.stage.item())
+    assert stages == [0, 1, 1, 2, 2, 3, 3]
+    assert population._arrived.tolist() == [6]
+
+
+def test_closed_input_gates_stay_closed():
+    population = Population(get_recipe("no_input", **SMALL), group_words("permutation", 3), [0, 1])
+    population.advance(5)
+    assert population.selected().max() == SMALL["block_size"] - 1
+    bias = population.weights["model.layers.0.mixer.gates.bias"].unflatten(1, (4, -1))[:, -1]
+    assert (bias == -30).all()
+
+
+def test_a_run_that_is_stuck_begins_anew():
+    recipe = get_recipe("short_words", **{**SMALL, "length": 16, "retry": 3})
+    source = group_words("permutation", 3)
+    population = Population(recipe, source, [0, 1, 2])
+    population.advance(3)
+    population.stage.copy_(torch.tensor([1, 0, 0]))
+    population._arrived.copy_(torch.tensor([2, 0, 0]))
+    before = {name: weight.detach().clone() for name, weight in population.weights.items()}
+    assert population.retry_stuck([False, False, True]) == 1
+    fresh = dict(Tracker(build_model(recipe, 6, 1 + 1_000_000), recipe).named_parameters())
+    for name, weight in population.weights.items():
+        assert torch.equal(weight[1], fresh[name])
+        assert torch.equal(weight[[0, 2]], before[name][[0, 2]])
+        moments = population.optimizer.state[weight]["exp_avg"]
+        assert not moments[1].any() and moments[0].any()
+    assert population.stage.tolist() == [1, 0, 0] and population._arrived.tolist() == [2, 3, 0]
+
+
+def test_a_solved_run_ends_and_its_neighbour_goes_on():
+    population = Population(get_recipe(**SMALL), group_words("permutation", 3), [0, 1])
+    population.keep(0)
+    before = {name: weight.detach().clone() for name, weight in population.weights.items()}
+    population.advance(2)
+    population.end()
+    for name, weight in population.weights.items():
+        assert torch.equal(weight[0], before[name][0])
+    assert any((weight[1] != before[name][1]).any() for name, weight in population.weights.items())
+
+
+def test_what_is_solved_is_proved():
+    recipe = get_recipe(
+        *lists.BEST, dim=32, num_blocks=4, block_size=3, batch_size=32, length=16, steps=2000, lr=4e-3
+    )
+    _, rows = train_population(recipe, group_words("permutation", 3), range(3), check=Check(proof=True))
+    assert [row["proved"] for row in rows] == [True] * 3
+    assert [row["accuracy"] for row in rows] == [1.0] * 3
+
+
 def test_restarts_draw_forgetful_blocks_anew():
     recipe = get_recipe(**{**SMALL, "restart": 1, "restart_share": 1.0})
     population = Population(recipe, group_words("permutation", 3), [0, 1])
@@ -262,7 +346,8 @@ def test_every_list_can_begin():
         assert check.words is None or check.words.vocab_size == experiment.words().vocab_size
         assert name.startswith(("screen", "b_")) or experiment.seconds > 0
         for remedies in experiment.remedies:
-            get_recipe(*remedies, **dict(experiment.settings))
+            recipe = get_recipe(*remedies, **{**experiment.settings, **lists._changed(remedies)})
+            assert not recipe.pieces or all(recipe.length % piece == 0 for piece in recipe.lengths)
 
 
 def test_unknown_names():
@@ -302,3 +387,22 @@ def test_a_population_learns_on_a_gpu():
     assert set(population._replays) == {2, 8}
     assert sum(row["solved"] is not None for row in rows) >= 2
     assert max(row["at"][1 << 15] for row in rows) == 1.0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_short_words_lead_to_a_proof_on_a_gpu():
+    """Captured steps on pieces, runs that begin anew, and a proof of each."""
+    recipe = get_recipe(
+        *lists.BEST, dim=32, num_blocks=4, block_size=3, batch_size=32, length=16, steps=4000, lr=4e-3
+    )
+    population, rows = train_population(
+        recipe,
+        group_words("permutation", 3),
+        range(4),
+        device="cuda",
+        check=Check(proof=True),
+        lengths=((1 << 15, 2),),
+    )
+    assert set(population._replays) == {16}
+    assert [(row["proved"], row["at"][1 << 15]) for row in rows] == [(True, 1.0)] * 4

@@ -155,14 +155,19 @@ def test_equal_wall_clock_gives_slow_models_fewer_epochs():
     three = [one for one in outcomes if one.run.model in ("Mamba-2", "Transformer", NAMES[2])]
     runs = plan.wall_clock_runs([*tuned, *three])
     first = {run.model: run.epochs for run in runs if run.seed == 0}
-    assert first == {name: 0.25 for name in NAMES if name != "Transformer"} | {"Mamba-2": 0.417, NAMES[2]: 1.0}
+    assert first == {name: 0.25 for name in NAMES if name != "Transformer"} | {
+        "Mamba-2": 0.417,
+        NAMES[2]: 1.0,
+    }
     with pytest.raises(ValueError, match="outcomes: got none of Transformer"):
         plan.wall_clock_runs([one for one in outcomes if one.run.model == "Mamba-2"])
 
 
 def test_a_model_is_timed_by_its_fastest_run():
     tuned = [outcome(run, seconds=60.0) for run in plan.rate_runs()]
-    outcomes = [outcome(run, seconds=30.0 if run.model == NAMES[0] else 90.0) for run in plan.epoch_runs(tuned)]
+    outcomes = [
+        outcome(run, seconds=30.0 if run.model == NAMES[0] else 90.0) for run in plan.epoch_runs(tuned)
+    ]
     epochs = {run.model: run.epochs for run in plan.wall_clock_runs([*tuned, *outcomes])}
     assert epochs == {name: 1.0 for name in NAMES if name != "Transformer"} | {NAMES[0]: 2.0}
 

@@ -82,6 +82,12 @@ ALONE = (
 BEST = ("no_mlp", "no_input", "short_words", "balance_1", "retries")
 """What lists without a choice of remedies are trained with."""
 
+
+def _best(words: str) -> tuple[str, ...]:
+    """`BEST` with another ladder of lengths."""
+    return tuple(words if one == "short_words" else one for one in BEST)
+
+
 GROUP_SIZES = {"dim": 128, "num_blocks": 16, "lr": 2e-3}
 """Of the models that learn a group's words."""
 
@@ -114,7 +120,7 @@ def _at_128(label: str) -> Experiment:
     name, n, m = GROUPS[label]
     return Experiment(
         f"words of {label.upper()} trained at 128, tested to 1 048 576",
-        _group(name, n), 5, [tuple("short_to_128" if one == "short_words" else one for one in BEST)],
+        _group(name, n), 5, [_best("short_to_128")],
         {**GROUP_SIZES, "block_size": m, "length": 128, "batch_size": 16}, partial(Check, proof=True),
         ((512, 64), (2048, 64), (MILLION, 1)), seconds=90,
     )  # fmt: skip
@@ -123,11 +129,12 @@ def _at_128(label: str) -> Experiment:
 def _protocol_b(label: str) -> Experiment:
     name, n, m = GROUPS[label]
     settings = {
-        "block_size": m, "length": 128, "batch_size": 2048, "steps": 4800, "weight_decay": 1e-6, "gradient_clip": 0.0,
+        **GROUP_SIZES, "block_size": m, "length": 128, "batch_size": 2048, "steps": 4800, "lr": 1e-3,
+        "weight_decay": 1e-6, "gradient_clip": 0.0,
     }  # fmt: skip
     return Experiment(
         f"protocol B: {label.upper()}, 100 000 words of 128, tested to 512",
-        _group(name, n, pool=100_000), 5, [BEST], settings,
+        _group(name, n, pool=100_000), 5, [_best("short_to_128")], settings,
         lengths=((128, 256), (192, 256), (256, 256), (512, 256)), at_once=1, seconds=150,
     )  # fmt: skip
 
@@ -184,12 +191,12 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     **{f"b_{label}": _protocol_b(label) for label in GROUPS},
     "s5_held_out": Experiment(
         "S5 at 16 without a tenth of the pairs of letters, tested on all pairs",
-        lambda: hold_out(group_words("permutation", 5), 0.1), 5, [BEST], {"batch_size": 512, "steps": 2500},
+        lambda: hold_out(group_words("permutation", 5), 0.1), 5, [BEST], GROUP_SIZES,
         lambda: Check(words=group_words("permutation", 5)), seconds=30,
     ),
     "s5_32_generators": Experiment(
         "S5 with 32 random generators, trained at 40, tested at 256", _group("permutation", 5, generators=32), 5,
-        [BEST], {"length": 40, "batch_size": 512, "steps": 2500},
+        [_best("short_to_40")], {**GROUP_SIZES, "length": 40},
         lambda: Check(length=256, count=256), ((256, 1024), (65_536, 4)), seconds=60,
     ),
 }  # fmt: skip

@@ -63,6 +63,8 @@ class Population:
     def __init__(
         self, recipe: Recipe, words: Source, seeds: Sequence[int], device: torch.device | str = "cpu"
     ) -> None:
+        if recipe.pieces and any(recipe.length % piece for piece in recipe.lengths):
+            raise ValueError(f"lengths: got {recipe.lengths}, expected divisors of length = {recipe.length}")
         self.recipe, self.words = recipe, words.to(device)
         self.seeds, self.device, self.step = list(seeds), torch.device(device), 0
         trackers = [MODELS[recipe.model](recipe, words.vocab_size, seed) for seed in seeds]
@@ -83,7 +85,9 @@ class Population:
         self._counter = torch.zeros(1, dtype=torch.int64, device=device)
         self.attempts = [0] * runs
         self._kept = dict[int, dict[str, Tensor]]()
-        self._arrived = torch.zeros(runs, dtype=torch.int64, device=device)  # the step at which the stage began
+        self._arrived = torch.zeros(
+            runs, dtype=torch.int64, device=device
+        )  # the step at which the stage began
         self._rates = torch.tensor([self._rate(step) for step in steps], device=device)
         self._temperatures = torch.tensor([self._temperature_at(step) for step in steps], device=device)
         self._temperature = torch.ones(1, device=device)
@@ -121,7 +125,9 @@ class Population:
             settings, betas=self.recipe.betas, fused=True, capturable=self.device.type == "cuda"
         )
 
-    def run(self, tokens: Tensor, states: Any = None, starts: Tensor | None = None) -> tuple[Tensor, Any, Tensor]:
+    def run(
+        self, tokens: Tensor, states: Any = None, starts: Tensor | None = None
+    ) -> tuple[Tensor, Any, Tensor]:
         """Logits [R, B, T, V], states and penalties [R] of all runs for tokens [R, B, T]. starts: bool [R, T], where
         the initial state stands in place of the state before."""
 
@@ -196,10 +202,18 @@ class Population:
         for piece in self.recipe.lengths:
             drawn = self.words.draw((*shape, length // piece), piece, self._generator)
             every.append(torch.stack([x.flatten(-2) for x in drawn]))
-        tokens, targets = torch.stack(every, 2).gather(  # [2, R, stages, B, T]
-            2, self.stage[None, :, None, None, None].expand(2, -1, 1, shape[1], length)
-        ).squeeze(2)
-        return tokens, targets, torch.arange(length, device=self.device) % self.ladder[self.stage][:, None] == 0
+        tokens, targets = (
+            torch.stack(every, 2)
+            .gather(  # [2, R, stages, B, T]
+                2, self.stage[None, :, None, None, None].expand(2, -1, 1, shape[1], length)
+            )
+            .squeeze(2)
+        )
+        return (
+            tokens,
+            targets,
+            torch.arange(length, device=self.device) % self.ladder[self.stage][:, None] == 0,
+        )
 
     def _update(self, loss: Tensor) -> None:
         weights, limit = list(self.weights.values()), self.recipe.gradient_clip
@@ -279,7 +293,9 @@ class Population:
     def retry_stuck(self, solved: Sequence[bool]) -> int:
         """Begin anew, with weights of another seed, every run that has been at one length for `recipe.retry` steps;
         returns how many."""
-        stuck = (self._counter - self._arrived >= self.recipe.retry) & ~torch.tensor(solved, device=self.device)
+        stuck = (self._counter - self._arrived >= self.recipe.retry) & ~torch.tensor(
+            solved, device=self.device
+        )
         for run in stuck.nonzero().flatten().tolist():
             self.attempts[run] += 1
             seed = self.seeds[run] + ATTEMPT * self.attempts[run]

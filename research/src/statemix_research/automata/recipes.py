@@ -93,6 +93,7 @@ REMEDIES: Mapping[str, Mapping[str, Any]] = {
     "doubled": {"lengths": DOUBLED, "patience": 0},
     "doubled_when_exact": {"lengths": DOUBLED},
     "short_words": {"lengths": DOUBLED, "pieces": True, "enough": 0.9},
+    "short_to_40": {"lengths": (2, 4, 8, 20, 40), "pieces": True, "enough": 0.9},
     "short_to_128": {"lengths": (*DOUBLED, 32, 64, 128), "pieces": True, "enough": 0.9},
     "doubled_to_128": {"lengths": (*DOUBLED, 32, 64, 128)},
     "large_batch": {"batch_size": 512},
