@@ -36,7 +36,7 @@ QUESTION = (
 
 SETTINGS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "tokens": ("Equal tokens: one epoch, 50 million", ("epoch",)),
-    "time": (f"Equal time: that of a {REFERENCE}'s epoch", ("wall-clock",)),
+    "time": (f"Equal time: a {REFERENCE}'s epoch", ("wall-clock",)),
 }
 """What is equal among the models: its title and the stages of its runs."""
 
