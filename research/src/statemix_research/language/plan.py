@@ -145,17 +145,23 @@ def epoch_runs(outcomes: Sequence[Outcome]) -> list[QualityRun]:
     return [QualityRun("epoch", model, rates[model], seed) for model, seed in _seeded(rates, outcomes)]
 
 
+def epoch_times(outcomes: Iterable[Outcome]) -> dict[str, float]:
+    """By model: seconds of an epoch's steps, without evaluation and compilation.
+
+    The least of all runs before those of equal wall-clock, which others on the same GPU cannot have slowed down.
+    """
+    timed = _by_model(outcomes, "rates", "edges", "epoch")
+    return {model: min(one.epoch_seconds for one in tried) for model, tried in timed.items()}
+
+
 def wall_clock_runs(outcomes: Sequence[Outcome]) -> list[QualityRun]:
     """Every model for as long as `REFERENCE` takes for an epoch, and the contenders with the other seeds.
 
-    A schedule is as long as its run. Steps are timed without evaluation and compilation; a model's time is the least
-    of all its runs before, which others on the same GPU cannot have slowed down. ValueError where the reference has no
-    outcome.
+    A schedule is as long as its run. ValueError where the reference has no outcome.
     """
-    rates, timed = chosen_rates(outcomes), _by_model(outcomes, "rates", "edges", "epoch")
-    if REFERENCE not in timed:
+    rates, times = chosen_rates(outcomes), epoch_times(outcomes)
+    if REFERENCE not in times:
         raise ValueError(f"outcomes: got none of {REFERENCE}, expected one, which sets the time")
-    times = {model: min(one.epoch_seconds for one in tried) for model, tried in timed.items()}
     epochs = {model: round(times[REFERENCE] / seconds, 3) for model, seconds in times.items()}
     return [
         QualityRun("wall-clock", model, rates[model], seed, epochs[model])

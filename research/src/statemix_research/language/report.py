@@ -10,7 +10,15 @@ import pandas as pd
 
 from statemix.analysis import Spread, spread
 from statemix.report import look_of, new_panels
-from statemix_research.language.plan import BLOCK_SIZES, REFERENCE, STAGES, Outcome, compare, next_runs
+from statemix_research.language.plan import (
+    BLOCK_SIZES,
+    REFERENCE,
+    STAGES,
+    Outcome,
+    compare,
+    epoch_times,
+    next_runs,
+)
 from statemix_research.language.quality import MODELS, sizes
 from statemix_research.paper.figures import png_of
 from statemix_research.paper.pages import notes_of, write_file
@@ -27,8 +35,8 @@ QUESTION = (
 )
 
 SETTINGS: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "tokens": ("One epoch, 50 million tokens", ("epoch",)),
-    "time": (f"As long as {REFERENCE} takes for an epoch", ("wall-clock",)),
+    "tokens": ("Equal tokens: one epoch, 50 million", ("epoch",)),
+    "time": (f"Equal time: a {REFERENCE}'s epoch", ("wall-clock",)),
 }
 """What is equal among the models: its title and the stages of its runs."""
 
@@ -87,9 +95,9 @@ def page_lines(outcomes: Sequence[Outcome], source: Path, drawn: bool) -> Iterat
     yield from notes_of(NAME)
     for equal, (title, _) in SETTINGS.items():
         if found := select(outcomes, equal):
-            yield from (f"## {title}", "", *standings(found), "")
+            yield from (f"## {title}", "", *standings(found, epoch_times(outcomes)), "")
             if verdicts := block_sizes(found):
-                yield from (f"### Block sizes: {title[0].lower()}{title[1:]}", "", *verdicts, "")
+                yield from (f"### Block sizes at equal {equal}", "", *verdicts, "")
     yield from ("## Learning rates", "", *rates_table(outcomes), "")
     yield from ("## Data", "")
     left = len(next_runs(outcomes))
@@ -108,13 +116,13 @@ def cell(losses: Spread) -> str:
     return f"{mean:.4f}" + (f" ({low:.4f}–{high:.4f}; {losses.n})" if losses.n > 1 else "")
 
 
-def standings(found: Mapping[str, Sequence[Outcome]]) -> list[str]:
-    """A line for each model, best first."""
+def standings(found: Mapping[str, Sequence[Outcome]], seconds: Mapping[str, float]) -> list[str]:
+    """A line for each model, best first. seconds: of an epoch, by model."""
     built = {model.name: model for model in MODELS}
     lines = [
         [
             name, cell(spread(one.loss for one in several)), _difference(several, found.get(REFERENCE, ())),
-            f"{several[0].run.learning_rate:g}", f"{several[0].run.epochs:.2f}", f"{several[0].epoch_seconds:.0f}",
+            f"{several[0].run.learning_rate:g}", f"{several[0].run.epochs:.2f}", f"{seconds[name]:.0f}",
             f"{sizes(built[name]).backbone / 1e6:.2f} M",
         ]
         for name, several in found.items()
