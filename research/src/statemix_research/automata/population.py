@@ -12,23 +12,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 
-from statemix.analysis import ranks_along
 from statemix.tasks import IGNORED
 from statemix_research.automata.recipes import Recipe
 from statemix_research.automata.tracker import MODELS
 from statemix_research.automata.words import Source
-
-DEVIATION = 0.02
-"""Of a model's first weights."""
-
-BLOCK_WEIGHTS = {
-    "gates.weight": (1, ("column", "block", "row"), DEVIATION),
-    "gates.bias": (1, ("column", "block", "row"), 0.0),
-    "values.weight": (1, ("block", "row"), DEVIATION),
-    "readout_projection.weight": (2, ("block", "row"), DEVIATION),
-    "initial": (1, ("block",), 1.0),
-}
-"""The first layer's stacked weights: the dimension that counts blocks, what it counts, the deviation at the start."""
 
 WARM_UP = 3
 """Steps of each length that are launched one by one on a GPU before one is recorded."""
@@ -268,28 +255,6 @@ class Population:
         return vmap(one)(self.weights, self._buffers).argmax(-1)
 
     @torch.no_grad()
-    def restart(self, which: Tensor) -> None:
-        """Draw blocks of the first layer (bool [R, N]) anew as they start, and forget their moments."""
-        for name, (dim, layout, deviation) in BLOCK_WEIGHTS.items():
-            weight = self.weights[f"model.layers.0.mixer.{name}"]
-            state = self.optimizer.state[weight]
-            tensors = [(weight, deviation)] + [
-                (state[x], 0.0) for x in ("exp_avg", "exp_avg_sq") if x in state
-            ]
-            for tensor, spread in tensors:
-                blocks = self._by_block(tensor, dim, layout)
-                blocks[which] = spread * self._normal(blocks[which].shape)
-
-    def _normal(self, shape: Sequence[int]) -> Tensor:
-        return torch.randn(*shape, generator=self._generator, device=self.device)
-
-    def _by_block(self, tensor: Tensor, dim: int, layout: tuple[str, ...]) -> Tensor:
-        """A view [R, N, ...] of a stacked weight whose dimension `dim` counts what `layout` says."""
-        blocks, m = self.recipe.num_blocks, self.recipe.block_size
-        sizes = {"column": m + 1, "block": blocks, "row": m}
-        return tensor.unflatten(dim, [sizes[part] for part in layout]).movedim(dim + layout.index("block"), 1)
-
-    @torch.no_grad()
     def retry_stuck(self, solved: Sequence[bool]) -> int:
         """Begin anew, with weights of another seed, every run that has been at one length for `recipe.retry` steps;
         returns how many."""
@@ -300,32 +265,13 @@ class Population:
             self.attempts[run] += 1
             seed = self.seeds[run] + ATTEMPT * self.attempts[run]
             fresh = MODELS[self.recipe.model](self.recipe, self.words.vocab_size, seed)
-            for name, value in fresh.named_parameters():
-                self.weights[name][run] = value.to(self.device)
+            for name, weight in fresh.named_parameters():
+                self.weights[name][run] = weight.to(self.device)
                 state = self.optimizer.state[self.weights[name]]
-                for moment in ("exp_avg", "exp_avg_sq"):
-                    if moment in state:
-                        state[moment][run] = 0
+                state["exp_avg"][run] = state["exp_avg_sq"][run] = 0
         for counter, value in ((self._arrived, int(self._counter)), (self._streak, 0), (self.stage, 0)):
             counter.masked_fill_(stuck, value)
         return int(stuck.sum())
-
-    @torch.no_grad()
-    def restart_forgetful(self, solved: Sequence[bool]) -> int:
-        """Restart a share of the blocks whose initial state is lost at the end of a training word; returns how many.
-
-        Runs that are solved keep theirs.
-        """
-        tokens = self.words.draw((32,), int(self.ladder.max()), self._generator)[0]  # [32, T]
-        left = torch.stack(
-            [ranks_along(one[tokens])[:, -1].float().mean(0) for one in self.selected()]
-        )  # [R, N]
-        chosen = (
-            torch.rand(left.shape, generator=self._generator, device=left.device) < self.recipe.restart_share
-        )
-        which = (left < 1) & chosen & ~torch.tensor(solved, device=left.device)[:, None]
-        self.restart(which)
-        return int(which.sum())
 
     @torch.no_grad()
     def evaluate(

@@ -62,10 +62,6 @@ class Recipe:
     retry: int = 0
     """Steps after which a run that is still at the same of `lengths` draws its blocks anew and begins with the first
     length again; 0: never."""
-    restart: int = 0
-    """Steps between restarts of blocks that have forgotten their initial state; 0: never."""
-    restart_share: float = 0.5
-    """Share of those blocks that a restart draws anew."""
     one_to_one: float = 0.0
     """Share of blocks whose rows select every channel once and never the input."""
 
@@ -102,9 +98,6 @@ REMEDIES: Mapping[str, Mapping[str, Any]] = {
     "equal_words_1024": {"batch_size": 1024, "steps": 1250},
     "double_rate": {"lr": 2e-3},
     "momentum": {"betas": (0.98, 0.999)},
-    "restarts_100": {"restart": 100},
-    "restarts_200": {"restart": 200},
-    "restarts_500": {"restart": 500},
     "retries": {"retry": 500},
     "one_to_one": {"one_to_one": 1.0},
     "half_one_to_one": {"one_to_one": 0.5},

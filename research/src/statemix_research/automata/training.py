@@ -16,9 +16,6 @@ from statemix_research.automata.recipes import Recipe
 from statemix_research.automata.tracker import changes_rows
 from statemix_research.automata.words import HeldOut, Pool, Source, Words
 
-LAST_RESTART = 0.8
-"""Share of the steps after which no block is drawn anew."""
-
 Row = dict[str, Any]
 
 
@@ -103,7 +100,7 @@ def train_population(
     - "positions" (the last batch's accuracy by position), "length", which the run came to train on, and "curve" (pairs
       of step and accuracy);
     - "proved": whether a solved run equals the automaton at every length (`is_proved`);
-    - of the population "restarted" (blocks of all runs), "steps", "seconds" and "recipe".
+    - of the population "restarted" (how often one of its runs began anew), "steps", "seconds" and "recipe".
     """
     population, check, began, restarted = (
         Population(recipe, words, seeds, device),
@@ -115,12 +112,6 @@ def train_population(
     while population.step < recipe.steps and None in record.solved:
         population.advance(min(check.every, recipe.steps - population.step))
         record.update()
-        if (
-            recipe.restart
-            and population.step % recipe.restart == 0
-            and population.step <= LAST_RESTART * recipe.steps
-        ):
-            restarted += population.restart_forgetful([step is not None for step in record.solved])
         if recipe.retry:
             restarted += population.retry_stuck([step is not None for step in record.solved])
         told(record.line())

@@ -27,7 +27,7 @@ def automata(
         Path, typer.Option(help="Folder of the results, a file of JSON lines for each list.")
     ] = RESULTS,
     only: Annotated[
-        list[str] | None, typer.Option(help='Train these populations alone, as "restarts + balance".')
+        list[str] | None, typer.Option(help='Train these populations alone, as "no_mlp + balance".')
     ] = None,
 ) -> None:
     """Train lists of runs, populations that are in the results left out; without names, show the lists and results."""

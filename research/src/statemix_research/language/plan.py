@@ -170,7 +170,7 @@ def wall_clock_runs(outcomes: Sequence[Outcome]) -> list[QualityRun]:
     ]
 
 
-def _seeded(models: Iterable[str], outcomes: Iterable[Outcome]) -> list[tuple[str, int]]:
+def _seeded(models: Iterable[str], outcomes: Sequence[Outcome]) -> list[tuple[str, int]]:
     """Models with their seeds: the first of every model, then the others of the contenders."""
     chosen = contenders(outcomes)
     models = list(models)
