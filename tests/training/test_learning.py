@@ -79,6 +79,13 @@ def test_what_was_not_proved_is_returned():
     assert learned.proof.counterexample is not None
 
 
+def test_the_copy_that_was_proved_is_returned():
+    learned = learn_automaton(S3, dim=32, num_blocks=8, lr=0.01, steps=500, max_pairs=20)
+    assert learned.proved and learned.proof.at_rest == 0 and learned.proof.pairs <= 20
+    whole = prove(learned.model, S3)
+    assert whole.equal and whole.pairs == learned.proof.pairs
+
+
 def test_words_grow_and_a_run_that_stays_begins_anew():
     training = training_config(steps=2000, batch_size=8, length=12, lr=0.0, seed=0)
     assert training.train_lengths == (2, 4, 8, 12)
