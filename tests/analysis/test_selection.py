@@ -7,6 +7,7 @@ import torch
 
 from statemix.analysis import (
     accuracy_by_position,
+    collision_penalty,
     gradient_by_position,
     jump,
     ranks,
@@ -76,6 +77,20 @@ def test_ranks_along_are_the_ranks_of_products():
             product = transition @ product
             assert left[b, t, n] == torch.linalg.matrix_rank(product)
     assert torch.equal(ranks(selected[:, 0]), left[:, 0])
+
+
+def test_collision_penalty_counts_copies_beyond_the_first_and_leaves_the_input_out():
+    eye = torch.eye(4)  # m = 3
+    maps = torch.tensor([[1, 0, 2], [0, 0, 1], [2, 2, 2], [3, 3, 3]])
+    each = torch.stack([collision_penalty(eye[one]) for one in maps])
+    torch.testing.assert_close(each, torch.tensor([0.0, 1.0, 4.0, 0.0]) / 3)
+    torch.testing.assert_close(collision_penalty(eye[maps]), each.mean())
+
+
+def test_collision_penalty_moves_rows_apart():
+    gates = torch.tensor([[0.2, 0.0, -9.0], [0.1, 0.0, -9.0]], requires_grad=True)
+    collision_penalty(normalize(gates, hard=True)).backward()
+    assert gates.grad[0, 0] > 0 > gates.grad[0, 1] and gates.grad[1, 0] > 0 > gates.grad[1, 1]
 
 
 def test_accuracy_by_position_leaves_ignored_targets_out():

@@ -12,6 +12,7 @@ from tests.cli.conftest import TINY
 SHRUNK = {
     "train": TINY,
     "demo": TINY,
+    "learn": ["--dim=32", "--num-blocks=4", "--lr=0.01"],
     "lm train": ["model.dim=16", "training.steps=2", "data.length=16", "data.eval_sequences=2"],
     "lm eval": ["--max-tokens", "2000"],
     "lm generate": ["--max-tokens", "8"],
@@ -37,7 +38,16 @@ def _of(table, example):
     return next((value for start, value in table.items() if example.startswith(start)), None)
 
 
-def test_every_help_has_an_example_and_every_example_works(statemix):
+THREE = """
+start = "0"
+table.0 = {0 = "0", 1 = "1"}
+table.1 = {0 = "2", 1 = "0"}
+table.2 = {0 = "1", 1 = "2"}
+"""
+
+
+def test_every_help_has_an_example_and_every_example_works(statemix, tmp_path):
+    (tmp_path / "three.toml").write_text(THREE)
     seen = []
     for command in HELPS:
         help_text = statemix(f"{command} --help")

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from statemix.tasks import IGNORED, Examples, Task, get_task
-from statemix.training import build, data, evaluation
+from statemix.training import build, build_model, data, evaluation, resolve_config
 from statemix.training.data import TrainingSet, evaluation_set
 from statemix.training.evaluation import evaluate, macro_accuracy, scores
 from tests.training.small import small
@@ -159,3 +159,9 @@ def test_what_was_drawn_is_remembered_while_there_is_room(monkeypatch):
     monkeypatch.setattr(data, "LARGEST_KEPT", 511)  # more than there is room for: made, not kept
     evaluation_set(task, 8, "train", 64, 0, cpu)
     assert len(calls) == 7
+
+
+def test_a_model_without_a_swiglu():
+    for task in ("parity", "compression"):
+        config = resolve_config(overrides=[f"task.name={task}", "model.mlp=false"])
+        assert all(block.mlp is None for block in build_model(config).layers)

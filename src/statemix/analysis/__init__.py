@@ -14,6 +14,7 @@ from statemix.analysis.proof import Proof, prove
 from statemix.analysis.selection import (
     SelectionSummary,
     accuracy_by_position,
+    collision_penalty,
     gradient_by_position,
     jump,
     ranks,
@@ -37,6 +38,7 @@ __all__ = [
     "SelectionSummary",
     "Spread",
     "accuracy_by_position",
+    "collision_penalty",
     "companion",
     "flops_per_token",
     "flops_per_token_of",

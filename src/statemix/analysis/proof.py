@@ -108,10 +108,16 @@ def prove(model: nn.Module, automaton: Automaton, *, max_pairs: int = 10_000) ->
     )  # fmt: skip
 
 
-def random_words(automaton: Automaton, count: int, length: int, seed: int = 0) -> Tensor:
-    """Words that keep to states with an answer, or an answer to come: int64 [count, length]."""
-    generator = torch.Generator().manual_seed(seed)
+def random_words(
+    automaton: Automaton, count: int, length: int, seed: int = 0, generator: torch.Generator | None = None
+) -> Tensor:
+    """Words that keep, while they can, to states with an answer or an answer to come: int64 [count, length].
+
+    generator: draws them in place of a new one of the seed.
+    """
+    generator = torch.Generator().manual_seed(seed) if generator is None else generator
     live = live_states(automaton)[automaton.table].double()  # [states, symbols]
+    live[~live.any(1)] = 1.0  # whatever follows the last answer
     state, words = torch.full((count,), automaton.start), []
     for _ in range(length):
         words.append(torch.multinomial(live[state], 1, generator=generator)[:, 0])

@@ -107,6 +107,22 @@ def ranks_along(selected: Tensor) -> Tensor:
     return torch.stack(left, 1)
 
 
+def collision_penalty(rows: Tensor) -> Tensor:
+    r"""A penalty on channels that several rows of a block copy, since each such copy loses another channel.
+
+    The mean over channels j, blocks and tokens of $(\sum_i rows_{ij} - 1)_+^2$; 0 where a block permutes its channels.
+    How many rows take the input is left open.
+
+    Args:
+        rows: [..., m, m+1], the input last. Gradients of `normalize(gates, hard=True)` are straight-through.
+
+    Example:
+        >>> collision_penalty(torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]))
+        tensor(0.5000)
+    """
+    return (rows[..., :-1].sum(-2) - 1).clamp(min=0.0).square().mean()
+
+
 @torch.no_grad()
 def accuracy_by_position(model: nn.Module, tokens: Tensor, targets: Tensor) -> Tensor:
     """The share of right answers at every position: float64 [T] for int64 tokens and targets [B, T].

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from statemix.cli import automaton, doctor, lm, lm_inference, runs, tasks, text, tune
+from statemix.cli import automaton, doctor, learn, lm, lm_inference, runs, tasks, text, tune
 from statemix.cli.program import Commands, Program
 
 COMMANDS: Commands = {
     "demo": (runs.demo, "statemix demo --out demo --seeds 0"),
     "train": (runs.train, "statemix train demo-bdlru training.steps=200 --out runs/first"),
     "eval": (runs.evaluate, "statemix eval runs/first --lengths 16,32,64"),
+    "learn": (learn.learn, "statemix learn three.toml --out runs/three"),
     "automaton": (automaton.automaton, "statemix automaton demo/runs/demo-hard-0"),
     "report": (runs.report, "statemix report runs/first --out report"),
     "doctor": (doctor.doctor, "statemix doctor"),

@@ -46,17 +46,22 @@ def automaton(
     given = build_task(config).automaton() if file is None else Automaton.from_file(file)
     progress().say(f"enumerating {run}", style="dim")
     proof = prove(model.to(device), given, max_pairs=max_pairs)
-    output().print(_blocks(proof, given))
+    show(proof, given)
     if weights is not None:
         from safetensors.torch import save_file
 
         save_file(proof.model.state_dict(), weights)
     if json is not None:
         write_json(json, _content(proof, given))
+    if not proof.proved or proof.equal is False:
+        raise Failure(f"{run}: {failure(proof, given, max_pairs)}")
+
+
+def show(proof: Proof, given: Automaton) -> None:
+    """Print what the blocks do, and the outcome."""
+    output().print(_blocks(proof, given))
     for line in _sentences(proof):
         output().say(line)
-    if not proof.proved or proof.equal is False:
-        raise Failure(f"{run}: {_failure(proof, given, max_pairs)}")
 
 
 def _telling(proof: Proof) -> list[BlockReading]:
@@ -118,7 +123,8 @@ def _sentences(proof: Proof) -> list[str]:
     return lines
 
 
-def _failure(proof: Proof, given: Automaton, most: int) -> str:
+def failure(proof: Proof, given: Automaton, most: int) -> str:
+    """Why nothing is proved; most: pairs of states."""
     if proof.counterexample is None:
         return f"more than max_pairs = {most} pairs of states, nothing is proved"
     word = " ".join(given.symbols[symbol] for symbol in proof.counterexample)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -23,6 +24,7 @@ class Autoencoder(Backbone):
         max_length: The longest T.
         depth: Layers; by default as many as mixers, 2 for a single function.
         norm: A key of `statemix.models.NORMS`, "layer" or "rms".
+        block: Options of `statemix.nn.Block`; mlp is on by default.
 
     Raises:
         TypeError: The mixer is no function.
@@ -46,8 +48,9 @@ class Autoencoder(Backbone):
         max_length: int,
         depth: int | None = None,
         norm: str = "layer",
+        block: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(vocab_size, dim, mixer, depth=depth, norm=norm)
+        super().__init__(vocab_size, dim, mixer, depth=depth, norm=norm, block=block)
         self.max_length = whole_number("max_length", max_length)
         self.positions = nn.Embedding(self.max_length, self.dim)
         half = [(NORMS[norm](self.dim), nn.Linear(self.dim, self.dim), nn.GELU()) for _ in range(2)]

@@ -60,7 +60,9 @@ def build_model(config: Config, task: Task | None = None) -> nn.Module:
     149400
     """
     task = build_task(config) if task is None else task
-    options: dict[str, Any] = {"depth": config.model.depth, "norm": config.model.norm}
+    options: dict[str, Any] = {
+        "depth": config.model.depth, "norm": config.model.norm, "block": {"mlp": config.model.mlp},
+    }  # fmt: skip
     if task.backbone == "autoencoder":
         options["max_length"] = max(map(task.input_length, eval_lengths(config, task)))
     with torch.random.fork_rng(devices=[]):

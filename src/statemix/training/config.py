@@ -101,6 +101,7 @@ class ModelConfig(Section):
 
     dim: int = setting(128, "width of the residual stream", "channels", low=1, high=MAX_DIM)
     depth: int = setting(2, "layers, each a mixer and a SwiGLU", "layers", low=1, high=MAX_DEPTH)
+    mlp: bool = setting(True, "whether a SwiGLU stands behind each mixer")
     norm: str = setting("layer", 'norm before each mixer and SwiGLU: "layer" or "rms"', choices=tuple(NORMS))
 
 

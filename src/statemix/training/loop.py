@@ -151,6 +151,14 @@ def check_trainable(config: Config) -> None:
     captures_of(config.training, build_device(config))
 
 
+def costs(model: torch.nn.Module, example: torch.Tensor, length: int) -> Summary:
+    """What a summary says of the size of a model: example: int64 [1, T], one row of inputs; length: the task's."""
+    return {
+        "parameters": parameters(model), "mixer_parameters": mixer_parameters(model),
+        "state_size": state_size(model, length), "flops_per_token": flops_per_token(model, example),
+    }  # fmt: skip
+
+
 def _failed(error: Exception) -> Summary:
     line = " ".join(str(error).split()) or type(error).__name__
     text = "".join(traceback.format_exception(error))
@@ -327,10 +335,7 @@ class Run:
         self.summary = {
             "status": status,
             "step": self.step,
-            "parameters": parameters(model),
-            "mixer_parameters": mixer_parameters(model),
-            "state_size": state_size(model, self.task.length),
-            "flops_per_token": flops_per_token(model, self.state.data.instances[:1, 0]),
+            **costs(model, self.state.data.instances[:1, 0], self.task.length),
             "accuracy": accuracy,
             "best_accuracy": self.position["best_accuracy"],
             "seconds": round(time.perf_counter() - self.started, 3),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from statemix.analysis import collision_penalty
 from statemix.models import LanguageModel
 from statemix.nn import BDLRU
 from statemix.ops import affine_scan, normalize
@@ -98,7 +99,7 @@ class Tracker(nn.Module):
         for k, block in enumerate(self.blocks):
             u = block.mixer_norm(x) if k else self._vocabulary()
             rows, values = self.rows(k, u, temperature), block.mixer.raw_values(u)
-            penalties.append(crowding(rows))
+            penalties.append(collision_penalty(rows))
             both = torch.cat(
                 [rows[..., :-1], (rows[..., -1] * values).unsqueeze(-1)], -1
             )  # [B, T, N, m, m + 1]
@@ -214,8 +215,3 @@ def one_to_one(raw: Tensor, steps: int = 5) -> Tensor:
         left = left.masked_fill(best.any(-1, keepdim=True) | best.any(-2, keepdim=True), -torch.inf)
     soft = logits.exp()
     return F.pad(hard + (soft - soft.detach()), (0, 1))
-
-
-def crowding(rows: Tensor) -> Tensor:
-    """The mean over columns of (rows that select it beyond the first)², for rows [..., m, m+1]."""
-    return (rows[..., :-1].sum(-2) - 1).clamp(min=0.0).square().mean()

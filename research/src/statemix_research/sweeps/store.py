@@ -50,7 +50,9 @@ class Job(NamedTuple):
     probes: tuple[str, ...] = ()
 
 
-ADDED = {"mixer.hard": False, "mixer.learned_initial_state": False, "training.eval_tokens": 0}
+ADDED = {
+    "mixer.hard": False, "mixer.learned_initial_state": False, "model.mlp": True, "training.eval_tokens": 0,
+}  # fmt: skip
 """Settings that came after runs were stored: left out at these values, so that the runs keep their keys."""
 
 
