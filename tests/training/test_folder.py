@@ -32,19 +32,18 @@ def replaced(name):
     return act
 
 
-def swapped(name):
-    def act(folder):
-        content = (folder / name).read_bytes()
-        (folder / name).write_bytes(content.swapcase())
-
-    return act
+def change_seed(folder):
+    content = json.loads((folder / "config.json").read_text())
+    del content["sha256"]  # as somebody would who edits the file
+    content["training"]["seed"] += 1
+    (folder / "config.json").write_text(json.dumps(content))
 
 
 EVENTS = {
     "folder removed": (shutil.rmtree, r"run/lock was removed, moved or replaced while the run was training"),
     "folder made anew": (lambda f: (shutil.rmtree(f), f.mkdir()), r"run/lock was removed, moved"),
     "configuration replaced": (replaced("config.json"), r"cannot read .*config.json"),
-    "configuration changed": (swapped("config.json"), r"run holds another run: "),
+    "configuration changed": (change_seed, r"run holds another run: "),
     "metrics removed": (
         lambda f: (f / "metrics.jsonl").unlink(),
         r"metrics.jsonl was removed, moved or replaced",
