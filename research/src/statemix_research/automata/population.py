@@ -13,6 +13,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 
 from statemix.tasks import IGNORED
+from statemix.training.learning import SEED_STRIDE
 from statemix_research.automata.recipes import Recipe
 from statemix_research.automata.tracker import MODELS
 from statemix_research.automata.words import Source
@@ -20,9 +21,6 @@ from statemix_research.automata.words import Source
 WARM_UP = 3
 """Steps of each length that are launched one by one on a GPU before one is recorded."""
 
-
-ATTEMPT = 1_000_000
-"""What is added to a run's seed when it begins anew."""
 
 TOKENS = 1 << 17
 """That an evaluation reads at once, about."""
@@ -263,7 +261,7 @@ class Population:
         )
         for run in stuck.nonzero().flatten().tolist():
             self.attempts[run] += 1
-            seed = self.seeds[run] + ATTEMPT * self.attempts[run]
+            seed = self.seeds[run] + SEED_STRIDE * self.attempts[run]
             fresh = MODELS[self.recipe.model](self.recipe, self.words.vocab_size, seed)
             for name, weight in fresh.named_parameters():
                 self.weights[name][run] = weight.to(self.device)

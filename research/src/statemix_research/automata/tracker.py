@@ -14,10 +14,8 @@ from statemix.analysis import collision_penalty
 from statemix.models import LanguageModel
 from statemix.nn import BDLRU
 from statemix.ops import affine_scan, normalize
+from statemix.training.learning import CLOSED
 from statemix_research.automata.recipes import Recipe
-
-CLOSED = -30.0
-"""Bias of an input gate that is never the largest, and whose share of the soft row is nothing in float32."""
 
 
 def build_model(recipe: Recipe, vocab_size: int, seed: int) -> LanguageModel:
