@@ -13,7 +13,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 
 from statemix.tasks import IGNORED
-from statemix.training.learning import SEED_STRIDE
+from statemix.training import SEED_STRIDE
 from statemix_research.automata.recipes import Recipe
 from statemix_research.automata.tracker import MODELS
 from statemix_research.automata.words import Source

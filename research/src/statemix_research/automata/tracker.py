@@ -14,7 +14,7 @@ from statemix.analysis import collision_penalty
 from statemix.models import LanguageModel
 from statemix.nn import BDLRU
 from statemix.ops import affine_scan, normalize
-from statemix.training.learning import CLOSED
+from statemix.training import CLOSED
 from statemix_research.automata.recipes import Recipe
 
 
