@@ -16,7 +16,7 @@ from statemix_research.automata import (
 )
 from statemix_research.automata import experiments as lists
 from statemix_research.automata.tracker import MODELS, Tracker, balanced, build_model, one_to_one
-from statemix_research.automata.training import Check, is_proved, train_population
+from statemix_research.automata.training import Check, fixed_words, is_proved, train_population
 
 from statemix.tasks import IGNORED, get_task
 
@@ -37,9 +37,14 @@ def test_group_words_are_running_products():
 
 
 def test_generators_are_the_only_letters():
-    tokens, targets = drawn(group_words("permutation", 4, torch.tensor([3, 9])), 20)
-    assert set(tokens.flatten().tolist()) == {3, 9}
-    assert len(set(targets.flatten().tolist())) > 2
+    source, generators = group_words("permutation", 4, torch.tensor([3, 9])), torch.tensor([3, 9])
+    tokens, targets = drawn(source, 20)
+    assert set(tokens.flatten().tolist()) == {0, 1}
+    product, table = torch.zeros(64, dtype=torch.int64), get_task("permutation", n=4).table
+    for t in range(20):
+        product = table[product, generators[tokens[:, t]]]
+        assert torch.equal(product, targets[:, t])
+    assert source.automaton() is not None
 
 
 def test_long_words_are_followed_in_chunks(monkeypatch):
@@ -85,11 +90,41 @@ def test_held_out_pairs_never_stand_side_by_side():
     assert len(seen) > 0.9 * (576 - len(held_out))
 
 
-def test_a_pool_repeats_its_words():
-    source = lists._group("permutation", 3, pool=4, length=6)()
-    tokens, _ = drawn(source, 6)
-    assert len(set(map(tuple, tokens.tolist()))) <= 4
-    assert drawn(source, 9)[0].shape == (64, 9)
+def test_an_epoch_reads_every_word_of_a_pool_once():
+    pool = lists._group("permutation", 3, pool=10, length=6)()
+    epochs, generator = words.Epochs(pool, 2, 5), torch.Generator().manual_seed(0)
+    batches = [epochs.draw(4, generator) for _ in range(6)]
+    for run in range(2):
+        for first in (0, 2, 4):
+            tokens = torch.cat([batch[0][run] for batch in batches[first : first + 2]])
+            assert sorted(tokens.tolist()) == sorted(pool.tokens[:, :4].tolist())
+    assert not torch.equal(batches[0][0], batches[2][0])
+    assert torch.equal(pool.words.written(batches[0][0].permute(2, 0, 1))[1], batches[0][1])
+    assert drawn(pool, 9)[0].shape == (64, 9)
+    with pytest.raises(ValueError, match="batch_size: got 11, expected at most the pool's 10 words"):
+        words.Epochs(pool, 2, 11)
+
+
+def test_a_population_trains_on_a_pool():
+    source = lists._group("permutation", 3, pool=16, length=6)()
+    population = Population(get_recipe(**SMALL), source, [0, 1])
+    population.advance(3)
+    assert population.accuracy.isfinite().all()
+    with pytest.raises(ValueError, match="pieces: got a fixed number of words"):
+        Population(get_recipe("short_words", **{**SMALL, "length": 16}), source, [0])
+
+
+def test_fixed_test_words_belong_to_their_seed():
+    longer = replace(LANGUAGES["parity"], shortest=40)
+    check = Check(length=50, count=300, words=longer, fixed=True)
+    both, alone = fixed_words(check, [2, 3]), fixed_words(check, [3])
+    assert [tokens.shape[1] for tokens, _ in both] == [256, 44]
+    assert all(
+        torch.equal(x[0][1], y[0][0]) and torch.equal(x[1][1], y[1][0])
+        for x, y in zip(both, alone, strict=True)
+    )
+    expected = longer.draw((300,), 50, torch.Generator().manual_seed(6))[0]
+    assert torch.equal(torch.cat([tokens[1] for tokens, _ in both]), expected)
 
 
 @pytest.mark.parametrize("changes", [{}, {"depth": 2}, {"mlp": False}, {"hard": False}])
@@ -110,7 +145,7 @@ def test_the_tracker_is_the_model(changes):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_state_is_carried(model):
-    recipe = get_recipe(**SMALL)
+    recipe = get_recipe(**SMALL, model=model)
     tracker, tokens = MODELS[model](recipe, 6, 0), torch.arange(12).view(2, 6) % 6
     first, states, _ = tracker(tokens[:, :4])
     second, _, _ = tracker(tokens[:, 4:], states)
@@ -165,7 +200,8 @@ def test_proofs_are_of_runs_that_the_layer_alone_computes():
     for remedies, source, expected in (
         (("base",), words.hold_out(group_words("permutation", 3), 0.1), False),
         (("sinkhorn",), group_words("permutation", 3), None),
-        (("base",), group_words("permutation", 3, torch.tensor([1, 2])), None),
+        (("base",), group_words("permutation", 3, torch.tensor([1, 2])), False),
+        (("hlru",), group_words("permutation", 3), False),
         (("base",), LANGUAGES["parity"], None),
         (("lstm",), group_words("permutation", 3), None),
     ):
@@ -186,7 +222,7 @@ def test_words_with_an_error_are_not_whole(monkeypatch):
         return logits[..., at[0] - tokens.shape[-1] : at[0], :], None, None
 
     monkeypatch.setattr(population, "run", run)
-    accuracy, whole = population.evaluate(600, 5)
+    accuracy, whole = population.evaluate(population.test_words(600, 5))
     assert accuracy.tolist() == pytest.approx([1 - 2 / 3000, 1 - 5 / 3000])
     assert whole.tolist() == [0.8, 0.0]
 

@@ -112,7 +112,10 @@ def _language(name: str) -> Experiment:
     return Experiment(
         f"protocol A: {name}, trained to 40, tested to 256; the maximum and the last of the checks",
         lambda: LANGUAGES[name], 5, [("base",), ("lstm",)], LANGUAGE_RECIPE,
-        lambda: Check(every=5000, length=256, count=8192, solved_from=0.9995, words=longer, exact=False), seconds=240,
+        partial(
+            Check, every=5000, length=256, count=8192, solved_from=0.9995, words=longer, fixed=True, exact=False
+        ),
+        seconds=240,
     )  # fmt: skip
 
 
@@ -134,9 +137,21 @@ def _protocol_b(label: str) -> Experiment:
     }  # fmt: skip
     return Experiment(
         f"protocol B: {label.upper()}, 100 000 words of 128, tested to 512",
-        _group(name, n, pool=100_000), 5, [_best("short_to_128")], settings,
+        _group(name, n, pool=100_000), 5, [_best("prefixes_to_128"), ("soft_from_zero", "no_mlp")], settings,
         lengths=((128, 256), (192, 256), (256, 256), (512, 256)), at_once=1, seconds=150,
     )  # fmt: skip
+
+
+def _hlru(what: str, words: Callable[[], Source], *recipes: tuple[str, ...]) -> Experiment:
+    return Experiment(
+        f"H-LRU with hard rows: {what}", words, 5, [("hlru", "no_mlp", *recipe) for recipe in recipes],
+        {"dim": 64, "num_blocks": 32, "lr": 4e-3, "steps": 2000}, partial(Check, proof=True), ((2048, 64),), seconds=20,
+    )  # fmt: skip
+
+
+def _turns(n: int) -> Source:
+    """Words of one letter, which generates the cyclic group of n elements."""
+    return group_words("cyclic", n, torch.tensor([1]))
 
 
 EXPERIMENTS: Mapping[str, Experiment] = {
@@ -188,6 +203,17 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     **{f"{label}_at_128": _at_128(label) for label in GROUPS},
     **{f"a_{name}": _language(name) for name in LANGUAGES},
     **{f"b_{label}": _protocol_b(label) for label in GROUPS},
+    "hlru_parity": _hlru(
+        "parity, signed rows of order 1, and others", partial(group_words, "cyclic", 2),
+        ("signed", "order_1"), ("order_2",), ("order_4",), ("order_8",),
+    ),
+    **{
+        f"hlru_cycle_{n}": _hlru(f"a cycle of {n}, one letter", partial(_turns, n), (f"order_{n}",))
+        for n in (2, 3, 5, 7)
+    },
+    "hlru_cycle_5_all": _hlru(
+        "a cycle of 5, all letters", partial(group_words, "cyclic", 5), ("order_5",), ("order_8",)
+    ),
     "s5_held_out": Experiment(
         "S5 at 16 without a tenth of the pairs of letters, tested on all pairs",
         lambda: hold_out(group_words("permutation", 5), 0.1), 5, [BEST], GROUP_SIZES,
@@ -196,7 +222,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "s5_32_generators": Experiment(
         "S5 with 32 random generators, trained at 40, tested at 256", _group("permutation", 5, generators=32), 5,
         [_best("short_to_40")], {**GROUP_SIZES, "length": 40},
-        lambda: Check(length=256, count=256), ((256, 1024), (65_536, 4)), seconds=60,
+        lambda: Check(length=256, count=256, proof=True), ((256, 1024), (65_536, 4)), seconds=60,
     ),
 }  # fmt: skip
 """Every list by name."""

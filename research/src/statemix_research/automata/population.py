@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,14 +16,14 @@ from statemix.tasks import IGNORED
 from statemix.training import SEED_STRIDE
 from statemix_research.automata.recipes import Recipe
 from statemix_research.automata.tracker import MODELS
-from statemix_research.automata.words import Source
+from statemix_research.automata.words import Epochs, Pool, Source
 
 WARM_UP = 3
 """Steps of each length that are launched one by one on a GPU before one is recorded."""
 
 
-TOKENS = 1 << 17
-"""That an evaluation reads at once, about."""
+TOKENS, BATCH = 1 << 17, 256
+"""That an evaluation reads at once, about, and its words."""
 
 
 class _TokenRows(nn.Module):
@@ -50,6 +50,8 @@ class Population:
     ) -> None:
         if recipe.pieces and any(recipe.length % piece for piece in recipe.lengths):
             raise ValueError(f"lengths: got {recipe.lengths}, expected divisors of length = {recipe.length}")
+        if recipe.pieces and isinstance(words, Pool):
+            raise ValueError("pieces: got a fixed number of words, whose pieces have no answers of their own")
         self.recipe, self.words = recipe, words.to(device)
         self.seeds, self.device, self.step = list(seeds), torch.device(device), 0
         trackers = [MODELS[recipe.model](recipe, words.vocab_size, seed) for seed in seeds]
@@ -73,6 +75,7 @@ class Population:
         self._arrived = torch.zeros(
             runs, dtype=torch.int64, device=device
         )  # the step at which the stage began
+        self._epochs = Epochs(self.words, runs, recipe.batch_size) if isinstance(self.words, Pool) else None
         self._rates = torch.tensor([self._rate(step) for step in steps], device=device)
         self._temperatures = torch.tensor([self._temperature_at(step) for step in steps], device=device)
         self._temperature = torch.ones(1, device=device)
@@ -181,6 +184,8 @@ class Population:
     def _draw(self, length: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """Tokens and targets [R, B, T], and where pieces start [R, T]."""
         shape = (len(self.seeds), self.recipe.batch_size)
+        if self._epochs is not None:
+            return *self._epochs.draw(length, self._generator), None
         if not self.recipe.pieces:
             return *self.words.draw(shape, length, self._generator), None
         every = []
@@ -271,25 +276,27 @@ class Population:
             counter.masked_fill_(stuck, value)
         return int(stuck.sum())
 
-    @torch.no_grad()
-    def evaluate(
-        self, length: int, count: int = 64, *, words: Source | None = None, batch: int = 256
-    ) -> tuple[Tensor, Tensor]:
-        """On `count` words of a length: the accuracy [R] on all targets, and the share [R] of words without an error.
-
-        words: of another source than the runs were trained on. They are read `batch` at a time, in pieces with the
-        states carried.
-        """
-        self.template.eval()
-        batch = min(batch, count)
-        piece = max(512, TOKENS // (len(self.seeds) * batch))
+    def test_words(
+        self, length: int, count: int, words: Source | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Tokens and targets [R, B, T] of `count` words of a length, BATCH at a time. words: of another source."""
         generator = None if self._generator is None else torch.Generator().manual_seed(7)
         source = self.words if words is None else words.to(self.device)
+        for first in range(0, count, BATCH):
+            yield source.draw((len(self.seeds), min(BATCH, count - first)), length, generator)
+
+    @torch.no_grad()
+    def evaluate(self, words: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        """On batches of tokens and targets [R, B, T]: the accuracy [R] on all targets, and the share [R] of words
+        without an error. Long words are read in pieces with the states carried."""
+        self.template.eval()
         right, counted, whole = torch.zeros(3, len(self.seeds), device=self.device, dtype=torch.float64)
-        for first in range(0, count, batch):
-            tokens, targets = source.draw((len(self.seeds), min(batch, count - first)), length, generator)
+        read = 0
+        for tokens, targets in words:
+            tokens, targets = tokens.to(self.device), targets.to(self.device)
+            piece = max(512, TOKENS // tokens[..., 0].numel())
             states, exact = None, torch.ones_like(targets[..., 0], dtype=torch.bool)
-            for at in range(0, length, piece):
+            for at in range(0, tokens.shape[-1], piece):
                 logits, states, _ = self.run(tokens[..., at : at + piece], states)
                 part = targets[..., at : at + piece]
                 wrong, there = logits.argmax(-1) != part, part != IGNORED
@@ -297,4 +304,5 @@ class Population:
                 counted += there.sum((1, 2))
                 exact &= ~(wrong & there).any(-1)
             whole += exact.sum(1)
-        return right / counted, whole / count
+            read += tokens.shape[1]
+        return right / counted, whole / read

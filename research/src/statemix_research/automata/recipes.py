@@ -29,6 +29,7 @@ class Recipe:
     model: str = "bdlru"
     """A key of `tracker.MODELS`."""
     hard: bool = True
+    normalization: str = "softmax"
     learned_state: bool = True
     dropout: float = 0.0
     mlp: bool = True
@@ -104,7 +105,12 @@ REMEDIES: Mapping[str, Mapping[str, Any]] = {
     "no_mlp": {"mlp": False},
     "soft": {"hard": False},
     "soft_from_zero": {"hard": False, "learned_state": False},
-    "lstm": {"model": "lstm"},
+    "lstm": {"model": "lstm", "lengths": (), "retry": 0},
+    "pdssm": {"model": "pdssm", "lengths": (), "retry": 0, "block_size": 1, "num_blocks": 64},
+    "hlru": {"model": "hlru"},
+    "signed": {"normalization": "tanh"},
+    **{f"order_{m}": {"block_size": m} for m in (1, 2, 3, 4, 5, 7, 8)},
+    "prefixes_to_128": {"lengths": (*DOUBLED, 32, 64, 128), "enough": 0.9},
 }
 """The remedies by name: what each changes.
 

@@ -12,10 +12,11 @@ from torch.nn import functional as F
 
 from statemix.analysis import collision_penalty
 from statemix.models import LanguageModel
-from statemix.nn import BDLRU
+from statemix.nn import BDLRU, HLRU
 from statemix.ops import affine_scan, normalize
 from statemix.training import CLOSED
 from statemix_research.automata.recipes import Recipe
+from statemix_research.baselines.pdssm import PDSSM
 
 
 def build_model(recipe: Recipe, vocab_size: int, seed: int) -> LanguageModel:
@@ -24,8 +25,9 @@ def build_model(recipe: Recipe, vocab_size: int, seed: int) -> LanguageModel:
         BDLRU,
         block_size=recipe.block_size,
         num_blocks=recipe.num_blocks,
+        normalization=recipe.normalization,
         hard=recipe.hard,
-        learned_initial_state=True,
+        learned_initial_state=recipe.learned_state,
     )
     block = {"mlp": recipe.mlp, "dropout": recipe.dropout}
     with torch.random.fork_rng(devices=[]):
@@ -67,7 +69,7 @@ class Tracker(nn.Module):
         recipe, raw = self.recipe, self.blocks[layer].mixer.raw_gates(x)
         if recipe.sinkhorn:
             raw = balanced(raw, recipe.sinkhorn)
-        rows = normalize(raw / temperature, hard=recipe.hard)
+        rows = normalize(raw / temperature, recipe.normalization, hard=recipe.hard)
         if recipe.one_to_one:
             rows = torch.where(
                 self.get_buffer("permutes")[:, None, None], one_to_one(raw / temperature), rows
@@ -165,15 +167,48 @@ def lstm(
     return torch.stack(outputs, 1), torch.stack([h, c], 1)
 
 
-def _lstm_tracker(recipe: Recipe, vocab_size: int, seed: int) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        return LSTMTracker(recipe, vocab_size)
+class LayerTracker(nn.Module):
+    """A language model of any mixer, read as it is; without remedies and penalty."""
+
+    def __init__(self, recipe: Recipe, vocab_size: int) -> None:
+        super().__init__()
+        block = {"mlp": recipe.mlp, "dropout": recipe.dropout}
+        mixer = MIXERS[recipe.model](recipe)
+        self.model = LanguageModel(vocab_size, recipe.dim, mixer, depth=recipe.depth, block=block)
+
+    def forward(
+        self, tokens: Tensor, states: list[Tensor] | None = None, temperature: Tensor | float = 1.0
+    ) -> tuple[Tensor, list[Tensor], Tensor]:
+        """As `Tracker`."""
+        logits, after = self.model(tokens, states)
+        return logits, after, logits.new_zeros(())
+
+
+MIXERS: Mapping[str, Callable[[Recipe], Callable[[int], nn.Module]]] = {
+    "hlru": lambda recipe: partial(
+        HLRU, order=recipe.block_size, num_channels=recipe.num_blocks, normalization=recipe.normalization,
+        hard=recipe.hard, learned_initial_state=recipe.learned_state,
+    ),
+    "pdssm": lambda recipe: partial(PDSSM, state_dim=recipe.num_blocks * recipe.block_size),
+}  # fmt: skip
+"""The mixers of `LayerTracker`, by name."""
+
+
+def _drawn(build: Callable[[Recipe, int], nn.Module]) -> Callable[[Recipe, int, int], nn.Module]:
+    """With a third argument, the seed of the weights; the global random state is kept."""
+
+    def draw(recipe: Recipe, vocab_size: int, seed: int) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            return build(recipe, vocab_size)
+
+    return draw
 
 
 MODELS: Mapping[str, Callable[[Recipe, int, int], nn.Module]] = {
     "bdlru": lambda recipe, vocab_size, seed: Tracker(build_model(recipe, vocab_size, seed), recipe),
-    "lstm": _lstm_tracker,
+    "lstm": _drawn(LSTMTracker),
+    **{name: _drawn(LayerTracker) for name in MIXERS},
 }
 """What a population trains, by name: a function of recipe, vocabulary size and seed."""
 

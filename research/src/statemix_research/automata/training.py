@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from statemix.analysis import prove
-from statemix_research.automata.population import Population
+from statemix_research.automata.population import BATCH, Population
 from statemix_research.automata.recipes import Recipe
 from statemix_research.automata.tracker import changes_rows
 from statemix_research.automata.words import HeldOut, Pool, Source, Words
@@ -23,8 +23,9 @@ Row = dict[str, Any]
 class Check:
     """When a run is tested, on what, and from which accuracy on it is solved.
 
-    words: None for those of training. exact: whether only runs whose last batch has no error are tested. proof: whether
-    a run is solved only when it is proved equal to its automaton (`is_proved`).
+    words: None for those of training. fixed: whether each run has test words of its own, drawn once from twice its
+    seed; else they are fresh at every check on a GPU. exact: whether only runs whose last batch has no error are
+    tested. proof: whether a run is solved only when it is proved equal to its automaton (`is_proved`).
     """
 
     every: int = 50
@@ -32,6 +33,7 @@ class Check:
     count: int = 64
     solved_from: float = 1.0
     words: Source | None = None
+    fixed: bool = False
     exact: bool = True
     proof: bool = False
 
@@ -45,6 +47,7 @@ class Record:
         self.solved: list[int | None] = [None] * runs
         self.best = [0.0] * runs
         self.curves: list[list[list[float]]] = [[] for _ in range(runs)]
+        self.fixed = fixed_words(check, population.seeds) if check.fixed else []
 
     def update(self) -> None:
         """Look at the last batch, and test the runs when it is time."""
@@ -67,8 +70,9 @@ class Record:
 
     def test(self) -> Tensor:
         """Accuracy [R] on the check's words."""
-        check = self.check
-        return self.population.evaluate(check.length, check.count, words=check.words)[0]
+        check, population = self.check, self.population
+        words = self.fixed or population.test_words(check.length, check.count, check.words)
+        return population.evaluate(words)[0]
 
     def line(self) -> str:
         """Where the population stands."""
@@ -78,6 +82,17 @@ class Record:
             f"step {population.step}: {done} of {len(self.solved)} solved, accuracy "
             f"{population.accuracy.mean().item():.3f}, training length {min(lengths)}–{max(lengths)}"
         )
+
+
+def fixed_words(check: Check, seeds: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+    """The check's words for runs with these seeds: batches of tokens and targets [R, B, T]."""
+    assert check.words is not None
+    drawn = [
+        check.words.draw((check.count,), check.length, torch.Generator().manual_seed(2 * seed))
+        for seed in seeds
+    ]
+    tokens, targets = (torch.stack(parts) for parts in zip(*drawn, strict=True))
+    return list(zip(tokens.split(BATCH, 1), targets.split(BATCH, 1), strict=True))
 
 
 def train_population(
@@ -118,7 +133,10 @@ def train_population(
     seconds = time.perf_counter() - began
     population.end()
     final = record.test().tolist()
-    at = {length: [x.tolist() for x in population.evaluate(length, count)] for length, count in lengths}
+    at = {
+        length: [x.tolist() for x in population.evaluate(population.test_words(length, count))]
+        for length, count in lengths
+    }
     stages = population.ladder[population.stage].tolist()
     proofs = [step is not None and is_proved(population, r) for r, step in enumerate(record.solved)]
     shared = {
@@ -146,6 +164,6 @@ def is_proved(population: Population, run: int) -> bool | None:
     recipe, source = population.recipe, population.words
     whole = source.words if isinstance(source, Pool | HeldOut) else source
     automaton = whole.automaton() if isinstance(whole, Words) else None
-    if automaton is None or recipe.model != "bdlru" or not recipe.hard or changes_rows(recipe):
+    if automaton is None or recipe.model not in ("bdlru", "hlru") or not recipe.hard or changes_rows(recipe):
         return None
     return prove(population.tracker(run).model.to("cpu"), automaton).proved

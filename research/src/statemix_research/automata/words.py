@@ -103,7 +103,7 @@ class Words:
 
 @dataclass(frozen=True)
 class Pool:
-    """Words from a fixed number of them, drawn once, with the source's own draw for other lengths.
+    """A fixed number of words to train on, drawn once. `draw` draws fresh ones, of any length.
 
     tokens, targets: int64 [count, T].
     """
@@ -124,11 +124,33 @@ class Pool:
     def draw(
         self, shape: Sequence[int], length: int, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Tokens and targets, int64 [*shape, length]: beginnings of words of the pool, or longer words."""
-        if length > self.tokens.shape[1]:
-            return self.words.draw(shape, length, generator)
-        which = torch.randint(len(self.tokens), tuple(shape), generator=generator, device=self.tokens.device)
-        return self.tokens[which][..., :length], self.targets[which][..., :length]
+        """Tokens and targets, int64 [*shape, length], of fresh words."""
+        return self.words.draw(shape, length, generator)
+
+
+class Epochs:
+    """Passes of several runs over a pool, each in an order of its own; the words that fill no batch are left out.
+
+    Its state lies on the pool's device, so that a CUDA graph may draw.
+    """
+
+    def __init__(self, pool: Pool, runs: int, batch_size: int) -> None:
+        count, device = len(pool.tokens), pool.tokens.device
+        if batch_size > count:
+            raise ValueError(f"batch_size: got {batch_size}, expected at most the pool's {count} words")
+        self.pool, self.batch_size, self.batches = pool, batch_size, count // batch_size
+        self.order = torch.zeros(runs, count, dtype=torch.int64, device=device)
+        self.batch = torch.zeros((), dtype=torch.int64, device=device)
+
+    def draw(self, length: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Tokens and targets, int64 [R, B, length]: beginnings of each run's next words."""
+        device = self.order.device
+        anew = torch.rand(self.order.shape, generator=generator, device=device).argsort(-1)
+        self.order.copy_(torch.where(self.batch == 0, anew, self.order))
+        places = self.batch * self.batch_size + torch.arange(self.batch_size, device=device)
+        which = self.order.gather(1, places.expand(len(self.order), -1))
+        self.batch.copy_((self.batch + 1) % self.batches)
+        return self.pool.tokens[which][..., :length], self.pool.targets[which][..., :length]
 
 
 @dataclass(frozen=True)
@@ -247,13 +269,13 @@ class OneAnswer:
 def group_words(name: str, n: int, generators: Tensor | None = None) -> Words:
     """Words of a group of `statemix.tasks`: all of its elements are letters, or those with the numbers `generators`.
 
-    Answers are the elements' numbers. Example: `group_words("permutation", 5)` is the word problem of S5.
+    Letters are written as their places, answers as the elements' numbers. Example: `group_words("permutation", 5)` is
+    the word problem of S5.
     """
     table = get_task(name, n=n).table  # type: ignore[attr-defined]
     elements = torch.arange(len(table))
-    if generators is None:
-        return Words(table, elements, elements, len(table))
-    return Words(table[:, generators].contiguous(), elements, generators, len(table))
+    chosen = elements if generators is None else generators
+    return Words(table[:, chosen].contiguous(), elements, torch.arange(len(chosen)), len(table))
 
 
 def _automaton(
