@@ -149,6 +149,18 @@ def _hlru(what: str, words: Callable[[], Source], *recipes: tuple[str, ...]) -> 
     )  # fmt: skip
 
 
+def _rule(task: str, n: int, *recipes: tuple[str, ...]) -> Experiment:
+    """Around the least block size of a group. Recipes end in an order; signed input gates have no closed start."""
+    measures = [
+        tuple(one for one in BEST if "signed" not in recipe or one != "no_input") for recipe in recipes
+    ]
+    return Experiment(
+        f"the rule for m: {task} of {n}", partial(group_words, task, n), 5,
+        [(*measure, *recipe) for measure, recipe in zip(measures, recipes, strict=True)],
+        {**GROUP_SIZES, "steps": 2000}, partial(Check, proof=True), ((16, 256), (512, 64), (2048, 64)), seconds=60,
+    )  # fmt: skip
+
+
 def _turns(n: int) -> Source:
     """Words of one letter, which generates the cyclic group of n elements."""
     return group_words("cyclic", n, torch.tensor([1]))
@@ -203,6 +215,11 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     **{f"{label}_at_128": _at_128(label) for label in GROUPS},
     **{f"a_{name}": _language(name) for name in LANGUAGES},
     **{f"b_{label}": _protocol_b(label) for label in GROUPS},
+    "rule_parity": _rule("cyclic", 2, ("order_1",), ("signed", "order_1"), ("order_2",)),
+    "rule_s3": _rule("permutation", 3, ("order_2",), ("signed", "order_2"), ("order_3",)),
+    "rule_s4": _rule("permutation", 4, ("order_3",), ("signed", "order_3"), ("order_4",)),
+    "rule_cycle_5": _rule("cyclic", 5, ("order_4",), ("signed", "order_4"), ("order_5",)),
+    "rule_a5": _rule("alternating", 5, ("order_4",), ("signed", "order_4"), ("order_5",)),
     "hlru_parity": _hlru(
         "parity, signed rows of order 1, and others", partial(group_words, "cyclic", 2),
         ("signed", "order_1"), ("order_2",), ("order_4",), ("order_8",),
