@@ -111,7 +111,7 @@ def _language(name: str) -> Experiment:
     longer = replace(LANGUAGES[name], shortest=40)
     return Experiment(
         f"protocol A: {name}, trained to 40, tested to 256; the maximum and the last of the checks",
-        lambda: LANGUAGES[name], 5, [("base",), ("lstm",)], LANGUAGE_RECIPE,
+        lambda: LANGUAGES[name], 5, [("base",), ("lstm",), ("plain",)], LANGUAGE_RECIPE,
         partial(
             Check, every=5000, length=256, count=8192, solved_from=0.9995, words=longer, fixed=True, exact=False
         ),
@@ -137,7 +137,8 @@ def _protocol_b(label: str) -> Experiment:
     }  # fmt: skip
     return Experiment(
         f"protocol B: {label.upper()}, 100 000 words of 128, tested to 512",
-        _group(name, n, pool=100_000), 5, [_best("prefixes_to_128"), ("soft_from_zero", "no_mlp")], settings,
+        _group(name, n, pool=100_000), 5,
+        [_best("prefixes_to_128"), *([("plain", "no_mlp")] if label == "s5" else [])], settings,
         lengths=((128, 256), (192, 256), (256, 256), (512, 256)), at_once=1, seconds=150,
     )  # fmt: skip
 
