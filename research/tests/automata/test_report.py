@@ -59,11 +59,11 @@ def test_what_was_learned():
     rows.append(row("base", seed=4, solved=None, proved=False, at={"512": 0.5, "1048576": 0.25}))
     text = page({"s5_at_128": rows[:4]})
     assert cells(text, "`s5_at_128`") == [
-        "`s5_at_128`", "BD-LRU m = 5, hard", "5", "4 of 4", "4 of 4", "100", "100", "1", "1.0000", "0.9999",
+        "`s5_at_128`", "BD-LRU m = 5, hard", "5", "4 of 4", "100, 100", "1", "1.0000", "0.9999",
     ]  # fmt: skip
     assert "`s5_at_128` (5)" in text  # runs of another recipe than the list's
     assert cells(page({"s5_at_128": rows}), "`s5_at_128`")[3:] == [
-        "4 of 5", "4 of 5", "100", "100", "1", "0.5000", "0.2500",
+        "4 of 5", "100, 100", "1", "0.5000", "0.2500",
     ]  # fmt: skip
     signed = page({"hlru_parity": [row("hlru", "signed", "order_1")]})
     assert cells(signed, "`hlru_parity`")[1:3] == ["H-LRU m = 1, hard, tanh", "1"]

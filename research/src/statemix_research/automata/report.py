@@ -126,11 +126,11 @@ def learned(results: Results) -> list[str]:
         steps = sorted(row["solved"] for row in rows if row["solved"] is not None)
         found = [[row["at"][n] for row in rows if n in row["at"]] for n in lengths]
         lines.append([
-            code(name), model, _least_size(name, rows[0]["recipe"]), solved(rows), proved(rows),
-            *((f"{statistics.median(steps):.0f}", str(steps[-1])) if steps else (NONE, NONE)),
+            code(name), model, _least_size(name, rows[0]["recipe"]), proved(rows),
+            f"{statistics.median(steps):.0f}, {steps[-1]}" if steps else NONE,
             str(restarts), *(f"{math.floor(1e4 * min(at)) / 1e4:.4f}" if at else NONE for at in found),
         ])  # fmt: skip
-    heads = ["list", "model", "least m", "solved", "proved", "steps: median", "most", "begun anew"]
+    heads = ["list", "model", "least m", "proved", "steps: median, most", "begun anew"]
     heads += [f"{int(n):,}".replace(",", " " if len(n) > 4 else "") for n in lengths]
     return markdown(heads, lines)
 
@@ -215,7 +215,7 @@ TABLES: Mapping[str, Callable[[Results], list[str]]] = {
 def draw(results: Results) -> Figure:
     """The figure as PNG: steps to the proof of each group, then words right by length in protocol B."""
     proofs = {
-        f"{name[:2].upper()}{name[2:].replace('_', ' ')}": steps
+        f"{name[:2].upper()}{name[2:].replace('_', ' ') or ' at 16'}": steps
         for name in ("s5", *(f"{label}_at_128" for label in reversed(GROUPS)))
         if (steps := [row["solved"] for row in results.get(name, ()) if row.get("proved")])
     }
@@ -230,8 +230,9 @@ def draw(results: Results) -> Figure:
         for model, rows in by_model(results[name]).items():
             look, lengths = look_of("hard bdlru" if ", hard" in model else model), list(rows[0]["whole"])
             shares = [spread(row["whole"][n] for row in rows) for n in lengths]
-            bands = ([getattr(one, part) for one in shares] for part in ("mean", "low", "high"))
-            draw_line(panel, [*map(int, lengths)], *bands, look.color, marker=look.marker, label=model)
+            mean, low, high = ([getattr(one, part) for one in shares] for part in ("mean", "low", "high"))
+            style = {"marker": look.marker, "label": model}
+            draw_line(panel, [*map(int, lengths)], mean, low, high, look.color, **style)
         panel.set(title=name[2:].upper(), xlabel="length", ylabel="whole words right", ylim=(-0.03, 1.03))
         panel.legend(fontsize=8)
     return figure
