@@ -65,6 +65,8 @@ def test_what_was_learned():
     assert cells(page({"s5_at_128": rows}), "`s5_at_128`")[3:] == [
         "4 of 5", "100, 100", "1", "0.5000", "0.2500",
     ]  # fmt: skip
+    held_out = page({"s5_held_out": [row("base", accuracy=0.75, proved=False)]})  # has its check alone
+    assert cells(held_out, "`s5_held_out`")[3:] == ["0 of 1", "100, 100", "1", "0.7500"]
     signed = page({"hlru_parity": [row("hlru", "signed", "order_1")]})
     assert cells(signed, "`hlru_parity`")[1:3] == ["H-LRU m = 1, hard, tanh", "1"]
 

@@ -119,6 +119,7 @@ def lengths_of(results: Results, key: str) -> list[str]:
 
 def learned(results: Results) -> list[str]:
     """What was learned: a line for each list and model, with the least accuracy at each length, rounded down."""
+    results = {k: [r | {"at": r["at"] or {"512": r["accuracy"]}} for r in v] for k, v in results.items()}
     lengths, lines = lengths_of(results, "at"), []
     for name, model, rows in _groups(results):
         size = EXPERIMENTS[name].at_once or EXPERIMENTS[name].seeds  # of populations: restarts are theirs
@@ -228,11 +229,11 @@ def draw(results: Results) -> Figure:
     first.xaxis.set_major_formatter(lambda x, place: f"{x:g}")
     for panel, name in zip(others, groups, strict=True):
         for model, rows in by_model(results[name]).items():
-            look, lengths = look_of("hard bdlru" if ", hard" in model else model), list(rows[0]["whole"])
-            shares = [spread(row["whole"][n] for row in rows) for n in lengths]
+            lengths = [int(n) for n in rows[0]["whole"]]
+            look = look_of("hard bdlru" if ", hard" in model else model.split(",")[0])
+            shares = [spread(row["whole"][str(n)] for row in rows) for n in lengths]
             mean, low, high = ([getattr(one, part) for one in shares] for part in ("mean", "low", "high"))
-            style = {"marker": look.marker, "label": model}
-            draw_line(panel, [*map(int, lengths)], mean, low, high, look.color, **style)
+            draw_line(panel, lengths, mean, low, high, look.color, marker=look.marker, label=model)
         panel.set(title=name[2:].upper(), xlabel="length", ylabel="whole words right", ylim=(-0.03, 1.03))
         panel.legend(fontsize=8)
     return figure
