@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from statemix_research.automata.recipes import REMEDIES, get_recipe
-from statemix_research.automata.training import Check, train_population
+from statemix_research.automata.training import Check, Row, train_population
 from statemix_research.automata.words import LANGUAGES, Pool, Source, group_words, hold_out
 
 MILLION = 1 << 20
@@ -54,23 +54,11 @@ def _group(name: str, n: int, generators: int = 0, pool: int = 0, length: int = 
 
 
 S4_SMALL = {
-    "dim": 32,
-    "num_blocks": 8,
-    "block_size": 4,
-    "lr": 4e-3,
-    "batch_size": 64,
-    "steps": 500,
-    "mlp": False,
-}
+    "dim": 32, "num_blocks": 8, "block_size": 4, "lr": 4e-3, "batch_size": 64, "steps": 500, "mlp": False,
+}  # fmt: skip
 A5_SMALL = {
-    "dim": 64,
-    "num_blocks": 16,
-    "block_size": 5,
-    "lr": 2e-3,
-    "batch_size": 64,
-    "steps": 700,
-    "mlp": False,
-}
+    "dim": 64, "num_blocks": 16, "block_size": 5, "lr": 2e-3, "batch_size": 64, "steps": 700, "mlp": False,
+}  # fmt: skip
 
 ALONE = (
     "base", "balance", "sinkhorn", "identity", "permutation", "soft_backward", "sharp_backward", "annealed",
@@ -175,10 +163,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "screen_s4_blocks": Experiment(
         "the same for remedies that change what blocks do, and for some together",
         _group("permutation", 4), 12,
-        [
-            ("half_one_to_one",), ("one_to_one",),
-        ],
-        S4_SMALL,
+        [("half_one_to_one",), ("one_to_one",)], S4_SMALL,
     ),
     "screen_s4_long": Experiment(
         "what stalls in the end: four times the steps", _group("permutation", 4), 12,
@@ -288,6 +273,17 @@ def _tell(told: Callable[[str], None], before: str, line: str) -> None:
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a file of results; none if there is no file."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def solved(rows: Sequence[Row]) -> str:
+    """ "3 of 5" runs are solved."""
+    return f"{sum(row['solved'] is not None for row in rows)} of {len(rows)}"
+
+
+def proved(rows: Sequence[Row]) -> str:
+    """ "3 of 5" runs are proved; a dash where none can be."""
+    known = [row.get("proved") for row in rows]
+    return "–" if set(known) == {None} else f"{known.count(True)} of {len(rows)}"
 
 
 def _changed(remedies: Sequence[str]) -> dict[str, Any]:
