@@ -378,6 +378,18 @@ def test_words_of_another_length_are_longer():
     assert (tokens[:, :40] != 0).all()
 
 
+def test_each_run_reads_words_up_to_its_own_length():
+    longest = torch.tensor([3, 8]).view(-1, 1, 1)
+    tokens, targets = LANGUAGES["parity"].draw((2, 400), 12, torch.Generator().manual_seed(0), longest)
+    lengths = (tokens != 0).sum(-1)
+    assert set(lengths[0].tolist()) == {3}
+    assert set(lengths[1].tolist()) == {3, 4, 5, 6, 7, 8}
+    assert ((targets != IGNORED).sum(-1) == 1).all()
+    population = Population(get_recipe(**{**SMALL, "lengths": (3, 6)}), LANGUAGES["parity"], [0, 1])
+    population.stage[1] = 1
+    assert [(row != 0).sum(-1).max().item() for row in population._draw(6)[0]] == [3, 6]
+
+
 def test_a_diagnosis_is_drawn(tmp_path, monkeypatch):
     one = lists.Experiment("", lists._group("permutation", 3), 2, [("base",)], SMALL)
     monkeypatch.setitem(lists.EXPERIMENTS, "small", one)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from statemix_research.automata.recipes import REMEDIES, get_recipe
-from statemix_research.automata.training import Check, train_population
+from statemix_research.automata.training import Check, Row, train_population
 from statemix_research.automata.words import LANGUAGES, Pool, Source, group_words, hold_out
 
 MILLION = 1 << 20
@@ -54,23 +54,11 @@ def _group(name: str, n: int, generators: int = 0, pool: int = 0, length: int = 
 
 
 S4_SMALL = {
-    "dim": 32,
-    "num_blocks": 8,
-    "block_size": 4,
-    "lr": 4e-3,
-    "batch_size": 64,
-    "steps": 500,
-    "mlp": False,
-}
+    "dim": 32, "num_blocks": 8, "block_size": 4, "lr": 4e-3, "batch_size": 64, "steps": 500, "mlp": False,
+}  # fmt: skip
 A5_SMALL = {
-    "dim": 64,
-    "num_blocks": 16,
-    "block_size": 5,
-    "lr": 2e-3,
-    "batch_size": 64,
-    "steps": 700,
-    "mlp": False,
-}
+    "dim": 64, "num_blocks": 16, "block_size": 5, "lr": 2e-3, "batch_size": 64, "steps": 700, "mlp": False,
+}  # fmt: skip
 
 ALONE = (
     "base", "balance", "sinkhorn", "identity", "permutation", "soft_backward", "sharp_backward", "annealed",
@@ -111,7 +99,7 @@ def _language(name: str) -> Experiment:
     longer = replace(LANGUAGES[name], shortest=40)
     return Experiment(
         f"protocol A: {name}, trained to 40, tested to 256; the maximum and the last of the checks",
-        lambda: LANGUAGES[name], 5, [("base",), ("lstm",)], LANGUAGE_RECIPE,
+        lambda: LANGUAGES[name], 5, [("base",), ("lstm",), ("plain",)], LANGUAGE_RECIPE,
         partial(
             Check, every=5000, length=256, count=8192, solved_from=0.9995, words=longer, fixed=True, exact=False
         ),
@@ -137,7 +125,8 @@ def _protocol_b(label: str) -> Experiment:
     }  # fmt: skip
     return Experiment(
         f"protocol B: {label.upper()}, 100 000 words of 128, tested to 512",
-        _group(name, n, pool=100_000), 5, [_best("prefixes_to_128"), ("soft_from_zero", "no_mlp")], settings,
+        _group(name, n, pool=100_000), 5,
+        [_best("prefixes_to_128"), *([("plain", "no_mlp")] if label == "s5" else [])], settings,
         lengths=((128, 256), (192, 256), (256, 256), (512, 256)), at_once=1, seconds=150,
     )  # fmt: skip
 
@@ -146,6 +135,18 @@ def _hlru(what: str, words: Callable[[], Source], *recipes: tuple[str, ...]) -> 
     return Experiment(
         f"H-LRU with hard rows: {what}", words, 5, [("hlru", "no_mlp", *recipe) for recipe in recipes],
         {"dim": 64, "num_blocks": 32, "lr": 4e-3, "steps": 2000}, partial(Check, proof=True), ((2048, 64),), seconds=20,
+    )  # fmt: skip
+
+
+def _rule(task: str, n: int, *recipes: tuple[str, ...]) -> Experiment:
+    """Around the least block size of a group. Recipes end in an order; signed input gates have no closed start."""
+    measures = [
+        tuple(one for one in BEST if "signed" not in recipe or one != "no_input") for recipe in recipes
+    ]
+    return Experiment(
+        f"the rule for m: {task} of {n}", partial(group_words, task, n), 5,
+        [(*measure, *recipe) for measure, recipe in zip(measures, recipes, strict=True)],
+        {**GROUP_SIZES, "steps": 2000}, partial(Check, proof=True), ((16, 256), (512, 64), (2048, 64)), seconds=60,
     )  # fmt: skip
 
 
@@ -162,10 +163,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "screen_s4_blocks": Experiment(
         "the same for remedies that change what blocks do, and for some together",
         _group("permutation", 4), 12,
-        [
-            ("half_one_to_one",), ("one_to_one",),
-        ],
-        S4_SMALL,
+        [("half_one_to_one",), ("one_to_one",)], S4_SMALL,
     ),
     "screen_s4_long": Experiment(
         "what stalls in the end: four times the steps", _group("permutation", 4), 12,
@@ -203,6 +201,11 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     **{f"{label}_at_128": _at_128(label) for label in GROUPS},
     **{f"a_{name}": _language(name) for name in LANGUAGES},
     **{f"b_{label}": _protocol_b(label) for label in GROUPS},
+    "rule_parity": _rule("cyclic", 2, ("order_1",), ("signed", "order_1"), ("order_2",)),
+    "rule_s3": _rule("permutation", 3, ("order_2",), ("signed", "order_2"), ("order_3",)),
+    "rule_s4": _rule("permutation", 4, ("order_3",), ("signed", "order_3"), ("order_4",)),
+    "rule_cycle_5": _rule("cyclic", 5, ("order_4",), ("signed", "order_4"), ("order_5",)),
+    "rule_a5": _rule("alternating", 5, ("order_4",), ("signed", "order_4"), ("order_5",)),
     "hlru_parity": _hlru(
         "parity, signed rows of order 1, and others", partial(group_words, "cyclic", 2),
         ("signed", "order_1"), ("order_2",), ("order_4",), ("order_8",),
@@ -270,6 +273,17 @@ def _tell(told: Callable[[str], None], before: str, line: str) -> None:
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a file of results; none if there is no file."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def solved(rows: Sequence[Row]) -> str:
+    """ "3 of 5" runs are solved."""
+    return f"{sum(row['solved'] is not None for row in rows)} of {len(rows)}"
+
+
+def proved(rows: Sequence[Row]) -> str:
+    """ "3 of 5" runs are proved; a dash where none can be."""
+    known = [row.get("proved") for row in rows]
+    return "–" if set(known) == {None} else f"{known.count(True)} of {len(rows)}"
 
 
 def _changed(remedies: Sequence[str]) -> dict[str, Any]:

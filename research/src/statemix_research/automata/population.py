@@ -16,7 +16,7 @@ from statemix.tasks import IGNORED
 from statemix.training import SEED_STRIDE
 from statemix_research.automata.recipes import Recipe
 from statemix_research.automata.tracker import MODELS
-from statemix_research.automata.words import Epochs, Pool, Source
+from statemix_research.automata.words import Epochs, OneAnswer, Pool, Source
 
 WARM_UP = 3
 """Steps of each length that are launched one by one on a GPU before one is recorded."""
@@ -186,6 +186,9 @@ class Population:
         shape = (len(self.seeds), self.recipe.batch_size)
         if self._epochs is not None:
             return *self._epochs.draw(length, self._generator), None
+        if isinstance(self.words, OneAnswer):
+            longest = self.ladder[self.stage].view(-1, 1, 1)
+            return *self.words.draw(shape, length, self._generator, longest), None
         if not self.recipe.pieces:
             return *self.words.draw(shape, length, self._generator), None
         every = []

@@ -104,17 +104,19 @@ REMEDIES: Mapping[str, Mapping[str, Any]] = {
     "half_one_to_one": {"one_to_one": 0.5},
     "no_mlp": {"mlp": False},
     "soft": {"hard": False},
-    "soft_from_zero": {"hard": False, "learned_state": False},
+    "plain": {"model": "plain", "lengths": (), "retry": 0},
     "lstm": {"model": "lstm", "lengths": (), "retry": 0},
     "pdssm": {"model": "pdssm", "lengths": (), "retry": 0, "block_size": 1, "num_blocks": 64},
     "hlru": {"model": "hlru"},
     "signed": {"normalization": "tanh"},
     **{f"order_{m}": {"block_size": m} for m in (1, 2, 3, 4, 5, 7, 8)},
+    "words_to_40": {"lengths": (4, 6, 8, 12, 20, 40), "enough": 0.97},
     "prefixes_to_128": {"lengths": (*DOUBLED, 32, 64, 128), "enough": 0.9},
 }
 """The remedies by name: what each changes.
 
-"equal_words_…" read as many words as 10 000 steps of batch 128. The last three are what hard rows are compared with.
+"equal_words_…" read as many words as 10 000 steps of batch 128. "soft" and what follows are compared with
+hard rows.
 """
 
 

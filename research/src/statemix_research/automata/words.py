@@ -251,13 +251,18 @@ class OneAnswer:
         return replace(self, words=self.words.to(device))
 
     def draw(
-        self, shape: Sequence[int], length: int, generator: torch.Generator | None = None
+        self,
+        shape: Sequence[int],
+        length: int,
+        generator: torch.Generator | None = None,
+        longest: Tensor | int | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Tokens and targets, int64 [*shape, length]: words of at most `length` letters."""
+        """Tokens and targets, int64 [*shape, length]: words of at most `length` letters. longest: their most letters,
+        where it is less; of each row of the shape if it is a tensor."""
         tokens, answers = self.words.draw(shape, length, generator)
-        lengths = torch.randint(
-            self.shortest, length + 1, (*shape, 1), generator=generator, device=tokens.device
-        )
+        share = torch.rand((*shape, 1), generator=generator, device=tokens.device)
+        span = (length if longest is None else longest) - self.shortest + 1
+        lengths = self.shortest + (share * span).long()
         lengths = -(-lengths // self.unit) * self.unit
         place = torch.arange(length, device=tokens.device)
         end = place == lengths - 1

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from statemix.cli import Column, Table, output, progress
 from statemix_research.automata.diagnosis import diagnose_experiment, draw
-from statemix_research.automata.experiments import EXPERIMENTS, read_rows, run_experiment
+from statemix_research.automata.experiments import EXPERIMENTS, proved, read_rows, run_experiment, solved
 from statemix_research.cli.baselines import device_named
 
 RESULTS = Path("research/results/hard_rows")
@@ -29,16 +29,23 @@ def automata(
     only: Annotated[
         list[str] | None, typer.Option(help='Train these populations alone, as "no_mlp + balance".')
     ] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="Write the page of all results, its figure and data into this folder.")
+    ] = None,
 ) -> None:
     """Train lists of runs, populations that are in the results left out; without names, show the lists and results."""
-    if not names:
-        output().print(_lists(out))
-        return
-    out.mkdir(parents=True, exist_ok=True)
-    for name in names:
+    if names:
+        out.mkdir(parents=True, exist_ok=True)
+    for name in names or ():
         where = str(device_named(device))
         run_experiment(name, out / f"{name}.jsonl", device=where, only=only or (), told=progress().say)
-    output().print(_results(names, out))
+    if page is not None:
+        from statemix_research.automata.report import write_page
+
+        for path in write_page(out, page):
+            output().say(f"wrote {path}")
+    if names or page is None:
+        output().print(_results(names, out) if names else _lists(out))
 
 
 def diagnosis(
@@ -75,17 +82,8 @@ def _lists(out: Path) -> Table:
 
 
 def _results(names: list[str], out: Path) -> Table:
-    columns = (
-        "list",
-        "remedies",
-        "solved",
-        "proved",
-        "first at step",
-        "accuracy",
-        "best",
-        "at other lengths",
-    )
-    table = Table("results", [Column(column) for column in columns])
+    heads = ("list", "remedies", "solved", "proved", "first at step", "accuracy", "best", "at other lengths")
+    table = Table("results", [Column(head) for head in heads])
     for name in names:
         rows = read_rows(out / f"{name}.jsonl")
         for label in dict.fromkeys(row["remedies"] for row in rows):
@@ -93,14 +91,8 @@ def _results(names: list[str], out: Path) -> Table:
             steps = sorted(row["solved"] for row in those if row["solved"] is not None)
             lengths, first = those[0]["at"], f"{steps[0]}–{steps[-1]}" if steps else "–"
             table.add_row(
-                name, label, f"{len(steps)} of {len(those)}", _proved(those), first,
+                name, label, solved(those), proved(those), first,
                 *(f"{sum(row[key] for row in those) / len(those):.4f}" for key in ("accuracy", "best")),
                 ", ".join(f"{n}: {min(row['at'][n] for row in those):.6f} at least" for n in lengths) or "–",
             )  # fmt: skip
     return table
-
-
-def _proved(rows: list[dict[str, Any]]) -> str:
-    """How many runs are proved; a dash where none can be."""
-    known = [row.get("proved") for row in rows]
-    return str(known.count(True)) if set(known) != {None} else "–"
