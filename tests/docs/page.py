@@ -1,14 +1,18 @@
-"""Runs one page of the documentation as a reader would: `python -m tests.docs.page PAGE`, in an empty folder.
+"""Runs pages of the documentation as a reader would: `python -m tests.docs.page PAGE...`, in an empty folder.
 
-Blocks are taken in order. Python runs in one namespace; a block with a title is a file and is written; lines of bash
-are commands; a block of text after one of these is what it prints, and is compared.
+Each page has a process and a folder of its own. The processes are forks of one that has imported what most pages need,
+where the system can fork. Blocks are taken in order. Python runs in one namespace; a block with a title is a file and
+is written; lines of bash are commands; a block of text after one of these is what it prints, and is compared.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import linecache
+import multiprocessing
+import os
 import re
 import runpy
 import shlex
@@ -16,6 +20,12 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
+
+IMPORTED = (
+    "torch._dynamo", "numba", "statemix.cli.app", "statemix.report", "statemix.training", "statemix.tasks",
+    "statemix.hf", "peft",
+)  # fmt: skip
+"""What takes most of the time of short pages."""
 
 BLOCK = re.compile(r"^( *)```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
@@ -78,5 +88,31 @@ def run(page: Path) -> None:
             )
 
 
+def run_in_folder(page: Path) -> None:
+    """Run a page in a new folder of its name."""
+    folder = Path(page.stem)
+    folder.mkdir()
+    os.chdir(folder)
+    run(page)
+
+
+def run_all(pages: list[Path]) -> list[str]:
+    """Run pages, each in a process; the names of those that failed."""
+    forks = "fork" in multiprocessing.get_all_start_methods()
+    for module in IMPORTED if forks else ():
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
+    failed = []
+    for page in pages:
+        process = multiprocessing.get_context("fork" if forks else "spawn").Process(
+            target=run_in_folder, args=(page,), name=page.stem
+        )
+        process.start()
+        process.join()
+        failed += [page.name] * (process.exitcode != 0)
+    return failed
+
+
 if __name__ == "__main__":
-    run(Path(sys.argv[1]))
+    failed = run_all([Path(name).absolute() for name in sys.argv[1:]])
+    sys.exit(f"failed: {', '.join(failed)}" if failed else 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import re
 import tokenize
@@ -43,9 +44,13 @@ def files():
     return [name for name in names if not name.startswith(ALWAYS) and "/tests/" not in name]
 
 
+@functools.cache
 def prose(name):
     """Lines of a file that a person reads: of code the strings and comments alone."""
-    text = (ROOT / name).read_text()
+    return list(_lines(name, (ROOT / name).read_text()))
+
+
+def _lines(name, text):
     if not name.endswith(".py"):
         yield from enumerate(re.sub(r"`[^`\n]*`", "``", text).splitlines(), 1)
         return

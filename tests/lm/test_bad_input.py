@@ -118,6 +118,7 @@ def test_a_finished_run_is_not_trained_again(pack, whole):
     assert summary["status"] == "finished" and summary["step"] == 24 and len(lines(whole, "start")) == before
 
 
+@pytest.mark.slow
 def test_a_batch_without_equal_shares_says_so_in_every_process(pack, tmp_path):
     for error in finish(launch(pack, tmp_path, "training.batch_size=9", processes=2), codes=[1, 1]):
         assert "training.batch_size: got 9, expected a multiple of the 2 processes" in error

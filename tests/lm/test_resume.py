@@ -52,6 +52,7 @@ def test_two_processes_compute_what_one_does(whole, two):
     assert [line["tokens"] for line in lines(two, "eval")] == [9 * 32] * 2
 
 
+@pytest.mark.slow
 def test_two_processes_resume_exactly_when_one_of_them_dies(pack, two, tmp_path):
     codes = kill_at(12, launch(pack, tmp_path, processes=2), tmp_path, victim=1)
     assert codes[1] == -signal.SIGKILL and codes[0] != 0

@@ -292,8 +292,9 @@ def test_half_precision_and_autocast(kind):
     assert relative(y, exact) < 0.05
 
 
-@pytest.mark.parametrize("kind", ["bdlru", "bdlru-free", "hlru-window", "hlru-newest", *STARTS])
+@pytest.mark.parametrize("kind", ["bdlru-free", "hlru-newest", *STARTS])
 def test_compile(kind):
+    """Plain ones are compiled in `tests/ecosystem/test_weights.py`, for any length in `test_export.py`."""
     layer = build(kind, hard=kind == "hlru-start").float()
     torch._dynamo.reset()
     compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")

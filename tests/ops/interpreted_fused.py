@@ -51,9 +51,10 @@ def call_layer(layer, given, bounds, grads, again=False):
     return made_by_one_product(outputs[1]), [*outputs, *first, *second]
 
 
-@pytest.mark.parametrize("again", [False, True], ids=["first", "second"])
-@pytest.mark.parametrize("packed", [False, True], ids=["batch", "packed"])
-@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize(("kind", "packed", "again"), [
+    *((kind, packed, True) for kind in LAYERS for packed in (False, True)),
+    ("bdlru", False, False), ("hlru odd", True, False),
+])  # fmt: skip
 def test_fused_gradients(kind, packed, again, fusing):
     layer, exact, given, bounds, grads = layer_problem(kind, packed)
     one_product, got = call_layer(layer, given, bounds, grads, again)
@@ -84,7 +85,7 @@ def test_fused_hard_rows(recurrence, rows, fusing):
 
 
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
-@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("kind", ["bdlru", "hlru odd"])
 def test_fused_compiles_whole(kind, fusing):
     layer, _, given, _, grads = layer_problem(kind, False)
     torch.use_deterministic_algorithms(False)

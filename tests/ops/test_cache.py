@@ -230,6 +230,7 @@ def edit_helper(package):
         compiled.unlink()
 
 
+@pytest.mark.slow
 def test_an_edited_helper_is_seen(package):
     environment = {"NUMBA_CACHE_DIR": "", "PYTHONDONTWRITEBYTECODE": "1"}
     assert run_small(package, **environment) == ["6.0", "0"]

@@ -119,6 +119,7 @@ def extra(scan, inner, T, dtype):
     needed = size(gates) + 2 * size(values)  # both gradients and the states
     return peak() - before - needed, size(gates)
 
+import statemix.ops.cpu.scans  # once, before the forks
 for name, scan, inner, T in (("bdlru", bdlru_scan, (4, 5), 6_250), ("hlru", hlru_scan, (5,), 25_000)):
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         if os.fork() == 0:  # the peak is that of a process

@@ -50,7 +50,7 @@ def test_every_list_has_its_place_and_its_command():
     text = page({name: [row(at={"512": 1.0}, whole={"128": 1.0})] for name in EXPERIMENTS})
     commands = re.findall(r"^    statemix-research automata (.*)$", text, re.MULTILINE)
     named = {word for command in commands for word in command.split()}
-    assert set(EXPERIMENTS) - named <= {"screen_a5", "screen_s5"}  # in the data alone
+    assert set(EXPERIMENTS) <= named
     assert "<!--" not in text and "- Lists without runs yet" not in text
 
 
@@ -92,9 +92,9 @@ def test_protocol_a_beside_the_published_table():
 def test_protocol_b_tells_two_recipes_of_one_model_apart():
     whole = {"128": 1.0, "192": 1.0, "256": 1.0, "512": 0.5}
     rows = [row("base", whole=whole), row("base", seed=1, whole={**whole, "512": 1.0})]
-    text = page({"b_s5": [*rows, row("soft_from_zero", proved=None, whole=whole)]})
+    text = page({"b_s5": [*rows, row("plain", proved=None, whole=whole)]})
     assert cells(text, "S5 | BD-LRU m = 5, hard")[-1] == "0.750 (0.500–1.000)"
-    assert cells(text, "S5 | BD-LRU m = 5, soft")[2] == "–"
+    assert cells(text, "S5 | BD-LRU m = 5, plain")[2] == "–"
     assert len(cells(text, "S5 | DeltaProduct")) == 7
     assert {"BD-LRU m = 5, hard (`base`)", "BD-LRU m = 5, hard (`no_mlp`)"} == set(
         report.by_model([*rows, row("no_mlp")])
@@ -119,13 +119,13 @@ def test_what_the_four_measures_do():
 def test_the_command_writes_page_picture_and_data(research, tmp_path):
     rows = [
         row("base", whole={"128": 1.0, "512": 0.5}, at={"512": 0.5}),
-        row("soft_from_zero", whole={"128": 1.0}),
+        row("plain", whole={"128": 1.0}),
     ]
     (tmp_path / "b_s5.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
     assert research("automata --out . --page pages").code == 0
     folder = tmp_path / "pages"
     assert (folder / "automata.png").read_bytes().startswith(b"\x89PNG")
-    assert "| S5 | BD-LRU m = 5, soft |" in (folder / "automata.md").read_text()
+    assert "| S5 | BD-LRU m = 5, plain |" in (folder / "automata.md").read_text()
     table = pd.read_csv(folder / "data" / "automata.csv")
     assert table["whole_at_512"].tolist()[0] == 0.5 and math.isnan(table["whole_at_512"][1])
     assert {"list", "remedies", "seed", "solved", "proved", "best", "device", "seconds", "restarts"} <= set(

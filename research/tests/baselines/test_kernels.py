@@ -28,7 +28,9 @@ IN_CHUNKS = ("mamba2", "gated_deltaproduct", "rwkv7")
 """One of each recurrence; DeltaNet's is that of the product with one factor."""
 
 
-@pytest.mark.parametrize("name", IN_CHUNKS)
+@pytest.mark.parametrize(
+    "name", [IN_CHUNKS[0], *(pytest.param(name, marks=pytest.mark.slow) for name in IN_CHUNKS[1:])]
+)
 def test_chunks_compile_without_a_break(name):
     """With the compiler's decompositions: without them softplus has other strides in the trace than in the run."""
     layer, x = small(name), inputs(2, 70, 8)

@@ -75,6 +75,7 @@ def test_a_batch_system_that_ends_all_processes_has_them_save(tmp_path):
     assert_saved(Store(tmp_path / "store"))
 
 
+@pytest.mark.slow
 def test_a_terminal_that_closes_has_them_save(tmp_path):
     """SIGHUP to all processes, and nothing can be written to the terminal any more."""
     store = tmp_path / "store"

@@ -279,6 +279,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_killed_driver_takes_its_workers_along_and_the_next_goes_on(tmp_path):
     script = tmp_path / "driver.py"
     script.write_text(DRIVER)

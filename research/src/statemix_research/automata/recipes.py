@@ -79,8 +79,6 @@ REMEDIES: Mapping[str, Mapping[str, Any]] = {
     "soft_backward": {"temperature": (4.0, 4.0)},
     "sharp_backward": {"temperature": (0.5, 0.5)},
     "annealed": {"temperature": (4.0, 0.5)},
-    "more_blocks": {"num_blocks": 128},
-    "fewer_blocks": {"num_blocks": 16},
     "larger_blocks": {"block_size": 8},
     "no_input": {"input_blocks": 0.0},
     "half_input": {"input_blocks": 0.5},
@@ -92,12 +90,8 @@ REMEDIES: Mapping[str, Mapping[str, Any]] = {
     "short_words": {"lengths": DOUBLED, "pieces": True, "enough": 0.9},
     "short_to_40": {"lengths": (2, 4, 8, 20, 40), "pieces": True, "enough": 0.9},
     "short_to_128": {"lengths": (*DOUBLED, 32, 64, 128), "pieces": True, "enough": 0.9},
-    "doubled_to_128": {"lengths": (*DOUBLED, 32, 64, 128)},
     "large_batch": {"batch_size": 512},
     "small_batch": {"batch_size": 32},
-    "equal_words_512": {"batch_size": 512, "steps": 2500},
-    "equal_words_1024": {"batch_size": 1024, "steps": 1250},
-    "double_rate": {"lr": 2e-3},
     "momentum": {"betas": (0.98, 0.999)},
     "retries": {"retry": 500},
     "one_to_one": {"one_to_one": 1.0},
@@ -115,8 +109,7 @@ REMEDIES: Mapping[str, Mapping[str, Any]] = {
 }
 """The remedies by name: what each changes.
 
-"equal_words_…" read as many words as 10 000 steps of batch 128. "soft" and what follows are compared with
-hard rows.
+"soft" and what follows are compared with hard rows.
 """
 
 

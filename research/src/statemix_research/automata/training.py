@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from statemix.analysis import prove
 from statemix_research.automata.population import BATCH, Population
 from statemix_research.automata.recipes import Recipe
 from statemix_research.automata.tracker import changes_rows
-from statemix_research.automata.words import HeldOut, Pool, Source, Words
+from statemix_research.automata.words import HeldOut, OneAnswer, Pool, Source, Words
 
 Row = dict[str, Any]
 
@@ -84,6 +84,11 @@ class Record:
         )
 
 
+def of_length(words: Source, length: int) -> Source:
+    """Words of one length, where the source has shorter ones as well."""
+    return replace(words, shortest=length) if isinstance(words, OneAnswer) else words
+
+
 def fixed_words(check: Check, seeds: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
     """The check's words for runs with these seeds: batches of tokens and targets [R, B, T]."""
     assert check.words is not None
@@ -134,7 +139,10 @@ def train_population(
     population.end()
     final = record.test().tolist()
     at = {
-        length: [x.tolist() for x in population.evaluate(population.test_words(length, count))]
+        length: [
+            x.tolist()
+            for x in population.evaluate(population.test_words(length, count, of_length(words, length)))
+        ]
         for length, count in lengths
     }
     stages = population.ladder[population.stage].tolist()
