@@ -132,7 +132,7 @@ def test_a_default_number_of_blocks_is_shown(tmp_path):
 
 def test_the_demo_presets_have_their_labels():
     names = [mixer_label(resolve_config(f"demo-{kind}").mixer) for kind in ("diagonal", "bdlru", "hard")]
-    assert names == ["diagonal (m = 1)", "BD-LRU m = 6", "hard BD-LRU m = 6"]
+    assert names == ["diagonal (m = 1)", "BD-LRU m = 4", "hard BD-LRU m = 4"]
 
 
 def test_a_point_alone_has_a_bar_for_a_band():

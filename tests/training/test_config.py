@@ -32,7 +32,7 @@ def test_layers_in_order(tmp_path):
     config = resolve_config("demo-bdlru", file, ["training.lr=0.25", "training.eval_lengths=[16, 32]"])
     assert (config.name, config.training.steps, config.training.lr) == ("mine", 77, 0.25)
     assert config.mixer == {
-        "name": "bdlru", "block_size": 6, "num_blocks": 5, "learned_initial_state": True
+        "name": "bdlru", "block_size": 4, "num_blocks": 5, "learned_initial_state": True, "gate_bias": -30.0
     }  # fmt: skip
     assert config.training.eval_lengths == (16, 32)
     assert config.training.batch_size == 128

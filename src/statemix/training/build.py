@@ -57,7 +57,7 @@ def build_model(config: Config, task: Task | None = None) -> nn.Module:
     >>> from statemix.training import resolve_config
     >>> model = build_model(resolve_config("demo-bdlru"))
     >>> sum(parameter.numel() for parameter in model.parameters())
-    149400
+    64408
     """
     task = build_task(config) if task is None else task
     options: dict[str, Any] = {
