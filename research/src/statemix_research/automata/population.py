@@ -232,6 +232,36 @@ class Population:
         self._arrived.copy_(torch.where(after > self.stage, self._counter + 1, self._arrived))
         self.stage.copy_(after)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that training goes on from."""
+        generator = self._generator
+        return {
+            "step": self.step, "tensors": self._tensors(), "optimizer": self.optimizer.state_dict(),
+            "attempts": self.attempts, "kept": self._kept,
+            "random": torch.cuda.get_rng_state() if generator is None else generator.get_state(),
+        }  # fmt: skip
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state of a population with the same recipe, words and seeds."""
+        self.step, self.attempts, self._kept = state["step"], state["attempts"], state["kept"]
+        for name, tensor in self._tensors().items():
+            tensor.copy_(state["tensors"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self._generator is None:
+            torch.cuda.set_rng_state(state["random"].cpu())
+        else:
+            self._generator.set_state(state["random"].cpu())
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """What changes on the device, but for the optimiser's state."""
+        own = {
+            "stage": self.stage, "streak": self._streak, "arrived": self._arrived, "counter": self._counter,
+            "accuracy": self.accuracy, "loss": self.loss,
+        }  # fmt: skip
+        epochs = {} if self._epochs is None else {"order": self._epochs.order, "batch": self._epochs.batch}
+        return {**own, **epochs, **{f"weights.{name}": weight for name, weight in self.weights.items()}}
+
     def keep(self, run: int) -> None:
         """End a run: its weights are those of now, whatever its neighbours need."""
         self._kept[run] = {name: weight.detach()[run].clone() for name, weight in self.weights.items()}
