@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -151,6 +152,7 @@ def layer(
     ] = None,
     dtype: Dtype = None,
     baselines: Baselines = "all",
+    hard: Annotated[bool, typer.Option("--hard", help="Beside soft rows hard ones.")] = False,
 ) -> None:
     """Time whole layers, forward and backward: BD-LRU, its matrix products alone, and layers of other packages.
 
@@ -167,11 +169,13 @@ def layer(
     rows = record["layers"]
 
     def lines() -> Iterator[str]:
-        for m in chosen.block_sizes:
-            facts = {"name": f"BDLRU m={m}", "m": m}
-            rows.append(attempt(facts, setup.device, partial(layers.measure, m, wanted, sizes, setup)))
+        for m, rows_are_hard in itertools.product(chosen.block_sizes, (False, True)[: 1 + hard]):
+            facts = {"name": layers.name_of(m, rows_are_hard), "m": m, "hard": rows_are_hard}
+            measure = partial(layers.measure, m, wanted, sizes, setup, hard=rows_are_hard)
+            rows.append(attempt(facts, setup.device, measure))
             yield _line(facts["name"], rows[-1])
-        compared = next((row for row in rows if row["m"] == layers.COMPARED and "both" in row), None)
+        soft = [row for row in rows if not row["hard"] and "both" in row]
+        compared = next((row for row in soft if row["m"] == layers.COMPARED), None)
         for name in (name for name in names if name in chosen.baselines):
             record["baselines"][name] = row = layers.run_baseline(name, compared, rows, sizes, setup)
             yield _line(name, row)

@@ -91,11 +91,18 @@ def time_products(layer: nn.Module, sizes: Sizes, setup: Setup) -> Record:
     return {"forward": setup.sample([forward]), "both": setup.sample([both])}
 
 
-def measure(m: int, parameters: int | None, sizes: Sizes, setup: Setup) -> Record:
+def name_of(m: int, hard: bool = False) -> str:
+    """How a BD-LRU layer is called in a record."""
+    return f"BDLRU m={m}" + ", hard" * hard
+
+
+def measure(m: int, parameters: int | None, sizes: Sizes, setup: Setup, *, hard: bool = False) -> Record:
     """A BD-LRU layer near a number of parameters (None: by its width), and its matrix products."""
     blocks = None if parameters is None else blocks_for(sizes.dim, m, parameters)
-    layer = BDLRU(sizes.dim, block_size=m, num_blocks=blocks, device=setup.device)
-    row: Record = {"name": f"BDLRU m={m}", "m": m, "blocks": layer.num_blocks}
+    layer = BDLRU(
+        sizes.dim, block_size=m, num_blocks=blocks, hard=hard, learned_initial_state=hard, device=setup.device
+    )
+    row: Record = {"name": name_of(m, hard), "m": m, "hard": hard, "blocks": layer.num_blocks}
     row |= time_layer(layer, sizes.dim, sizes, setup)
     free(setup.device)
     row["products"] = time_products(layer, sizes, setup)

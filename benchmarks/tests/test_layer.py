@@ -11,6 +11,7 @@ from statemix_research.baselines.passes import zero_gradients
 from torch import nn
 
 from benchmarks import decode, layer
+from benchmarks.app import PROGRAM
 from benchmarks.measure import Setup
 from statemix.analysis import parameters
 from statemix.nn import BDLRU
@@ -91,6 +92,16 @@ def test_record_of_layers(monkeypatch, bdlru):
     against = next(one for one in rows if one["blocks"] == lstm["against"]["blocks"])
     relative = lstm["both"]["ms"]["median"] / against["both"]["ms"]["median"]
     assert lstm["relative_time"] == pytest.approx(relative)
+
+
+def test_a_hard_layer_is_measured_beside_a_soft_one(tmp_path):
+    out = tmp_path / "layer.json"
+    arguments = "layer --dim 16 --batch 1 --length 8 --repeats 1 --baselines none --hard --out"
+    assert PROGRAM.run([*arguments.split(), str(out)]) == 0
+    rows = json.loads(out.read_text())["layers"]
+    assert [(row["name"], row["hard"]) for row in rows] == [("BDLRU m=4", False), ("BDLRU m=4, hard", True)]
+    assert all(row["both"]["ms"]["median"] > 0 for row in rows)
+    assert rows[1]["parameters"] - rows[0]["parameters"] == 16  # the initial state
 
 
 def test_a_baseline_that_cannot_be_captured_is_launched(monkeypatch, bdlru):

@@ -9,9 +9,18 @@ import torch
 
 pytest.importorskip("safetensors")
 
-from statemix.lm import folder_tokenizer, load_language_model, load_model, open_pack, save_tokenizer
+from statemix.lm import (
+    folder_tokenizer,
+    load_language_model,
+    load_model,
+    open_pack,
+    save_tokenizer,
+    train_language_model,
+)
+from statemix.lm.loading import as_hugging_face
 from statemix.packs import ByteTokenizer, Pack, tokenizer_digest
 from statemix.training.files import RunError
+from tests.lm.small import config
 from tests.lm.trained import leave_run
 from tests.packs.small import prepare, source
 
@@ -119,3 +128,14 @@ def test_a_hugging_face_folder(trained, held_out, tmp_path):
         open_pack(again)
     first, second = (evaluate(one.model, held_out, max_tokens=500) for one in (loaded, again))
     assert second.loss == pytest.approx(first.loss, rel=1e-5)
+
+
+def test_a_run_whose_layers_have_arguments_of_their_own(held_out, tmp_path):
+    pytest.importorskip("transformers")
+    rows = ["mixer.hard=[true, false]", "mixer.learned_initial_state=[true, false]"]
+    made = config(held_out.folder, *rows, "training.steps=1")
+    train_language_model(made, tmp_path / "run", progress=False)
+    loaded = load_model(tmp_path / "run")
+    assert [layer.mixer.hard for layer in loaded.model.layers] == [True, False]
+    with pytest.raises(ValueError, match=r"mixer.hard: got \[True, False\], expected one value"):
+        as_hugging_face(loaded)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from statemix.models import LanguageModel
-from statemix.nn import MIXERS, build_mixer, registry
+from statemix.nn import MIXERS, build_mixer, mixer_functions, mixers_in_turn, registry
 from statemix.nn.mixer import check_input, check_size, placement, state_dtype
 
 
@@ -108,3 +108,32 @@ def test_the_baselines_are_those_of_the_package():
     from statemix_research.baselines import BASELINES
 
     assert set(BASELINES) == set(registry.BASELINES)
+
+
+def test_lists_give_the_layers_arguments_of_their_own():
+    mixer = {"name": "bdlru", "block_size": 4, "gate_bias": [1.0, 2.0, 4.0], "hard": [True, False]}
+    built = [build(8) for build in mixer_functions(mixer, 7)]
+    assert [layer.gate_bias for layer in built] == [1.0, 2.0, 4.0, 1.0, 2.0, 4.0, 1.0]
+    assert [layer.hard for layer in built] == [True, False, True, False, True, False, True]
+    plain = {"name": "bdlru", "block_size": 4}
+    assert mixers_in_turn(plain, 5) == [plain]
+    assert len(mixers_in_turn(mixer, 3)) == 3 and len(mixers_in_turn(mixer)) == 6
+    whole = {"name": "bdlru", "block_size": [1, 2]}  # no single value is its default: a mixer may take lists
+    assert mixers_in_turn(whole, 2) == [whole]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"hard": []}, r"mixer.hard: got \[\], expected a value for each layer, 2 at most"),
+        ({"hard": [True, False, True]}, r"mixer.hard: got \[True, False, True\], expected a value for each"),
+    ],
+)
+def test_lists_that_do_not_fit_the_layers(given, words):
+    with pytest.raises(ValueError, match=words):
+        mixers_in_turn({"name": "bdlru", **given}, 2)
+
+
+def test_a_single_mixer_takes_no_list():
+    with pytest.raises(ValueError, match=r"mixer.hard: got \[True, False\], expected one value for a single"):
+        build_mixer("bdlru", 8, block_size=2, hard=[True, False])

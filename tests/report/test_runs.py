@@ -135,6 +135,14 @@ def test_the_demo_presets_have_their_labels():
     assert names == ["diagonal (m = 1)", "BD-LRU m = 4", "hard BD-LRU m = 4"]
 
 
+def test_hard_layers_in_the_label():
+    labels = [
+        mixer_label({"name": "bdlru", "block_size": 4, "hard": rows})
+        for rows in ([True, False], [True, True], [False])
+    ]
+    assert labels == ["half-hard BD-LRU m = 4", "hard BD-LRU m = 4", "BD-LRU m = 4"]
+
+
 def test_a_point_alone_has_a_bar_for_a_band():
     axes = new_figure(2, 2).subplots()
     draw_line(axes, [4], [0.5], [0.25], [0.75], "#000000")

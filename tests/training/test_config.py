@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from statemix.training import PRESETS, SUMMARIES, Config, resolve_config
+from statemix.training import PRESETS, SUMMARIES, Config, build_model, resolve_config
 from statemix.training.resolve import parse_override
 
 
@@ -23,6 +23,19 @@ def test_presets(preset):
     assert Config.from_dict(config.to_dict()) == config
     assert SUMMARIES[preset]
     assert set(SUMMARIES) == set(PRESETS)
+
+
+def test_layers_with_arguments_of_their_own():
+    rows = ["mixer.hard=[true, false]", "mixer.learned_initial_state=[true, false]"]
+    config = resolve_config("mad-bdlru", overrides=["task.name=permutation", *rows])
+    first, second = build_model(config).layers
+    assert (first.mixer.hard, second.mixer.hard) == (True, False)
+    assert first.mixer.initial is not None and second.mixer.initial is None
+    assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    with pytest.raises(
+        ValueError, match=r"mixer.hard: got \[True, False\], expected .* each layer, 1 at most"
+    ):
+        resolve_config("mad-bdlru", overrides=["model.depth=1", *rows])
 
 
 def test_layers_in_order(tmp_path):

@@ -1,7 +1,9 @@
 """Populations of hard runs: words, the model read from a table, stacked training, lists of runs."""
 
+import itertools
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,11 +14,12 @@ from statemix_research.automata import (
     diagnosis,
     get_recipe,
     group_words,
+    training,
     words,
 )
 from statemix_research.automata import experiments as lists
 from statemix_research.automata.tracker import MODELS, Tracker, balanced, build_model, one_to_one
-from statemix_research.automata.training import Check, fixed_words, is_proved, train_population
+from statemix_research.automata.training import Check, TimeIsUp, fixed_words, is_proved, train_population
 
 from statemix.tasks import IGNORED, get_task
 
@@ -388,6 +391,33 @@ def test_each_run_reads_words_up_to_its_own_length():
     population = Population(get_recipe(**{**SMALL, "lengths": (3, 6)}), LANGUAGES["parity"], [0, 1])
     population.stage[1] = 1
     assert [(row != 0).sum(-1).max().item() for row in population._draw(6)[0]] == [3, 6]
+
+
+LADDER = {**SMALL, "lengths": (2, 6), "patience": 3, "enough": 0.3, "retry": 12}
+
+
+@pytest.mark.parametrize("pool", [0, 40])
+def test_a_population_goes_on_where_it_was_left(pool, tmp_path, monkeypatch):
+    recipe, file = get_recipe(**LADDER), tmp_path / "run.pt"
+    source = lists._group("permutation", 3, pool=pool, length=16)()
+
+    def train(**options):
+        check = Check(every=5, length=20, count=8)
+        return train_population(recipe, source, [0, 1], check=check, saved=file, **options)
+
+    whole, expected = train()
+    for step in (5, 10):
+        with monkeypatch.context() as patch:  # the clock ticks once a look, and the time is up at the third
+            patch.setattr(training, "time", SimpleNamespace(monotonic=itertools.count(1).__next__))
+            with pytest.raises(TimeIsUp, match=f"step {step}: 0 of 2 solved"):
+                train(until=3)
+    population, rows = train()
+    for name, weight in whole.weights.items():
+        assert torch.equal(weight, population.weights[name]), name
+    assert [{**row, "seconds": 0} for row in rows] == [{**row, "seconds": 0} for row in expected]
+    recipe = replace(recipe, lr=1.0)
+    with pytest.raises(ValueError, match="of another recipe"):
+        train()
 
 
 def test_a_diagnosis_is_drawn(tmp_path, monkeypatch):

@@ -94,7 +94,7 @@ def test_protocol_b_tells_two_recipes_of_one_model_apart():
     rows = [row("base", whole=whole), row("base", seed=1, whole={**whole, "512": 1.0})]
     text = page({"b_s5": [*rows, row("plain", proved=None, whole=whole)]})
     assert cells(text, "S5 | BD-LRU m = 5, hard")[-1] == "0.750 (0.500–1.000)"
-    assert cells(text, "S5 | BD-LRU m = 5, plain")[2] == "–"
+    assert cells(text, "S5 | BD-LRU m = 5, soft")[2] == "–"
     assert len(cells(text, "S5 | DeltaProduct")) == 7
     assert {"BD-LRU m = 5, hard (`base`)", "BD-LRU m = 5, hard (`no_mlp`)"} == set(
         report.by_model([*rows, row("no_mlp")])
@@ -125,7 +125,7 @@ def test_the_command_writes_page_picture_and_data(research, tmp_path):
     assert research("automata --out . --page pages").code == 0
     folder = tmp_path / "pages"
     assert (folder / "automata.png").read_bytes().startswith(b"\x89PNG")
-    assert "| S5 | BD-LRU m = 5, plain |" in (folder / "automata.md").read_text()
+    assert "| S5 | BD-LRU m = 5, soft |" in (folder / "automata.md").read_text()
     table = pd.read_csv(folder / "data" / "automata.csv")
     assert table["whole_at_512"].tolist()[0] == 0.5 and math.isnan(table["whole_at_512"][1])
     assert {"list", "remedies", "seed", "solved", "proved", "best", "device", "seconds", "restarts"} <= set(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
+from statemix_research.language.heldout import loss_row
 from statemix_research.paper import pages
 from statemix_research.paper.experiment import Experiment, Figure, Table
 from statemix_research.paper.experiments import EXPERIMENTS
 from statemix_research.paper.pages import claims_page, page_lines, write_page
+from statemix_research.paper.selection import with_losses
 from statemix_research.paper.source import Results, read_results
 from statemix_research.sweeps.models import MODEL_SPECS, ModelSpec
 from torch import nn
@@ -98,3 +102,37 @@ def test_a_toy_experiment_and_a_toy_baseline(research, monkeypatch, tmp_path):
     page = (tmp_path / "pages" / "toy.md").read_text()
     assert "| Average | " in page
     assert "![A toy](toy.png)" in page
+
+
+def test_the_page_of_hard_rows_is_what_the_command_writes(tmp_path, monkeypatch):
+    """Its table has the losses of language models beside the accuracies of the experiment."""
+    monkeypatch.chdir(RESULTS.parents[1])
+    kept = Path("docs/reproduce")
+    for path in write_page(read_results(EXPERIMENTS["hard"], Path("research/results/hard.jsonl")), tmp_path):
+        assert path.read_text() == (kept / path.relative_to(tmp_path)).read_text()
+    (line,) = [line for line in (kept / "hard.md").read_text().split("\n") if line.startswith("| language")]
+    assert line.count("; ") + line.count("(1)") == 3
+
+
+def test_losses_are_rows_of_the_models_of_experiments(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    mixer = {"name": "bdlru", "block_size": 4, **MODEL_SPECS["half-hard-bdlru-4"].mixer}
+    for name, content in {
+        "config": {"mixer": mixer, "model": {}, "training": {"seed": 3}},
+        "summary": {"status": "finished", "step": 5, "parameters": 7, "tokens": 9},
+        "evaluation": {"loss": 1.5, "standard_error": 0.1, "bits_per_byte": 2.0},
+    }.items():
+        (run / f"{name}.json").write_text(json.dumps(content))
+    row = loss_row(run)
+    assert (row["model"], row["seed"], row["loss"]) == ("half-hard BD-LRU m = 4", 3, 1.5)
+    (tmp_path / "losses.jsonl").write_text(json.dumps(row) + "\n")
+    one = pd.DataFrame([{"task": "S3", "model": "BD-LRU m = 4", "accuracy": 1.0}])
+    both = with_losses(one, tmp_path / "losses.jsonl", "accuracy")
+    assert list(both["accuracy"]) == [1.0, 1.5]
+    assert with_losses(one, tmp_path / "none.jsonl", "accuracy") is one
+    (run / "config.json").write_text(json.dumps({"mixer": {"name": "mine"}}))
+    with pytest.raises(
+        ValueError, match=r"got the mixer \{'name': 'mine'\}, expected one of an experiment's"
+    ):
+        loss_row(run)

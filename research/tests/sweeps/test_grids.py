@@ -117,6 +117,26 @@ def test_settings_that_came_later_leave_old_keys_alone():
     assert soft.key != hard.key
 
 
+def test_layers_in_turn_have_the_mean_size():
+    mixer = sized(get_model_spec("half-hard-bdlru-4"), 16, "parameters", 3000)
+    hard, soft = ({**mixer, "hard": rows, "learned_initial_state": rows} for rows in (True, False))
+    sizes = [parameters(build_mixer(**one, dim=16)) for one in (hard, soft)]
+    assert counted(json.dumps(mixer), 16, parameters) == sum(sizes) // 2 < sizes[0]
+
+
+def test_the_soft_runs_of_hard_rows_are_those_of_table_1():
+    soft = {cell.job.key for cell in whole("hard").cells if cell.labels["model"].startswith("BD-LRU")}
+    assert len(soft) == 8
+    stored = {
+        cell.job.key
+        for grid in get_experiment("table1").presets["full"]
+        for cell in replace(
+            grid, models=("bdlru-4", "bdlru-8"), sizes=(("parameters", 100_000),), rates=(1e-3,), seeds=(0,), probes=()
+        ).expand()
+    }  # fmt: skip
+    assert soft < stored
+
+
 def test_one_run_for_the_same_cell_in_two_experiments():
     table, figure = ({cell.job.key for cell in whole(name).cells} for name in ("table1", "fig1d"))
     assert len(table & figure) > 50

@@ -13,7 +13,7 @@ from torch import nn
 from statemix.analysis import flops_per_token_of
 from statemix.lm.config import LMConfig, TrainingConfig
 from statemix.models import LanguageModel
-from statemix.nn import build_mixer
+from statemix.nn import build_mixer, mixer_functions, mixers_in_turn
 from statemix.ops._torch_compat import allow_recompilations
 
 SHORT = 128
@@ -40,7 +40,7 @@ def build_language_model(config: LMConfig, device: torch.device | str = "cpu") -
 def _build(config: LMConfig) -> LanguageModel:
     model = config.model
     return LanguageModel(
-        model.vocab_size, model.dim, lambda dim: build_mixer(**config.mixer, dim=dim), depth=model.depth,
+        model.vocab_size, model.dim, mixer_functions(config.mixer, model.depth), depth=model.depth,
         norm=model.norm, tie_embeddings=model.tie_embeddings, head_bias=model.head_bias, block=config.block,
         scaled_init=model.scaled_init,
     )  # fmt: skip
@@ -95,9 +95,12 @@ def count_flops(config: LMConfig) -> int:
 
 
 def _grows(mixer: Mapping[str, Any], dim: int) -> bool:
-    """Whether the mixer's state grows with the context, as attention's, so that its cost per token does."""
-    state = build_mixer(**{**mixer, "dim": dim, "device": "meta"}).initial_state(1)  # type: ignore[operator]
-    return isinstance(state, torch.Tensor) and 0 in state.shape
+    """Whether a mixer's state grows with the context, as attention's, so that its cost per token does."""
+    mixers: list[Any] = [
+        build_mixer(**{**one, "dim": dim, "device": "meta"}) for one in mixers_in_turn(mixer)
+    ]
+    states = [one.initial_state(1) for one in mixers]
+    return any(isinstance(state, torch.Tensor) and 0 in state.shape for state in states)
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:

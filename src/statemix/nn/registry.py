@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
@@ -82,7 +84,8 @@ def build_mixer(name: str, dim: int, **arguments: Any) -> nn.Module:
         **arguments: Those of its constructor.
 
     Raises:
-        ValueError: The name or an argument is unknown (the message lists the known ones), or one is missing.
+        ValueError: The name or an argument is unknown (the message lists the known ones), one is missing, or one is a
+            list where a single value belongs.
 
     Example:
         >>> build_mixer("bdlru", 16, block_size=4)(torch.randn(1, 3, 16))[0].shape
@@ -97,4 +100,62 @@ def build_mixer(name: str, dim: int, **arguments: Any) -> nn.Module:
     for parameter in parameters:
         if parameter.default is parameter.empty and parameter.name not in ("dim", *arguments):
             raise ValueError(f"mixer.{parameter.name}: missing, {name!r} needs it")
+        given = arguments.get(parameter.name)
+        if isinstance(given, list) and _takes_one(parameter):
+            raise ValueError(f"mixer.{parameter.name}: got {given}, expected one value for a single mixer")
     return kind(dim, **arguments)
+
+
+def _takes_one(parameter: inspect.Parameter) -> bool:
+    """Whether an argument is one number, word or truth value, as its default is."""
+    return isinstance(parameter.default, (bool, int, float, str))
+
+
+def mixers_in_turn(arguments: Mapping[str, Any], depth: int | None = None) -> list[dict[str, Any]]:
+    """What `build_mixer` takes for each of the mixers that the layers of a model have in turn.
+
+    A list for an argument whose default is one number, word or truth value has a value for each layer, and begins anew
+    behind its last one. Other arguments are the same in all layers.
+
+    Args:
+        arguments: Those of `build_mixer`, less `dim`, as configurations have them.
+        depth: Layers; None checks no number of them.
+
+    Raises:
+        ValueError: The mixer is unknown, a list is empty or has more than `depth` values.
+
+    Example:
+        >>> mixers_in_turn({"name": "bdlru", "block_size": 4, "hard": [True, False]})
+        [{'name': 'bdlru', 'block_size': 4, 'hard': True}, {'name': 'bdlru', 'block_size': 4, 'hard': False}]
+    """
+    known = inspect.signature(MIXERS[check_mixer(arguments["name"])]).parameters
+    lists = {
+        name: value
+        for name, value in arguments.items()
+        if isinstance(value, list) and name in known and _takes_one(known[name])
+    }
+    for name, values in lists.items():
+        if not values or (depth is not None and len(values) > depth):
+            layers = "" if depth is None else f", {depth} at most"
+            raise ValueError(f"mixer.{name}: got {values}, expected a value for each layer{layers}")
+    turns = math.lcm(*map(len, lists.values()))
+    if depth is not None:
+        turns = min(turns, depth)
+    return [{**arguments, **{name: one[k % len(one)] for name, one in lists.items()}} for k in range(turns)]
+
+
+def mixer_functions(arguments: Mapping[str, Any], depth: int) -> list[Callable[[int], nn.Module]]:
+    """A function dim -> mixer for each of `depth` layers, as `statemix.models.LanguageModel` takes them.
+
+    arguments, errors: as `mixers_in_turn`.
+
+    >>> first, second = mixer_functions({"name": "bdlru", "block_size": 4, "hard": [True, False]}, 2)
+    >>> first(16).hard, second(16).hard
+    (True, False)
+    """
+    turns = mixers_in_turn(arguments, depth)
+    return [partial(_build_from, turns[layer % len(turns)]) for layer in range(depth)]
+
+
+def _build_from(arguments: Mapping[str, Any], dim: int) -> nn.Module:
+    return build_mixer(**arguments, dim=dim)

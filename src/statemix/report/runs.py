@@ -255,12 +255,16 @@ def _merged(label: str, look: Look, members: list[Group]) -> Group:
 
 
 def mixer_label(mixer: dict[str, Any]) -> str:
-    """ "BD-LRU m = 3", "hard BD-LRU m = 3", "H-LRU m = 4", "diagonal (m = 1)", or the mixer's own name."""
+    """ "BD-LRU m = 3", "hard BD-LRU m = 3", "H-LRU m = 4", "diagonal (m = 1)", or the mixer's own name.
+
+    "half-hard" stands for layers of which some are hard."""
     if mixer["name"] not in SIZES:
         return visible(mixer["name"])
     title, argument = SIZES[mixer["name"]]
     m = mixer.get(argument)
-    hard = "hard " if mixer.get("hard") else ""
+    rows = mixer.get("hard")
+    kinds = set(rows) if isinstance(rows, list) else {bool(rows)}
+    hard = "half-hard " if len(kinds) > 1 else "hard " if True in kinds else ""
     return hard + ("diagonal (m = 1)" if m == 1 else f"{title} m = {visible(m)}")
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from statemix.models import MODELS
-from statemix.nn import build_mixer
+from statemix.nn import mixer_functions
 from statemix.tasks import Task, get_task
 from statemix.training.config import MAX_INT, Config, TrainingConfig
 
@@ -67,9 +67,8 @@ def build_model(config: Config, task: Task | None = None) -> nn.Module:
         options["max_length"] = max(map(task.input_length, eval_lengths(config, task)))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.training.seed)
-        return MODELS[task.backbone](
-            task.vocab_size, config.model.dim, lambda dim: build_mixer(**config.mixer, dim=dim), **options
-        )
+        mixers = mixer_functions(config.mixer, config.model.depth)
+        return MODELS[task.backbone](task.vocab_size, config.model.dim, mixers, **options)
 
 
 def build_optimizer(model: nn.Module, training: TrainingConfig) -> torch.optim.AdamW:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from statemix.nn import build_mixer
+from statemix.nn import build_mixer, mixers_in_turn
 from statemix.tasks import TASKS, Task, get_task
 from statemix.training.build import eval_examples, eval_lengths
 from statemix.training.config import Config, TrainingConfig, flatten
@@ -161,17 +161,18 @@ def _check_lengths(training: TrainingConfig, task: Task) -> None:
 
 
 def _check_weights(config: Config, task: Task) -> None:
-    """Those of the whole model, nearly, from one mixer without storage."""
+    """Those of the whole model, nearly, from its mixers without storage."""
     model = config.model
     try:
-        mixer = build_mixer(**config.mixer, dim=model.dim, device="meta")
+        turns = mixers_in_turn(config.mixer, model.depth)
+        mixers = [build_mixer(**{**one, "dim": model.dim, "device": "meta"}) for one in turns]
     except TypeError as error:
         raise ValueError(f"mixer: {error}") from None
     except (RuntimeError, OverflowError) as error:  # sizes that torch cannot even multiply
         reason = str(error).partition("\n")[0]
         raise ValueError(f"mixer: got {config.mixer!r}, expected a size that can be: {reason}") from None
-    layer = 8 * model.dim**2 + sum(one.numel() for one in mixer.parameters())
-    weights = model.depth * layer + 2 * task.vocab_size * model.dim
+    numbers = sum(one.numel() for mixer in mixers for one in mixer.parameters()) // len(mixers)
+    weights = model.depth * (8 * model.dim**2 + numbers) + 2 * task.vocab_size * model.dim
     if weights > MAX_NUMBERS:
         raise ValueError(
             f"model: got {weights:.1e} weights (dim {model.dim}, depth {model.depth}, mixer {config.mixer}, "

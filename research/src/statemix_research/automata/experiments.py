@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -95,7 +96,7 @@ def _language(name: str) -> Experiment:
     longer = replace(LANGUAGES[name], shortest=40)
     return Experiment(
         f"protocol A: {name}, trained to 40, tested to 256; the maximum and the last of the checks",
-        lambda: LANGUAGES[name], 5, [("base",), ("lstm",), ("plain",)], LANGUAGE_RECIPE,
+        lambda: LANGUAGES[name], 5, [("layers",), ("lstm",), ("plain",)], LANGUAGE_RECIPE,
         partial(
             Check, every=5000, length=256, count=8192, solved_from=0.9995, words=longer, fixed=True, exact=False
         ),
@@ -205,10 +206,13 @@ def run_experiment(
     device: torch.device | str = "cpu",
     only: Sequence[str] = (),
     told: Callable[[str], None] = print,
+    until: float = math.inf,
 ) -> list[dict[str, Any]]:
     """Train an experiment's populations that `out`, a file of JSON lines, does not hold yet; every run adds a line.
 
-    only: labels of the populations to train ("no_mlp + balance"); all if empty. ValueError for an unknown name.
+    only: labels of the populations to train ("no_mlp + balance"); all if empty. until: a time of `time.monotonic`
+    after which `TimeIsUp` is raised; the same call then goes on where this one was, as it does after a kill.
+    ValueError for an unknown name.
     """
     if name not in EXPERIMENTS:
         raise ValueError(f"experiment: got {name!r}, expected one of {', '.join(EXPERIMENTS)}")
@@ -222,13 +226,15 @@ def run_experiment(
             if (name, label, first) in done or (only and label not in only):
                 continue
             recipe = get_recipe(*remedies, **{**experiment.settings, **_changed(remedies)})
+            saved = out.with_name(f"{name}-{'-'.join(remedies)}-{first}.pt")
             _, found = train_population(
                 recipe, experiment.words(), seeds, device=device, check=experiment.check(), lengths=experiment.lengths,
-                told=partial(_tell, told, f"{name}, {label}: "),
+                told=partial(_tell, told, f"{name}, {label}: "), saved=saved, until=until,
             )  # fmt: skip
             found = [{"experiment": name, "remedies": label, "device": str(device), **row} for row in found]
             with out.open("a") as file:
                 file.writelines(json.dumps(row) + "\n" for row in found)
+            saved.unlink(missing_ok=True)
             rows += found
     return rows
 

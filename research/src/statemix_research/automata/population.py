@@ -21,7 +21,6 @@ from statemix_research.automata.words import Epochs, OneAnswer, Pool, Source
 WARM_UP = 3
 """Steps of each length that are launched one by one on a GPU before one is recorded."""
 
-
 TOKENS, BATCH = 1 << 17, 256
 """That an evaluation reads at once, about, and its words."""
 
@@ -60,11 +59,8 @@ class Population:
         self._buffers = {name: x.to(device) for name, x in buffers.items()}
         self.template = trackers[0].to(device)
         self.optimizer = self._optimizer()
-        self._generator = (
-            None if self.device.type == "cuda" else torch.Generator().manual_seed(sum(seeds) + 1)
-        )
-        if self.device.type == "cuda":
-            torch.cuda.manual_seed(sum(seeds) + 1)
+        self._generator, seed = None if self.device.type == "cuda" else torch.Generator(), sum(seeds) + 1
+        (torch.cuda if self._generator is None else self._generator).manual_seed(seed)
         self.ladder = torch.tensor(recipe.lengths or (recipe.length,), device=device)
         runs, longest, steps = len(self.seeds), int(self.ladder.max()), range(recipe.steps + 1)
         self.stage, self._streak = (torch.zeros(runs, dtype=torch.int64, device=device) for _ in range(2))
@@ -72,9 +68,7 @@ class Population:
         self._counter = torch.zeros(1, dtype=torch.int64, device=device)
         self.attempts = [0] * runs
         self._kept = dict[int, dict[str, Tensor]]()
-        self._arrived = torch.zeros(
-            runs, dtype=torch.int64, device=device
-        )  # the step at which the stage began
+        self._arrived = torch.zeros_like(self.stage)  # the step at which the stage began
         self._epochs = Epochs(self.words, runs, recipe.batch_size) if isinstance(self.words, Pool) else None
         self._rates = torch.tensor([self._rate(step) for step in steps], device=device)
         self._temperatures = torch.tensor([self._temperature_at(step) for step in steps], device=device)
@@ -109,9 +103,8 @@ class Population:
             }
             for (multiple, decay), those in groups.items()
         ]
-        return torch.optim.AdamW(
-            settings, betas=self.recipe.betas, fused=True, capturable=self.device.type == "cuda"
-        )
+        on_gpu = self.device.type == "cuda"
+        return torch.optim.AdamW(settings, betas=recipe.betas, fused=True, capturable=on_gpu)
 
     def run(
         self, tokens: Tensor, states: Any = None, starts: Tensor | None = None
@@ -191,22 +184,14 @@ class Population:
             return *self.words.draw(shape, length, self._generator, longest), None
         if not self.recipe.pieces:
             return *self.words.draw(shape, length, self._generator), None
-        every = []
+        every = []  # words in pieces of each of the lengths, [2, R, B, T] each
         for piece in self.recipe.lengths:
             drawn = self.words.draw((*shape, length // piece), piece, self._generator)
             every.append(torch.stack([x.flatten(-2) for x in drawn]))
-        tokens, targets = (
-            torch.stack(every, 2)
-            .gather(  # [2, R, stages, B, T]
-                2, self.stage[None, :, None, None, None].expand(2, -1, 1, shape[1], length)
-            )
-            .squeeze(2)
-        )
-        return (
-            tokens,
-            targets,
-            torch.arange(length, device=self.device) % self.ladder[self.stage][:, None] == 0,
-        )
+        own = self.stage[None, :, None, None, None].expand(2, -1, 1, shape[1], length)
+        tokens, targets = torch.stack(every, 2).gather(2, own).squeeze(2)
+        starts = torch.arange(length, device=self.device) % self.ladder[self.stage][:, None] == 0
+        return tokens, targets, starts
 
     def _update(self, loss: Tensor) -> None:
         weights, limit = list(self.weights.values()), self.recipe.gradient_clip
@@ -231,6 +216,36 @@ class Population:
         after = (self.stage + up).clamp(max=len(self.ladder) - 1)
         self._arrived.copy_(torch.where(after > self.stage, self._counter + 1, self._arrived))
         self.stage.copy_(after)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that training goes on from."""
+        generator = self._generator
+        return {
+            "step": self.step, "tensors": self._tensors(), "optimizer": self.optimizer.state_dict(),
+            "attempts": self.attempts, "kept": self._kept,
+            "random": torch.cuda.get_rng_state() if generator is None else generator.get_state(),
+        }  # fmt: skip
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state of a population with the same recipe, words and seeds."""
+        self.step, self.attempts, self._kept = state["step"], state["attempts"], state["kept"]
+        for name, tensor in self._tensors().items():
+            tensor.copy_(state["tensors"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self._generator is None:
+            torch.cuda.set_rng_state(state["random"].cpu())
+        else:
+            self._generator.set_state(state["random"].cpu())
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """What changes on the device, but for the optimiser's state."""
+        own = {
+            "stage": self.stage, "streak": self._streak, "arrived": self._arrived, "counter": self._counter,
+            "accuracy": self.accuracy, "loss": self.loss,
+        }  # fmt: skip
+        epochs = {} if self._epochs is None else {"order": self._epochs.order, "batch": self._epochs.batch}
+        return {**own, **epochs, **{f"weights.{name}": weight for name, weight in self.weights.items()}}
 
     def keep(self, run: int) -> None:
         """End a run: its weights are those of now, whatever its neighbours need."""

@@ -37,7 +37,7 @@ Results = Mapping[str, Sequence[Row]]
 MODELS = {
     "bdlru": "BD-LRU m = {m}, {rows}",
     "hlru": "H-LRU m = {m}, {rows}",
-    "plain": "BD-LRU m = {m}, plain",
+    "layers": "BD-LRU m = {m}, {rows}",
     "lstm": "LSTM",
     "pdssm": "PD-SSM",
 }

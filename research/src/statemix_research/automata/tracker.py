@@ -189,7 +189,10 @@ MIXERS: Mapping[str, Callable[[Recipe], Callable[[int], nn.Module]]] = {
         HLRU, order=recipe.block_size, num_channels=recipe.num_blocks, normalization=recipe.normalization,
         hard=recipe.hard, learned_initial_state=recipe.learned_state,
     ),
-    "plain": lambda recipe: partial(BDLRU, block_size=recipe.block_size, num_blocks=recipe.num_blocks),
+    "layers": lambda recipe: partial(
+        BDLRU, block_size=recipe.block_size, num_blocks=recipe.num_blocks, normalization=recipe.normalization,
+        hard=recipe.hard, learned_initial_state=recipe.learned_state,
+    ),
     "pdssm": lambda recipe: partial(PDSSM, state_dim=recipe.num_blocks * recipe.block_size),
 }  # fmt: skip
 """The mixers of `LayerTracker`, by name."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +19,13 @@ from statemix_research.automata.tracker import changes_rows
 from statemix_research.automata.words import HeldOut, OneAnswer, Pool, Source, Words
 
 Row = dict[str, Any]
+
+SAVE_SECONDS = 60.0
+"""Between two writes of a population that trains."""
+
+
+class TimeIsUp(Exception):
+    """A population was left before its end; its message says where it stands."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,14 @@ class Record:
         words = self.fixed or population.test_words(check.length, check.count, check.words)
         return population.evaluate(words)[0]
 
+    def state_dict(self) -> dict[str, Any]:
+        """What is known so far."""
+        return {"solved": self.solved, "best": self.best, "curves": self.curves}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what was known."""
+        self.solved, self.best, self.curves = state["solved"], state["best"], state["curves"]
+
     def line(self) -> str:
         """Where the population stands."""
         population, done = self.population, sum(step is not None for step in self.solved)
@@ -109,11 +126,14 @@ def train_population(
     check: Check | None = None,
     lengths: Sequence[tuple[int, int]] = (),
     told: Callable[[str], None] = lambda line: None,
+    saved: Path | None = None,
+    until: float = math.inf,
 ) -> tuple[Population, list[Row]]:
     """Train one run a seed until all are solved; returns the population and a row for each run. A solved run ends: its
     weights are those of the step at which it was.
 
-    lengths: (length, words) to test at in the end. A row has
+    saved: a file to go on from if it is there, written once a minute and removed in the end. until: `TimeIsUp` after
+    this time of `time.monotonic`, with all of it in the file. lengths: (length, words) to test at in the end. A row has
 
     - "seed", "solved" (the step, or None), "accuracy" (the check's, in the end), "best" (the largest of all checks);
     - "at" {length: accuracy} and "whole" {length: share of words without an error};
@@ -122,20 +142,30 @@ def train_population(
     - "proved": whether a solved run equals the automaton at every length (`is_proved`);
     - of the population "restarted" (how often one of its runs began anew), "steps", "seconds" and "recipe".
     """
-    population, check, began, restarted = (
-        Population(recipe, words, seeds, device),
-        check or Check(),
-        time.perf_counter(),
-        0,
-    )
-    record = Record(population, check)
+    population, check, restarted = Population(recipe, words, seeds, device), check or Check(), 0
+    record, began, last = Record(population, check), time.monotonic(), time.monotonic()
+    if saved is not None and saved.exists():
+        state = torch.load(saved, map_location=device)
+        if state["recipe"] != asdict(recipe):
+            raise ValueError(f"saved: got {saved}, of another recipe; expected {recipe}, or no such file")
+        population.load_state_dict(state["population"])
+        record.load_state_dict(state["record"])
+        restarted, began = state["restarted"], began - state["seconds"]
     while population.step < recipe.steps and None in record.solved:
+        if time.monotonic() > until:
+            raise TimeIsUp(record.line())
         population.advance(min(check.every, recipe.steps - population.step))
         record.update()
         if recipe.retry:
             restarted += population.retry_stuck([step is not None for step in record.solved])
         told(record.line())
-    seconds = time.perf_counter() - began
+        if saved is not None and (time.monotonic() > min(until, last + SAVE_SECONDS)):
+            last = time.monotonic()
+            state = {"population": population.state_dict(), "record": record.state_dict()}
+            facts = {"restarted": restarted, "seconds": last - began, "recipe": asdict(recipe)}
+            torch.save({**state, **facts}, saved.with_suffix(".new"))
+            saved.with_suffix(".new").replace(saved)
+    seconds = time.monotonic() - began
     population.end()
     final = record.test().tolist()
     at = {
@@ -172,6 +202,11 @@ def is_proved(population: Population, run: int) -> bool | None:
     recipe, source = population.recipe, population.words
     whole = source.words if isinstance(source, Pool | HeldOut) else source
     automaton = whole.automaton() if isinstance(whole, Words) else None
-    if automaton is None or recipe.model not in ("bdlru", "hlru") or not recipe.hard or changes_rows(recipe):
+    if (
+        automaton is None
+        or recipe.model not in ("bdlru", "layers", "hlru")
+        or not recipe.hard
+        or changes_rows(recipe)
+    ):
         return None
     return prove(population.tracker(run).model.to("cpu"), automaton).proved

@@ -17,6 +17,7 @@ COMMANDS: Commands = {
     "diagnosis": (automata.diagnosis, "statemix-research diagnosis screen_s4 --out diagnosis.svg"),
     "corpus": (language.corpus, "statemix-research corpus ../corpus"),
     "carry": (language.carry, "statemix-research carry packs/corpus carried"),
+    "losses": (language.losses, "statemix-research losses runs/soft runs/hard --out losses.jsonl"),
     "quality": (language.quality, "statemix-research quality --out runs.jsonl"),
 }
 

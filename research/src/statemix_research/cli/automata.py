@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +12,7 @@ import typer
 from statemix.cli import Column, Table, output, progress
 from statemix_research.automata.diagnosis import diagnose_experiment, draw
 from statemix_research.automata.experiments import EXPERIMENTS, proved, read_rows, run_experiment, solved
+from statemix_research.automata.training import TimeIsUp
 from statemix_research.cli.baselines import device_named
 
 RESULTS = Path("research/results/hard_rows")
@@ -29,16 +32,25 @@ def automata(
     only: Annotated[
         list[str] | None, typer.Option(help='Train these populations alone, as "no_mlp + balance".')
     ] = None,
+    time_limit: Annotated[
+        float | None,
+        typer.Option(help="Minutes after which to save all and leave; the same command goes on."),
+    ] = None,
     page: Annotated[
         Path | None, typer.Option(help="Write the page of all results, its figure and data into this folder.")
     ] = None,
 ) -> None:
     """Train lists of runs, populations that are in the results left out; without names, show the lists and results."""
+    until = math.inf if time_limit is None else time.monotonic() + 60 * time_limit
     if names:
         out.mkdir(parents=True, exist_ok=True)
     for name in names or ():
-        where = str(device_named(device))
-        run_experiment(name, out / f"{name}.jsonl", device=where, only=only or (), told=progress().say)
+        where, file = str(device_named(device)), out / f"{name}.jsonl"
+        try:
+            run_experiment(name, file, device=where, only=only or (), told=progress().say, until=until)
+        except TimeIsUp as where_it_stands:
+            output().say(f"{name}: the time is up at {where_it_stands}; the same command goes on")
+            break
     if page is not None:
         from statemix_research.automata.report import write_page
 

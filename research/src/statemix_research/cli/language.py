@@ -122,6 +122,20 @@ def quality(
         replace_file(out, lambda temporary: temporary.write_text(lines, encoding="utf-8"))
 
 
+def losses(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of `statemix lm train`.")],
+    out: Annotated[Path, typer.Option(help="The file, JSON lines.")] = Path(
+        "research/results/language.jsonl"
+    ),
+) -> None:
+    """Write the held-out losses of language models, which `statemix lm eval` has measured, as rows for a table."""
+    from statemix_research.language.heldout import loss_row
+
+    lines = "".join(json.dumps(loss_row(run)) + "\n" for run in runs)
+    replace_file(out, lambda temporary: temporary.write_text(lines, encoding="utf-8"))
+    output().say(f"{len(runs)} runs: {out}")
+
+
 def _models() -> Table:
     from statemix_research.language.quality import MODELS, sizes, target_size
 

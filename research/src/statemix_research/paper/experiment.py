@@ -27,6 +27,7 @@ class Table:
         where: The runs that count.
         over: Labels whose value is chosen on validation data, in every cell.
         mean: Add a column with the mean over the others.
+        losses: A file of language models' held-out losses, where the results are; "" for none. They are more rows.
         time_of: Labels of runs; only lines whose step takes at most 1.1 times as long count.
     """
 
@@ -37,6 +38,7 @@ class Table:
     where: Where = field(default_factory=dict)
     over: tuple[str, ...] = ANY_SIZE
     mean: bool = False
+    losses: str = ""
     time_of: Where = field(default_factory=dict)
 
 

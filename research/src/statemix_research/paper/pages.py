@@ -9,10 +9,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from statemix_research.paper.claims import RULE, VERDICTS, Judged, claims_table, judge
-from statemix_research.paper.experiment import Experiment
+from statemix_research.paper.experiment import Experiment, Table
 from statemix_research.paper.figures import Drawn, draw, png_of
-from statemix_research.paper.selection import frame_of
+from statemix_research.paper.selection import frame_of, with_losses
 from statemix_research.paper.source import Results
 from statemix_research.paper.tables import code, plain, table, to_csv
 from statemix_research.sweeps.grid import describe
@@ -64,7 +65,7 @@ def page_lines(results: Results, drawn: dict[str, Drawn] | None = None) -> Itera
     if results.preset != "small":
         yield from notes_of(experiment.name)
     for view in experiment.tables:
-        lines = table(view, frame) if not frame.empty else []
+        lines = table(view, _whole(view, frame, results.source)) if not frame.empty else []
         if lines:
             yield from (f"## {view.title}", "", *lines, "")
     yield from ("## Data", "", f"{TIMED_CELLS if experiment.is_timing else CELLS}", "")
@@ -81,6 +82,12 @@ def commands_of(results: Results) -> list[str]:
     run = ["run", name, *results.settings, *preset]
     page = ["paper", name, *settings, *preset, "--store", str(store)]
     return [f"    {visible(shlex.join(['statemix-research', *words]))}" for words in (run, page)]
+
+
+def _whole(view: Table, frame: pd.DataFrame, source: Path) -> pd.DataFrame:
+    """The rows of a table: the experiment's and the losses that it has besides."""
+    folder = source.parent if source.suffix == ".jsonl" else source
+    return with_losses(frame, folder / view.losses, view.value) if view.losses else frame
 
 
 def _caption(drawn: Drawn, rows: Iterable[dict[str, Any]]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +31,15 @@ def frame_of(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
             frame.loc[frame["ended"] == "diverged", name] = 0.0
     order = frame["model"].map(MODEL_ORDER).fillna(len(MODEL_ORDER))
     return frame.loc[order.sort_values(kind="stable").index].reset_index(drop=True)
+
+
+def with_losses(frame: pd.DataFrame, path: Path, value: str) -> pd.DataFrame:
+    """The rows, and behind them those of a file that `losses` wrote, whose losses are their `value`."""
+    if not path.is_file():
+        return frame
+    return pd.concat(
+        [frame, pd.read_json(path, lines=True).rename(columns={"loss": value})], ignore_index=True
+    )
 
 
 def matching(frame: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:

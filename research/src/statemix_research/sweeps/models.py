@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from statemix.analysis import parameters, state_size
-from statemix.nn import MIXERS, build_mixer
+from statemix.nn import MIXERS, build_mixer, mixers_in_turn
 
 TOLERANCE = 0.25
 """Largest relative distance between a mixer's size and the size it is matched to."""
@@ -77,29 +77,39 @@ ORDERS = (1, 2, 3, 4, 5, 8, 16)
 BDLRU = tuple(f"bdlru-{m}" for m in ORDERS)
 HLRU = tuple(f"hlru-{m}" for m in ORDERS)
 
-HARD = tuple(f"hard-{name}" for name in (*BDLRU, *HLRU))
-"""The same layers with hard rows and a learned initial state, which the paper's experiments leave out."""
+HARD = tuple(f"{rows}-{name}" for rows in ("hard", "half-hard") for name in (*BDLRU, *HLRU))
+"""The same layers with hard rows and a learned initial state, or with a hard and a soft layer in turn; the paper's
+experiments leave them out."""
 
-_HARD = {"hard": True, "learned_initial_state": True}
+_ROWS: dict[str, dict[str, Any]] = {
+    "": {},
+    "hard": {"hard": True, "learned_initial_state": True},
+    "half-hard": {"hard": [True, False], "learned_initial_state": [True, False]},
+}
+"""What makes the rows of a layer's gates soft, hard, or either in turn."""
+
+
+def _layers(rows: str) -> dict[str, ModelSpec]:
+    """BD-LRU and H-LRU with such rows, of every order."""
+    prefix, title = (f"{rows}-", f"{rows} ") if rows else ("", "")
+    blocks = {
+        f"{prefix}bdlru-{m}": ModelSpec(
+            f"{title}BD-LRU m = {m}", {"name": "bdlru", "block_size": m, **_ROWS[rows]}, "num_blocks", m
+        )
+        for m in ORDERS
+    }
+    return blocks | {
+        f"{prefix}hlru-{m}": ModelSpec(
+            f"{title}H-LRU m = {m}", {"name": "hlru", "order": m, **_ROWS[rows]}, "num_channels", m
+        )
+        for m in ORDERS
+    }
+
 
 MODEL_SPECS: dict[str, ModelSpec] = {
-    **{
-        f"bdlru-{m}": ModelSpec(f"BD-LRU m = {m}", {"name": "bdlru", "block_size": m}, "num_blocks", m)
-        for m in ORDERS
-    },
-    **{f"hlru-{m}": ModelSpec(f"H-LRU m = {m}", {"name": "hlru", "order": m}, "num_channels", m) for m in ORDERS},
-    **{
-        f"hard-bdlru-{m}": ModelSpec(
-            f"hard BD-LRU m = {m}", {"name": "bdlru", "block_size": m, **_HARD}, "num_blocks", m
-        )
-        for m in ORDERS
-    },
-    **{
-        f"hard-hlru-{m}": ModelSpec(
-            f"hard H-LRU m = {m}", {"name": "hlru", "order": m, **_HARD}, "num_channels", m
-        )
-        for m in ORDERS
-    },
+    **_layers(""),
+    **_layers("half-hard"),
+    **_layers("hard"),
     "lstm": ModelSpec("LSTM", {"name": "lstm"}, "hidden_size"),
     "lru": ModelSpec("LRU", {"name": "lru"}, "state_dim"),
     "mamba2": ModelSpec("Mamba-2", {"name": "mamba2"}, "expand", width=("state_dim", "")),
@@ -127,9 +137,10 @@ def get_model_spec(name: str) -> ModelSpec:
 
 @functools.lru_cache(maxsize=100_000)
 def counted(mixer: str, dim: int, count: Callable[[Any], int]) -> int:
-    """A count of a mixer, given as JSON, that is built without memory."""
+    """A count of a mixer, given as JSON, that is built without memory: the mean where layers have several in turn."""
+    turns = mixers_in_turn(json.loads(mixer))
     with torch.device("meta"):
-        return count(build_mixer(**json.loads(mixer), dim=dim))
+        return sum(count(build_mixer(**one, dim=dim)) for one in turns) // len(turns)
 
 
 MATCHED_ON: dict[str, Callable[[Any], int]] = {"parameters": parameters, "state": state_size}

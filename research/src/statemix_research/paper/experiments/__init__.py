@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from statemix_research.paper.experiment import Experiment
-from statemix_research.paper.experiments import gates, lengths, speed, synthetic
+from statemix_research.paper.experiments import gates, hard, lengths, speed, synthetic
 
 _ALL = (
     synthetic.TABLE1, synthetic.FIG1C, synthetic.FIG1D, gates.FIG2, gates.RELU, gates.FIG3, synthetic.SCALING,
-    speed.FIG5, lengths.LENGTHS, synthetic.MAD,
+    speed.FIG5, lengths.LENGTHS, synthetic.MAD, hard.HARD,
 )  # fmt: skip
 
 EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in _ALL}
