@@ -167,3 +167,8 @@ def test_labels_have_no_walls_of_decimals(runs):
         copy_run(runs / "block-0", runs / "labels" / str(k), {"training.lr": lr})
     labels = [group.label for group in read_groups([runs / "labels"])]
     assert labels == [f"BD-LRU m = 3 (lr {lr})" for lr in ("0.3", "0.003", "0.00300001")]
+
+
+def test_a_length_far_beyond_the_trained_one_has_no_exponent(runs):
+    copy_run(runs / "block-0", runs / "far", accuracy={"6": 1.0, "24576": 0.5})
+    assert told(runs / "far")[1].startswith("At length 24576 (4,096 times the training length) ")

@@ -106,5 +106,6 @@ def _caution(ends: list[Spread]) -> str:
 def _relative(length: int, groups: list[Group]) -> str:
     """ " (16 times the training length)"; nothing where the groups differ in it."""
     trained = trained_lengths(groups)
-    times = f"{length / trained[0]:.3g} times "
+    ratio = length / trained[0]
+    times = f"{ratio:,.0f} times " if ratio >= 1000 else f"{ratio:.3g} times "
     return f" ({'' if length == trained[0] else times}the training length)" if len(trained) == 1 else ""
