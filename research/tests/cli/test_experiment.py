@@ -69,7 +69,8 @@ def test_all_other_small_presets_from_runs_to_pages(tmp_path, monkeypatch):
         assert sum(f"## {view.title}" in page for view in experiment.tables) >= 1
         drawn = {path.stem for path in paths if path.suffix == ".png"}
         assert drawn <= set(experiment.figures)
-        assert drawn or name in ("table1", "mad")  # means of tasks of which the small preset has a part
+        part = name in ("table1", "mad")  # figures of means of tasks, of which the small preset has a part
+        assert drawn or part or not experiment.figures
 
 
 def test_failures_are_listed_with_their_traceback(research, tmp_path):
