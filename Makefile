@@ -27,7 +27,7 @@ help:  ## show this list
 demo: $(STAMP)  ## train three small models and write demo/index.html
 	$(BIN)/statemix demo
 
-lm-demo: $(STAMP)  ## train a small language model on Python's own text and let it write (three minutes on two cores)
+lm-demo: $(STAMP)  ## train a small language model on Python's own text and let it write (three to six minutes on two cores)
 	$(BIN)/statemix text prepare --source stdlib --validation 0.05 --out lm-demo/pack
 	$(BIN)/statemix lm train --preset tiny data.pack=lm-demo/pack --out lm-demo/run
 	$(BIN)/statemix lm eval lm-demo/run
