@@ -23,6 +23,16 @@ def test_a_list_is_trained_and_shown(research, small, tmp_path):
     assert "a small list" in shown.out
 
 
+def test_a_list_leaves_in_time_and_goes_on(research, small, tmp_path, monkeypatch):
+    monkeypatch.setitem(lists.EXPERIMENTS["small"].settings, "steps", 120)  # checks are 50 steps apart
+    left = research("automata small --device cpu --out . --time-limit 1e-6")
+    assert left.code == 0
+    assert "small: the time is up at step 0: 0 of 2 solved" in left.out
+    assert "0 of 2" in research("automata small --device cpu --out .").out
+    assert sorted(path.name for path in tmp_path.glob("small*")) == ["small.jsonl"]
+    assert "time-limit: got -1, expected minutes above 0" in research("automata small --time-limit -1").err
+
+
 def test_a_diagnosis_has_a_picture(research, small, tmp_path):
     done = research("diagnosis small --seeds 2 --steps 60 --out runs.svg")
     assert done.code == 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +12,7 @@ from statemix_research.automata.diagnosis import diagnose_experiment, draw
 from statemix_research.automata.experiments import EXPERIMENTS, proved, read_rows, run_experiment, solved
 from statemix_research.automata.training import TimeIsUp
 from statemix_research.cli.baselines import device_named
+from statemix_research.cli.sweeps import until_of
 
 RESULTS = Path("research/results/hard_rows")
 
@@ -41,7 +40,7 @@ def automata(
     ] = None,
 ) -> None:
     """Train lists of runs, populations that are in the results left out; without names, show the lists and results."""
-    until = math.inf if time_limit is None else time.monotonic() + 60 * time_limit
+    until = until_of(time_limit)
     if names:
         out.mkdir(parents=True, exist_ok=True)
     for name in names or ():

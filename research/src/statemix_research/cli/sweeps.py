@@ -102,7 +102,7 @@ def run(
     place, jobs = sweeps.Store(store), sweeps.jobs_of(plan.cells)
     for model, reason in plan.reasons.items():
         output().say(f"skipped: {model}: {reason}")
-    until = _until(time_limit)
+    until = until_of(time_limit)
     is_local_timing = experiment.is_timing and scheduler is None
     executor = sweeps.executor_of(1 if is_local_timing else workers, scheduler)
     names = {cell.job.key: describe(cell.labels) for cell in plan.cells}
@@ -122,8 +122,8 @@ def run(
         raise Failure(damaged)
 
 
-def _until(minutes: float | None) -> float:
-    """When a sweep that begins now has to end, on the monotonic clock."""
+def until_of(minutes: float | None) -> float:
+    """When what begins now has to end, on the monotonic clock. ValueError for minutes that are not above 0."""
     if minutes is None:
         return math.inf
     if not minutes > 0:
