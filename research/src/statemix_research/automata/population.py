@@ -59,8 +59,8 @@ class Population:
         self._buffers = {name: x.to(device) for name, x in buffers.items()}
         self.template = trackers[0].to(device)
         self.optimizer = self._optimizer()
-        self._generator, seed = None if self.device.type == "cuda" else torch.Generator(), sum(seeds) + 1
-        (torch.cuda if self._generator is None else self._generator).manual_seed(seed)
+        self._generator = None if self.device.type == "cuda" else torch.Generator()
+        (self._generator or torch.cuda).manual_seed(sum(seeds) + 1)
         self.ladder = torch.tensor(recipe.lengths or (recipe.length,), device=device)
         runs, longest, steps = len(self.seeds), int(self.ladder.max()), range(recipe.steps + 1)
         self.stage, self._streak = (torch.zeros(runs, dtype=torch.int64, device=device) for _ in range(2))
