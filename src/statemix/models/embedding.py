@@ -26,11 +26,17 @@ class Embedding(nn.Embedding):
 
 
 class _Lookup(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, tokens: Tensor) -> Tensor:
+    def forward(weight: Tensor, tokens: Tensor) -> Tensor:  # type: ignore[override]
+        return F.embedding(tokens, weight)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        weight, tokens = inputs
         ctx.save_for_backward(tokens)
         ctx.size = weight.shape[0]
-        return F.embedding(tokens, weight)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
