@@ -199,7 +199,7 @@ def test_the_page_of_all_records_is_short():
     """What the documentation shows: every measurement of speed."""
     shown = [path for path in RECORDS if not path.stem.startswith(("kernel_", "baselines_"))]
     text = make_page({str(path): read_record(path) for path in shown}, Path())
-    assert len(text.splitlines()) <= 205
+    assert len(text.splitlines()) <= 230
     assert "statemix bench" not in text
 
 
