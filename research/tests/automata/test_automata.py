@@ -22,6 +22,7 @@ from statemix_research.automata.tracker import MODELS, Tracker, balanced, build_
 from statemix_research.automata.training import Check, TimeIsUp, fixed_words, is_proved, train_population
 
 from statemix.tasks import IGNORED, get_task
+from statemix.training import CLOSED
 
 SMALL = {"dim": 16, "num_blocks": 4, "block_size": 3, "batch_size": 8, "length": 6, "steps": 20, "lr": 4e-3}
 
@@ -180,7 +181,8 @@ def test_every_remedy_trains(remedy):
     sizes = {name: value for name, value in SMALL.items() if name not in REMEDIES[remedy]}
     if REMEDIES[remedy].get("pieces"):
         sizes["length"] = max(REMEDIES[remedy]["lengths"])
-    population = Population(get_recipe(remedy, **sizes), group_words("permutation", 3), [0, 1])
+    seeds = [0] if remedy == "lstm" else [0, 1]
+    population = Population(get_recipe(remedy, **sizes), group_words("permutation", 3), seeds)
     before = {name: weight.detach().clone() for name, weight in population.weights.items()}
     population.advance(2)
     assert population.loss.isfinite().all()
@@ -209,6 +211,35 @@ def test_proofs_are_of_runs_that_the_layer_alone_computes():
         (("lstm",), group_words("permutation", 3), None),
     ):
         assert is_proved(Population(get_recipe(*remedies, **SMALL), source, [0]), 0) is expected
+
+
+@pytest.mark.parametrize("model", [("balance",), ("layers", "conv_2", "steps_20_000"), ("hlru",), ("plain",)])
+def test_one_run_alone_is_that_of_a_population(model):
+    """Its gradients and its states, without `vmap`."""
+    recipe, source = get_recipe(*model, **SMALL), group_words("permutation", 3)
+    alone, both = (Population(recipe, source, seeds) for seeds in ([1], [0, 1]))
+    tokens, _ = source.draw((2, 8), 6, torch.Generator().manual_seed(5))
+    grads = []
+    for population, given in ((alone, tokens[1:]), (both, tokens)):
+        logits, states, penalty = population.run(given)
+        again, _, _ = population.run(given, states)
+        loss = (again[-1].sin().sum() + logits[-1].cos().sum()) + penalty[-1]
+        grads.append(torch.autograd.grad(loss, list(population.weights.values()), allow_unused=True))
+    for got, want in zip(*grads, strict=True):
+        assert (got is None) == (want is None)
+        if got is not None:
+            torch.testing.assert_close(got[0], want[1])
+
+
+def test_the_control_trains_alone():
+    recipe, source = get_recipe("lstm", **{**SMALL, "steps": 100, "lr": 0.03}), group_words("permutation", 3)
+    with pytest.raises(ValueError, match=r"seeds: got \[0, 1\], expected one: 'lstm' cannot be stacked"):
+        Population(recipe, source, [0, 1])
+    population = Population(recipe, source, [0])
+    population.advance(1)
+    first = population.loss.item()
+    population.advance(60)
+    assert population.loss.item() < 0.9 * first
 
 
 def test_words_with_an_error_are_not_whole(monkeypatch):
@@ -464,3 +495,44 @@ def test_short_words_lead_to_a_proof_on_a_gpu():
     )
     assert set(population._replays) == {16}
     assert [(row["proved"], row["at"][1 << 15]) for row in rows] == [(True, 1.0)] * 4
+
+
+def test_runs_climb_within_one_advance():
+    """A population looks at its lengths while it trains, not at the beginning alone."""
+    recipe = get_recipe(
+        "layers",
+        dim=8,
+        num_blocks=2,
+        block_size=2,
+        batch_size=4,
+        length=8,
+        lengths=(2, 4, 8),
+        enough=0.0,
+        patience=3,
+    )
+    population = Population(recipe, group_words("cyclic", 2), [0, 1])
+    population.advance(40)
+    assert population.stage.tolist() == [2, 2]
+
+
+def test_layers_from_one_on_start_closed_and_read_a_convolution():
+    recipe = get_recipe("layers", "conv_2", closed_from=1, depth=3, dim=8, num_blocks=2, block_size=2)
+    model = MODELS[recipe.model](recipe, 3, 0).model
+    assert [block.mixer.gate_bias for block in model.layers] == [0.0, CLOSED, CLOSED]
+    assert all(block.convolution is not None for block in model.layers)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("model", [("layers", "conv_4"), ("plain",), ("lstm",)])
+def test_protocol_a_trains_on_a_gpu(model):
+    """Steps of the models of protocol A are replayed where torch can capture them, and lower the loss."""
+    recipe = get_recipe(
+        *model, dim=32, num_blocks=8, block_size=2, depth=2, batch_size=64, length=8, lr=4e-3, dropout=0.01
+    )
+    population = Population(recipe, LANGUAGES["parity"], [0], "cuda")
+    population.advance(4)
+    before = population.loss.tolist()
+    population.advance(200)
+    assert set(population._replays) == ({8} if model != ("lstm",) else set())
+    assert all(after < 0.9 * loss for after, loss in zip(population.loss.tolist(), before, strict=True))

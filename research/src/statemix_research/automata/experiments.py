@@ -91,16 +91,24 @@ LANGUAGE_RECIPE = {
 }  # fmt: skip
 """Protocol A's model and optimiser."""
 
+LANGUAGE_RECIPES = [
+    ("layers", "conv_4", "words_to_40", "closed_second", "steps_20_000"),
+    ("layers", "conv_4", "words_to_40", "closed_second", "blocks_of_8", "steps_20_000"),
+    ("lstm",),
+    ("plain", "steps_20_000"),
+]
+"""What is trained on each language of protocol A."""
+
 
 def _language(name: str) -> Experiment:
     longer = replace(LANGUAGES[name], shortest=40)
     return Experiment(
         f"protocol A: {name}, trained to 40, tested to 256; the maximum and the last of the checks",
-        lambda: LANGUAGES[name], 5, [("layers",), ("lstm",), ("plain",)], LANGUAGE_RECIPE,
+        lambda: LANGUAGES[name], 5, LANGUAGE_RECIPES, LANGUAGE_RECIPE,
         partial(
             Check, every=5000, length=256, count=8192, solved_from=0.9995, words=longer, fixed=True, exact=False
         ),
-        ((65_536, 64),), seconds=240,
+        ((65_536, 64),), at_once=1, seconds=240,
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 
+from statemix.nn import map_state
 from statemix.tasks import IGNORED
 from statemix.training import SEED_STRIDE
 from statemix_research.automata.recipes import Recipe
@@ -20,6 +21,9 @@ from statemix_research.automata.words import Epochs, OneAnswer, Pool, Source
 
 WARM_UP = 3
 """Steps of each length that are launched one by one on a GPU before one is recorded."""
+
+LOOK = 10
+"""Steps between two looks at the lengths that runs have come to."""
 
 TOKENS, BATCH = 1 << 17, 256
 """That an evaluation reads at once, about, and its words."""
@@ -40,8 +44,8 @@ class Population:
     """Runs with one recipe and a seed each.
 
     Everything that a step reads and writes lies on the device, so that on a GPU a step is a replay of a CUDA graph. The
-    runs share the scan's launches: `vmap` folds them into its blocks. They go through the recipe's lengths each at its
-    own pace.
+    runs share the scan's launches: `vmap` folds them into its blocks. One run alone goes without it, as the layer's own
+    kernels take it. Runs go through the recipe's lengths each at its own pace.
     """
 
     def __init__(
@@ -54,6 +58,9 @@ class Population:
         self.recipe, self.words = recipe, words.to(device)
         self.seeds, self.device, self.step = list(seeds), torch.device(device), 0
         trackers = [MODELS[recipe.model](recipe, words.vocab_size, seed) for seed in seeds]
+        self._launched_singly = getattr(trackers[0], "alone", False)
+        if self._launched_singly and len(trackers) > 1:
+            raise ValueError(f"seeds: got {self.seeds}, expected one: {recipe.model!r} cannot be stacked")
         weights, buffers = stack_module_state(trackers)  # type: ignore[arg-type]
         self.weights = {name: x.detach().to(device).requires_grad_() for name, x in weights.items()}
         self._buffers = {name: x.to(device) for name, x in buffers.items()}
@@ -116,15 +123,24 @@ class Population:
             arguments = (tokens, states, self._temperature, *([] if starts is None else [starts]))
             return functional_call(self.template, (weights, buffers), arguments)
 
+        given = (tokens, states, starts)
+        if len(self.seeds) == 1:
+            weights, buffers = (
+                {name: x.squeeze(0) for name, x in part.items()} for part in (self.weights, self._buffers)
+            )
+            results = one(weights, buffers, *(map_state(lambda x: x.squeeze(0), x) for x in given))
+            return map_state(lambda x: x.unsqueeze(0), results)  # type: ignore[return-value]
         places = [None if x is None else 0 for x in (states, starts)]
         mapped = vmap(one, in_dims=(0, 0, 0, *places), randomness="different")
-        return mapped(self.weights, self._buffers, tokens, states, starts)
+        return mapped(self.weights, self._buffers, *given)
 
     def advance(self, steps: int = 1) -> None:
         """Train all runs for some steps, at the longest length that one of them is at."""
-        length = self.recipe.length if self.recipe.pieces else int(self.ladder[self.stage].max())
+        length = self.recipe.length
         self.template.train()
-        for _ in range(steps):
+        for step in range(steps):
+            if not self.recipe.pieces and step % LOOK == 0:
+                length = int(self.ladder[self.stage].max())
             if self.device.type == "cuda":
                 self._replay(length)
             else:
@@ -133,6 +149,8 @@ class Population:
 
     def _replay(self, length: int) -> None:
         """A step as a CUDA graph, after some that were launched one by one on another stream."""
+        if self._launched_singly:
+            return self._train_step(length)
         known = self._replays.get(length)
         if known is not None:
             return known()

@@ -215,13 +215,13 @@ TABLES: Mapping[str, Callable[[Results], list[str]]] = {
 
 
 def draw(results: Results) -> Figure:
-    """The figure as PNG: steps to the proof of each group, then words right by length in protocol B."""
+    """The figure: steps to the proof of each group, then words right by length where protocol B compares models."""
     proofs = {
         f"{name[:2].upper()}{name[2:].replace('_', ' ') or ' at 16'}": steps
         for name in ("s5", *(f"{label}_at_128" for label in reversed(GROUPS)))
         if (steps := [row["solved"] for row in results.get(name, ()) if row.get("proved")])
     }
-    groups = [name for name in results if name.startswith("b_")]
+    groups = [name for name in results if name.startswith("b_") and len(by_model(results[name])) > 1]
     figure, (first, *others) = new_panels(1 + len(groups), min(3, 1 + len(groups)), (4.6, 2.8))
     for place, steps in enumerate(proofs.values()):
         first.plot(steps, [place] * len(steps), "o", color=look_of("hard bdlru").color, alpha=0.5)

@@ -128,10 +128,9 @@ class Tracker(nn.Module):
 
 
 class LSTMTracker(nn.Module):
-    """Embedding, LSTM layers and head, as a loop over time that `vmap` can stack: the control of protocol A.
+    """Embedding, LSTM layers and head: the control of protocol A. torch can neither stack it nor capture its steps."""
 
-    Its equations and first weights are those of `torch.nn.LSTM`.
-    """
+    alone = True
 
     def __init__(self, recipe: Recipe, vocab_size: int) -> None:
         super().__init__()
@@ -143,28 +142,16 @@ class LSTMTracker(nn.Module):
     def forward(
         self, tokens: Tensor, states: list[Tensor] | None = None, temperature: Tensor | float = 1.0
     ) -> tuple[Tensor, list[Tensor], Tensor]:
-        """As `Tracker`; a layer's state is h and c, [B, 2, dim]."""
-        x, after, weights = F.embedding(tokens, self.embedding.weight), [], dict(self.lstm.named_parameters())
+        """As `Tracker`; a layer's state is h and c, [2, B, dim]."""
+        x, after = F.embedding(tokens, self.embedding.weight), []
+        weights = dict[str, Tensor](self.lstm.named_parameters())
         for layer in range(self.recipe.depth):
             own = [weights[f"{name}_l{layer}"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-            start = x.new_zeros(len(tokens), 2, self.recipe.dim) if states is None else states[layer]
-            x, state = lstm(x, start, *own)
-            after.append(state)
+            start = x.new_zeros(2, len(tokens), self.recipe.dim) if states is None else states[layer]
+            x, h, c = torch.lstm(x, start.split(1), own, True, 1, 0.0, self.training, False, True)
+            after.append(torch.cat([h, c]))
             x = F.dropout(x, self.recipe.dropout, self.training) if self.recipe.dropout else x
         return self.head(x), after, x.new_zeros(())
-
-
-def lstm(
-    x: Tensor, state: Tensor, input_weight: Tensor, weight: Tensor, input_bias: Tensor, bias: Tensor
-) -> tuple[Tensor, Tensor]:
-    """One LSTM layer over x [B, T, D] from h and c [B, 2, H]: outputs [B, T, H] and the state after them."""
-    (h, c), outputs = state.unbind(1), []
-    for inputs in F.linear(x, input_weight, input_bias + bias).unbind(1):
-        i, f, g, o = (inputs + F.linear(h, weight)).chunk(4, -1)
-        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-        h = o.sigmoid() * c.tanh()
-        outputs.append(h)
-    return torch.stack(outputs, 1), torch.stack([h, c], 1)
 
 
 class LayerTracker(nn.Module):
@@ -172,9 +159,11 @@ class LayerTracker(nn.Module):
 
     def __init__(self, recipe: Recipe, vocab_size: int) -> None:
         super().__init__()
-        block = {"mlp": recipe.mlp, "dropout": recipe.dropout}
+        block = {"mlp": recipe.mlp, "dropout": recipe.dropout, "conv_size": recipe.conv_size}
         mixer = MIXERS[recipe.model](recipe)
-        self.model = LanguageModel(vocab_size, recipe.dim, mixer, depth=recipe.depth, block=block)
+        opened = recipe.depth if recipe.closed_from is None else min(recipe.closed_from, recipe.depth)
+        closed = [partial(mixer, gate_bias=CLOSED)] * (recipe.depth - opened)
+        self.model = LanguageModel(vocab_size, recipe.dim, [*[mixer] * opened, *closed], block=block)
 
     def forward(
         self, tokens: Tensor, states: list[Tensor] | None = None, temperature: Tensor | float = 1.0
@@ -184,7 +173,7 @@ class LayerTracker(nn.Module):
         return logits, after, logits.new_zeros(())
 
 
-MIXERS: Mapping[str, Callable[[Recipe], Callable[[int], nn.Module]]] = {
+MIXERS: Mapping[str, Callable[[Recipe], Callable[..., nn.Module]]] = {
     "hlru": lambda recipe: partial(
         HLRU, order=recipe.block_size, num_channels=recipe.num_blocks, normalization=recipe.normalization,
         hard=recipe.hard, learned_initial_state=recipe.learned_state,
