@@ -113,7 +113,7 @@ REMEDIES: Mapping[str, Mapping[str, Any]] = {
     "conv_4": {"conv_size": 4},
     "closed_second": {"closed_from": 1},
     "words_to_40": {"lengths": (4, 6, 8, 12, 20, 40), "enough": 0.97},
-    "blocks_of_8": {"block_size": 8, "num_blocks": 16},
+    "one_layer": {"depth": 1, "block_size": 32, "num_blocks": 8},
     "steps_20_000": {"steps": 20_000, "warmup": 2_000},
     "prefixes_to_128": {"lengths": (*DOUBLED, 32, 64, 128), "enough": 0.9},
 }
