@@ -58,8 +58,8 @@ class Population:
         self.recipe, self.words = recipe, words.to(device)
         self.seeds, self.device, self.step = list(seeds), torch.device(device), 0
         trackers = [MODELS[recipe.model](recipe, words.vocab_size, seed) for seed in seeds]
-        self._launched_singly = getattr(trackers[0], "alone", False)
-        if self._launched_singly and len(trackers) > 1:
+        self._alone = getattr(trackers[0], "alone", False)
+        if self._alone and len(trackers) > 1:
             raise ValueError(f"seeds: got {self.seeds}, expected one: {recipe.model!r} cannot be stacked")
         weights, buffers = stack_module_state(trackers)  # type: ignore[arg-type]
         self.weights = {name: x.detach().to(device).requires_grad_() for name, x in weights.items()}
@@ -149,7 +149,7 @@ class Population:
 
     def _replay(self, length: int) -> None:
         """A step as a CUDA graph, after some that were launched one by one on another stream."""
-        if self._launched_singly:
+        if self._alone:
             return self._train_step(length)
         known = self._replays.get(length)
         if known is not None:

@@ -128,9 +128,10 @@ class Tracker(nn.Module):
 
 
 class LSTMTracker(nn.Module):
-    """Embedding, LSTM layers and head: the control of protocol A. torch can neither stack it nor capture its steps."""
+    """Embedding, LSTM layers and head: the control of protocol A."""
 
     alone = True
+    """torch can neither stack its runs nor capture their steps."""
 
     def __init__(self, recipe: Recipe, vocab_size: int) -> None:
         super().__init__()
