@@ -18,11 +18,17 @@ from statemix_research.automata import (
     words,
 )
 from statemix_research.automata import experiments as lists
-from statemix_research.automata.tracker import MODELS, Tracker, balanced, build_model, one_to_one
+from statemix_research.automata.tracker import (
+    LARGEST_FUSED,
+    MODELS,
+    Tracker,
+    balanced,
+    build_model,
+    one_to_one,
+)
 from statemix_research.automata.training import Check, TimeIsUp, fixed_words, is_proved, train_population
 
 from statemix.tasks import IGNORED, get_task
-from statemix.training import CLOSED
 
 SMALL = {"dim": 16, "num_blocks": 4, "block_size": 3, "batch_size": 8, "length": 6, "steps": 20, "lr": 4e-3}
 
@@ -213,7 +219,9 @@ def test_proofs_are_of_runs_that_the_layer_alone_computes():
         assert is_proved(Population(get_recipe(*remedies, **SMALL), source, [0]), 0) is expected
 
 
-@pytest.mark.parametrize("model", [("balance",), ("layers", "conv_2", "steps_20_000"), ("hlru",), ("plain",)])
+@pytest.mark.parametrize(
+    "model", [("balance",), ("layers", "steps_20_000"), ("one_layer",), ("hlru",), ("plain",)]
+)
 def test_one_run_alone_is_that_of_a_population(model):
     """Its gradients and its states, without `vmap`."""
     recipe, source = get_recipe(*model, **SMALL), group_words("permutation", 3)
@@ -515,21 +523,30 @@ def test_runs_climb_within_one_advance():
     assert population.stage.tolist() == [2, 2]
 
 
-def test_layers_from_one_on_start_closed_and_read_a_convolution():
-    recipe = get_recipe("layers", "conv_2", closed_from=1, depth=3, dim=8, num_blocks=2, block_size=2)
-    model = MODELS[recipe.model](recipe, 3, 0).model
-    assert [block.mixer.gate_bias for block in model.layers] == [0.0, CLOSED, CLOSED]
-    assert all(block.convolution is not None for block in model.layers)
+@pytest.mark.parametrize("changes", [{}, {"input_blocks": 0.5}, {"normalization": "tanh", "depth": 2}])
+def test_large_blocks_copy_as_the_layer_scans(changes):
+    recipe = get_recipe(**{**SMALL, "block_size": LARGEST_FUSED + 1, **changes})
+    tracker, tokens = Tracker(build_model(recipe, 6, seed=0), recipe), torch.arange(60).view(3, 20) % 7 % 6
+    assert tracker.copies
+    found = []
+    for tracker.copies in (True, False):
+        logits, states, _ = tracker(tokens)
+        logits, states, _ = tracker(tokens, states)
+        loss = logits.square().sum() + states[0].sin().sum()
+        found.append((logits, states[0], torch.autograd.grad(loss, list(tracker.parameters()))))
+    for got, want in zip(found[0][:2], found[1][:2], strict=True):
+        assert torch.equal(got, want)
+    for got, want in zip(found[0][2], found[1][2], strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("model", [("layers", "conv_4"), ("plain",), ("lstm",)])
+@pytest.mark.parametrize("model", [("one_layer",), ("plain",), ("lstm",)])
 def test_protocol_a_trains_on_a_gpu(model):
     """Steps of the models of protocol A are replayed where torch can capture them, and lower the loss."""
-    recipe = get_recipe(
-        *model, dim=32, num_blocks=8, block_size=2, depth=2, batch_size=64, length=8, lr=4e-3, dropout=0.01
-    )
+    sizes = {} if model == ("one_layer",) else {"num_blocks": 8, "block_size": 2, "depth": 2}
+    recipe = get_recipe(*model, dim=32, batch_size=64, length=8, lr=4e-3, dropout=0.01, **sizes)
     population = Population(recipe, LANGUAGES["parity"], [0], "cuda")
     population.advance(4)
     before = population.loss.tolist()

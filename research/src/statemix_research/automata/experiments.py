@@ -92,8 +92,7 @@ LANGUAGE_RECIPE = {
 """Protocol A's model and optimiser."""
 
 LANGUAGE_RECIPES = [
-    ("no_mlp", "no_input", "one_layer", "words_to_40", "steps_20_000"),
-    ("layers", "conv_4", "words_to_40", "closed_second", "steps_20_000"),
+    ("no_mlp", "no_input", "one_layer", "words_to_40", "retries", "steps_20_000"),
     ("lstm",),
     ("plain", "steps_20_000"),
 ]

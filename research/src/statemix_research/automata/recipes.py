@@ -34,8 +34,6 @@ class Recipe:
     dropout: float = 0.0
     mlp: bool = True
     """Whether a SwiGLU stands between the layer and the head."""
-    conv_size: int | None = None
-    """Taps of a causal convolution before each layer, of models other than "bdlru"."""
     balance: float = 0.0
     """Weight of a penalty on columns that more than one row selects."""
     sinkhorn: int = 0
@@ -48,8 +46,6 @@ class Recipe:
     input_blocks: float = 1.0
     """Share of blocks whose rows take the input. The other blocks' input gates start closed, at a bias that training
     does not move."""
-    closed_from: int | None = None
-    """The first layer, from 0 on, whose input gates start closed, of models other than "bdlru"."""
     gate_lr: float = 1.0
     """The gates' learning rate as a multiple of `lr`."""
     gate_decay: bool = True
@@ -109,11 +105,8 @@ REMEDIES: Mapping[str, Mapping[str, Any]] = {
     "hlru": {"model": "hlru"},
     "signed": {"normalization": "tanh"},
     **{f"order_{m}": {"block_size": m} for m in (1, 2, 3, 4, 5, 7, 8)},
-    "conv_2": {"conv_size": 2},
-    "conv_4": {"conv_size": 4},
-    "closed_second": {"closed_from": 1},
-    "words_to_40": {"lengths": (4, 6, 8, 12, 20, 40), "enough": 0.97},
-    "one_layer": {"depth": 1, "block_size": 32, "num_blocks": 8},
+    "words_to_40": {"lengths": (4, 6, 8, 10, 12, 16, 20, 28, 40), "enough": 0.97},
+    "one_layer": {"depth": 1, "block_size": 64, "num_blocks": 4, "gradient_clip": 1.0},
     "steps_20_000": {"steps": 20_000, "warmup": 2_000},
     "prefixes_to_128": {"lengths": (*DOUBLED, 32, 64, 128), "enough": 0.9},
 }

@@ -15,6 +15,7 @@ from statemix.models import LanguageModel
 from statemix.nn import BDLRU, HLRU
 from statemix.ops import affine_scan, normalize
 from statemix.training import CLOSED
+from statemix_research.automata.copying import copy_scan
 from statemix_research.automata.recipes import Recipe
 from statemix_research.baselines.pdssm import PDSSM
 
@@ -50,6 +51,10 @@ def start_gates(mixer: BDLRU, recipe: Recipe) -> None:
     bias[-1, ~_first(recipe.input_blocks, blocks)] = CLOSED
 
 
+LARGEST_FUSED = 16
+"""The largest m that the fused kernels take. Larger hard blocks of the first layer are run by `copy_scan`."""
+
+
 class Tracker(nn.Module):
     """A language model as the recipe trains it.
 
@@ -62,6 +67,7 @@ class Tracker(nn.Module):
     def __init__(self, model: LanguageModel, recipe: Recipe) -> None:
         super().__init__()
         self.model, self.recipe = model, recipe
+        self.copies = recipe.hard and recipe.block_size > LARGEST_FUSED
         self.register_buffer("permutes", _first(recipe.one_to_one, recipe.num_blocks), persistent=False)
 
     def rows(self, layer: int, x: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
@@ -100,24 +106,31 @@ class Tracker(nn.Module):
             u = block.mixer_norm(x) if k else self._vocabulary()
             rows, values = self.rows(k, u, temperature), block.mixer.raw_values(u)
             penalties.append(collision_penalty(rows))
-            both = torch.cat(
-                [rows[..., :-1], (rows[..., -1] * values).unsqueeze(-1)], -1
-            )  # [B, T, N, m, m + 1]
-            if k == 0:
-                both = F.embedding(tokens, both[0].flatten(1)).unflatten(-1, both.shape[2:])
             start = block.mixer.initial_state(len(tokens)) if states is None else states[k]
-            matrices, inputs = both[..., :-1], both[..., -1]
-            if starts is not None:
-                begins = starts[:, None, None]
-                begun = (matrices * start[:, None, :, None]).sum(-1)
-                inputs = inputs + begins * begun
-                matrices = matrices * ~begins[..., None]
-            y, state = affine_scan(matrices, inputs, start)
+            matrices, inputs = rows[..., :-1], rows[..., -1] * values
+            y, state = self._scan(matrices, inputs, start, None if k else tokens, starts)
             after.append(state)
             x = x + self._drop(block.mixer.readout_projection(y.flatten(-2)))
             if block.mlp is not None:
                 x = x + self._drop(block.mlp(block.mlp_norm(x)))
         return model.head(model.norm(x)), after, torch.stack(penalties).mean()
+
+    def _scan(
+        self, matrices: Tensor, inputs: Tensor, start: Tensor, tokens: Tensor | None, starts: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """States [B, T, N, m] and the last. tokens: where matrices and inputs are those [1, V, …] of the vocabulary."""
+        if tokens is not None and self.copies and starts is None:
+            states = copy_scan(matrices[0], inputs[0], start, tokens)
+            return states, states[:, -1]
+        if tokens is not None:
+            both = torch.cat([matrices, inputs.unsqueeze(-1)], -1)[0]  # [V, N, m, m + 1]
+            both = F.embedding(tokens, both.flatten(1)).unflatten(-1, both.shape[1:])
+            matrices, inputs = both[..., :-1], both[..., -1]
+        if starts is not None:
+            begins = starts[:, None, None]
+            inputs = inputs + begins * (matrices * start[:, None, :, None]).sum(-1)
+            matrices = matrices * ~begins[..., None]
+        return affine_scan(matrices, inputs, start)
 
     def _vocabulary(self) -> Tensor:
         """What the first layer reads of every token: [1, V, dim]."""
@@ -160,11 +173,9 @@ class LayerTracker(nn.Module):
 
     def __init__(self, recipe: Recipe, vocab_size: int) -> None:
         super().__init__()
-        block = {"mlp": recipe.mlp, "dropout": recipe.dropout, "conv_size": recipe.conv_size}
+        block = {"mlp": recipe.mlp, "dropout": recipe.dropout}
         mixer = MIXERS[recipe.model](recipe)
-        opened = recipe.depth if recipe.closed_from is None else min(recipe.closed_from, recipe.depth)
-        closed = [partial(mixer, gate_bias=CLOSED)] * (recipe.depth - opened)
-        self.model = LanguageModel(vocab_size, recipe.dim, [*[mixer] * opened, *closed], block=block)
+        self.model = LanguageModel(vocab_size, recipe.dim, mixer, depth=recipe.depth, block=block)
 
     def forward(
         self, tokens: Tensor, states: list[Tensor] | None = None, temperature: Tensor | float = 1.0
