@@ -6,7 +6,7 @@ import torch
 
 from statemix.models import LanguageModel
 from statemix.nn import BDLRU, HLRU
-from statemix.tasks import Automaton
+from statemix.tasks import IGNORED, Automaton
 from statemix.tasks.automata import images
 
 
@@ -54,6 +54,46 @@ def group_model(
         model.head.weight.zero_()
         model.head.weight[: len(automaton.states), :m] = contents[one_line(automaton.states, m)]
         model.head.bias.zero_()
+    return model
+
+
+def functions_model(automaton: Automaton) -> LanguageModel:
+    """A model with a block for each answer, and in it a channel for each function of the state that words make of
+    whether it has the answer; rows take constant ones as values."""
+    answers = sorted(set(automaton.outputs.tolist()) - {IGNORED})
+    moves, functions = automaton.table.T.tolist(), []
+    for answer in answers:
+        made = [tuple((automaton.outputs == answer).tolist())]
+        for one in made:
+            after = [tuple(one[state] for state in move) for move in moves]
+            made += [f for f in dict.fromkeys(after) if f not in made and len(set(f)) > 1]
+        functions.append(made)
+    m, symbols, width = max(map(len, functions)), len(moves), len(answers) + len(moves)
+    layer = {"block_size": m, "num_blocks": len(answers), "hard": True, "learned_initial_state": True}
+    model = LanguageModel(
+        max(symbols, answers[-1] + 1), width, lambda dim: BDLRU(dim, **layer), depth=1, block={"mlp": False}
+    )
+    with torch.no_grad():
+        model.embedding.weight.normal_().mul_(1e-3)
+        mixer = model.layers[0].mixer
+        values, u = torch.zeros(symbols, len(answers), m), model.embedding(torch.arange(symbols))
+        mixer.readout_projection.weight.zero_()
+        model.head.weight.zero_()
+        model.head.bias.zero_()
+        for block, (answer, made) in enumerate(zip(answers, functions, strict=True)):
+            columns = torch.arange(m).repeat(symbols, 1)
+            for symbol, move in enumerate(moves):
+                for channel, one in enumerate(made):
+                    before = tuple(one[state] for state in move)
+                    columns[symbol, channel] = made.index(before) if before in made else m
+                    values[symbol, block, channel] = before[0]
+            set_rows(model, block, torch.nn.functional.one_hot(columns, m + 1))
+            mixer.initial[block] = 0.0
+            mixer.initial[block, : len(made)] = torch.tensor([float(one[automaton.start]) for one in made])
+            mixer.readout_projection.weight.view(width, len(answers), m)[block, block, 0] = 1
+            model.head.weight[answer, block] = 1
+        u = model.layers[0].mixer_norm(u)
+        mixer.values.weight.copy_(torch.linalg.lstsq(u, values.flatten(1)).solution.T)
     return model
 
 

@@ -6,8 +6,10 @@ from itertools import combinations_with_replacement, permutations, product
 
 import pytest
 
+from statemix.analysis import prove
 from statemix.tasks import Automaton, BlockSize, get_task, smallest_block
 from statemix.tasks.groups import DERIVED_LENGTHS, Group, Map, Subset, enough_size, needed_size
+from tests.analysis.exact import functions_model
 
 Q8 = {"i": "(1 2 3 4)(5 6 7 8)", "j": "(1 5 3 7)(2 8 4 6)"}
 
@@ -51,11 +53,33 @@ def test_a_group_may_divide_where_it_does_not_embed() -> None:
     assert smallest_block(quaternions, signed=True) == BlockSize(2, 4)
 
 
-def test_other_automata_need_what_their_groups_need() -> None:
-    assert smallest_block(get_task("modular_arithmetic").automaton()) == BlockSize(5, None)
-    assert smallest_block(get_task("even_pairs").automaton()) == BlockSize(1, None)
-    counter = {"a": {"+": "b", "0": "a"}, "b": {"+": "c", "0": "a"}, "c": {"+": "a", "0": "a"}}
-    assert smallest_block(Automaton.from_table(counter, "a"), signed=True) == BlockSize(3, None)
+COUNTER = {"a": {"+": "b", "0": "a"}, "b": {"+": "c", "0": "a"}, "c": {"+": "a", "0": "a"}}
+OTHERS = {
+    "expressions modulo 5": (get_task("modular_arithmetic").automaton(), (5, 51), (5, 51)),
+    "even pairs": (get_task("even_pairs").automaton(), (1, 5), (1, 3)),
+    "a cycle of three with a reset": (Automaton.from_table(COUNTER, "a"), (3, 3), (3, 3)),
+    "parity with a reset": (Automaton([[0, 1, 0], [1, 0, 0]]), (2, 2), (1, 1)),
+    "flip-flop": (Automaton([[0, 0, 1], [1, 0, 1]]), (1, 1), (1, 1)),
+    "ends in abb": (Automaton([[1, 0], [1, 2], [1, 3], [1, 0]], 0, [0, 0, 0, 1]), (1, 3), (1, 3)),
+    "the same answer always": (Automaton([[0, 1], [1, 0]], 0, [7, 7]), (2, 2), (1, 1)),
+    "a state that no word leads to": (Automaton([[0, 0, 1], [1, 0, 1], [0, 1, 2]]), (1, 1), (1, 1)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_sizes_of_what_is_no_group(name: str) -> None:
+    automaton, plain, signed = OTHERS[name]
+    assert smallest_block(automaton) == BlockSize(*plain)
+    assert smallest_block(automaton, signed=True) == BlockSize(*signed)
+
+
+@pytest.mark.parametrize("name", list(OTHERS)[:-2])
+def test_functions_of_the_state_are_enough(name: str) -> None:
+    """A layer made of them is equal to the automaton for words of every length."""
+    automaton, (_, enough), _ = OTHERS[name]
+    model = functions_model(automaton)
+    assert model.layers[0].mixer.block_size == enough
+    assert prove(model, automaton).equal
 
 
 def all_subgroups(found: Group) -> set[Subset]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from statemix.tasks.automata import Automaton
+from statemix.tasks.base import IGNORED
 from statemix.tasks.groups import Group, Map, enough_size, needed_size
 
 MAX_ELEMENTS = 2_000
@@ -14,11 +15,11 @@ MAX_ELEMENTS = 2_000
 class BlockSize(NamedTuple):
     """The rule for m: below `needed` no blocks follow the automaton at every length; with `enough` hard blocks can.
 
-    enough: None for an automaton that is no group, where the rule says nothing.
+    For a group the two are mostly equal. For other automata `enough` holds with one layer and may be far above.
     """
 
     needed: int
-    enough: int | None
+    enough: int
 
 
 def smallest_block(automaton: Automaton, *, signed: bool = False) -> BlockSize:
@@ -32,7 +33,9 @@ def smallest_block(automaton: Automaton, *, signed: bool = False) -> BlockSize:
     - has enough with an m such that G embeds in one: $\bigcap_{[G:H] \le m} H = 1$, with signs
       $\bigcap_{[G:H] \le m} \langle h^2 : h \in H \rangle = 1$.
 
-    An automaton that is no group needs what the groups in its transition monoid need.
+    An automaton that is no group needs what the groups in its transition monoid need. It has enough with a channel for
+    each function of the state that "is the answer a" becomes when words are read before, constant ones left out, for
+    the answer a with the most: $|\{1_a \circ \delta_w\}|$, with signs up to the sign of $2 \cdot 1_a - 1$.
 
     Args:
         automaton: With at most 2000 maps of its states that words make, and groups among them of at most 400 elements.
@@ -51,8 +54,26 @@ def smallest_block(automaton: Automaton, *, signed: bool = False) -> BlockSize:
     if automaton.is_group:
         group = Group(_monoid(automaton))
         return BlockSize(needed_size(group, signed), enough_size(group, signed))
-    groups = [Group(elements) for elements in _maximal_groups(_monoid(automaton))]
-    return BlockSize(max((needed_size(group, signed) for group in groups), default=1), None)
+    monoid = _monoid(automaton)
+    groups = [Group(elements) for elements in _maximal_groups(monoid)]
+    needed = max((needed_size(group, signed) for group in groups), default=1)
+    return BlockSize(needed, max(needed, _functions(automaton, monoid, signed)))
+
+
+def _functions(automaton: Automaton, monoid: list[Map], signed: bool) -> int:
+    """The most functions of the state, constant ones left out, that words make of whether it has one of the answers.
+
+    A channel for each is a hard block: at a symbol the channel of f copies that of f after the symbol.
+    """
+    reached = {word[automaton.start] for word in monoid}
+    counts = [1]
+    for answer in set(automaton.outputs.tolist()) - {IGNORED}:
+        has = (automaton.outputs == answer).tolist()
+        made = {tuple(has[word[state]] for state in reached) for word in monoid}
+        if signed:
+            made = {min(one, tuple(not value for value in one)) for one in made}
+        counts.append(sum(len(set(one)) > 1 for one in made))
+    return max(counts)
 
 
 def _monoid(automaton: Automaton) -> list[Map]:

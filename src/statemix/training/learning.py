@@ -183,7 +183,7 @@ def _block_size(automaton: Automaton) -> int:
         raise ValueError(
             f"block_size: got None, expected a number, since the rule for m fails ({error})"
         ) from None
-    return max(needed, min(len(automaton.table), 4)) if enough is None else enough
+    return enough if automaton.is_group else max(needed, min(len(automaton.table), 4))
 
 
 class Learner:
