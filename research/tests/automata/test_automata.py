@@ -398,6 +398,19 @@ def test_lists_go_on_where_they_stopped(tmp_path, monkeypatch):
         lists.run_experiment("none", out)
 
 
+def test_processes_share_a_list_by_seeds(tmp_path, monkeypatch):
+    one = lists.Experiment(
+        "words of S3", lists._group("permutation", 3), 3, [("base",)], {**SMALL, "steps": 2}, at_once=1
+    )
+    monkeypatch.setattr(lists, "EXPERIMENTS", {"small": one})
+    out = tmp_path / "small.jsonl"
+    for seeds in ([2], [0, 1], [0]):
+        lists.run_experiment("small", out, seeds=seeds, told=lambda line: None)
+    assert [row["seed"] for row in lists.read_rows(out)] == [2, 0, 1]
+    with pytest.raises(ValueError, match=r"seeds: got \[3\], expected some of 0, 1, 2"):
+        lists.run_experiment("small", out, seeds=[0, 3])
+
+
 def test_every_list_can_begin():
     for name, experiment in lists.EXPERIMENTS.items():
         check = experiment.check()
@@ -542,6 +555,7 @@ def test_large_blocks_copy_as_the_layer_scans(changes):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.filterwarnings("ignore:RNN module weights are not part of single contiguous chunk")
 @pytest.mark.parametrize("model", [("one_layer",), ("plain",), ("lstm",)])
 def test_protocol_a_trains_on_a_gpu(model):
     """Steps of the models of protocol A are replayed where torch can capture them, and lower the loss."""

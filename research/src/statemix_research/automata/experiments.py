@@ -212,30 +212,35 @@ def run_experiment(
     *,
     device: torch.device | str = "cpu",
     only: Sequence[str] = (),
+    seeds: Sequence[int] = (),
     told: Callable[[str], None] = print,
     until: float = math.inf,
 ) -> list[dict[str, Any]]:
     """Train an experiment's populations that `out`, a file of JSON lines, does not hold yet; every run adds a line.
 
-    only: labels of the populations to train ("no_mlp + balance"); all if empty. until: a time of `time.monotonic`
+    only: labels of the populations to train ("no_mlp + balance"); all if empty. seeds: the first seeds of those to
+    train; all if empty. Processes can share a list, each with seeds of its own. until: a time of `time.monotonic`
     after which `TimeIsUp` is raised; the same call then goes on where this one was, as it does after a kill.
-    ValueError for an unknown name.
+    ValueError for an unknown name, and for a seed that no population begins with.
     """
     if name not in EXPERIMENTS:
         raise ValueError(f"experiment: got {name!r}, expected one of {', '.join(EXPERIMENTS)}")
     experiment, rows = EXPERIMENTS[name], list[dict[str, Any]]()
     done = {(row["experiment"], row["remedies"], row["seed"]) for row in read_rows(out)}
     size = experiment.at_once or experiment.seeds
+    begins = range(0, experiment.seeds, size)
+    if unknown := [seed for seed in seeds if seed not in begins]:
+        raise ValueError(f"seeds: got {unknown}, expected some of {', '.join(map(str, begins))}")
     for remedies in experiment.remedies:
         label = " + ".join(remedies)
-        for first in range(0, experiment.seeds, size):
-            seeds = range(first, min(first + size, experiment.seeds))
+        for first in seeds or begins:
             if (name, label, first) in done or (only and label not in only):
                 continue
+            runs = range(first, min(first + size, experiment.seeds))
             recipe = get_recipe(*remedies, **{**experiment.settings, **_changed(remedies)})
             saved = out.with_name(f"{name}-{'-'.join(remedies)}-{first}.pt")
             _, found = train_population(
-                recipe, experiment.words(), seeds, device=device, check=experiment.check(), lengths=experiment.lengths,
+                recipe, experiment.words(), runs, device=device, check=experiment.check(), lengths=experiment.lengths,
                 told=partial(_tell, told, f"{name}, {label}: "), saved=saved, until=until,
             )  # fmt: skip
             found = [{"experiment": name, "remedies": label, "device": str(device), **row} for row in found]

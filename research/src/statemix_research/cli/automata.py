@@ -31,6 +31,9 @@ def automata(
     only: Annotated[
         list[str] | None, typer.Option(help='Train these populations alone, as "no_mlp + balance".')
     ] = None,
+    seeds: Annotated[
+        list[int] | None, typer.Option(help="Train the populations that begin with these seeds alone.")
+    ] = None,
     time_limit: Annotated[
         float | None,
         typer.Option(help="Minutes after which to save all and leave; the same command goes on."),
@@ -46,7 +49,9 @@ def automata(
     for name in names or ():
         where, file = str(device_named(device)), out / f"{name}.jsonl"
         try:
-            run_experiment(name, file, device=where, only=only or (), told=progress().say, until=until)
+            run_experiment(
+                name, file, device=where, only=only or (), seeds=seeds or (), told=progress().say, until=until
+            )
         except TimeIsUp as where_it_stands:
             output().say(f"{name}: the time is up at {where_it_stands}; the same command goes on")
             break
