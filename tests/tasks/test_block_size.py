@@ -7,7 +7,7 @@ from itertools import combinations_with_replacement, permutations, product
 import pytest
 
 from statemix.analysis import prove
-from statemix.tasks import Automaton, BlockSize, get_task, smallest_block
+from statemix.tasks import IGNORED, Automaton, BlockSize, get_task, smallest_block
 from statemix.tasks.groups import DERIVED_LENGTHS, Group, Map, Subset, enough_size, needed_size
 from tests.analysis.exact import functions_model
 
@@ -61,25 +61,25 @@ OTHERS = {
     "parity with a reset": (Automaton([[0, 1, 0], [1, 0, 0]]), (2, 2), (1, 1)),
     "flip-flop": (Automaton([[0, 0, 1], [1, 0, 1]]), (1, 1), (1, 1)),
     "ends in abb": (Automaton([[1, 0], [1, 2], [1, 3], [1, 0]], 0, [0, 0, 0, 1]), (1, 3), (1, 3)),
-    "the same answer always": (Automaton([[0, 1], [1, 0]], 0, [7, 7]), (2, 2), (1, 1)),
-    "a state that no word leads to": (Automaton([[0, 0, 1], [1, 0, 1], [0, 1, 2]]), (1, 1), (1, 1)),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_the_sizes_of_what_is_no_group(name: str) -> None:
+def test_functions_of_the_state_are_enough(name: str) -> None:
+    """A layer made of them is equal to the automaton for words of every length."""
     automaton, plain, signed = OTHERS[name]
     assert smallest_block(automaton) == BlockSize(*plain)
     assert smallest_block(automaton, signed=True) == BlockSize(*signed)
-
-
-@pytest.mark.parametrize("name", list(OTHERS)[:-2])
-def test_functions_of_the_state_are_enough(name: str) -> None:
-    """A layer made of them is equal to the automaton for words of every length."""
-    automaton, (_, enough), _ = OTHERS[name]
     model = functions_model(automaton)
-    assert model.layers[0].mixer.block_size == enough
+    assert model.layers[0].mixer.block_size == plain[1]
     assert prove(model, automaton).equal
+
+
+def test_what_no_word_shows_needs_no_channel() -> None:
+    unreached = Automaton([[0, 0, 1], [1, 0, 1], [0, 1, 2]])
+    assert smallest_block(unreached) == smallest_block(Automaton([[0, 0, 1], [1, 0, 1]])) == BlockSize(1, 1)
+    for outputs in ([7, 7], [IGNORED, IGNORED]):
+        assert smallest_block(Automaton([[0, 0, 1], [1, 0, 1]], 0, outputs)) == BlockSize(1, 1)
 
 
 def all_subgroups(found: Group) -> set[Subset]:

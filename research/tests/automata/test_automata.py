@@ -224,7 +224,9 @@ def test_proofs_are_of_runs_that_the_layer_alone_computes():
 )
 def test_one_run_alone_is_that_of_a_population(model):
     """Its gradients and its states, without `vmap`."""
-    recipe, source = get_recipe(*model, **SMALL), group_words("permutation", 3)
+    changed = {name for remedy in model for name in REMEDIES[remedy]}
+    recipe = get_recipe(*model, **{name: value for name, value in SMALL.items() if name not in changed})
+    source = group_words("permutation", 3)
     alone, both = (Population(recipe, source, seeds) for seeds in ([1], [0, 1]))
     tokens, _ = source.draw((2, 8), 6, torch.Generator().manual_seed(5))
     grads = []
@@ -409,6 +411,8 @@ def test_processes_share_a_list_by_seeds(tmp_path, monkeypatch):
     assert [row["seed"] for row in lists.read_rows(out)] == [2, 0, 1]
     with pytest.raises(ValueError, match=r"seeds: got \[3\], expected some of 0, 1, 2"):
         lists.run_experiment("small", out, seeds=[0, 3])
+    with pytest.raises(ValueError, match=r"only: got \['bas'\], expected some of base"):
+        lists.run_experiment("small", out, only=["bas"])
 
 
 def test_every_list_can_begin():
@@ -542,7 +546,8 @@ def test_large_blocks_copy_as_the_layer_scans(changes):
     tracker, tokens = Tracker(build_model(recipe, 6, seed=0), recipe), torch.arange(60).view(3, 20) % 7 % 6
     assert tracker.copies
     found = []
-    for tracker.copies in (True, False):
+    for copies in (True, False):
+        tracker.copies = copies
         logits, states, _ = tracker(tokens)
         logits, states, _ = tracker(tokens, states)
         loss = logits.square().sum() + states[0].sin().sum()

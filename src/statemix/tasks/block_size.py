@@ -15,7 +15,7 @@ MAX_ELEMENTS = 2_000
 class BlockSize(NamedTuple):
     """The rule for m: below `needed` no blocks follow the automaton at every length; with `enough` hard blocks can.
 
-    For a group the two are mostly equal. For other automata `enough` holds with one layer and may be far above.
+    Both are about one layer. For a group they are mostly equal; for other automata `enough` may be far above.
     """
 
     needed: int
@@ -51,10 +51,10 @@ def smallest_block(automaton: Automaton, *, signed: bool = False) -> BlockSize:
 
     Source: docs, "Learning an automaton", where the rule is derived.
     """
-    if automaton.is_group:
-        group = Group(_monoid(automaton))
-        return BlockSize(needed_size(group, signed), enough_size(group, signed))
     monoid = _monoid(automaton)
+    if automaton.is_group:
+        group = Group(monoid)
+        return BlockSize(needed_size(group, signed), enough_size(group, signed))
     groups = [Group(elements) for elements in _maximal_groups(monoid)]
     needed = max((needed_size(group, signed) for group in groups), default=1)
     return BlockSize(needed, max(needed, _functions(automaton, monoid, signed)))

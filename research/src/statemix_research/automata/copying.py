@@ -51,8 +51,8 @@ def copy_scan(matrices: Tensor, inputs: Tensor, initial: Tensor, tokens: Tensor)
     """States [B, T, N, m] of h_t = A[x_t] h_{t-1} + b[x_t] for tokens x, int64 [B, T].
 
     matrices: A [V, N, m, m], whose rows have one entry that is not 0, or none. inputs: b [V, N, m]. initial: [B, N, m].
-    Equal to `affine_scan` of the looked-up matrices and inputs, with its gradients of all entries: at m = 64 its
-    matrices alone would be 64 times the states.
+    Equal to `affine_scan` of the looked-up matrices and inputs, whose matrices alone would be m times the states. The
+    gradients are those of all entries, not of the copied ones alone.
     """
     return _CopyScan.apply(matrices, inputs, initial, tokens)  # type: ignore[no-any-return,no-untyped-call]
 

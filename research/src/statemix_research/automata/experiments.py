@@ -221,18 +221,18 @@ def run_experiment(
     only: labels of the populations to train ("no_mlp + balance"); all if empty. seeds: the first seeds of those to
     train; all if empty. Processes can share a list, each with seeds of its own. until: a time of `time.monotonic`
     after which `TimeIsUp` is raised; the same call then goes on where this one was, as it does after a kill.
-    ValueError for an unknown name, and for a seed that no population begins with.
+    ValueError for an unknown name, a seed that no population begins with, or an unknown label.
     """
     if name not in EXPERIMENTS:
         raise ValueError(f"experiment: got {name!r}, expected one of {', '.join(EXPERIMENTS)}")
     experiment, rows = EXPERIMENTS[name], list[dict[str, Any]]()
     done = {(row["experiment"], row["remedies"], row["seed"]) for row in read_rows(out)}
     size = experiment.at_once or experiment.seeds
-    begins = range(0, experiment.seeds, size)
-    if unknown := [seed for seed in seeds if seed not in begins]:
-        raise ValueError(f"seeds: got {unknown}, expected some of {', '.join(map(str, begins))}")
-    for remedies in experiment.remedies:
-        label = " + ".join(remedies)
+    begins, labels = range(0, experiment.seeds, size), [" + ".join(one) for one in experiment.remedies]
+    for argument, given, known in (("seeds", seeds, begins), ("only", only, labels)):
+        if unknown := [one for one in given if one not in known]:
+            raise ValueError(f"{argument}: got {unknown}, expected some of {', '.join(map(str, known))}")
+    for remedies, label in zip(experiment.remedies, labels, strict=True):
         for first in seeds or begins:
             if (name, label, first) in done or (only and label not in only):
                 continue

@@ -144,7 +144,7 @@ class LSTMTracker(nn.Module):
     """Embedding, LSTM layers and head: the control of protocol A."""
 
     alone = True
-    """torch can neither stack its runs nor capture their steps."""
+    """torch cannot stack its runs; their steps are launched one by one."""
 
     def __init__(self, recipe: Recipe, vocab_size: int) -> None:
         super().__init__()
@@ -185,7 +185,7 @@ class LayerTracker(nn.Module):
         return logits, after, logits.new_zeros(())
 
 
-MIXERS: Mapping[str, Callable[[Recipe], Callable[..., nn.Module]]] = {
+MIXERS: Mapping[str, Callable[[Recipe], Callable[[int], nn.Module]]] = {
     "hlru": lambda recipe: partial(
         HLRU, order=recipe.block_size, num_channels=recipe.num_blocks, normalization=recipe.normalization,
         hard=recipe.hard, learned_initial_state=recipe.learned_state,
