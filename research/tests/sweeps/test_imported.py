@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import socket
 import subprocess
 import sys
@@ -62,6 +63,14 @@ def test_a_value_that_cannot_be_is_named(write, store, name):
     assert not store.path.exists()
     with pytest.raises(ValueError, match=rf"^store: {path} is damaged in line 4, {name}: got "):
         read_export(path)
+
+
+def test_a_mean_may_be_rounded_otherwise(write):
+    """Versions of Python add numbers in different ways, so that the last digit of a mean is not the same everywhere."""
+    mean = ROWS[0]["mean_accuracy"]
+    assert len(read_export(write([{**ROWS[0], "mean_accuracy": math.nextafter(mean, 0.0)}]))[1]) == 1
+    with pytest.raises(ValueError, match="line 2, mean_accuracy: got "):
+        read_export(write([{**ROWS[0], "mean_accuracy": mean - 1e-6}]))
 
 
 @pytest.mark.parametrize("name", ["key", "status", "ended", "step", "accuracies", "validation", "device"])
