@@ -93,8 +93,9 @@ LANGUAGE_RECIPE = {
 
 LANGUAGE_RECIPES = [
     ("no_mlp", "no_input", "one_layer", "words_to_40", "retries", "steps_20_000"),
-    ("lstm",),
+    ("lstm", "published"),
     ("plain", "steps_20_000"),
+    ("pdssm", "published"),
 ]
 """What is trained on each language of protocol A."""
 

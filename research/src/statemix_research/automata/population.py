@@ -58,8 +58,7 @@ class Population:
         self.recipe, self.words = recipe, words.to(device)
         self.seeds, self.device, self.step = list(seeds), torch.device(device), 0
         trackers = [MODELS[recipe.model](recipe, words.vocab_size, seed) for seed in seeds]
-        self._alone = getattr(trackers[0], "alone", False)
-        if self._alone and len(trackers) > 1:
+        if len(trackers) > 1 and getattr(trackers[0], "alone", False):
             raise ValueError(f"seeds: got {self.seeds}, expected one: {recipe.model!r} cannot be stacked")
         weights, buffers = stack_module_state(trackers)  # type: ignore[arg-type]
         self.weights = {name: x.detach().to(device).requires_grad_() for name, x in weights.items()}
@@ -97,7 +96,8 @@ class Population:
         recipe, groups = self.recipe, dict[tuple[float, float], list[Tensor]]()
         for name, weight in self.weights.items():
             gates = "mixer.gates" in name
-            decays = weight.dim() > 2 and not name.endswith("initial") and (recipe.gate_decay or not gates)
+            decays = (weight.dim() > 2 or recipe.decay_all) and not name.endswith("initial")
+            decays = decays and (recipe.gate_decay or not gates)
             decays = decays and not (recipe.embedding_decay is False and "embedding" in name)
             key = (recipe.gate_lr if gates else 1.0, recipe.weight_decay if decays else 0.0)
             groups.setdefault(key, []).append(weight)
@@ -149,8 +149,6 @@ class Population:
 
     def _replay(self, length: int) -> None:
         """A step as a CUDA graph, after some that were launched one by one on another stream."""
-        if self._alone:
-            return self._train_step(length)
         known = self._replays.get(length)
         if known is not None:
             return known()

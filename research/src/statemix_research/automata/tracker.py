@@ -16,8 +16,8 @@ from statemix.nn import BDLRU, HLRU
 from statemix.ops import affine_scan, normalize
 from statemix.training import CLOSED
 from statemix_research.automata.copying import copy_scan
+from statemix_research.automata.pdssm import PDSSMTracker
 from statemix_research.automata.recipes import Recipe
-from statemix_research.baselines.pdssm import PDSSM
 
 
 def build_model(recipe: Recipe, vocab_size: int, seed: int) -> LanguageModel:
@@ -144,7 +144,7 @@ class LSTMTracker(nn.Module):
     """Embedding, LSTM layers and head: the control of protocol A."""
 
     alone = True
-    """torch cannot stack its runs; their steps are launched one by one."""
+    """torch cannot stack its runs."""
 
     def __init__(self, recipe: Recipe, vocab_size: int) -> None:
         super().__init__()
@@ -164,7 +164,8 @@ class LSTMTracker(nn.Module):
             start = x.new_zeros(2, len(tokens), self.recipe.dim) if states is None else states[layer]
             x, h, c = torch.lstm(x, start.split(1), own, True, 1, 0.0, self.training, False, True)
             after.append(torch.cat([h, c]))
-            x = F.dropout(x, self.recipe.dropout, self.training) if self.recipe.dropout else x
+            if self.recipe.dropout and layer + 1 < self.recipe.depth:  # between layers, as in torch.nn.LSTM
+                x = F.dropout(x, self.recipe.dropout, self.training)
         return self.head(x), after, x.new_zeros(())
 
 
@@ -194,7 +195,6 @@ MIXERS: Mapping[str, Callable[[Recipe], Callable[[int], nn.Module]]] = {
         BDLRU, block_size=recipe.block_size, num_blocks=recipe.num_blocks, normalization=recipe.normalization,
         hard=recipe.hard, learned_initial_state=recipe.learned_state,
     ),
-    "pdssm": lambda recipe: partial(PDSSM, state_dim=recipe.num_blocks * recipe.block_size),
 }  # fmt: skip
 """The mixers of `LayerTracker`, by name."""
 
@@ -213,6 +213,7 @@ def _drawn(build: Callable[[Recipe, int], nn.Module]) -> Callable[[Recipe, int, 
 MODELS: Mapping[str, Callable[[Recipe, int, int], nn.Module]] = {
     "bdlru": lambda recipe, vocab_size, seed: Tracker(build_model(recipe, vocab_size, seed), recipe),
     "lstm": _drawn(LSTMTracker),
+    "pdssm": _drawn(PDSSMTracker),
     **{name: _drawn(LayerTracker) for name in MIXERS},
 }
 """What a population trains, by name: a function of recipe, vocabulary size and seed."""
