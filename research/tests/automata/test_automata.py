@@ -18,6 +18,7 @@ from statemix_research.automata import (
     words,
 )
 from statemix_research.automata import experiments as lists
+from statemix_research.automata.evaluation import Check, evaluate, fixed_words, fresh_words, is_proved
 from statemix_research.automata.tracker import (
     LARGEST_FUSED,
     MODELS,
@@ -26,7 +27,7 @@ from statemix_research.automata.tracker import (
     build_model,
     one_to_one,
 )
-from statemix_research.automata.training import Check, TimeIsUp, fixed_words, is_proved, train_population
+from statemix_research.automata.training import TimeIsUp, train_population
 
 from statemix.tasks import IGNORED, get_task
 
@@ -266,7 +267,7 @@ def test_words_with_an_error_are_not_whole(monkeypatch):
         return logits[..., at[0] - tokens.shape[-1] : at[0], :], None, None
 
     monkeypatch.setattr(population, "run", run)
-    accuracy, whole = population.evaluate(population.test_words(600, 5))
+    accuracy, whole = evaluate(population, fresh_words(population, 600, 5))
     assert accuracy.tolist() == pytest.approx([1 - 2 / 3000, 1 - 5 / 3000])
     assert whole.tolist() == [0.8, 0.0]
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
+from statemix_research.automata.evaluation import Check
 from statemix_research.automata.recipes import REMEDIES, get_recipe
-from statemix_research.automata.training import Check, Row, train_population
+from statemix_research.automata.training import Row, train_population
 from statemix_research.automata.words import LANGUAGES, Pool, Source, group_words, hold_out
 
 MILLION = 1 << 20

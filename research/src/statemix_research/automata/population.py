@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -24,9 +24,6 @@ WARM_UP = 3
 
 LOOK = 10
 """Steps between two looks at the lengths that runs have come to."""
-
-TOKENS, BATCH = 1 << 17, 256
-"""That an evaluation reads at once, about, and its words."""
 
 
 class _TokenRows(nn.Module):
@@ -309,34 +306,3 @@ class Population:
         for counter, value in ((self._arrived, int(self._counter)), (self._streak, 0), (self.stage, 0)):
             counter.masked_fill_(stuck, value)
         return int(stuck.sum())
-
-    def test_words(
-        self, length: int, count: int, words: Source | None = None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Tokens and targets [R, B, T] of `count` words of a length, BATCH at a time. words: of another source."""
-        generator = None if self._generator is None else torch.Generator().manual_seed(7)
-        source = self.words if words is None else words.to(self.device)
-        for first in range(0, count, BATCH):
-            yield source.draw((len(self.seeds), min(BATCH, count - first)), length, generator)
-
-    @torch.no_grad()
-    def evaluate(self, words: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        """On batches of tokens and targets [R, B, T]: the accuracy [R] on all targets, and the share [R] of words
-        without an error. Long words are read in pieces with the states carried."""
-        self.template.eval()
-        right, counted, whole = torch.zeros(3, len(self.seeds), device=self.device, dtype=torch.float64)
-        read = 0
-        for tokens, targets in words:
-            tokens, targets = tokens.to(self.device), targets.to(self.device)
-            piece = max(512, TOKENS // tokens[..., 0].numel())
-            states, exact = None, torch.ones_like(targets[..., 0], dtype=torch.bool)
-            for at in range(0, tokens.shape[-1], piece):
-                logits, states, _ = self.run(tokens[..., at : at + piece], states)
-                part = targets[..., at : at + piece]
-                wrong, there = logits.argmax(-1) != part, part != IGNORED
-                right += (~wrong & there).sum((1, 2))
-                counted += there.sum((1, 2))
-                exact &= ~(wrong & there).any(-1)
-            whole += exact.sum(1)
-            read += tokens.shape[1]
-        return right / counted, whole / read

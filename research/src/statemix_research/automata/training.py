@@ -5,18 +5,24 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from statemix.analysis import prove
-from statemix_research.automata.population import BATCH, Population
+from statemix_research.automata.evaluation import (
+    Check,
+    evaluate,
+    fixed_words,
+    fresh_words,
+    is_proved,
+    of_length,
+)
+from statemix_research.automata.population import Population
 from statemix_research.automata.recipes import Recipe
-from statemix_research.automata.tracker import changes_rows
-from statemix_research.automata.words import HeldOut, OneAnswer, Pool, Source, Words
+from statemix_research.automata.words import Source
 
 Row = dict[str, Any]
 
@@ -26,25 +32,6 @@ SAVE_SECONDS = 60.0
 
 class TimeIsUp(Exception):
     """A population was left before its end; its message says where it stands."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """When a run is tested, on what, and from which accuracy on it is solved.
-
-    words: None for those of training. fixed: whether each run has test words of its own, drawn once from twice its
-    seed; else they are fresh at every check on a GPU. exact: whether only runs whose last batch has no error are
-    tested. proof: whether a run is solved only when it is proved equal to its automaton (`is_proved`).
-    """
-
-    every: int = 50
-    length: int = 512
-    count: int = 64
-    solved_from: float = 1.0
-    words: Source | None = None
-    fixed: bool = False
-    exact: bool = True
-    proof: bool = False
 
 
 class Record:
@@ -80,8 +67,8 @@ class Record:
     def test(self) -> Tensor:
         """Accuracy [R] on the check's words."""
         check, population = self.check, self.population
-        words = self.fixed or population.test_words(check.length, check.count, check.words)
-        return population.evaluate(words)[0]
+        words = self.fixed or fresh_words(population, check.length, check.count, check.words)
+        return evaluate(population, words)[0]
 
     def state_dict(self) -> dict[str, Any]:
         """What is known so far."""
@@ -99,22 +86,6 @@ class Record:
             f"step {population.step}: {done} of {len(self.solved)} solved, accuracy "
             f"{population.accuracy.mean().item():.3f}, training length {min(lengths)}–{max(lengths)}"
         )
-
-
-def of_length(words: Source, length: int) -> Source:
-    """Words of one length, where the source has shorter ones as well."""
-    return replace(words, shortest=length) if isinstance(words, OneAnswer) else words
-
-
-def fixed_words(check: Check, seeds: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
-    """The check's words for runs with these seeds: batches of tokens and targets [R, B, T]."""
-    assert check.words is not None
-    drawn = [
-        check.words.draw((check.count,), check.length, torch.Generator().manual_seed(2 * seed))
-        for seed in seeds
-    ]
-    tokens, targets = (torch.stack(parts) for parts in zip(*drawn, strict=True))
-    return list(zip(tokens.split(BATCH, 1), targets.split(BATCH, 1), strict=True))
 
 
 def train_population(
@@ -171,7 +142,7 @@ def train_population(
     at = {
         length: [
             x.tolist()
-            for x in population.evaluate(population.test_words(length, count, of_length(words, length)))
+            for x in evaluate(population, fresh_words(population, length, count, of_length(words, length)))
         ]
         for length, count in lengths
     }
@@ -192,21 +163,3 @@ def train_population(
         for r, seed in enumerate(seeds)
     ]  # fmt: skip
     return population, rows
-
-
-def is_proved(population: Population, run: int) -> bool | None:
-    """Whether a run's model equals its automaton, by `statemix.analysis.prove`: its blocks that forget are put at rest.
-
-    None where words are not those of an automaton, or where the model alone does not compute what the recipe trains.
-    """
-    recipe, source = population.recipe, population.words
-    whole = source.words if isinstance(source, Pool | HeldOut) else source
-    automaton = whole.automaton() if isinstance(whole, Words) else None
-    if (
-        automaton is None
-        or recipe.model not in ("bdlru", "layers", "hlru")
-        or not recipe.hard
-        or changes_rows(recipe)
-    ):
-        return None
-    return prove(population.tracker(run).model.to("cpu"), automaton).proved
