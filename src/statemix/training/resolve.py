@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -164,17 +166,23 @@ def _check_weights(config: Config, task: Task) -> None:
     """Those of the whole model, nearly, from its mixers without storage."""
     model = config.model
     try:
-        turns = mixers_in_turn(config.mixer, model.depth)
-        mixers = [build_mixer(**{**one, "dim": model.dim, "device": "meta"}) for one in turns]
+        numbers = _numbers_of(json.dumps(config.mixer), model.depth, model.dim)
     except TypeError as error:
         raise ValueError(f"mixer: {error}") from None
     except (RuntimeError, OverflowError) as error:  # sizes that torch cannot even multiply
         reason = str(error).partition("\n")[0]
         raise ValueError(f"mixer: got {config.mixer!r}, expected a size that can be: {reason}") from None
-    numbers = sum(one.numel() for mixer in mixers for one in mixer.parameters()) // len(mixers)
     weights = model.depth * (8 * model.dim**2 + numbers) + 2 * task.vocab_size * model.dim
     if weights > MAX_NUMBERS:
         raise ValueError(
             f"model: got {weights:.1e} weights (dim {model.dim}, depth {model.depth}, mixer {config.mixer}, "
             f"{task.vocab_size} tokens), expected at most {MAX_NUMBERS:.0e}"
         )
+
+
+@functools.lru_cache(maxsize=1024)
+def _numbers_of(mixer: str, depth: int, dim: int) -> int:
+    """Weights of a mixer, the mean of those of all layers; once for the many runs of a sweep that share it."""
+    turns = mixers_in_turn(json.loads(mixer), depth)
+    mixers = [build_mixer(**{**one, "dim": dim, "device": "meta"}) for one in turns]
+    return sum(one.numel() for built in mixers for one in built.parameters()) // len(mixers)
