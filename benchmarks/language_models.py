@@ -112,7 +112,7 @@ class TrainingStep:
             chunked_cross_entropy, chunk=CHUNK, dtype=torch.bfloat16, compiled=setting.compiled
         )
         if setting.compiled:
-            layers = self.model.model.layers
+            layers: Any = self.model.model.layers
             compile_blocks(layers if name == ATTENTION else [layer.block for layer in layers], dynamic=False)
 
     @property
