@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 import typer
@@ -12,7 +12,9 @@ import typer
 from statemix.cli import Column, Failure, Styled, Table, output, progress
 from statemix.environment import describe, installed_version
 from statemix.training.files import write_json
-from statemix_research.baselines.verify import Check, check, select
+
+if TYPE_CHECKING:
+    from statemix_research.baselines.verify import Check
 
 FLA = "flash-linear-attention"
 
@@ -33,6 +35,11 @@ def baselines(
     out: Annotated[Path | None, typer.Option(help="Write the comparison to this JSON file.")] = None,
 ) -> None:
     """List the baselines and compare each with a float64 loop, outputs and gradients; exit code 1 if one is wrong."""
+    from statemix_research.baselines.verify import (  # torch's compiler, which other commands need not load
+        check,
+        select,
+    )
+
     where, results = device_named(device), []
     for case in select(names or []):
         progress().say(f"comparing {case.baseline}, {case.operation}", style="dim")
