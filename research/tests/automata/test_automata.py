@@ -170,6 +170,15 @@ def test_the_control_is_torchs_lstm():
     torch.testing.assert_close(tracker(tokens)[0], expected)
 
 
+def test_the_published_control_drops_between_layers_and_decays_all_but_embeddings():
+    for how, kept, decaying in ((("lstm", "published"), True, 6), (("lstm",), False, 3)):
+        recipe = get_recipe(*how, **{**SMALL, "depth": 1, "dropout": 0.5}, embedding_decay=False)
+        tracker, tokens = MODELS["lstm"](recipe, 6, 0), torch.arange(12).view(2, 6) % 6
+        assert torch.equal(tracker(tokens)[0], tracker.eval()(tokens)[0]) is kept
+        groups = Population(recipe, group_words("permutation", 3), [0]).optimizer.param_groups
+        assert sum(len(group["params"]) for group in groups if group["weight_decay"]) == decaying
+
+
 def test_a_population_is_its_runs():
     """Two seeds at once take the steps that each takes alone, up to the order of additions."""
     recipe, source = get_recipe("balance", **SMALL), group_words("permutation", 3)

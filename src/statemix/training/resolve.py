@@ -166,7 +166,7 @@ def _check_weights(config: Config, task: Task) -> None:
     """Those of the whole model, nearly, from its mixers without storage."""
     model = config.model
     try:
-        numbers = _numbers_of(json.dumps(config.mixer), model.depth, model.dim)
+        numbers = _mixer_weights(json.dumps(config.mixer, default=str), model.depth, model.dim)
     except TypeError as error:
         raise ValueError(f"mixer: {error}") from None
     except (RuntimeError, OverflowError) as error:  # sizes that torch cannot even multiply
@@ -181,7 +181,7 @@ def _check_weights(config: Config, task: Task) -> None:
 
 
 @functools.lru_cache(maxsize=1024)
-def _numbers_of(mixer: str, depth: int, dim: int) -> int:
+def _mixer_weights(mixer: str, depth: int, dim: int) -> int:
     """Weights of a mixer, the mean of those of all layers; once for the many runs of a sweep that share it."""
     turns = mixers_in_turn(json.loads(mixer), depth)
     mixers = [build_mixer(**{**one, "dim": dim, "device": "meta"}) for one in turns]

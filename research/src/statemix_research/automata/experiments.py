@@ -94,8 +94,9 @@ LANGUAGE_RECIPE = {
 
 LANGUAGE_RECIPES = [
     ("no_mlp", "no_input", "one_layer", "words_to_40", "retries", "steps_20_000"),
-    ("lstm", "published"),
+    ("lstm",),
     ("plain", "steps_20_000"),
+    ("lstm", "published"),
     ("pdssm", "published"),
 ]
 """What is trained on each language of protocol A."""

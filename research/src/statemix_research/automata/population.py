@@ -93,7 +93,7 @@ class Population:
         recipe, groups = self.recipe, dict[tuple[float, float], list[Tensor]]()
         for name, weight in self.weights.items():
             gates = "mixer.gates" in name
-            decays = (weight.dim() > 2 or recipe.decay_all) and not name.endswith("initial")
+            decays = (weight.dim() > 2 or recipe.published) and not name.endswith("initial")
             decays = decays and (recipe.gate_decay or not gates)
             decays = decays and not (recipe.embedding_decay is False and "embedding" in name)
             key = (recipe.gate_lr if gates else 1.0, recipe.weight_decay if decays else 0.0)

@@ -164,7 +164,7 @@ class LSTMTracker(nn.Module):
             start = x.new_zeros(2, len(tokens), self.recipe.dim) if states is None else states[layer]
             x, h, c = torch.lstm(x, start.split(1), own, True, 1, 0.0, self.training, False, True)
             after.append(torch.cat([h, c]))
-            if self.recipe.dropout and layer + 1 < self.recipe.depth:  # between layers, as in torch.nn.LSTM
+            if self.recipe.dropout and not (self.recipe.published and layer + 1 == self.recipe.depth):
                 x = F.dropout(x, self.recipe.dropout, self.training)
         return self.head(x), after, x.new_zeros(())
 
