@@ -95,7 +95,7 @@ def sources(*folders):
     return {path: path.read_text() for path in paths if "tests" not in path.relative_to(ROOT).parts}
 
 
-LINES = {"src/statemix": 23_510, "research benchmarks tools": 13_910}
+LINES = {"src/statemix": 23_510, "research benchmarks tools": 14_200}
 """The most lines of Python, tests left aside. A limit rises only with what a feature adds."""
 
 

@@ -2,10 +2,43 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
-from statemix_research.automata.pdssm import PDSSMTracker
+from statemix_research.automata.pdssm import loops
+from statemix_research.automata.pdssm.model import PDSSMTracker
 from statemix_research.automata.recipes import get_recipe
+
+
+def compare_passes(device, dtype):
+    """The kernels with the loops. This file, run as a program, does the same in the interpreter."""
+    from statemix_research.automata.pdssm import kernels
+
+    torch.manual_seed(0)
+    for batch, length, n, k in ((2, 5, 16, 8), (3, 12, 16, 3), (1, 1, 32, 2)):
+        weights = torch.randn(batch, length, k, device=device, dtype=dtype).softmax(-1)
+        dictionary = torch.randn(k, n, n, device=device, dtype=dtype)
+        factors, inputs, grad = torch.randn(3, batch, length, n, 2, device=device, dtype=dtype)
+        start = torch.randn(batch, n, 2, device=device, dtype=dtype)
+        mixture = (weights @ dictionary.flatten(1)).unflatten(-1, (n, n))
+        columns = loops.choose(weights, dictionary)
+        chosen = mixture.gather(-1, kernels.choose(weights, dictionary).unsqueeze(-1))
+        torch.testing.assert_close(chosen, mixture.max(-1, keepdim=True).values)
+        states = loops.run(columns, factors, inputs, start)
+        torch.testing.assert_close(kernels.run(columns, factors, inputs, start), states)
+        before = torch.cat([start.unsqueeze(1), states[:, :-1]], 1)
+        passed = loops.run_back(columns, factors, before, grad)
+        torch.testing.assert_close(kernels.run_back(columns, factors, before, grad), passed)
+        tokens = torch.randint(5, (batch, length), device=device)
+        for name, *arguments in (
+            ("choose_back", weights, dictionary, passed[1], before),
+            ("outer_by_token", tokens, 5, passed[1], before),
+        ):
+            got, want = (getattr(passes, name)(*arguments) for passes in (kernels, loops))
+            torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
 
 
 def by_matrices(layer, x):
@@ -40,3 +73,37 @@ def test_the_model_is_that_of_the_matrices(length):
         found.append((logits, *gradients))
     torch.testing.assert_close(*found)
     assert all(gradient.any() for gradient in found[0][1:])
+
+
+def test_the_kernels_are_the_loops_in_the_interpreter():
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    done = subprocess.run(
+        [sys.executable, __file__], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_kernels_are_the_loops_on_a_gpu():
+    compare_passes("cuda", torch.float32)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_model_has_the_same_gradients_on_a_gpu():
+    torch.manual_seed(0)
+    model = PDSSMTracker(get_recipe("pdssm", dim=32, depth=2), 5)
+    tokens, found = torch.randint(5, (4, 9)), []
+    for device in ("cpu", "cuda"):
+        logits = model.to(device)(tokens.to(device))[0]
+        gradients = torch.autograd.grad(logits.square().sum(), list(model.parameters()))
+        found.append([x.cpu() for x in (logits, *gradients)])
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-3)
+
+
+if __name__ == "__main__":
+    from statemix_research.automata.pdssm import kernels
+
+    kernels.PARTS = 2  # the interpreter runs programs one by one
+    compare_passes("cpu", torch.float64)

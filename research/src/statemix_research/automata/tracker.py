@@ -16,7 +16,7 @@ from statemix.nn import BDLRU, HLRU
 from statemix.ops import affine_scan, normalize
 from statemix.training import CLOSED
 from statemix_research.automata.copying import copy_scan
-from statemix_research.automata.pdssm import PDSSMTracker
+from statemix_research.automata.pdssm.model import PDSSMTracker
 from statemix_research.automata.recipes import Recipe
 
 
