@@ -197,7 +197,7 @@ def test_every_remedy_trains(remedy):
     sizes = {name: value for name, value in SMALL.items() if name not in REMEDIES[remedy]}
     if REMEDIES[remedy].get("pieces"):
         sizes["length"] = max(REMEDIES[remedy]["lengths"])
-    seeds = [0] if remedy == "lstm" else [0, 1]
+    seeds = [0] if remedy in ("lstm", "pdssm") else [0, 1]
     population = Population(get_recipe(remedy, **sizes), group_words("permutation", 3), seeds)
     before = {name: weight.detach().clone() for name, weight in population.weights.items()}
     population.advance(2)
@@ -462,8 +462,9 @@ def test_each_run_reads_words_up_to_its_own_length():
 LADDER = {**SMALL, "lengths": (2, 6), "patience": 3, "enough": 0.3, "retry": 12}
 
 
-@pytest.mark.parametrize("pool", [0, 40])
-def test_a_population_goes_on_where_it_was_left(pool, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("pool", "left_at"), [(0, (5, 10)), (40, (5, 10)), (0, (2, 4))])
+def test_a_population_goes_on_where_it_was_left(pool, left_at, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "STEPS", left_at[0])
     recipe, file = get_recipe(**LADDER), tmp_path / "run.pt"
     source = lists._group("permutation", 3, pool=pool, length=16)()
 
@@ -472,7 +473,7 @@ def test_a_population_goes_on_where_it_was_left(pool, tmp_path, monkeypatch):
         return train_population(recipe, source, [0, 1], check=check, saved=file, **options)
 
     whole, expected = train()
-    for step in (5, 10):
+    for step in left_at:
         with monkeypatch.context() as patch:  # the clock ticks once a look, and the time is up at the third
             patch.setattr(training, "time", SimpleNamespace(monotonic=itertools.count(1).__next__))
             with pytest.raises(TimeIsUp, match=f"step {step}: 0 of 2 solved"):

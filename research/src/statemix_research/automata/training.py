@@ -29,6 +29,9 @@ Row = dict[str, Any]
 SAVE_SECONDS = 60.0
 """Between two writes of a population that trains."""
 
+STEPS = 500
+"""That a population trains before it can be left: it need not wait for its next check."""
+
 
 class TimeIsUp(Exception):
     """A population was left before its end; its message says where it stands."""
@@ -125,9 +128,11 @@ def train_population(
     while population.step < recipe.steps and None in record.solved:
         if time.monotonic() > until:
             raise TimeIsUp(record.line())
-        population.advance(min(check.every, recipe.steps - population.step))
-        record.update()
-        if recipe.retry:
+        left = min(check.every - population.step % check.every, recipe.steps - population.step)
+        population.advance(min(left, STEPS))
+        if left <= STEPS:
+            record.update()
+        if left <= STEPS and recipe.retry:
             restarted += population.retry_stuck([step is not None for step in record.solved])
         told(record.line())
         if saved is not None and (time.monotonic() > min(until, last + SAVE_SECONDS)):
