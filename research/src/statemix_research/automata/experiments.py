@@ -94,9 +94,10 @@ LANGUAGE_RECIPE = {
 
 LANGUAGE_RECIPES = [
     ("no_mlp", "no_input", "one_layer", "words_to_40", "retries", "steps_20_000"),
-    ("lstm",),
     ("plain", "steps_20_000"),
+    ("lstm",),
     ("lstm", "published"),
+    ("lstm", "published", "dropout_0.1"),
     ("pdssm", "published"),
 ]
 """What is trained on each language of protocol A."""

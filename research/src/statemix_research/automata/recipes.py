@@ -105,6 +105,7 @@ REMEDIES: Mapping[str, Mapping[str, Any]] = {
     "lstm": {"model": "lstm", "lengths": (), "retry": 0},
     "pdssm": {"model": "pdssm", "lengths": (), "retry": 0},
     "published": {"published": True},
+    "dropout_0.1": {"dropout": 0.1},
     "hlru": {"model": "hlru"},
     "signed": {"normalization": "tanh"},
     **{f"order_{m}": {"block_size": m} for m in (1, 2, 3, 4, 5, 7, 8)},
