@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-import triton.language as tl
-from triton.runtime import interpreter
 
+import tests.ops.interpreter  # noqa: F401 - changes it
 from statemix.ops import reference
 from statemix.ops.triton import dispatch
 from statemix.ops.triton.chunking import inter_chunk_scan
@@ -21,18 +20,6 @@ from tests.ops.loops import ALL, HARD, SIGNED
 
 RECURRENCES = ("bdlru", "hlru", "affine")
 OUTPUTS, GRADIENTS = 2e-6, 5e-6
-
-PATCH = interpreter._patch_lang
-
-
-def patch_once(function):
-    """The interpreter looks through the language for what it replaces, at each call within a kernel too, where all is
-    replaced already: a quarter of the time."""
-    languages = [one for one in function.__globals__.values() if one is tl or one is tl.core]
-    return PATCH(function) if any(tl.core.is_builtin(one.load) for one in languages) else None
-
-
-interpreter._patch_lang = patch_once
 
 
 def problem(recurrence, name="softmax", *, dtype=torch.float32, **sizes):

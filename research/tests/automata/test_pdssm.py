@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,13 +13,15 @@ from statemix_research.automata.pdssm import loops
 from statemix_research.automata.pdssm.model import PDSSMTracker
 from statemix_research.automata.recipes import get_recipe
 
+ROOT = Path(__file__).parents[3]
 
-def compare_passes(device, dtype):
+
+def compare_passes(device, dtype, sizes):
     """The kernels with the loops. This file, run as a program, does the same in the interpreter."""
     from statemix_research.automata.pdssm import kernels
 
     torch.manual_seed(0)
-    for batch, length, n, k in ((2, 5, 16, 8), (3, 12, 16, 3), (1, 1, 32, 2)):
+    for batch, length, n, k in sizes:
         weights = torch.randn(batch, length, k, device=device, dtype=dtype).softmax(-1)
         dictionary = torch.randn(k, n, n, device=device, dtype=dtype)
         factors, inputs, grad = torch.randn(3, batch, length, n, 2, device=device, dtype=dtype)
@@ -78,15 +81,16 @@ def test_the_model_is_that_of_the_matrices(length):
 def test_the_kernels_are_the_loops_in_the_interpreter():
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     done = subprocess.run(
-        [sys.executable, __file__], env=environment, capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-m", "research.tests.automata.test_pdssm"],
+        env=environment, cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_the_kernels_are_the_loops_on_a_gpu():
-    compare_passes("cuda", torch.float32)
+    compare_passes("cuda", torch.float32, ((2, 5, 16, 8), (16, 40, 128, 8), (1, 1, 32, 3)))
 
 
 @pytest.mark.gpu
@@ -105,5 +109,7 @@ def test_the_model_has_the_same_gradients_on_a_gpu():
 if __name__ == "__main__":
     from statemix_research.automata.pdssm import kernels
 
+    import tests.ops.interpreter  # noqa: F401 - changes it
+
     kernels.PARTS = 2  # the interpreter runs programs one by one
-    compare_passes("cpu", torch.float64)
+    compare_passes("cpu", torch.float64, ((1, 1, 16, 3), (3, 3, 16, 2)))
