@@ -130,10 +130,10 @@ def train_population(
             raise TimeIsUp(record.line())
         left = min(check.every - population.step % check.every, recipe.steps - population.step)
         population.advance(min(left, STEPS))
-        if left <= STEPS:
+        if left <= STEPS:  # a check is due
             record.update()
-        if left <= STEPS and recipe.retry:
-            restarted += population.retry_stuck([step is not None for step in record.solved])
+            if recipe.retry:
+                restarted += population.retry_stuck([step is not None for step in record.solved])
         told(record.line())
         if saved is not None and (time.monotonic() > min(until, last + SAVE_SECONDS)):
             last = time.monotonic()

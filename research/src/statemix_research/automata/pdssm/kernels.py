@@ -8,29 +8,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-TOKENS = 32
-"""Of a program, at once."""
+PLACES = 32
+"""Places of words that a program takes at once."""
 
 ROWS = 8
-"""Of a mixture, that a program takes one by one in the forward pass."""
+"""Rows of a mixture that a program takes one by one in the forward pass."""
 
 PARTS = 32
-"""Programs of a backward pass among which the tokens are shared out."""
-
-
-@triton.jit
-def _weights(weights, at, live, K: tl.constexpr, WIDTH: tl.constexpr):
-    """The weights of some tokens, [tokens, WIDTH]: 0 beyond K, since a product takes no fewer than 16."""
-    k = tl.arange(0, WIDTH)
-    return tl.load(weights + at[:, None] * K + k[None, :], live[:, None] & (k < K)[None, :], 0.0)
-
-
-@triton.jit
-def _matrices(dictionary, row, K: tl.constexpr, WIDTH: tl.constexpr, N: tl.constexpr):
-    """One row of all matrices, [WIDTH, N]."""
-    k, j = tl.arange(0, WIDTH), tl.arange(0, N)
-    places = (k[:, None] * N + row) * N + j[None, :]
-    return tl.load(dictionary + places, (k < K)[:, None] & (j < N)[None, :], 0.0)
+"""Programs of a backward pass among which the places are shared out."""
 
 
 @triton.jit
@@ -40,9 +25,11 @@ def _choose(
 ):  # fmt: skip
     at = tl.program_id(0).to(tl.int64) * SIZE + tl.arange(0, SIZE)
     live, first = at < count, tl.program_id(1) * ROWS
-    mine = _weights(weights, at, live, K, WIDTH)
+    k, j = tl.arange(0, WIDTH), tl.arange(0, N)  # 0 beyond K, since a product takes no fewer than WIDTH = 16
+    mine = tl.load(weights + at[:, None] * K + k[None, :], live[:, None] & (k < K)[None, :], 0.0)
     for row in range(first, first + ROWS):
-        mixed = tl.dot(mine, _matrices(dictionary, row, K, WIDTH, N), input_precision="tf32x3")
+        matrices = tl.load(dictionary + (k[:, None] * N + row) * N + j[None, :], (k < K)[:, None], 0.0)
+        mixed = tl.dot(mine, matrices, input_precision="tf32x3")
         tl.store(columns + at * N + row, tl.argmax(mixed, 1).to(tl.int64), live)
 
 
@@ -144,14 +131,19 @@ def choose(weights: Tensor, dictionary: Tensor) -> Tensor:
     k, n = dictionary.shape[:2]
     columns = torch.empty(*weights.shape[:-1], n, dtype=torch.int64, device=weights.device)
     count, rows = weights.numel() // k, min(ROWS, n)
-    _choose[(triton.cdiv(count, TOKENS), n // rows)](
-        weights, dictionary, columns, count, K=k, WIDTH=_width(k), N=n, SIZE=TOKENS, ROWS=rows, num_warps=2
+    _choose[(triton.cdiv(count, PLACES), n // rows)](
+        weights,
+        dictionary,
+        columns,
+        count,
+        K=k,
+        WIDTH=max(16, triton.next_power_of_2(k)),
+        N=n,
+        SIZE=PLACES,
+        ROWS=rows,
+        num_warps=2,
     )
     return columns
-
-
-def _width(k: int) -> int:
-    return max(16, triton.next_power_of_2(k))
 
 
 def choose_back(weights: Tensor, dictionary: Tensor, back: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
@@ -172,7 +164,7 @@ def outer_by_token(tokens: Tensor, vocab_size: int, back: Tensor, before: Tensor
     sums = back.new_empty(PARTS, vocab_size, n, n)
     _outer[(vocab_size, PARTS)](
         tokens.contiguous(), back, before, sums, tokens.numel(),
-        N=n, SIZE=TOKENS, V=vocab_size, PARTS=PARTS, num_warps=8,
+        N=n, SIZE=PLACES, V=vocab_size, PARTS=PARTS, num_warps=8,
     )  # fmt: skip
     return sums.sum(0)
 
