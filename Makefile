@@ -16,7 +16,7 @@ WANTED := -e ".[all,dev,docs]" -e research
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # What is imported is compiled then, once: without this every process would compile torch again.
 unexport PYTHONDONTWRITEBYTECODE
-WORKERS ?= 3
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help demo lm-demo paper test tests check format docs kernels clean
