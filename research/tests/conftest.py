@@ -11,15 +11,18 @@ import pytest
 import torch
 from statemix_research.cli.app import PROGRAM
 from statemix_research.paper.experiments import EXPERIMENTS
-from statemix_research.sweeps import jobs_of, make_plan
+from statemix_research.sweeps import executors, jobs_of, make_plan
 from statemix_research.sweeps.work import execute_packed
 
 from research.tests.sweeps.helpers import QUICK
+from tests.forks import PRELOADED
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """The tensors are small. One thread also makes runs of this process equal, bit for bit, to those of workers."""
     torch.set_num_threads(1)
+    new = [name for name in PRELOADED if name not in executors.PRELOADED]
+    executors.PRELOADED += new  # a worker has one server for all its tests
 
 
 class Done(NamedTuple):

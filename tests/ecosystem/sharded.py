@@ -1,14 +1,13 @@
 """What a process of a group of two runs: layers and models split by FSDP, tensor parallelism and DDP.
 
-`python -m tests.ecosystem.sharded RANK FILE` joins the group that meets at FILE, runs every check and prints one line
-for each: its name, then nothing or what went wrong.
+`main(rank, file)` joins the group that meets at a file, runs every check and prints one line for each: its name, then
+nothing or what went wrong.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-import sys
 import traceback
 import warnings
 from datetime import timedelta
@@ -327,7 +326,3 @@ def main(rank, file):
             print(json.dumps({"check": name, "trouble": trouble}), flush=True)
     finally:
         dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])

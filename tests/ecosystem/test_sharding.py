@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch.distributed
@@ -15,32 +13,36 @@ import torch.distributed
 if not (torch.distributed.is_available() and torch.distributed.is_gloo_available()):
     pytest.skip("needs torch.distributed with gloo", allow_module_level=True)
 
-ROOT = Path(__file__).parents[2]
+from tests.forks import context
+
 LIMIT = 240  # seconds for all checks together: they take some ten, and more where kernels are compiled first
+
+
+def check(rank, folder):
+    """All checks in this process, one of several; its streams are files of the folder."""
+    for stream, name in ((1, f"{rank}.jsonl"), (2, f"{rank}.txt")):
+        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT), stream)
+    if sys.platform == "linux":
+        os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    from tests.ecosystem.sharded import main
+
+    main(rank, folder / "meeting")
 
 
 def outcomes(folder):
     """What every check said, in one process after the other: name -> [text, ...], empty for what holds."""
     from tests.ecosystem.sharded import CHECKS, WORLD  # the names alone; its imports take seconds
 
-    loopback = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
-    command = [sys.executable, "-m", "tests.ecosystem.sharded"]
     logs = [(folder / f"{rank}.jsonl", folder / f"{rank}.txt") for rank in range(WORLD)]
-    processes = []
-    for rank, (out, err) in enumerate(logs):
-        with out.open("w") as stdout, err.open("w") as stderr:
-            arguments = [*command, str(rank), str(folder / "meeting")]
-            environment = {**os.environ, **loopback}
-            processes.append(
-                subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=stdout, stderr=stderr)
-            )
+    processes = [context().Process(target=check, args=(rank, folder)) for rank in range(WORLD)]
+    for process in processes:
+        process.start()
     end = time.monotonic() + LIMIT
     for process in processes:
-        try:
-            process.wait(timeout=max(1, end - time.monotonic()))
-        except subprocess.TimeoutExpired:
+        process.join(max(1, end - time.monotonic()))
+        if process.is_alive():
             process.kill()
-            process.wait()
+            process.join()
     said = {name: [] for name in CHECKS}
     for out, err in logs:
         lines = {line["check"]: line["trouble"] for line in map(json.loads, out.read_text().splitlines())}

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
-import multiprocessing
 import os
 import socket
 import time
@@ -14,6 +12,7 @@ from pathlib import Path
 import torch
 
 from statemix.lm import resolve_lm_config, train_language_model
+from tests.forks import context
 
 SETTINGS = (
     "model.dim=16", "data.length=32", "data.eval_sequences=9", "data.workers=0", "training.steps=24",
@@ -25,20 +24,6 @@ SETTINGS = (
 def config(pack, *settings):
     """The configuration of the small run."""
     return resolve_lm_config("tiny", overrides=[f"data.pack={pack}", *SETTINGS, *settings])
-
-
-PRELOADED = (
-    "statemix.lm.train", "statemix.lm.engine", "transformers.trainer", "torch.distributed.checkpoint",
-    "torch.distributed.fsdp", "torch._dynamo", "numpy", "numba",
-)  # fmt: skip
-
-
-@functools.cache
-def server():
-    """Importing transformers takes seconds: one process does it, and is copied for every process of a run."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(PRELOADED))
-    return context
 
 
 def train(pack, folder, settings, code, environment, errors):
@@ -61,7 +46,7 @@ def launch(pack, folder, *settings, processes=1, code=""):
         place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         errors = str(Path(folder).parent / f"errors-{port}-{rank}")
         arguments = (str(pack), str(folder), settings, code, place if processes > 1 else {}, errors)
-        process = server().Process(target=train, args=arguments, name=errors)
+        process = context().Process(target=train, args=arguments, name=errors)
         process.start()
         started.append(process)
     return started

@@ -17,6 +17,8 @@ import pytest
 
 pytest.importorskip("numba")
 
+from numba.core.cpu import CPUContext
+
 from statemix.ops.cpu import cache
 from statemix.ops.cpu.numbers import kernel
 
@@ -55,6 +57,13 @@ def test_a_kernel_is_kept_and_found_again(places):
     assert hits(fresh()) == 0
     (file,) = kept(places[0])
     assert file.suffix == ".nbc" and kept(places[1]) == []
+    assert hits(fresh()) == 1
+
+
+def test_a_kernel_that_is_found_does_not_wait_for_the_compiler(places, monkeypatch):
+    """What only compiling needs takes several times as long as reading a kernel, in every process."""
+    hits(fresh())
+    monkeypatch.setattr(CPUContext, "refresh", lambda self: pytest.fail("the compiler was made ready"))
     assert hits(fresh()) == 1
 
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import functools
-import multiprocessing
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import pytest
 
 from statemix.training import Config, resolve_config
+from tests.forks import context
 
 try:
     import fcntl
@@ -65,27 +63,6 @@ settings = {SETTINGS!r}
 """
 
 
-@functools.cache
-def _context() -> BaseContext:
-    """Processes forked off a server that has imported everything; without forks, new ones."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        [
-            "statemix.training",
-            "statemix.cli.app",
-            "safetensors.torch",
-            "numba",
-            "torch._dynamo",
-            "torch.nn.attention",
-            "torch.utils.flop_counter",
-            __name__,
-        ]
-    )
-    return context
-
-
 def _run(code: str, arguments: list[str], out: str, err: str) -> None:
     for number, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
@@ -98,7 +75,7 @@ def python(code: str, *arguments: str | Path) -> subprocess.CompletedProcess[str
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
         words = [str(word) for word in arguments]
-        process = _context().Process(target=_run, args=(code, words, str(out), str(err)))  # type: ignore[attr-defined]
+        process = context().Process(target=_run, args=(code, words, str(out), str(err)))  # type: ignore[attr-defined]
         process.start()
         process.join(120)
         if process.is_alive():

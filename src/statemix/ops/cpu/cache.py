@@ -25,6 +25,7 @@ import numpy as np
 from numba import config
 from numba.core.caching import NullCache
 from numba.core.compiler import CompileResult
+from numba.core.runtime import rtsys
 from numba.core.serialize import dumps
 from numba.misc.appdirs import AppDirs
 
@@ -139,8 +140,11 @@ class KernelCache(NullCache):
         return f"statemix-{self._name}-{key[:32]}.nbc"
 
     def load_overload(self, sig, target_context):
-        """The compiled kernel for a signature; None, and the right to compile it, if it lies nowhere."""
-        target_context.refresh()
+        """The compiled kernel for a signature; None, and the right to compile it, if it lies nowhere.
+
+        A kernel calls Numba's runtime and nothing else of what `refresh` loads, which takes longer than all the rest.
+        """
+        rtsys.initialize(target_context)
         if CODE is None:
             return None
         try:
