@@ -130,18 +130,9 @@ def choose(weights: Tensor, dictionary: Tensor) -> Tensor:
     """As `loops.choose`."""
     k, n = dictionary.shape[:2]
     columns = torch.empty(*weights.shape[:-1], n, dtype=torch.int64, device=weights.device)
-    count, rows = weights.numel() // k, min(ROWS, n)
+    count, rows, width = weights.numel() // k, min(ROWS, n), max(16, triton.next_power_of_2(k))
     _choose[(triton.cdiv(count, PLACES), n // rows)](
-        weights,
-        dictionary,
-        columns,
-        count,
-        K=k,
-        WIDTH=max(16, triton.next_power_of_2(k)),
-        N=n,
-        SIZE=PLACES,
-        ROWS=rows,
-        num_warps=2,
+        weights, dictionary, columns, count, K=k, WIDTH=width, N=n, SIZE=PLACES, ROWS=rows, num_warps=2
     )
     return columns
 
