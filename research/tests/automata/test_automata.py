@@ -583,3 +583,24 @@ def test_protocol_a_trains_on_a_gpu(model):
     population.advance(200)
     assert set(population._replays) == {8}
     assert all(after < 0.9 * loss for after, loss in zip(population.loss.tolist(), before, strict=True))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.filterwarnings("ignore:RNN module weights are not part of single contiguous chunk")
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_a_replayed_step_draws_its_own_dropout(dropout):
+    """The same words and weights have another loss at each replay, with dropout alone."""
+    sizes = {"dim": 32, "batch_size": 8, "length": 8, "depth": 2, "lr": 0.0, "min_lr": 0.0}
+    population = Population(
+        get_recipe("lstm", "published", **sizes, dropout=dropout), LANGUAGES["parity"], [0], "cuda"
+    )
+    drawn = population._draw(8)
+    population._draw = lambda length: drawn
+    population.advance(4)
+    losses = []
+    for _ in range(5):
+        population.advance(1)
+        losses.append(population.loss.item())
+    assert set(population._replays) == {8}
+    assert len(set(losses)) == (5 if dropout else 1)
